@@ -1,0 +1,101 @@
+"""LARS, and SGD with weight decay coupled into the gradient as torch has it."""
+
+import keras
+from keras import ops
+
+TRUST_COEFFICIENT = 0.001  # You et al. 2017 (arXiv 1708.03888), eta
+
+
+class _CoupledMomentum(keras.optimizers.Optimizer):
+    """`buffer = momentum * buffer + d; w -= lr * buffer`, for a direction d.
+
+    The weight decay is an attribute of its own (`l2`), since Keras applies its
+    `weight_decay` decoupled and to every variable.
+    """
+
+    def __init__(self, learning_rate, *, momentum, l2, name, **kwargs):
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.momentum = momentum
+        self.l2 = l2
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self.buffers = self.add_optimizer_variables(variables, "momentum")
+
+    def update_step(self, gradient, variable, learning_rate):
+        buffer = self.buffers[self._get_variable_index(variable)]
+        gradient = ops.cast(gradient, variable.dtype)
+        learning_rate = ops.cast(learning_rate, variable.dtype)
+        direction = self.direction(gradient, variable)
+        self.assign(buffer, buffer * self.momentum + direction)
+        self.assign_sub(variable, buffer * learning_rate)
+
+    def get_config(self):
+        return {**super().get_config(), "momentum": self.momentum, "l2": self.l2}
+
+
+@keras.saving.register_keras_serializable(package="slotcon_tf")
+class SGD(_CoupledMomentum):
+    """Momentum SGD; `d = gradient + l2 * w` for every variable, as in torch.
+
+    Args:
+        learning_rate: Float or schedule.
+        momentum: Share of the old buffer kept.
+        l2: Weight decay, coupled.
+
+    Reference: torch.optim.SGD(momentum=..., weight_decay=...).
+    """
+
+    def __init__(
+        self, learning_rate=1.0, *, momentum=0.9, l2=1e-5, name="coupled_sgd", **kwargs
+    ):
+        super().__init__(learning_rate, momentum=momentum, l2=l2, name=name, **kwargs)
+
+    def direction(self, gradient, variable):
+        return gradient + self.l2 * variable
+
+
+@keras.saving.register_keras_serializable(package="slotcon_tf")
+class LARS(_CoupledMomentum):
+    """Layer-wise adaptive rate scaling.
+
+    `d = gradient + l2 * w; d *= trust * |w| / |d|`, the factor 1 where either norm is
+    0. Variables of rank 1 (biases, normalisation) get neither decay nor adaptation.
+
+    Args:
+        learning_rate: Float or schedule.
+        momentum: Share of the old buffer kept.
+        l2: Weight decay, coupled.
+        trust_coefficient: Of the adaptation.
+
+    Reference: You et al. 2017 (arXiv 1708.03888); the original's utils/lars.py.
+    """
+
+    def __init__(
+        self,
+        learning_rate=1.0,
+        *,
+        momentum=0.9,
+        l2=1e-5,
+        trust_coefficient=TRUST_COEFFICIENT,
+        name="lars",
+        **kwargs,
+    ):
+        super().__init__(learning_rate, momentum=momentum, l2=l2, name=name, **kwargs)
+        self.trust_coefficient = trust_coefficient
+
+    def direction(self, gradient, variable):
+        if len(variable.shape) < 2:
+            return gradient
+        gradient = gradient + self.l2 * variable
+        weight_norm = ops.sqrt(ops.sum(ops.square(variable)))
+        gradient_norm = ops.sqrt(ops.sum(ops.square(gradient)))
+        nonzero = (weight_norm > 0) & (gradient_norm > 0)
+        safe_norm = ops.where(nonzero, gradient_norm, 1.0)
+        ratio = self.trust_coefficient * weight_norm / safe_norm
+        return gradient * ops.where(nonzero, ratio, ops.ones_like(ratio))
+
+    def get_config(self):
+        return {**super().get_config(), "trust_coefficient": self.trust_coefficient}

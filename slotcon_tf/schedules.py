@@ -1,0 +1,69 @@
+"""WarmupCosine: the learning rate per step."""
+
+import math
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="slotcon_tf")
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up from `peak / 100`, then half a cosine down to `final`.
+
+    Args:
+        peak: Learning rate at the end of the warm-up (base_lr * batch / 256).
+        warmup_steps: Steps of the warm-up; 0 starts at the peak.
+        total_steps: Steps of the whole run, warm-up included.
+        start_factor: Share of the peak at step 0.
+        final: Learning rate at `total_steps` and after.
+
+    Raises:
+        ValueError: If the warm-up does not fit into the run.
+
+    Reference: Wen et al. 2022 (arXiv 2205.15288), appendix A.
+    """
+
+    def __init__(
+        self,
+        *,
+        peak,
+        warmup_steps,
+        total_steps,
+        start_factor=0.01,
+        final=1e-6,
+        name="warmup_cosine",
+    ):
+        super().__init__()
+        if not 0 <= warmup_steps <= total_steps or total_steps < 1:
+            raise ValueError(
+                "warmup_steps must lie between 0 and total_steps, and total_steps "
+                f"must be positive. Received: warmup_steps={warmup_steps}, "
+                f"total_steps={total_steps}. Train longer or warm up for less."
+            )
+        self.peak = peak
+        self.warmup_steps = warmup_steps
+        self.total_steps = total_steps
+        self.start_factor = start_factor
+        self.final = final
+        self.name = name
+
+    def __call__(self, step):
+        step = ops.cast(step, keras.config.floatx())
+        warm = step / max(self.warmup_steps, 1)
+        start = self.peak * self.start_factor
+        warmup = start + (self.peak - start) * warm
+        span = max(self.total_steps - self.warmup_steps, 1)
+        done = ops.clip((step - self.warmup_steps) / span, 0.0, 1.0)
+        cosine = 0.5 * (ops.cos(math.pi * done) + 1.0)
+        decay = self.final + (self.peak - self.final) * cosine
+        return ops.where(step < self.warmup_steps, warmup, decay)
+
+    def get_config(self):
+        return {
+            "peak": self.peak,
+            "warmup_steps": self.warmup_steps,
+            "total_steps": self.total_steps,
+            "start_factor": self.start_factor,
+            "final": self.final,
+            "name": self.name,
+        }

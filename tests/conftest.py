@@ -1,0 +1,41 @@
+"""What every test needs: quiet logs, four logical CPUs, the shared folder if any."""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras  # noqa: E402
+import pytest  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+LOGICAL_CPUS = 4
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * LOGICAL_CPUS,
+)
+
+
+@pytest.fixture
+def float64():
+    """Keras computes in float64 during the test."""
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def mirrored():
+    """Function: number of replicas -> MirroredStrategy on as many logical CPUs."""
+    return lambda n: tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(n)])
+
+
+@pytest.fixture(scope="session")
+def shared_folder():
+    """The developers' folder of photographs and awkward files."""
+    folder = pathlib.Path(__file__).parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"needs the developers' shared folder, {folder.name}/")
+    return folder
