@@ -23,10 +23,15 @@ THINGS = (
     "cow",
 )
 CATEGORIES = BACKGROUNDS + THINGS
+_LAND = ("grass", "sand")
+# What a kind may stand on; kinds that are not named here stand on land.
+_STANDS_ON = {"boat": ("water",), "rock": ("water", *_LAND)}
 _IN_THE_AIR = ("cloud", "balloon")
+_IN_VIEW = {"cloud": 0.4, "balloon": 0.9}  # share of the size below the upper edge
+_MAX_TRIES = 12  # spots looked at before a thing is left out
 
 
-def draw_scene(rng, height=120, width=160):
+def draw_scene(rng, height=144, width=192):
     """One scene and its true categories.
 
     Args:
@@ -44,18 +49,58 @@ def draw_scene(rng, height=120, width=160):
     canvas.paint(~below, _sky(canvas), "sky")
     ground = rng.choice(BACKGROUNDS[1:], p=(0.4, 0.3, 0.3))
     canvas.paint(below, _ground(canvas, ground), ground)
-    if rng.random() < 0.35:  # a second ground in front, behind a slanted border
+    # A second ground in front, behind a slanted border; water alone would leave no
+    # place for most kinds.
+    if ground == "water" or rng.random() < 0.45:
         nearer = rng.choice([g for g in BACKGROUNDS[1:] if g != ground])
-        left, right = rng.uniform(0.62, 0.9, 2) * height
+        left, right = rng.uniform(0.58, 0.82, 2) * height
         border = np.linspace(left, right, width)[None, :]
         canvas.paint(canvas.y > border, _ground(canvas, nearer), nearer)
     # Far things first, so that near ones hide them.
-    count = rng.integers(3, 7)
-    kinds = rng.choice(THINGS, size=count, replace=False)
-    depth = np.sort(rng.uniform(0.0, 1.0, count))
-    for kind, near in zip(kinds, depth, strict=True):
-        _place(canvas, kind, near, horizon)
+    for spot in sorted(_spots(canvas, horizon), key=lambda spot: spot[0]):
+        _place(canvas, *spot)
     return canvas.finish()
+
+
+def _spots(canvas, horizon):
+    """Where three to six different kinds stand: list of (foot, x, size, kind)."""
+    rng = canvas.rng
+    ground = canvas.mask.copy()
+    has_water = (ground == CATEGORIES.index("water")).any()
+    kinds = list(rng.permutation([k for k in THINGS if k != "boat"]))
+    # Boats need water, which half of the scenes lack: more of them where there is some.
+    if has_water and rng.random() < 0.85:
+        kinds.insert(0, "boat")
+    taken = []
+    for kind in kinds[: rng.integers(3, 7)]:
+        spot = _spot(canvas, kind, ground, horizon, taken)
+        if spot is not None:
+            taken.append(spot)
+    return taken
+
+
+def _spot(canvas, kind, ground, horizon, taken):
+    """(foot, x, size, kind) on ground that suits this kind; None if none was found."""
+    rng, height, width = canvas.rng, canvas.height, canvas.width
+    allowed = [CATEGORIES.index(k) for k in _STANDS_ON.get(kind, _LAND)]
+    for attempt in range(_MAX_TRIES):
+        near = rng.random()  # larger where it is nearer
+        size = height * (0.32 + 0.3 * near) * rng.uniform(0.85, 1.2)
+        x = rng.uniform(0.08, 0.92) * width
+        # Things overlap, but few hide others wholly: the first tries keep a distance.
+        crowded = any(
+            abs(x - there) < 0.35 * (size + extent) for _, there, extent, _ in taken
+        )
+        if crowded and attempt < _MAX_TRIES // 2:
+            continue
+        if kind in _IN_THE_AIR:
+            lowest = max(horizon * rng.uniform(0.45, 0.95), _IN_VIEW[kind] * size)
+            return lowest, x, size, kind
+        foot = horizon + (height - horizon) * (0.12 + 0.85 * near)
+        columns = np.clip([x - 0.35 * size, x, x + 0.35 * size], 0, width - 1)
+        if np.isin(ground[int(foot), columns.astype(int)], allowed).all():
+            return foot, x, size, kind
+    return None
 
 
 class _Canvas:
@@ -66,9 +111,27 @@ class _Canvas:
         self.image = np.zeros((height, width, 3), np.float32)
         self.mask = np.zeros((height, width), np.uint8)
         self.y, self.x = np.mgrid[:height, :width].astype(np.float32)
+        self.frame = (height, width)
+
+    def window(self, x, foot, size):
+        """The part around a thing, sharing memory, and the thing's place in it.
+
+        A texture costs as much as its canvas is large, and things are small.
+        """
+        left, right = int(max(x - 0.8 * size, 0)), int(x + 0.8 * size) + 1
+        top, bottom = int(max(foot - 1.35 * size, 0)), int(foot + 0.15 * size) + 1
+        part = object.__new__(_Canvas)
+        part.rng, part.frame = self.rng, self.frame
+        part.image = self.image[top:bottom, left:right]
+        part.mask = self.mask[top:bottom, left:right]
+        part.height, part.width = part.mask.shape
+        part.y = self.y[: part.height, : part.width]
+        part.x = self.x[: part.height, : part.width]
+        return part, x - left, foot - top
 
     def paint(self, region, texture, category):
-        self.image[region] = np.broadcast_to(texture, self.image.shape)[region]
+        texture = np.asarray(texture, np.float32)
+        np.copyto(self.image, texture, where=region[..., None])
         self.mask[region] = CATEGORIES.index(category)
 
     def shape(self, draw):
@@ -78,9 +141,14 @@ class _Canvas:
         return np.asarray(picture)
 
     def noise(self, cells_y, cells_x=None):
-        """Smooth noise about 0 with a spread near 1, (height, width, 1)."""
-        cells_x = cells_x or cells_y
-        grid = self.rng.normal(size=(cells_y, cells_x)).astype(np.float32)
+        """Smooth noise about 0 with a spread near 1, (height, width, 1).
+
+        Args:
+            cells_y, cells_x: Cells along the whole frame, also in a window of it.
+        """
+        rows = max(cells_y * self.height // self.frame[0], 2)
+        columns = max((cells_x or cells_y) * self.width // self.frame[1], 2)
+        grid = self.rng.standard_normal((rows, columns), dtype=np.float32)
         picture = Image.fromarray(grid).resize((self.width, self.height), Image.BICUBIC)
         return np.asarray(picture)[..., None]
 
@@ -99,12 +167,12 @@ class _Canvas:
     def finish(self):
         """Light from one side, sensor noise, and 8 bits."""
         rng = self.rng
-        slope = rng.normal(size=2) * 0.12
+        slope = (rng.normal(size=2) * 0.12).astype(np.float32)
         light = 1.0 + slope[0] * (self.x / self.width - 0.5)
         light += slope[1] * (self.y / self.height - 0.5)
-        image = self.image * (light * rng.uniform(0.85, 1.1))[..., None]
-        tint = 1.0 + rng.normal(size=3) * 0.04
-        image = image * tint + self.grain() * rng.uniform(0.005, 0.025)
+        tint = (1.0 + rng.normal(size=3) * 0.04) * rng.uniform(0.85, 1.1)
+        image = self.image * light[..., None] * tint.astype(np.float32)
+        image += self.grain() * np.float32(rng.uniform(0.005, 0.025))
         return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8), self.mask
 
 
@@ -129,23 +197,13 @@ def _ground(canvas, kind):
     return color * (1 + 0.1 * canvas.grain() + 0.08 * canvas.noise(6, 3))
 
 
-def _place(canvas, kind, near, horizon):
-    """Puts one thing where its kind stands, larger where it is nearer."""
-    rng, height, width = canvas.rng, canvas.height, canvas.width
-    size = height * (0.32 + 0.3 * near) * rng.uniform(0.85, 1.2)
-    x = rng.uniform(0.08, 0.92) * width
-    if kind in _IN_THE_AIR:
-        foot = horizon * rng.uniform(0.45, 0.95)
-    else:
-        foot = horizon + (height - horizon) * (0.12 + 0.85 * near)
-        shadow = canvas.shape(
-            lambda d: d.ellipse(
-                (x - 0.5 * size, foot - 0.06 * size, x + 0.5 * size, foot + 0.06 * size),
-                fill=1,
-            )
-        )
-        canvas.image[shadow] *= 0.6
-    _DRAWERS[kind](canvas, x, foot, size)
+def _place(canvas, foot, x, size, kind):
+    """Draws a thing with its shadow."""
+    part, x, foot = canvas.window(x, foot, size)
+    if kind not in _IN_THE_AIR:
+        blot = _box(x, foot, -0.55, 0.06, 0.55, -0.06, size)
+        part.image[part.shape(lambda d: d.ellipse(blot, fill=1))] *= 0.6
+    _DRAWERS[kind](part, x, foot, size)
 
 
 def _box(x, foot, left, top, right, bottom, size):
@@ -202,8 +260,14 @@ def _car(canvas, x, foot, size):
     paint = canvas.color(hue, 0.75, 0.75)
     gloss = 1 + 0.35 * np.cos((foot - canvas.y) / size * 9.0)[..., None]
     hull = _box(x, foot, -0.6, 0.38, 0.6, 0.1, size)
-    cabin = [(x - 0.38 * size, foot - 0.36 * size), (x - 0.25 * size, foot - 0.62 * size)]
-    cabin += [(x + 0.2 * size, foot - 0.62 * size), (x + 0.4 * size, foot - 0.36 * size)]
+    cabin = [
+        (x - 0.38 * size, foot - 0.36 * size),
+        (x - 0.25 * size, foot - 0.62 * size),
+    ]
+    cabin += [
+        (x + 0.2 * size, foot - 0.62 * size),
+        (x + 0.4 * size, foot - 0.36 * size),
+    ]
 
     def body(d):
         d.rounded_rectangle(hull, radius=0.1 * size, fill=1)
@@ -230,7 +294,10 @@ def _boat(canvas, x, foot, size):
     )
     cloth = canvas.color((0.1, 0.0, 0.55), 0.15, 1.0)
     folds = 1 - 0.2 * (np.sin((canvas.x - x) / size * 22.0) > 0.3)[..., None]
-    sail = [(x - 0.02 * size, foot - 0.34 * size), (x - 0.02 * size, foot - 1.15 * size)]
+    sail = [
+        (x - 0.02 * size, foot - 0.34 * size),
+        (x - 0.02 * size, foot - 1.15 * size),
+    ]
     sail.append((x + 0.5 * size, foot - 0.36 * size))
     jib = [(x - 0.06 * size, foot - 0.34 * size), (x - 0.06 * size, foot - 1.0 * size)]
     jib.append((x - 0.4 * size, foot - 0.36 * size))
@@ -246,11 +313,14 @@ def _cloud(canvas, x, foot, size):
     rng = canvas.rng
     white = canvas.color((0.6, 0.08), 0.06, 0.93)
     puffs = white * (1 + 0.09 * canvas.noise(12, 16))
-    puffs = puffs * (1.0 - 0.25 * np.clip((canvas.y - foot) / size + 0.3, 0, 1))[..., None]
+    puffs = (
+        puffs * (1.0 - 0.25 * np.clip((canvas.y - foot) / size + 0.3, 0, 1))[..., None]
+    )
 
     def body(d):
         for _ in range(8):
-            cx, cy = x + rng.normal() * 0.32 * size, foot - rng.uniform(0.1, 0.3) * size
+            offset = np.clip(rng.normal() * 0.32, -0.48, 0.48)  # stays in the window
+            cx, cy = x + offset * size, foot - rng.uniform(0.1, 0.3) * size
             r = rng.uniform(0.13, 0.24) * size
             d.ellipse((cx - 1.3 * r, cy - r, cx + 1.3 * r, cy + r), fill=1)
 
@@ -258,15 +328,24 @@ def _cloud(canvas, x, foot, size):
 
 
 def _balloon(canvas, x, foot, size):
-    first, second = canvas.color(canvas.rng.random(), 0.8, 0.85), canvas.color(0.12, 0.6, 1)
+    first, second = (
+        canvas.color(canvas.rng.random(), 0.8, 0.85),
+        canvas.color(0.12, 0.6, 1),
+    )
     radius = 0.38 * size
     bulge = np.arcsin(np.clip((canvas.x - x) / radius, -1, 1))
     stripes = (np.sin(bulge * 6.0) > 0)[..., None]
     texture = np.where(stripes, first, second) * _lit(canvas, x, size)
     center = foot - 0.62 * size
     ball = (x - radius, center - radius, x + radius, center + radius)
-    cone = [(x - 0.3 * size, center + 0.23 * size), (x + 0.3 * size, center + 0.23 * size)]
-    cone += [(x + 0.08 * size, foot - 0.13 * size), (x - 0.08 * size, foot - 0.13 * size)]
+    cone = [
+        (x - 0.3 * size, center + 0.23 * size),
+        (x + 0.3 * size, center + 0.23 * size),
+    ]
+    cone += [
+        (x + 0.08 * size, foot - 0.13 * size),
+        (x - 0.08 * size, foot - 0.13 * size),
+    ]
 
     def body(d):
         d.ellipse(ball, fill=1)
@@ -319,14 +398,20 @@ def _person(canvas, x, foot, size):
     size = size * 1.15
     check = max(size * 0.08, 2.5)
     plaid = (np.floor(canvas.x / check) + np.floor(canvas.y / check)) % 2
-    first, second = canvas.color(canvas.rng.random(), 0.7, 0.7), canvas.color(0.1, 0.1, 0.95)
+    first, second = (
+        canvas.color(canvas.rng.random(), 0.7, 0.7),
+        canvas.color(0.1, 0.1, 0.95),
+    )
     shirt = np.where(plaid[..., None] > 0, first, second)
     trousers = canvas.color((0.62, 0.08), 0.4, 0.3) * (1 + 0.15 * canvas.noise(60, 12))
     legs = [_box(x, foot, -0.15, 0.45, -0.02, 0.0, size)]
     legs.append(_box(x, foot, 0.02, 0.45, 0.15, 0.0, size))
     torso = _box(x, foot, -0.2, 0.82, 0.2, 0.4, size)
     arms = [(x - 0.33 * size, foot - 0.45 * size), (x - 0.18 * size, foot - 0.8 * size)]
-    arms += [(x + 0.18 * size, foot - 0.8 * size), (x + 0.33 * size, foot - 0.45 * size)]
+    arms += [
+        (x + 0.18 * size, foot - 0.8 * size),
+        (x + 0.33 * size, foot - 0.45 * size),
+    ]
     head = _box(x, foot, -0.11, 1.06, 0.11, 0.83, size)
 
     def lower(d):

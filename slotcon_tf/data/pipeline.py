@@ -114,8 +114,7 @@ def _positions(source, per_epoch, seed, shuffle, start_step, batch_size):
     # AutoGraph cannot read tfds's decorated methods, and has nothing to convert here.
     @tf.autograph.experimental.do_not_convert
     def epoch(number):
-        key = _seed(seed, number)
-        key = tf.cast(key[0], tf.int64) if shuffle else None
+        key = _seed(seed, number) if shuffle else None
         examples = source.examples(key).take(per_epoch)
         first = number * per_epoch
         return tf.data.Dataset.zip(

@@ -1,34 +1,45 @@
 """Scenes: a tensorflow-datasets builder that draws its images offline."""
 
+import contextlib
+import io
 import pathlib
 
 import numpy as np
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
+from PIL import Image
 
 from slotcon_tf.data.drawing import CATEGORIES, draw_scene
 
-HEIGHT, WIDTH = 120, 160  # pixels
-NUM_TRAIN, NUM_TEST = 2000, 200
+HEIGHT, WIDTH = 144, 192  # pixels
+NUM_TRAIN, NUM_TEST = 3000, 200
+JPEG_QUALITY = 92  # a quarter of the bytes of PNG, which sensor noise makes large
 _SPLIT_SEEDS = {"train": 0, "test": 1}
 
 
 class Scenes(tfds.core.GeneratorBasedBuilder):
     """Procedural scenes with the true category of every pixel.
 
-    Three to six textured things of ten categories over one to three backgrounds of
-    four, with overlap, shading and noise. No download: every image is drawn from a
-    seed made of its split and number. Splits: `train` (2,000) and `test` (200).
+    Up to six textured things of ten categories over two or three backgrounds of four,
+    with overlap, shading and noise. No download: every image is drawn from a seed
+    made of its split and number. Splits: `train` (3,000) and `test` (200).
+
+    Features: `image` uint8 (144, 192, 3), RGB; `segmentation` uint8 (144, 192, 1),
+    indices into `CATEGORIES`, which are also `info.metadata["categories"]`.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First version."}
+    # Raise it with every change of the drawing: tfds goes on reading what it prepared.
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES = {
+        "1.0.0": "First version, 120x160.",
+        "2.0.0": "144x192, JPEG; things stand where they belong.",
+    }
 
     def _info(self):
         features = {
-            # PNG: at this size the artefacts of JPEG would be a texture of their own.
             "image": tfds.features.Image(
-                shape=(HEIGHT, WIDTH, 3), encoding_format="png"
+                shape=(HEIGHT, WIDTH, 3), encoding_format="jpeg"
             ),
             "segmentation": tfds.features.Image(
                 shape=(HEIGHT, WIDTH, 1), encoding_format="png"
@@ -52,30 +63,67 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
         for index in range(count):
             rng = np.random.default_rng([_SPLIT_SEEDS[split], index])
             image, mask = draw_scene(rng, HEIGHT, WIDTH)
-            yield index, {"image": image, "segmentation": mask[..., None]}
+            # Encoded here: tfds would run a TensorFlow session for each of them.
+            yield (
+                index,
+                {
+                    "image": _encoded(image, "JPEG", quality=JPEG_QUALITY),
+                    "segmentation": _encoded(mask, "PNG"),
+                },
+            )
 
 
 def scenes_builder(data_dir: str | None = None) -> Scenes:
     """The builder, its images drawn and written if they were not yet.
 
+    Quiet, and without a network. A preparation that was cut off leaves nothing that
+    counts as prepared: tfds writes aside and renames. Of two processes that prepare at
+    the same time, both end with the images of the first.
+
     Args:
         data_dir: tensorflow-datasets' folder; None for its default.
 
     Returns:
-        A prepared `Scenes`. A preparation that was cut off leaves nothing that counts
-        as prepared: tfds writes aside and renames.
+        A prepared `Scenes`.
+
+    Raises:
+        OSError: If the folder cannot be written.
     """
     builder = Scenes(data_dir=data_dir)
-    if not pathlib.Path(builder.data_dir).is_dir():
-        logging.info("Drawing %d scenes into %s", NUM_TRAIN + NUM_TEST, builder.data_dir)
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-        )
-    return builder
+    folder = pathlib.Path(builder.data_dir)
+    if folder.is_dir():
+        return builder
+    logging.info("Drawing %d scenes into %s", NUM_TRAIN + NUM_TEST, folder)
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    quiet = io.StringIO()  # tfds prints, and has no switch for it
+    try:
+        with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+            builder.download_and_prepare(download_config=config)
+    except (OSError, tf.errors.OpError):
+        # Another process may have renamed its folder to this place first.
+        if not folder.is_dir():
+            raise
+    return Scenes(data_dir=data_dir)
 
 
-def load_scenes(split: str, data_dir: str | None = None, limit: int | None = None):
-    """Images and masks of a split as arrays, in a fixed order.
+def load_scenes(split: str, data_dir: str | None = None) -> tf.data.Dataset:
+    """The examples of a split, in the order they are stored.
+
+    Args:
+        split: "train" or "test", or a slice of one such as "test[:64]".
+        data_dir: tensorflow-datasets' folder; None for its default.
+
+    Returns:
+        Dataset of dicts: `image` uint8 (144, 192, 3) and `segmentation` uint8
+        (144, 192, 1).
+    """
+    return scenes_builder(data_dir).as_dataset(split=split, shuffle_files=False)
+
+
+def scenes_arrays(
+    split: str, data_dir: str | None = None, limit: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and masks of a split as arrays, in the order they are stored.
 
     Args:
         split: "train" or "test".
@@ -83,10 +131,18 @@ def load_scenes(split: str, data_dir: str | None = None, limit: int | None = Non
         limit: Take the first `limit` only.
 
     Returns:
-        Tuple of images uint8 (N, 120, 160, 3) and masks uint8 (N, 120, 160).
+        Tuple of images uint8 (N, 144, 192, 3) and masks uint8 (N, 144, 192).
     """
-    dataset = scenes_builder(data_dir).as_dataset(split=split, shuffle_files=False)
-    dataset = dataset.take(limit) if limit else dataset
+    dataset = load_scenes(split, data_dir)
+    if limit is not None:
+        dataset = dataset.take(limit)
     rows = list(tfds.as_numpy(dataset))
     images = np.stack([row["image"] for row in rows])
     return images, np.stack([row["segmentation"][..., 0] for row in rows])
+
+
+def _encoded(pixels, encoding, **options):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, encoding, **options)
+    file.seek(0)
+    return file

@@ -32,7 +32,7 @@ _LAYOUTS = {
     "imagenet": ("train",),
 }
 _FAKE_IMAGES, _FAKE_SIZE = 1024, (96, 128)
-_SHUFFLE_BUFFER = 16_384  # examples, of sources that are read in sequence
+_SHUFFLE_BLOCK = 8_192  # encoded images held at once by sources read in sequence
 _REPLACEMENT_TRIES = 100
 
 
@@ -98,7 +98,7 @@ class SequentialSource:
         return f"{self.name}: {self.num_images} images"
 
     def examples(self, seed):
-        """Encoded images of one epoch, shuffled by `seed` (None: as stored)."""
+        """Encoded images of one epoch, shuffled by `seed` int32 (2,) (None: as stored)."""
         dataset = self.builder.as_dataset(
             split=self.split,
             shuffle_files=False,
@@ -107,8 +107,11 @@ class SequentialSource:
         ).map(lambda example: example["image"])
         if seed is None:
             return dataset
-        buffer = min(self.num_images, _SHUFFLE_BUFFER)
-        return dataset.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
+        # Blocks are shuffled statelessly: Dataset.shuffle would mix in the global seed.
+        blocks = dataset.batch(min(self.num_images, _SHUFFLE_BLOCK))
+        return blocks.map(
+            lambda block: tf.random.experimental.stateless_shuffle(block, seed)
+        ).unbatch()
 
     def decode(self, encoded):
         """Encoded bytes to uint8 (height, width, 3)."""
