@@ -7,7 +7,6 @@ from keras import layers
 
 from slotcon_tf.normalization import BatchNormalization
 
-
 _DEPTHS = {
     "18": ("basic", (2, 2, 2, 2)),
     "34": ("basic", (3, 4, 6, 3)),
@@ -210,9 +209,9 @@ class _Builder:
         )(x)
 
     def norm(self, x, name, *, gamma="ones"):
-        return BatchNormalization(
-            gamma_initializer=gamma, name=name, dtype=self.dtype
-        )(x)
+        return BatchNormalization(gamma_initializer=gamma, name=name, dtype=self.dtype)(
+            x
+        )
 
     def relu(self, x, name):
         return layers.ReLU(name=name, dtype=self.dtype)(x)

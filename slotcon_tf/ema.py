@@ -36,4 +36,3 @@ def update_teacher(teacher_variables, student_variables, rate):
     for teacher, student in zip(teacher_variables, student_variables, strict=True):
         step = ops.cast(rate, teacher.dtype)
         teacher.assign(teacher + (student - teacher) * step)
-

@@ -343,7 +343,7 @@ class SlotCon(keras.Model):
     def _contrastive(
         self, projected, logits, teacher_projected, teacher_logits, training
     ):
-        """One direction of the contrastive loss: queries of one view, keys of the other.
+        """One direction: queries of one view, keys of the teacher's other view.
 
         Queries and keys are packed by the keys' activity, so that row i of the queries
         and row i of the keys are the same prototype of the same image.

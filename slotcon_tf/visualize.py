@@ -128,7 +128,11 @@ def slots_figure(images, groups, masks=None, *, class_names=(), matching=None):
             Patch(color=c, label=n) for c, n in zip(colors, class_names, strict=True)
         ]
         figure.legend(
-            handles=handles, loc="outside lower center", ncols=7, fontsize=7, frameon=False
+            handles=handles,
+            loc="outside lower center",
+            ncols=7,
+            fontsize=7,
+            frameon=False,
         )
     return figure
 

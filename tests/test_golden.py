@@ -9,7 +9,15 @@ from slotcon_tf.alignment import align
 from slotcon_tf.ema import teacher_update_rate
 from slotcon_tf.grouping import active_slots, pool_slots
 from slotcon_tf.schedules import WarmupCosine
-from tests.golden_case import GOLDEN, STEPS, GoldenCase, draw, keras_variables
+from tests.golden_case import (
+    GOLDEN,
+    STEPS,
+    GoldenCase,
+    draw,
+    keras_variables,
+    sample_indices,
+    torch_layout,
+)
 
 # float64 against float64: what is left is the order of summation, amplified by
 # four steps of normalisation over small batches.
@@ -21,6 +29,9 @@ FLOAT32_NOISE = {
     "contrastive": 2e-4,
     "norm": 2e-4,
     "sample": 2.4e-3,
+    # Not in the README: mu_norm against mu_norm_f64 of case tinyA, the largest.
+    "buffer norm": 2.5e-2,
+    "buffer sample": 7e-2,
 }
 
 
@@ -53,15 +64,12 @@ def check(case, model, step_function, suffix, tolerance):
             note(kind, abs(logs[name] - value) / abs(value), f"step {step} {name}")
         for kind, (error, key) in case.state_errors(model, step + 1, suffix).items():
             note(kind, error, f"step {step} {kind} of {key}")
-    errors = buffer_errors(case, model, suffix)
-    for kind, (error, key) in errors.items():
-        note(kind, error, f"LARS buffer {kind} of {key}")
+    for kind, (error, key) in buffer_errors(case, model, suffix).items():
+        note(f"buffer {kind}", error, f"LARS buffer {kind} of {key}")
     return worst
 
 
 def buffer_errors(case, model, suffix):
-    from tests.golden_case import sample_indices, torch_layout
-
     keys = list(map(str, case.arrays["param_keys"]))
     variables = keras_variables(model)
     worst = {"norm": (0.0, ""), "sample": (0.0, "")}
@@ -86,7 +94,6 @@ def test_float64_matches_the_original(name, float64, record_property, capsys):
     case = GoldenCase(name)
     model = case.model()
     tolerance = dict.fromkeys(FLOAT32_NOISE, FLOAT64_TOLERANCE)
-    # The reported means are float32 metrics only where floatx is; here float64.
     worst = check(case, model, tf.function(model.train_step), "_f64", tolerance)
     record_property("largest_errors", worst)
     with capsys.disabled():
@@ -128,7 +135,9 @@ def distribute(strategy, model):
     def run(batch):
         def part(context):
             i, size = context.replica_id_in_sync_group, len(batch["view_a"]) // replicas
-            return {k: tf.constant(v[i * size : (i + 1) * size]) for k, v in batch.items()}
+            return {
+                k: tf.constant(v[i * size : (i + 1) * size]) for k, v in batch.items()
+            }
 
         logs = step(strategy.experimental_distribute_values_from_function(part))
         logs = {k: strategy.experimental_local_results(v) for k, v in logs.items()}
@@ -240,8 +249,6 @@ def test_schedules_match(name):
 
 def test_gradients_match(float64):
     """Every parameter's gradient in the first step: norm and samples."""
-    from tests.golden_case import sample_indices, torch_layout
-
     case = GoldenCase("tinyA")
     model = case.model()
     rate = teacher_update_rate(model.step, 7, 0.99)
@@ -251,7 +258,9 @@ def test_gradients_match(float64):
         t.assign(t + (s - t) * float(rate))
     variables = keras_variables(model)
     keys = list(map(str, case.arrays["param_keys"]))
-    assert {id(variables[k][0]) for k in keys} == set(map(id, model.trainable_variables))
+    assert {id(variables[k][0]) for k in keys} == set(
+        map(id, model.trainable_variables)
+    )
     with tf.GradientTape() as tape:
         loss, _, _ = model.compute_losses(case.batch(0))
     gradients = tape.gradient(loss, [variables[k][0].value for k in keys])

@@ -31,8 +31,10 @@ def crop_candidates(size, seed, min_scale, max_scale=1.0):
     """
     seeds = tf.random.split(seed, 3)
     height, width = tf.cast(size[0], tf.float32), tf.cast(size[1], tf.float32)
-    area = height * width * tf.random.stateless_uniform(
-        [TRIES], seeds[0], min_scale, max_scale
+    area = (
+        height
+        * width
+        * tf.random.stateless_uniform([TRIES], seeds[0], min_scale, max_scale)
     )
     aspect = tf.exp(tf.random.stateless_uniform([TRIES], seeds[1], *LOG_ASPECT))
     w = tf.cast(tf.round(tf.sqrt(area * aspect)), tf.int32)

@@ -66,7 +66,9 @@ def crop_pair_dataset(
     steps = source.num_images // batch_size
     last_step = None if epochs is None else epochs * steps
 
-    positions = _positions(source, steps * batch_size, seed, shuffle, start_step, batch_size)
+    positions = _positions(
+        source, steps * batch_size, seed, shuffle, start_step, batch_size
+    )
     if last_step is not None:
         positions = positions.take(max(last_step - start_step, 0) * batch_size)
     local = batch_size // hosts

@@ -98,7 +98,7 @@ class SequentialSource:
         return f"{self.name}: {self.num_images} images"
 
     def examples(self, seed):
-        """Encoded images of one epoch, shuffled by `seed` int32 (2,) (None: as stored)."""
+        """One epoch of encoded images, shuffled by `seed` int32 (2,); None: not."""
         dataset = self.builder.as_dataset(
             split=self.split,
             shuffle_files=False,
@@ -121,7 +121,7 @@ class SequentialSource:
 
 
 class FakeSource:
-    """Random coloured patches made from the image's number: no files, for smoke tests."""
+    """Coloured patches made from the image's number: no files, for smoke tests."""
 
     name, num_images = "fake", _FAKE_IMAGES
 
@@ -194,7 +194,9 @@ def open_source(dataset, data_dir=None, *, split="train"):
 
 def _walk(dataset, data_dir):
     if not data_dir:
-        raise ValueError(f"Dataset {dataset!r} needs data_dir, a folder. Set --data_dir.")
+        raise ValueError(
+            f"Dataset {dataset!r} needs data_dir, a folder. Set --data_dir."
+        )
     data_dir = os.fspath(data_dir)
     paths = []
     for part in _LAYOUTS[dataset]:

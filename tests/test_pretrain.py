@@ -1,0 +1,148 @@
+"""The trainer as a user types it: what it writes, resumes and refuses."""
+
+import csv
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = [
+    "--dataset=fake",
+    "--arch=resnet18",
+    "--image_size=32",
+    "--num_prototypes=8",
+    "--hidden_dim=16",
+    "--projection_dim=8",
+    "--batch_size=4",
+    "--max_steps_per_epoch=2",
+    "--warmup_epochs=1",
+]
+
+
+def pretrain(*flags, check=True):
+    """Runs the command line; returns the finished process."""
+    done = subprocess.run(
+        [sys.executable, "-m", "trainers.pretrain", *flags],
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    if check:
+        assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def checkpoint_values(workdir, epoch):
+    reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / f"ckpt-{epoch}"))
+    names = [n for n in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in n]
+    return {
+        n: reader.get_tensor(n)
+        for n in names
+        if "trackers" not in n and "save_counter" not in n
+    }
+
+
+def test_resume_equals_an_undisturbed_run(tmp_path):
+    """Two epochs in one go, and one epoch, a stop, and the other one."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    flags = [*TINY, "--epochs=2", "--noexport"]
+    pretrain(*flags, f"--workdir={whole}")
+    pretrain(*flags, f"--workdir={parts}")
+    for file in (parts / "checkpoints").glob("ckpt-2*"):
+        file.unlink()
+    index = parts / "checkpoints" / "checkpoint"
+    index.write_text(
+        'model_checkpoint_path: "ckpt-1"\nall_model_checkpoint_paths: "ckpt-1"\n'
+    )
+    log = pretrain(*flags, f"--workdir={parts}").stderr
+    assert "Resumed" in log
+    first, second = checkpoint_values(whole, 2), checkpoint_values(parts, 2)
+    assert first.keys() == second.keys() and len(first) > 100
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name], err_msg=name)
+    with (parts / "history.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1"]
+    assert (parts / "slots.png").stat().st_size > 1000
+    assert list((parts / "tensorboard").rglob("events*"))
+
+
+def test_the_written_flagfile_repeats_the_run(tmp_path):
+    flags = [*TINY, "--epochs=1", "--noexport"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    pretrain(*flags, f"--workdir={first}")
+    pretrain(f"--flagfile={first / 'pretrain.flags'}", f"--workdir={second}")
+    a, b = checkpoint_values(first, 1), checkpoint_values(second, 1)
+    for name, value in a.items():
+        np.testing.assert_array_equal(value, b[name], err_msg=name)
+    # The same folder with another configuration is refused, and named.
+    done = pretrain(*flags, "--seed=3", f"--workdir={first}", check=False)
+    assert done.returncode == 1
+    assert "another configuration: seed=0 (now 3)" in done.stderr
+    done = pretrain(*flags, "--resume=never", f"--workdir={first}", check=False)
+    assert "fresh --workdir" in done.stderr
+
+
+def test_bad_input_is_refused_in_one_sentence(tmp_path, monkeypatch):
+    """In this process, since every refusal comes before training."""
+    from absl import flags
+    from absl.testing import flagsaver
+
+    from trainers import pretrain as trainer
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    few = tmp_path / "few"
+    few.mkdir()
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(few / "one.jpg")
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["pretrain"])
+    cases = [
+        ({"dataset": "folder", "data_dir": str(tmp_path / "none")}, "no such folder"),
+        ({"dataset": "folder", "data_dir": str(empty)}, "must hold images"),
+        ({"dataset": "folder", "data_dir": None}, "Set --data_dir"),
+        ({"dataset": "folder", "data_dir": str(few)}, "no larger than the data set"),
+        ({"dataset": "coco", "data_dir": str(few)}, "train2017"),
+        ({"dataset": "foldr"}, "Did you mean 'folder'"),
+        ({"dataset": "fake", "arch": "resnet5"}, "Did you mean resnet50"),
+        (
+            {"dataset": "fake", "strategy": "mirrored", "batch_size": 6},
+            "must divide by the 4 replicas.*Use 4",
+        ),
+    ]
+    for values, words in cases:
+        values = {"workdir": str(tmp_path / "run"), "batch_size": 4, **values}
+        with flagsaver.flagsaver(**values), pytest.raises(SystemExit, match=words):
+            trainer.main(["pretrain"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_replicas_train_through_the_trainer(tmp_path):
+    """--strategy=mirrored with logical CPUs, in a process of its own."""
+    code = (
+        "import sys, tensorflow as tf\n"
+        "tf.config.set_logical_device_configuration("
+        "tf.config.list_physical_devices('CPU')[0],"
+        "[tf.config.LogicalDeviceConfiguration()] * 2)\n"
+        "from absl import app\n"
+        "from trainers import pretrain\n"
+        "app.run(pretrain.main, argv=sys.argv)\n"
+    )
+    flags = [*TINY, "--epochs=1", "--noexport", "--strategy=mirrored"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *flags, f"--workdir={tmp_path / 'run'}"],
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "2 replica(s)" in done.stderr

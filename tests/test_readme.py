@@ -1,0 +1,26 @@
+"""The README's Keras example runs as it stands, on a folder of photographs."""
+
+import pathlib
+import re
+
+import numpy as np
+from PIL import Image
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
+
+
+def test_keras_example_runs(tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    photos = tmp_path / "photos" / "holiday"
+    photos.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for index in range(16):
+        small = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        picture = Image.fromarray(small).resize((160, 120), Image.BICUBIC)
+        picture.save(photos / f"{index}.jpg")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(code, str(README), "exec"), names)  # noqa: S102  our own README
+    features = names["encoder"](np.zeros((1, 96, 96, 3), np.float32))
+    assert features.shape == (1, 3, 3, 512)
+    assert int(names["model"].step.numpy()) == 4
