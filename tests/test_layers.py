@@ -97,7 +97,9 @@ def test_views_of_one_scene_align():
         return np.tile(x[None, None, :, None], (1, 7, 1, 1)).astype(np.float32)
 
     # Crops [0, 0.6] and [0.2, 1] meet in [0.2, 0.6]; the second is flipped.
-    first = align(seen(0, 0.6, False), np.float32([[1 / 3, 0, 1, 1]]), np.array([False]))
+    first = align(
+        seen(0, 0.6, False), np.float32([[1 / 3, 0, 1, 1]]), np.array([False])
+    )
     second = align(seen(0.2, 1, True), np.float32([[0.5, 0, 1, 1]]), np.array([True]))
     # The outermost samples of a box at the map's edge are clamped to cell centres.
     inner = np.s_[:, :, 1:-1]
@@ -254,12 +256,13 @@ def test_sgd_is_torchs():
 
 
 def test_lars_leaves_vectors_alone_and_survives_zeros():
-    vector, zero = keras.Variable(normal(4)), keras.Variable(np.zeros((2, 2), "float32"))
+    vector, zero = (
+        keras.Variable(normal(4)),
+        keras.Variable(np.zeros((2, 2), "float32")),
+    )
     start, gradient = vector.numpy(), normal(4)
     optimizer = LARS(0.5, l2=0.1)
-    optimizer.apply(
-        [ops.convert_to_tensor(gradient), ops.ones((2, 2))], [vector, zero]
-    )
+    optimizer.apply([ops.convert_to_tensor(gradient), ops.ones((2, 2))], [vector, zero])
     np.testing.assert_allclose(vector.numpy(), start - 0.5 * gradient, rtol=1e-5)
     np.testing.assert_allclose(zero.numpy(), -0.5)  # the factor is 1
 

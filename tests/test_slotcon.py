@@ -180,7 +180,9 @@ def test_foreign_encoders_train(make):
             "shapes are not known",
         ),
         (
-            lambda: keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3)]),
+            lambda: keras.Sequential(
+                [keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3)]
+            ),
             ValueError,
             "channels to 3",
         ),

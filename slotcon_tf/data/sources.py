@@ -76,8 +76,8 @@ class FileSource:
                     self._reported.add(path)
                     logging.warning("Skipped %s: %s", path, error)
         raise ValueError(
-            f"One of {_REPLACEMENT_TRIES} images in a row must be readable. "
-            f"Received: none from {path} backwards. Check the folder."
+            f"One of {_REPLACEMENT_TRIES} images in a row must be readable. Received: "
+            f"none of those from {self.paths[int(index)]} on. Check the folder."
         )
 
 
