@@ -129,14 +129,14 @@ class ResNet(keras.Model):
         dilation, stride_left = 1, output_stride // 4
         for stage, depth in enumerate(stage_depths, start=1):
             stride = 1 if stage == 1 else 2
-            first_dilation = dilation
             if stride == 2:
                 if stride_left > 1:
                     stride_left //= 2
                 else:
-                    # The first block still reads with the stage before's dilation.
+                    # Reference: the first block is dilated as well, where torchvision
+                    # would leave it as the stage before.
                     stride, dilation = 1, dilation * 2
-            x = build.stage(x, stage, depth, stride, first_dilation, dilation)
+            x = build.stage(x, stage, depth, stride, dilation)
             pyramid[f"P{stage + 1}"] = x
         super().__init__(inputs=inputs, outputs=x, name=name, **kwargs)
         for key, value in config.items():
@@ -218,15 +218,12 @@ class _Builder:
 
     def stem(self, x):
         if self.deep_stem:
-            # As torch.nn.Sequential numbers them: conv, norm, relu, conv, ...
             half = self.width // 2
-            for index, filters in ((0, half), (3, half), (6, self.width)):
-                x = self.conv(
-                    x, filters, 3, f"conv1_{index}", stride=2 if index == 0 else 1
-                )
-                if index < 6:
-                    x = self.norm(x, f"conv1_{index + 1}")
-                    x = self.relu(x, f"conv1_{index + 2}")
+            for index, stride in ((0, 2), (1, 1)):
+                x = self.conv(x, half, 3, f"conv1_{index}_0", stride=stride)
+                x = self.norm(x, f"conv1_{index}_1")
+                x = self.relu(x, f"conv1_{index}_2")
+            x = self.conv(x, self.width, 3, "conv1_2")
         else:
             x = self.conv(x, self.width, 7, "conv1", stride=2)
         x = self.relu(self.norm(x, "bn1"), "relu1")
@@ -234,16 +231,15 @@ class _Builder:
         x = layers.ZeroPadding2D(1, name="maxpool_pad", dtype=self.dtype)(x)
         return layers.MaxPooling2D(3, 2, name="maxpool", dtype=self.dtype)(x)
 
-    def stage(self, x, stage, depth, stride, first_dilation, dilation):
+    def stage(self, x, stage, depth, stride, dilation):
         planes = self.width * 2 ** (stage - 1)
         for index in range(depth):
-            first = index == 0
             x = self.residual(
                 x,
                 f"layer{stage}_{index}",
                 planes,
-                stride=stride if first else 1,
-                dilation=first_dilation if first else dilation,
+                stride=stride if index == 0 else 1,
+                dilation=dilation,
             )
         return x
 

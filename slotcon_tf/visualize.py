@@ -10,8 +10,9 @@ from matplotlib.patches import Patch
 
 from slotcon_tf.evaluation.groups import predict_groups
 
-# Okabe and Ito 2008, the palette that colour-blind people tell apart; black left out.
-_OKABE_ITO = (
+# Palettes that colour-blind people tell apart: Okabe and Ito 2008 without black, then
+# Paul Tol's "muted".
+_NAMED = (
     "#56B4E9",
     "#009E73",
     "#0072B2",
@@ -19,6 +20,13 @@ _OKABE_ITO = (
     "#D55E00",
     "#CC79A7",
     "#F0E442",
+    "#332288",
+    "#44AA99",
+    "#882255",
+    "#DDCC77",
+    "#117733",
+    "#AA4499",
+    "#661100",
 )
 _GOLDEN_RATIO = 0.618034
 OVERLAY = 0.6  # share of the group's colour
@@ -28,13 +36,13 @@ _BOUNDARY = np.array([255, 255, 255], np.uint8)
 def label_colors(count):
     """Colours of labels 0 .. count - 1: a label's colour depends on its id alone.
 
-    The first seven are Okabe and Ito's; the others walk around the hue circle while
+    The first fourteen are picked by hand; the others walk around the hue circle while
     their brightness alternates, so that neighbours differ in more than hue.
 
     Returns:
         uint8 (count, 3).
     """
-    colors = [tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in _OKABE_ITO]
+    colors = [tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in _NAMED]
     for index in range(len(colors), count):
         hue = (index * _GOLDEN_RATIO) % 1.0
         value, saturation = ((0.95, 0.45), (0.55, 0.8), (0.8, 0.65))[index % 3]

@@ -1,4 +1,4 @@
-"""Crops: the original's statistics, its coordinates, and the same scene in both views."""
+"""Crops: the original's statistics and coordinates, one scene in both views."""
 
 import pathlib
 

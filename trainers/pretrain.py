@@ -114,13 +114,14 @@ class Run:
     """One run: everything is checked and built here, before training starts."""
 
     def __init__(self):
-        keras.utils.set_random_seed(FLAGS.seed)
         keras.config.set_dtype_policy(FLAGS.precision)
         self.workdir = pathlib.Path(FLAGS.workdir)
         self.strategy = build_strategy(FLAGS.strategy, FLAGS.tpu)
         self.source = open_source(FLAGS.dataset, FLAGS.data_dir)
         self.steps = self._steps_per_epoch()
         self.peak_lr = FLAGS.base_lr * FLAGS.batch_size / 256
+        # Just before the weights are drawn: what came before may have used randomness.
+        keras.utils.set_random_seed(FLAGS.seed)
         with self.strategy.scope():
             self.model = self._build_model()
         lines = workdir.flag_lines(FLAGS, _MODULE)
