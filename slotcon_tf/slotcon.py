@@ -203,8 +203,7 @@ class SlotCon(keras.Model):
             "dtype": self.dtype_policy,
         }
         self.student = GroupingNetwork(encoder, name="student", **sizes)
-        twin = keras.models.clone_model(encoder)
-        self.teacher = GroupingNetwork(twin, name="teacher", **sizes)
+        self.teacher = GroupingNetwork(_twin(encoder), name="teacher", **sizes)
         self.teacher.set_weights(self.student.get_weights())
         self.predictor = MLPHead(
             hidden_dim=hidden_dim,
@@ -248,6 +247,17 @@ class SlotCon(keras.Model):
         for variable in self.teacher.variables:
             variable.trainable = False
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Builds what `fit` needs without a batch.
+
+        Under a strategy Keras 3.15 would take a batch off the stream and average it
+        over replicas, which booleans do not survive; all but the optimizer is built.
+        """
+        optimizer = getattr(self, "optimizer", None)
+        if optimizer is not None and not optimizer.built:
+            with self.distribute_strategy.scope():
+                optimizer.build(self.trainable_variables)
+
     def call(self, inputs, training=False):
         return self.teacher(inputs, training=training)
 
@@ -270,7 +280,7 @@ class SlotCon(keras.Model):
             Keras model of the encoder's class, images to a map (B, H, W, C).
         """
         source = self.network(which).encoder
-        copy = keras.models.clone_model(source)
+        copy = _twin(source)
         copy.set_weights(source.get_weights())
         return copy
 
@@ -456,6 +466,15 @@ class SlotCon(keras.Model):
         config = dict(config)
         encoder = keras.saving.deserialize_keras_object(config.pop("encoder"))
         return cls(encoder, **config)
+
+
+def _twin(model):
+    """A model of the same class and configuration, with weights of its own.
+
+    keras.models.clone_model would turn a ResNet into a plain functional model, without
+    its pyramid.
+    """
+    return type(model).from_config(model.get_config())
 
 
 def _feature_std(maps):

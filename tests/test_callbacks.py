@@ -2,21 +2,26 @@
 
 import types
 
+import keras
 import pytest
-import tensorflow as tf
 
 from slotcon_tf.callbacks import NanGuard, NonFiniteError, Throughput
-from tests.test_slotcon import batch, dataset, small_model
+from tests.test_slotcon import dataset, small_model
 from trainers.strategy import build_strategy
 
 
 def test_nan_stops_the_run_and_is_named():
-    bad = batch()
-    bad["view_a"][0, 0, 0, 0] = float("nan")
-    steps = dataset(2).concatenate(tf.data.Dataset.from_tensors(bad)).repeat(2)
+    """A weight that turns NaN after the second step; the third one stops."""
+
+    class Poison(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 1:
+                prototypes = self.model.student.grouping.prototypes
+                prototypes.assign(prototypes * float("nan"))
+
     guard = NanGuard(lambda: "checkpoints/ckpt-7")
     with pytest.raises(NonFiniteError, match=r"loss = nan.* in step 3.*ckpt-7"):
-        small_model().fit(steps, callbacks=[guard], verbose=0)
+        small_model().fit(dataset(6), callbacks=[guard, Poison()], verbose=0)
 
 
 def test_throughput_leaves_out_the_traced_step():

@@ -151,6 +151,7 @@ def test_no_active_query_gives_zero_and_finite_gradients():
             stackwise_filters=[8, 16],
             stackwise_blocks=[1, 1],
             stackwise_strides=[1, 2],
+            include_rescaling=False,
             input_shape=(64, 64, 3),
         ),
     ],
@@ -211,6 +212,7 @@ def test_wrong_settings_and_batches_are_refused():
 def test_feature_extractor_is_a_free_copy():
     model = small_model()
     copy = model.feature_extractor("teacher")
+    assert set(copy.pyramid_outputs) == {"P2", "P3", "P4", "P5"}
     images = batch()["view_a"]
     expected = model(images)["map"]
     np.testing.assert_allclose(copy(images, training=False), expected, atol=1e-6)

@@ -83,7 +83,7 @@ def _define_flags():
     integer("checkpoint_epochs", 1, "Epochs between checkpoints.")
     integer("keep_checkpoints", 3, "Checkpoints kept.")
     integer("picture_epochs", 0, "Epochs between TensorBoard pictures; 0: none.", 0)
-    float_("evaluation_scale", 1.5, "Scenes are enlarged by this for evaluation.", 0.1)
+    float_("evaluation_scale", 1.0, "Scenes are enlarged by this for evaluation.", 0.1)
     flags.DEFINE_bool("export", True, "Write a SavedModel at the end.", **own)
 
 
