@@ -165,6 +165,8 @@ class GoldenCase:
             variable.assign(value)
         rate = WarmupCosine(peak=0.05, warmup_steps=2, total_steps=6)
         model.compile(optimizer=LARS(rate, l2=1e-3), **compile_options)
+        # A strategy cannot create the buffers inside a traced step.
+        model.optimizer.build(model.trainable_variables)
         return model
 
     def batch(self, step):
