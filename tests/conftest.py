@@ -29,7 +29,15 @@ def float64():
 @pytest.fixture
 def mirrored():
     """Function: number of replicas -> MirroredStrategy on as many logical CPUs."""
-    return lambda n: tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(n)])
+
+    def strategy(replicas):
+        # Every strategy numbers its collectives from 1, and a process remembers how
+        # many devices a number had: strategies of two sizes would collide. TF's own
+        # tests move the start as well.
+        tf.distribute.MirroredStrategy._collective_key_base += 100_000
+        return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+
+    return strategy
 
 
 @pytest.fixture(scope="session")
