@@ -491,6 +491,11 @@ def _as_batch(data):
             f"A batch must be a dict with the keys {', '.join(BATCH_KEYS)}. Received: "
             f"no {', '.join(missing)}. slotcon_tf.data.crop_pair_dataset makes them."
         )
+    if "distortion_a" in batch:
+        # Here and not above: the model needs nothing else of the data package.
+        from slotcon_tf.data.photometric import apply_distortions
+
+        batch = apply_distortions(batch)
     return batch
 
 

@@ -2,7 +2,8 @@
 
 Writes into the work directory: pretrain.flags (every flag; repeats the run),
 checkpoints/, history.csv, tensorboard/, slots.png, export/1/ (a SavedModel of the
-teacher's encoder), slotcon.keras (the whole model) and, on scenes, scores.json.
+teacher's encoder), slotcon.keras (the whole model), skipped.txt (bad images, if any)
+and, on scenes, scores.json.
 """
 
 import pathlib
@@ -22,6 +23,9 @@ from slotcon_tf.callbacks import (
     Throughput,
 )
 from slotcon_tf.data import crop_pair_dataset, open_source
+from slotcon_tf.data.bad_images import TooManyBadImages
+from slotcon_tf.data.decoding import MAX_PIXELS
+from slotcon_tf.data.pipeline import AUGMENT_ON
 from slotcon_tf.visualize import picture_of
 from trainers import report, workdir
 from trainers.strategy import STRATEGIES, build_strategy
@@ -52,11 +56,14 @@ def _define_flags():
     string(
         "dataset",
         "folder",
-        "folder, coco, coco_plus, imagenet, list, tfds:NAME, scenes or fake.",
+        "folder, coco, coco_plus, imagenet, list, records, tfds:NAME, scenes or fake.",
     )
     string("data_dir", None, "Folder of the images, or the list file.")
     integer("image_size", 224, "Edge of the views in pixels.")
     float_("min_scale", 0.08, "Smallest area of a crop, share of the image.", high=1.0)
+    choice("augment_on", "host", AUGMENT_ON, "Where colours are changed.")
+    integer("max_pixels", MAX_PIXELS, "Larger images are skipped.")
+    float_("max_bad_share", 0.1, "Stop when more of the images are bad.", high=1.0)
     string("arch", "resnet50", "Backbone; see slotcon_tf.BACKBONES.")
     integer("output_stride", 32, "Of the backbone: 8, 16 or 32.")
     integer("num_prototypes", 256, "K, the number of groups.")
@@ -105,9 +112,14 @@ def main(argv):
         sys.exit(f"pretrain: {error}")
     try:
         run.train()
-    except NonFiniteError as error:
+        run.finish()
+    except (NonFiniteError, TooManyBadImages) as error:
         sys.exit(f"pretrain: {error}")
-    run.finish()
+    except tf.errors.OpError:
+        # What stops the input pipeline arrives here as an error of TensorFlow.
+        if run.source.bad.fatal:
+            sys.exit(f"pretrain: {run.source.bad.fatal}")
+        raise
 
 
 class Run:
@@ -117,7 +129,12 @@ class Run:
         keras.config.set_dtype_policy(FLAGS.precision)
         self.workdir = pathlib.Path(FLAGS.workdir)
         self.strategy = build_strategy(FLAGS.strategy, FLAGS.tpu)
-        self.source = open_source(FLAGS.dataset, FLAGS.data_dir)
+        self.source = open_source(
+            FLAGS.dataset,
+            FLAGS.data_dir,
+            max_pixels=FLAGS.max_pixels,
+            max_bad_share=FLAGS.max_bad_share,
+        )
         self.steps = self._steps_per_epoch()
         self.peak_lr = FLAGS.base_lr * FLAGS.batch_size / 256
         # Just before the weights are drawn: what came before may have used randomness.
@@ -126,6 +143,7 @@ class Run:
             self.model = self._build_model()
         lines = workdir.flag_lines(FLAGS, _MODULE)
         workdir.claim(self.workdir, lines, FLAGS.resume)
+        self.source.bad.write_to(self.workdir / "skipped.txt")
         self.manager = workdir.checkpoint_manager(
             self.workdir, self.model, self.model.optimizer, FLAGS.keep_checkpoints
         )
@@ -192,6 +210,7 @@ class Run:
             image_size=FLAGS.image_size,
             min_scale=FLAGS.min_scale,
             seed=FLAGS.seed,
+            augment_on=FLAGS.augment_on,
             start_step=self.epochs_done * self.steps,
             input_context=input_context,
         )
@@ -256,6 +275,9 @@ class Run:
 
     def finish(self):
         """The picture, the scores, and the models for others."""
+        if self.source.bad.reasons:
+            count, where = len(self.source.bad.reasons), self.workdir / "skipped.txt"
+            print(f"{count} bad images were replaced: {where}")
         picture = self.workdir / "slots.png"
         if self.scores:
             print(self.scores.after(self.model, picture))

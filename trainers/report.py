@@ -140,11 +140,11 @@ def sample_images(source, size, count=NUM_PICTURES):
     Returns:
         uint8 (count, size, size, 3).
     """
-    if hasattr(source, "load"):
-        images = [source.load(i).numpy() for i in range(min(count, source.num_images))]
+    if hasattr(source, "examples"):
+        items = source.examples(None).take(count).as_numpy_iterator()
     else:
-        encoded = source.examples(None).take(count)
-        images = [source.decode(data).numpy() for data in encoded]
+        items = ((i,) for i in range(min(count, source.num_images)))
+    images = [source.load(*item) for item in items]
     return np.stack([_square(image, size) for image in images])
 
 

@@ -17,7 +17,7 @@ _FREE = {
     "checkpoint_epochs",
     "keep_checkpoints",
     "picture_epochs",
-    "data_dir",
+    "augment_on",
     "export",
 }
 

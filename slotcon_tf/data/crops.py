@@ -1,9 +1,12 @@
-"""Two random crops of one image, and where they overlap.
+"""Two random crops of one image: their boxes, where they overlap, their pixels.
 
-Frames: pixels of the image, x to the right, y down. A box is int32
-(top, left, height, width). Overlaps are float32 (x_min, y_min, x_max, y_max) in
-[0, 1] of a crop, after its flip; crops that do not meet give an inverted box, whose
-x_min exceeds x_max or y_min exceeds y_max.
+Frames: pixels of the image, x to the right, y down. A box is int (top, left, height,
+width). Overlaps are float32 (x_min, y_min, x_max, y_max) in [0, 1] of a crop, after its
+flip; crops that do not meet give an inverted box, whose x_min exceeds x_max or y_min
+exceeds y_max.
+
+Compiled by Numba and free of Python's global lock, so that the threads of tf.data run
+side by side. The random numbers come from outside: everything here is a pure function.
 
 Reference: torchvision's RandomResizedCrop.get_params; the original's
 data/transforms.py (CVMI-Lab/SlotCon).
@@ -11,117 +14,140 @@ data/transforms.py (CVMI-Lab/SlotCon).
 
 import math
 
-import tensorflow as tf
+import numba
+import numpy as np
+
+from slotcon_tf.data.resize import resize_crop
 
 TRIES = 10
-LOG_ASPECT = (math.log(3 / 4), math.log(4 / 3))
+NUMBERS_PER_CROP = 4 * TRIES
+# The first crop, the second's tries, the second without condition, two flips.
+NUMBERS_PER_PAIR = 3 * NUMBERS_PER_CROP + 2
+MIN_LOG_ASPECT, MAX_LOG_ASPECT = math.log(3 / 4), math.log(4 / 3)
 MIN_OVERLAP = 0.01  # share of the second crop's area
+FLIP_PROBABILITY = 0.5
 
 
-def crop_candidates(size, seed, min_scale, max_scale=1.0):
-    """`TRIES` random boxes, of which some may not fit into the image.
-
-    Args:
-        size: int32 (height, width) of the image.
-        seed: int32 (2,).
-        min_scale, max_scale: Area of a box, as a share of the image's.
-
-    Returns:
-        Tuple of boxes int32 (TRIES, 4) and fits bool (TRIES,).
-    """
-    seeds = tf.random.split(seed, 3)
-    height, width = tf.cast(size[0], tf.float32), tf.cast(size[1], tf.float32)
-    area = (
-        height
-        * width
-        * tf.random.stateless_uniform([TRIES], seeds[0], min_scale, max_scale)
-    )
-    aspect = tf.exp(tf.random.stateless_uniform([TRIES], seeds[1], *LOG_ASPECT))
-    w = tf.cast(tf.round(tf.sqrt(area * aspect)), tf.int32)
-    h = tf.cast(tf.round(tf.sqrt(area / aspect)), tf.int32)
-    fits = (w > 0) & (h > 0) & (h <= size[0]) & (w <= size[1])
-    place = tf.random.stateless_uniform([2, TRIES], seeds[2])
-    # Uniform over the whole pixels 0 .. size - h, both ends included.
-    top = _whole(place[0], size[0] - h)
-    left = _whole(place[1], size[1] - w)
-    return tf.stack([top, left, h, w], axis=1), fits
+@numba.njit(nogil=True)
+def _candidate(height, width, numbers, min_scale):
+    """A random box; height 0 if it does not fit into the image."""
+    area = height * width * (min_scale + (1.0 - min_scale) * numbers[0])
+    aspect = math.exp(MIN_LOG_ASPECT + (MAX_LOG_ASPECT - MIN_LOG_ASPECT) * numbers[1])
+    w = int(round(math.sqrt(area * aspect)))
+    h = int(round(math.sqrt(area / aspect)))
+    if not (0 < w <= width and 0 < h <= height):
+        return 0, 0, 0, 0
+    # Uniform over the whole pixels 0 .. height - h, both ends included.
+    top = min(int(numbers[2] * (height - h + 1)), height - h)
+    left = min(int(numbers[3] * (width - w + 1)), width - w)
+    return top, left, h, w
 
 
-def _whole(uniform, last):
-    value = tf.cast(uniform * tf.cast(last + 1, tf.float32), tf.int32)
-    return tf.clip_by_value(value, 0, tf.maximum(last, 0))
-
-
-def central_crop(size):
+@numba.njit(nogil=True)
+def central_crop(height, width):
     """The fallback: the largest central box with an aspect between 3/4 and 4/3."""
-    height, width = size[0], size[1]
-    h, w = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-    ratio = w / h
-    narrow = tf.minimum(height, tf.cast(tf.round(w / (3 / 4)), tf.int32))
-    wide = tf.minimum(width, tf.cast(tf.round(h * (4 / 3)), tf.int32))
-    out_h = tf.where(ratio < 3 / 4, narrow, height)
-    out_w = tf.where(ratio > 4 / 3, wide, width)
-    return tf.stack([(height - out_h) // 2, (width - out_w) // 2, out_h, out_w])
+    h, w = height, width
+    if width / height < 3 / 4:
+        h = min(height, int(round(width / (3 / 4))))
+    elif width / height > 4 / 3:
+        w = min(width, int(round(height * (4 / 3))))
+    return (height - h) // 2, (width - w) // 2, h, w
 
 
-def random_crop(size, seed, min_scale):
+@numba.njit(nogil=True)
+def random_crop(height, width, numbers, min_scale):
     """One box: the first of ten tries that fits, else the central crop."""
-    boxes, fits = crop_candidates(size, seed, min_scale)
-    first = tf.argmax(tf.cast(fits, tf.int32))  # the first of equals
-    return tf.where(tf.reduce_any(fits), boxes[first], central_crop(size))
+    for i in range(TRIES):
+        box = _candidate(height, width, numbers[4 * i : 4 * i + 4], min_scale)
+        if box[2] > 0:
+            return box
+    return central_crop(height, width)
 
 
-def random_crop_pair(size, seed, min_scale):
+@numba.njit(nogil=True)
+def random_crop_pair(height, width, numbers, min_scale):
     """Two boxes; the second covers at least 1% of its own area inside the first.
 
     Each of the second's ten tries must fit into the image *and* meet the first crop;
     if none does, it is drawn anew as `random_crop` draws, without the condition.
 
     Args:
-        size: int32 (height, width).
-        seed: int32 (2,).
+        height, width: Of the image, pixels.
+        numbers: float (3 * NUMBERS_PER_CROP,), uniform in [0, 1).
         min_scale: Smallest area of a crop, as a share of the image's.
 
     Returns:
-        Boxes int32 (2, 4).
+        Boxes int64 (2, 4).
     """
-    seeds = tf.random.split(seed, 3)
-    first = random_crop(size, seeds[0], min_scale)
-    boxes, fits = crop_candidates(size, seeds[1], min_scale)
-    area = tf.cast(boxes[:, 2] * boxes[:, 3], tf.float32)
-    shared = tf.cast(_intersection_area(first[None], boxes), tf.float32)
-    good = fits & (shared >= MIN_OVERLAP * area)
-    chosen = boxes[tf.argmax(tf.cast(good, tf.int32))]
-    anyway = random_crop(size, seeds[2], min_scale)
-    return tf.stack([first, tf.where(tf.reduce_any(good), chosen, anyway)])
+    boxes = np.empty((2, 4), np.int64)
+    n = NUMBERS_PER_CROP
+    first = random_crop(height, width, numbers[:n], min_scale)
+    boxes[0] = first
+    for i in range(TRIES):
+        start = n + 4 * i
+        box = _candidate(height, width, numbers[start : start + 4], min_scale)
+        if box[2] > 0 and _shared(first, box) >= MIN_OVERLAP * box[2] * box[3]:
+            boxes[1] = box
+            return boxes
+    boxes[1] = random_crop(height, width, numbers[2 * n : 3 * n], min_scale)
+    return boxes
 
 
-def _intersection_area(a, b):
-    height = tf.minimum(a[:, 0] + a[:, 2], b[:, 0] + b[:, 2]) - tf.maximum(
-        a[:, 0], b[:, 0]
-    )
-    width = tf.minimum(a[:, 1] + a[:, 3], b[:, 1] + b[:, 3]) - tf.maximum(
-        a[:, 1], b[:, 1]
-    )
-    return tf.maximum(height, 0) * tf.maximum(width, 0)
+@numba.njit(nogil=True)
+def _shared(a, b):
+    """Pixels that lie in both boxes."""
+    height = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    width = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    return max(height, 0) * max(width, 0)
 
 
+@numba.njit(nogil=True)
 def overlap_boxes(boxes, flipped):
     """The crops' intersection in each crop's own frame, after its flip.
 
     Args:
-        boxes: int32 (2, 4).
+        boxes: int (2, 4).
         flipped: bool (2,).
 
     Returns:
         float32 (2, 4).
     """
-    boxes = tf.cast(boxes, tf.float32)
-    top, left = boxes[:, 0], boxes[:, 1]
-    height, width = boxes[:, 2], boxes[:, 3]
-    x_min, y_min = tf.reduce_max(left), tf.reduce_max(top)
-    x_max, y_max = tf.reduce_min(left + width), tf.reduce_min(top + height)
-    x0, x1 = (x_min - left) / width, (x_max - left) / width
-    y0, y1 = (y_min - top) / height, (y_max - top) / height
-    x0, x1 = tf.where(flipped, 1 - x1, x0), tf.where(flipped, 1 - x0, x1)
-    return tf.stack([x0, y0, x1, y1], axis=1)
+    overlaps = np.empty((2, 4), np.float32)
+    one = np.float32(1.0)
+    y_min, x_min = max(boxes[0, 0], boxes[1, 0]), max(boxes[0, 1], boxes[1, 1])
+    y_max = min(boxes[0, 0] + boxes[0, 2], boxes[1, 0] + boxes[1, 2])
+    x_max = min(boxes[0, 1] + boxes[0, 3], boxes[1, 1] + boxes[1, 3])
+    for i in range(2):
+        top, left = boxes[i, 0], boxes[i, 1]
+        height, width = np.float32(boxes[i, 2]), np.float32(boxes[i, 3])
+        x0 = np.float32(x_min - left) / width
+        x1 = np.float32(x_max - left) / width
+        if flipped[i]:
+            x0, x1 = one - x1, one - x0
+        overlaps[i, 0], overlaps[i, 2] = x0, x1
+        overlaps[i, 1] = np.float32(y_min - top) / height
+        overlaps[i, 3] = np.float32(y_max - top) / height
+    return overlaps
+
+
+@numba.njit(nogil=True)
+def crop_views(image, numbers, image_size, min_scale):
+    """Two views of an image before their colours are changed.
+
+    Args:
+        image: uint8 (height, width, 3), contiguous.
+        numbers: float (NUMBERS_PER_PAIR,), uniform in [0, 1).
+        image_size: Edge of the views, pixels.
+        min_scale: Smallest area of a crop, as a share of the image's.
+
+    Returns:
+        Views uint8 (2, image_size, image_size, 3), overlaps float32 (2, 4) and flipped
+        bool (2,).
+    """
+    height, width = image.shape[0], image.shape[1]
+    boxes = random_crop_pair(height, width, numbers, min_scale)
+    flipped = numbers[NUMBERS_PER_PAIR - 2 : NUMBERS_PER_PAIR] < FLIP_PROBABILITY
+    views = np.empty((2, image_size, image_size, 3), np.uint8)
+    for i in range(2):
+        resize_crop(image, boxes[i], flipped[i], views[i])
+    return views, overlap_boxes(boxes, flipped), flipped

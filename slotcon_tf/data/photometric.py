@@ -1,13 +1,18 @@
 """The colour operations of the recipe, as Pillow and torchvision compute them.
 
-Images are float32 (H, W, 3), RGB in grey levels 0 .. 255. Every operation returns
-whole levels, as 8-bit images hold them, so that chains of operations agree too.
+Images are float32 (B, H, W, 3), RGB in grey levels 0 .. 255; parameters have one value
+per image, (B,). Every operation returns whole levels, as 8-bit images hold them, so
+that chains of operations agree too. No operation branches or has a dynamic shape: all
+of them compile for CPU, GPU and TPU.
 
 Reference: torchvision.transforms on PIL images; `tests/golden/augment_small.npz`.
 """
 
+import functools
+
 import tensorflow as tf
 
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 # ITU-R 601-2, Pillow's fixed-point weights for "L".
 _LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)
 SOLARIZE_THRESHOLD = 128.0  # grey levels
@@ -16,110 +21,216 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+def _each(parameter):
+    """(B,) to (B, 1, 1, 1)."""
+    return tf.convert_to_tensor(parameter)[..., None, None, None]
+
+
+def _channels(images):
+    return images[..., 0:1], images[..., 1:2], images[..., 2:3]
+
+
 def _levels(x):
     return tf.round(tf.clip_by_value(x, 0.0, 255.0))
 
 
-def _grey(image):
-    return tf.round(tf.tensordot(image, tf.constant(_LUMA), 1))[..., None]
+def _grey(images):
+    r, g, b = _channels(images)
+    return tf.round(r * _LUMA[0] + g * _LUMA[1] + b * _LUMA[2])
 
 
-def _blend(image, other, factor):
+def _mean(grey):
+    return tf.floor(tf.reduce_mean(grey, axis=(-3, -2, -1), keepdims=True) + 0.5)
+
+
+def _blend(images, other, factor):
     # Pillow truncates where it blends.
-    return tf.floor(tf.clip_by_value(other + (image - other) * factor, 0.0, 255.0))
+    return tf.floor(tf.clip_by_value(other + (images - other) * factor, 0.0, 255.0))
 
 
-def brightness(image, factor):
+def brightness(images, factor):
     """Towards black (factor 0); 1 leaves the image."""
-    return _blend(image, 0.0, factor)
+    return _blend(images, 0.0, _each(factor))
 
 
-def contrast(image, factor):
+def contrast(images, factor):
     """Towards the image's mean grey."""
-    mean = tf.floor(tf.reduce_mean(_grey(image)) + 0.5)
-    return _blend(image, mean, factor)
+    return _blend(images, _mean(_grey(images)), _each(factor))
 
 
-def saturation(image, factor):
+def saturation(images, factor):
     """Towards grey."""
-    return _blend(image, _grey(image), factor)
+    return _blend(images, _grey(images), _each(factor))
 
 
-def hue(image, shift):
+def hue(images, shift):
     """Turns the hue by `shift` of a full circle, in Pillow's 8-bit HSV."""
-    hsv = tf.floor(tf.image.rgb_to_hsv(image / 255.0) * 255.0 + 1e-3)
+    r, g, b = _channels(images)
+    value = tf.maximum(tf.maximum(r, g), b)
+    chroma = value - tf.minimum(tf.minimum(r, g), b)
+    inverse = 1.0 / tf.maximum(chroma, 1.0)
+    turn = tf.where(
+        value == r,
+        (g - b) * inverse,
+        tf.where(value == g, 2.0 + (b - r) * inverse, 4.0 + (r - g) * inverse),
+    )
+    turn = turn / 6.0
+    # Pillow cuts to bytes; the small number undoes float32's falling short of a whole.
+    turn = tf.floor((turn - tf.floor(turn)) * 255.0 + 1e-3)
+    strength = tf.floor(chroma / tf.maximum(value, 1.0) * 255.0 + 1e-3) / 255.0
     # The shift is cut towards zero, as the cast to Pillow's byte does.
-    step = tf.cast(tf.cast(shift * 255.0, tf.int32), tf.float32)
-    turned = tf.math.floormod(hsv[..., :1] + step, 256.0)
-    hsv = tf.concat([turned, hsv[..., 1:]], axis=-1)
-    return _levels(tf.image.hsv_to_rgb(hsv / 255.0) * 255.0)
+    turn += tf.cast(tf.cast(_each(shift) * 255.0, tf.int32), tf.float32)
+    turn -= 256.0 * tf.floor(turn / 256.0)
+    # Position on the circle of six, for red, green and blue at once.
+    place = turn * (6.0 / 255.0) + tf.constant([5.0, 3.0, 1.0])
+    place -= 6.0 * tf.floor(place / 6.0)
+    away = tf.clip_by_value(tf.minimum(place, 4.0 - place), 0.0, 1.0)
+    return _levels(value - value * strength * away)
 
 
-def grayscale(image):
+def grayscale(images):
     """Pillow's luminance in all three channels."""
-    return tf.broadcast_to(_grey(image), tf.shape(image))
+    return tf.broadcast_to(_grey(images), tf.shape(images))
 
 
-def solarize(image):
+def solarize(images):
     """Inverts what is at or above the threshold."""
-    return tf.where(image < SOLARIZE_THRESHOLD, image, 255.0 - image)
+    return tf.where(images < SOLARIZE_THRESHOLD, images, 255.0 - images)
 
 
-def gaussian_blur(image, sigma):
+def gaussian_blur(images, sigma):
     """Gaussian of standard deviation `sigma` pixels; edges repeat outward."""
-    offsets = tf.range(-BLUR_RADIUS, BLUR_RADIUS + 1, dtype=tf.float32)
-    kernel = tf.exp(-0.5 * tf.square(offsets / sigma))
-    kernel /= tf.reduce_sum(kernel)
-    image = _blur_axis(image, kernel, 0)
-    return _levels(_blur_axis(image, kernel, 1))
+    sigma = tf.convert_to_tensor(sigma)
+    offsets = tf.range(BLUR_RADIUS + 1, dtype=tf.float32)
+    kernel = tf.exp(-0.5 * tf.square(offsets / sigma[..., None]))
+    total = 2.0 * tf.reduce_sum(kernel, axis=-1, keepdims=True) - kernel[..., :1]
+    weights = tf.unstack(kernel / total, axis=-1)
+    images = _blur_axis(images, weights, images.shape.rank - 3)
+    return _levels(_blur_axis(images, weights, images.shape.rank - 2))
 
 
-def _blur_axis(image, kernel, axis):
+def _blur_axis(images, weights, axis):
     """Folded: a symmetric kernel needs one product for both of its sides."""
-    size = image.shape[axis]
-    padding = [[0, 0], [0, 0], [0, 0]]
-    padding[axis] = [BLUR_RADIUS, BLUR_RADIUS]
-    # Repeating the edge: gather is what tf.pad has no mode for.
-    index = tf.clip_by_value(tf.range(-BLUR_RADIUS, size + BLUR_RADIUS), 0, size - 1)
-    wide = tf.gather(image, index, axis=axis)
+    size, rank = images.shape[axis], images.shape.rank
 
-    def part(start):
-        begin = [0, 0, 0]
-        begin[axis] = start
-        extent = [-1, -1, -1]
-        extent[axis] = size
+    def part(wide, start, length):
+        begin, extent = [0] * rank, [-1] * rank
+        begin[axis], extent[axis] = start, length
         return tf.slice(wide, begin, extent)
 
-    total = part(BLUR_RADIUS) * kernel[BLUR_RADIUS]
+    first, last = part(images, 0, 1), part(images, size - 1, 1)
+    wide = tf.concat([first] * BLUR_RADIUS + [images] + [last] * BLUR_RADIUS, axis)
+    total = images * _each(weights[0])
     for step in range(1, BLUR_RADIUS + 1):
-        both = part(BLUR_RADIUS - step) + part(BLUR_RADIUS + step)
-        total += both * kernel[BLUR_RADIUS + step]
+        both = part(wide, BLUR_RADIUS - step, size) + part(
+            wide, BLUR_RADIUS + step, size
+        )
+        total += both * _each(weights[step])
     return total
 
 
-def color_jitter(image, factors, order):
-    """The four operations of the jitter, one after another.
+def color_jitter(images, factors, order, applied):
+    """The four operations of the jitter, one after another, in each image's own order.
+
+    All but the hue are blends with another picture. So there are three blends before
+    the hue and three after it, of which those that an image does not need rest: one
+    pass, without branches, whatever the orders.
 
     Args:
-        image: float32 (H, W, 3).
-        factors: float32 (4,) of brightness, contrast, saturation and hue.
-        order: int32 (4,), a permutation of 0 .. 3 in the same numbering.
+        images: float32 (B, H, W, 3).
+        factors: float32 (B, 4) of brightness, contrast, saturation and hue.
+        order: int32 (B, 4), permutations of 0 .. 3 in the same numbering.
+        applied: bool (B,), images that are changed at all.
     """
-    for place in range(4):
-        image = tf.switch_case(
-            order[place],
-            [
-                lambda image=image: brightness(image, factors[0]),
-                lambda image=image: contrast(image, factors[1]),
-                lambda image=image: saturation(image, factors[2]),
-                lambda image=image: hue(image, factors[3]),
-            ],
+    place_of_hue = tf.argmax(tf.cast(order == HUE, tf.int32), -1, tf.int32)  # (B,)
+    for place in range(3):
+        images = _ordered_blend(
+            images, factors, order[..., place], applied & (place < place_of_hue)
         )
-        image.set_shape([*image.shape[:2], 3])
-    return image
+    images = tf.where(_each(applied), hue(images, factors[..., HUE]), images)
+    for place in range(1, 4):
+        images = _ordered_blend(
+            images, factors, order[..., place], applied & (place > place_of_hue)
+        )
+    return images
 
 
-def normalize(image):
+def _ordered_blend(images, factors, operation, applied):
+    """Brightness, contrast or saturation, as `operation` (B,) says for each image."""
+    factor = tf.gather(factors, operation, batch_dims=operation.shape.rank)
+    operation = _each(operation)
+    grey = _grey(images)
+    other = tf.where(operation == CONTRAST, _mean(grey), grey)
+    other = tf.where(operation == BRIGHTNESS, 0.0, other)
+    return tf.where(_each(applied), _blend(images, other, _each(factor)), images)
+
+
+def distort(images, parameters, *, one_by_one=False):
+    """The colour part of the recipe, each image with its own parameters.
+
+    Args:
+        images: uint8 or float32 (B, H, W, 3) in grey levels.
+        parameters: From `draw_distortion`, with a leading axis B.
+        one_by_one: Blur the images in a loop that leaves out those without a blur:
+            saves work on a CPU, and time nowhere else.
+
+    Returns:
+        float32 (B, H, W, 3), normalised.
+    """
+    images = tf.cast(images, tf.float32)
+    images = color_jitter(
+        images, parameters["factors"], parameters["order"], parameters["jitter"]
+    )
+    images = tf.where(_each(parameters["grayscale"]), _grey(images), images)
+    sigma = parameters["blur_sigma"]
+    if one_by_one:
+        shape = images.shape[1:]
+        images = tf.map_fn(
+            lambda pair: tf.ensure_shape(_blurred(*pair), shape),
+            (images, sigma),
+            fn_output_signature=tf.float32,
+        )
+    else:
+        blurred = gaussian_blur(images, tf.maximum(sigma, 1e-3))
+        images = tf.where(_each(sigma > 0), blurred, images)
+    images = tf.where(_each(parameters["solarize"]), solarize(images), images)
+    return normalize(images)
+
+
+def _blurred(image, sigma):
+    return tf.cond(sigma > 0, lambda: gaussian_blur(image, sigma), lambda: image)
+
+
+def normalize(images):
     """Grey levels to ImageNet's mean 0 and standard deviation 1 per channel."""
     mean = tf.constant(IMAGENET_MEAN) * 255.0
-    return (image - mean) / (tf.constant(IMAGENET_STD) * 255.0)
+    return (images - mean) / (tf.constant(IMAGENET_STD) * 255.0)
+
+
+@functools.cache
+def _compiled(one_by_one):
+    return tf.function(
+        functools.partial(distort, one_by_one=one_by_one), jit_compile=True
+    )
+
+
+def apply_distortions(batch, *, one_by_one=False):
+    """Changes the colours of a batch of `crop_pair_dataset(augment_on="device")`.
+
+    Compiled by XLA wherever it runs: fused, the operations take a tenth of the time.
+
+    Args:
+        batch: Dict with uint8 view_a, view_b and distortion_a, distortion_b. Without
+            the latter two it is given back as it is.
+        one_by_one: As in `distort`.
+
+    Returns:
+        Dict with float32 view_a, view_b, and without the parameters.
+    """
+    if "distortion_a" not in batch:
+        return batch
+    batch = dict(batch)
+    for view in ("view_a", "view_b"):
+        parameters = batch.pop(view.replace("view", "distortion"))
+        batch[view] = _compiled(one_by_one)(batch[view], parameters)
+    return batch

@@ -1,160 +1,188 @@
-"""Where images come from: folders, lists, tensorflow-datasets, scenes, fake."""
+"""Where images come from: folders, lists, records, tensorflow-datasets, scenes, fake.
+
+A source has `num_images`, `name`, `bad` (the record of images that could not be used)
+and `load`, which gives an image as uint8 (height, width, 3). Most read any image by its
+number; `SequentialSource` has `examples` and reads in the order of storage.
+"""
 
 import difflib
-import io
 import os
 import pathlib
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from absl import logging
-from PIL import Image, ImageOps
 
+from slotcon_tf.data.bad_images import BadImages, TooManyBadImages, printable
+from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image
+from slotcon_tf.data.listing import LAYOUTS, is_remote, list_images, read_list
+from slotcon_tf.data.records import RecordReader
 from slotcon_tf.data.scenes import scenes_builder
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
-DATASETS = (
-    "folder",
-    "coco",
-    "coco_plus",
-    "imagenet",
-    "list",
-    "scenes",
-    "fake",
-    "tfds:NAME",
-)
-# Folders below data_dir that a layout must have.
-_LAYOUTS = {
-    "folder": (".",),
-    "coco": ("train2017",),
-    "coco_plus": ("train2017", "unlabeled2017"),
-    "imagenet": ("train",),
-}
+DATASETS = (*LAYOUTS, "list", "records", "scenes", "fake", "tfds:NAME")
 _FAKE_IMAGES, _FAKE_SIZE = 1024, (96, 128)
 _SHUFFLE_BLOCK = 8_192  # encoded images held at once by sources read in sequence
 _REPLACEMENT_TRIES = 100
 
 
-class FileSource:
+class Source:
+    """What all sources share.
+
+    Args:
+        name: What to call the source in messages.
+        num_images: Number of images, the bad ones included.
+        max_pixels: Larger images count as bad.
+        max_bad_share: Largest share of bad images.
+    """
+
+    def __init__(self, name, num_images, max_pixels=MAX_PIXELS, max_bad_share=0.1):
+        self.name = name
+        self.num_images = num_images
+        self.max_pixels = max_pixels
+        self.bad = BadImages(num_images, max_bad_share)
+
+    def __repr__(self):
+        return f"{self.name}: {self.num_images} images"
+
+    def _numbers_from(self, index):
+        """An image's number, then those that replace it, far from it and each other."""
+        stride = max(1, int(0.618 * self.num_images))
+        for step in range(min(_REPLACEMENT_TRIES, self.num_images)):
+            yield (index + step * stride) % self.num_images
+
+    def _first_good(self, candidates):
+        """The first image of (label, function that reads its bytes) that decodes."""
+        for label, read in candidates:
+            try:
+                return decode_image(read(), self.max_pixels)
+            except (BadImage, OSError, tf.errors.OpError) as error:
+                self.bad.add(label, getattr(error, "strerror", None) or str(error))
+        self.bad.fatal = TooManyBadImages(
+            f"One of {_REPLACEMENT_TRIES} images tried must be readable. Received: "
+            f"none, the last {printable(label)}. Check {self.name}."
+        )
+        raise self.bad.fatal
+
+
+class FileSource(Source):
     """Image files, read in any order.
 
     Args:
         paths: Paths that tf.io.gfile reads.
         name: What to call the source in messages.
-
-    Attributes:
-        num_images: Number of files.
+        **limits: `max_pixels` and `max_bad_share`.
     """
 
-    def __init__(self, paths, name):
-        self.paths = np.asarray(paths)
-        self.name = name
-        self.num_images = len(paths)
-        self._reported = set()
-
-    def __repr__(self):
-        return f"{self.name}: {self.num_images} images"
+    def __init__(self, paths, name, **limits):
+        super().__init__(name, len(paths), **limits)
+        self.paths = paths
 
     def load(self, index):
-        """Image number `index`, uint8 (height, width, 3): a TensorFlow operation.
+        """Image `index`, uint8 (height, width, 3).
 
-        A file that cannot be read is replaced by the next one that can, and named in
-        a warning once.
+        A file that cannot be used is replaced by another one, always the same.
         """
-        image = tf.numpy_function(self._read, [index], tf.uint8, stateful=False)
-        image.set_shape([None, None, 3])
-        return image
+        return self._first_good(self._from(int(index)))
 
-    def _read(self, index):
-        for step in range(min(_REPLACEMENT_TRIES, self.num_images)):
-            path = str(self.paths[(int(index) + step) % self.num_images])
-            try:
-                return decode_image(tf.io.gfile.GFile(path, "rb").read())
-            except Exception as error:  # noqa: BLE001  any broken file, in any way
-                if path not in self._reported:
-                    self._reported.add(path)
-                    logging.warning("Skipped %s: %s", path, error)
-        raise ValueError(
-            f"One of {_REPLACEMENT_TRIES} images in a row must be readable. Received: "
-            f"none of those from {self.paths[int(index)]} on. Check the folder."
-        )
+    def _from(self, index):
+        for number in self._numbers_from(index):
+            path = self.paths[number]
+            yield path, lambda path=path: read_file(path)
 
 
-class SequentialSource:
+class RecordSource(Source):
+    """Images in the shards that `python -m trainers.prepare` writes, in any order."""
+
+    def __init__(self, folder, **limits):
+        self.reader = RecordReader(folder)
+        super().__init__(f"records {folder}", self.reader.num_images, **limits)
+
+    def load(self, index):
+        """Image `index`, uint8 (height, width, 3), or another one if it is bad."""
+        return self._first_good(self._from(int(index)))
+
+    def _from(self, index):
+        for number in self._numbers_from(index):
+            yield f"record {number}", lambda number=number: self.reader.read(number)
+
+
+class SequentialSource(Source):
     """Images of a tensorflow-datasets builder, read in the order they are stored.
 
     Args:
         builder: A prepared builder with an `image` feature.
         split: Name of the split.
+        **limits: `max_pixels` and `max_bad_share`.
     """
 
-    def __init__(self, builder, split):
+    def __init__(self, builder, split, **limits):
         self.builder, self.split = builder, split
-        self.name = f"{builder.info.full_name} ({split})"
-        self.num_images = builder.info.splits[split].num_examples
-
-    def __repr__(self):
-        return f"{self.name}: {self.num_images} images"
+        count = builder.info.splits[split].num_examples
+        super().__init__(f"{builder.info.full_name} ({split})", count, **limits)
 
     def examples(self, seed):
-        """One epoch of encoded images, shuffled by `seed` int32 (2,); None: not."""
-        dataset = self.builder.as_dataset(
-            split=self.split,
-            shuffle_files=False,
-            decoders={"image": tfds.decode.SkipDecoding()},
-            read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
-        ).map(lambda example: example["image"])
+        """One epoch of (number, encoded image), shuffled by `seed`; None: not.
+
+        Blocks are shuffled, and statelessly: Dataset.shuffle mixes in the global seed.
+        """
+        dataset = (
+            self.builder.as_dataset(
+                split=self.split,
+                shuffle_files=False,
+                decoders={"image": tfds.decode.SkipDecoding()},
+                read_config=tfds.ReadConfig(
+                    interleave_cycle_length=1, try_autocache=False
+                ),
+            )
+            .map(lambda example: example["image"])
+            .enumerate()
+        )
         if seed is None:
             return dataset
-        # Blocks are shuffled statelessly: Dataset.shuffle would mix in the global seed.
+
+        def shuffled(numbers, encoded):
+            order = tf.range(tf.size(numbers))
+            order = tf.random.experimental.stateless_shuffle(order, seed)
+            return tf.gather(numbers, order), tf.gather(encoded, order)
+
         blocks = dataset.batch(min(self.num_images, _SHUFFLE_BLOCK))
-        return blocks.map(
-            lambda block: tf.random.experimental.stateless_shuffle(block, seed)
-        ).unbatch()
+        return blocks.map(shuffled).unbatch()
 
-    def decode(self, encoded):
-        """Encoded bytes to uint8 (height, width, 3)."""
-        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-        image.set_shape([None, None, 3])
-        return image
+    def load(self, number, encoded):
+        """Encoded bytes to uint8 (height, width, 3); bad ones give the first good."""
+        return self._first_good(self._from(number, encoded))
+
+    def _from(self, number, encoded):
+        yield f"{self.name} {int(number)}", lambda: encoded
+        first = self.examples(None).take(_REPLACEMENT_TRIES)
+        for other, data in first.as_numpy_iterator():
+            yield f"{self.name} {int(other)}", lambda data=data: data
 
 
-class FakeSource:
+class FakeSource(Source):
     """Coloured patches made from the image's number: no files, for smoke tests."""
 
-    name, num_images = "fake", _FAKE_IMAGES
-
-    def __repr__(self):
-        return f"{self.name}: {self.num_images} images"
+    def __init__(self, **limits):
+        super().__init__("fake", _FAKE_IMAGES, **limits)
 
     def load(self, index):
-        seed = tf.stack([tf.cast(index, tf.int32), 0])
-        coarse = tf.random.stateless_uniform([6, 8, 3], seed, 0.0, 255.0)
-        image = tf.image.resize(coarse, _FAKE_SIZE, "nearest")
-        return tf.cast(image, tf.uint8)
+        """Image `index`, uint8 (height, width, 3)."""
+        patches = np.random.default_rng(int(index)).integers(0, 256, (6, 8, 3))
+        height, width = _FAKE_SIZE
+        image = patches.astype(np.uint8).repeat(height // 6, 0).repeat(width // 8, 1)
+        return np.ascontiguousarray(image)
 
 
-def decode_image(data):
-    """Bytes of an image file to uint8 (height, width, 3), RGB, upright.
-
-    Grey, palette, CMYK and 16-bit images become 8-bit RGB; EXIF orientation is
-    applied; of an animation the first frame is taken; transparency is dropped.
-
-    Raises:
-        PIL.UnidentifiedImageError, OSError: If the bytes are no whole image.
-        PIL.Image.DecompressionBombError: If the image claims absurdly many pixels.
-    """
-    image = Image.open(io.BytesIO(data))
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode == "P":
-        image = image.convert("RGBA")
-    return np.asarray(image.convert("RGB"))
+def read_file(path):
+    """Bytes of a file, local or remote."""
+    if is_remote(path):
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return file.read()
+    with open(path, "rb") as file:
+        return file.read()
 
 
-def open_source(dataset, data_dir=None, *, split="train"):
+def open_source(dataset, data_dir=None, *, split="train", **limits):
     """Opens a source of images.
 
     Args:
@@ -163,28 +191,34 @@ def open_source(dataset, data_dir=None, *, split="train"):
             "coco": `data_dir`/train2017; "coco_plus": and unlabeled2017;
             "imagenet": `data_dir`/train/CLASS/*;
             "list": `data_dir` is a text file, an image path per line, relative to it;
+            "records": the folder that `python -m trainers.prepare` wrote;
             "tfds:NAME" or "tfds:NAME/CONFIG": a prepared tensorflow-datasets set;
             "scenes": the embedded procedural scenes; "fake": coloured patches.
         data_dir: Folder, list file, or tensorflow-datasets' folder.
         split: Of tensorflow-datasets sources.
+        **limits: max_pixels: larger images count as bad (89 million); max_bad_share:
+            reading stops when a larger share is bad (0.1).
 
     Returns:
-        A source with `num_images` and `name`.
+        A `Source`.
 
     Raises:
         ValueError: If the name is unknown, or there are no images.
         FileNotFoundError: If the folder, a part of its layout or the list is missing.
     """
-    if dataset in _LAYOUTS:
-        return FileSource(_walk(dataset, data_dir), f"{dataset} {data_dir}")
+    if dataset in LAYOUTS:
+        paths = list_images(dataset, data_dir)
+        return FileSource(paths, f"{dataset} {data_dir}", **limits)
     if dataset == "list":
-        return FileSource(_read_list(data_dir), f"list {data_dir}")
+        return FileSource(read_list(data_dir), f"list {data_dir}", **limits)
+    if dataset == "records":
+        return RecordSource(data_dir, **limits)
     if dataset == "scenes":
-        return SequentialSource(scenes_builder(data_dir), split)
+        return SequentialSource(scenes_builder(data_dir), split, **limits)
     if dataset == "fake":
-        return FakeSource()
+        return FakeSource(**limits)
     if dataset.startswith("tfds:"):
-        return SequentialSource(_prepared(dataset[5:], data_dir), split)
+        return SequentialSource(_prepared(dataset[5:], data_dir), split, **limits)
     near = difflib.get_close_matches(dataset, DATASETS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
@@ -192,58 +226,12 @@ def open_source(dataset, data_dir=None, *, split="train"):
     )
 
 
-def _walk(dataset, data_dir):
-    if not data_dir:
-        raise ValueError(
-            f"Dataset {dataset!r} needs data_dir, a folder. Set --data_dir."
-        )
-    data_dir = os.fspath(data_dir)
-    paths = []
-    for part in _LAYOUTS[dataset]:
-        folder = data_dir if part == "." else os.path.join(data_dir, part)
-        if not tf.io.gfile.isdir(folder):
-            raise FileNotFoundError(
-                f"Dataset {dataset!r} needs the folder {folder}. Received: no such "
-                "folder. Check --data_dir."
-            )
-        for where, folders, files in tf.io.gfile.walk(folder):
-            folders[:] = [f for f in folders if not f.startswith(".")]
-            paths += [
-                os.path.join(where, name)
-                for name in files
-                if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-            ]
-    if not paths:
-        raise ValueError(
-            f"The folder {data_dir} must hold images ({', '.join(EXTENSIONS)}). "
-            "Received: none in it or below it. Check --data_dir."
-        )
-    return sorted(paths)
-
-
-def _read_list(path):
-    if not path or not tf.io.gfile.exists(os.fspath(path)):
-        raise FileNotFoundError(
-            f"Dataset 'list' needs a text file of image paths. Received: {path!r}, no "
-            "such file. Check --data_dir."
-        )
-    folder = os.path.dirname(os.fspath(path))
-    paths = []
-    with tf.io.gfile.GFile(os.fspath(path)) as lines:
-        for line in map(str.strip, lines):
-            if not line or line.startswith("#"):
-                continue
-            whole = os.path.join(folder, line)
-            # Lists often carry a label behind the path.
-            first = os.path.join(folder, line.split()[0])
-            paths.append(first if first != whole and _is_image(first) else whole)
-    if not paths:
-        raise ValueError(f"The list {path} must name images. Received: an empty list.")
-    return paths
-
-
-def _is_image(path):
-    return path.lower().endswith(EXTENSIONS)
+def source_of(source):
+    """A `Source` as it is; a path as a folder of images or a .txt list."""
+    if isinstance(source, str | os.PathLike):
+        kind = "list" if os.fspath(source).endswith(".txt") else "folder"
+        return open_source(kind, source)
+    return source
 
 
 def _prepared(name, data_dir):

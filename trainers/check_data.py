@@ -1,0 +1,104 @@
+"""Reads every image of a folder in advance, and reports sizes, formats and bad files.
+
+    python -m trainers.check_data --data_dir=photos
+
+The exit status is 1 if an image is bad.
+"""
+
+import collections
+import concurrent.futures
+import os
+import sys
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+from tqdm import tqdm
+
+from slotcon_tf.data.bad_images import printable
+from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image, open_image
+from slotcon_tf.data.sources import FileSource, open_source, read_file
+
+FLAGS = flags.FLAGS
+_OWN = {"module_name": "trainers.check_data"}
+flags.DEFINE_string("data_dir", None, "Folder of the images, or the list.", **_OWN)
+flags.DEFINE_string(
+    "dataset", "folder", "folder, coco, coco_plus, imagenet or list.", **_OWN
+)
+flags.DEFINE_integer("max_pixels", MAX_PIXELS, "Larger images are bad.", **_OWN)
+flags.DEFINE_string("bad_list", "", "Write the bad files to this text file.", **_OWN)
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"No arguments but flags are taken. Received: {argv[1:]}.")
+    try:
+        source = open_source(FLAGS.dataset, FLAGS.data_dir)
+        if not isinstance(source, FileSource):
+            raise ValueError(
+                "Only image files are checked. Received: "
+                f"--dataset={FLAGS.dataset}. Use folder, coco, imagenet or list."
+            )
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"check_data: {error}")
+    rows, bad = check(source.paths)
+    print(summary(rows, bad, source.num_images))
+    if FLAGS.bad_list:
+        with open(FLAGS.bad_list, "w", encoding="utf-8") as file:
+            file.writelines(f"{path}\t{reason}\n" for path, reason in bad)
+    sys.exit(1 if bad else 0)
+
+
+def check(paths):
+    """Decodes every file.
+
+    Returns:
+        Tuple of a list of (format, mode, width, height) of the good ones and a list of
+        (path, reason) of the bad ones, both in the order of `paths`.
+    """
+    rows, bad = [], []
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+        found = threads.map(_look, paths)
+        for path, row in zip(paths, tqdm(found, total=len(paths), unit="image")):
+            if isinstance(row, str):
+                bad.append((printable(path), printable(row)))
+            else:
+                rows.append(row)
+    return rows, bad
+
+
+def _look(path):
+    try:
+        data = read_file(path)
+        header = open_image(data, FLAGS.max_pixels)
+        kind, mode = header.format, header.mode
+        height, width, _ = decode_image(data, FLAGS.max_pixels).shape
+    except (BadImage, OSError, tf.errors.OpError) as error:
+        return str(error)
+    return kind, mode, width, height
+
+
+def summary(rows, bad, total):
+    """The report as text."""
+    lines = [f"{total} images, {len(bad)} bad"]
+    if rows:
+        kinds = collections.Counter(f"{kind} {mode}" for kind, mode, _, _ in rows)
+        lines.append("formats:")
+        lines += [f"  {kind:16}{count:>9}" for kind, count in kinds.most_common()]
+        sizes = np.asarray([row[2:] for row in rows])
+        lines.append("pixels:       smallest   median  largest")
+        for name, values in (
+            ("width", sizes[:, 0]),
+            ("height", sizes[:, 1]),
+            ("shorter edge", sizes.min(axis=1)),
+        ):
+            figures = (values.min(), np.median(values), values.max())
+            lines.append(f"  {name:12}" + "".join(f"{int(v):>9}" for v in figures))
+    if bad:
+        lines.append("bad:")
+        lines += [f"  {path}: {reason}" for path, reason in bad]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    app.run(main)
