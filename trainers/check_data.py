@@ -59,7 +59,8 @@ def check(paths):
     rows, bad = [], []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
         found = threads.map(_look, paths)
-        for path, row in zip(paths, tqdm(found, total=len(paths), unit="image")):
+        shown = tqdm(found, total=len(paths), unit="image")
+        for path, row in zip(paths, shown, strict=True):
             if isinstance(row, str):
                 bad.append((printable(path), printable(row)))
             else:
