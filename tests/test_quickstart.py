@@ -54,7 +54,7 @@ def test_saved_model_answers_in_a_session_as_the_model_does(run):
         served = session.run(names, feed)
     model = keras.models.load_model(workdir / "slotcon.keras")
     maps = model(normalize(tf.cast(images, tf.float32)))["map"]
-    assert served["map"].shape == (2, 3, 3, 512)
+    assert served["map"].shape == (2, 6, 5, 512)  # stride 16
     np.testing.assert_allclose(served["map"], maps, rtol=1e-4, atol=1e-5)
     pooled = np.mean(maps, axis=(1, 2))
     np.testing.assert_allclose(served["pooled"], pooled, rtol=1e-4, atol=1e-5)

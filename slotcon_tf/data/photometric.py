@@ -11,6 +11,7 @@ Reference: torchvision.transforms on PIL images; `tests/golden/augment_small.npz
 import functools
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla  # not public, and nowhere else
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 # ITU-R 601-2, Pillow's fixed-point weights for "L".
@@ -98,18 +99,22 @@ def solarize(images):
     return tf.where(images < SOLARIZE_THRESHOLD, images, 255.0 - images)
 
 
-def gaussian_blur(images, sigma):
-    """Gaussian of standard deviation `sigma` pixels; edges repeat outward."""
+def gaussian_blur(images, sigma, keep=lambda x: x):
+    """Gaussian of standard deviation `sigma` pixels; edges repeat outward.
+
+    `keep` is applied to what is read many times; see `apply_distortions`.
+    """
     sigma = tf.convert_to_tensor(sigma)
     offsets = tf.range(BLUR_RADIUS + 1, dtype=tf.float32)
     kernel = tf.exp(-0.5 * tf.square(offsets / sigma[..., None]))
     total = 2.0 * tf.reduce_sum(kernel, axis=-1, keepdims=True) - kernel[..., :1]
     weights = tf.unstack(kernel / total, axis=-1)
-    images = _blur_axis(images, weights, images.shape.rank - 3)
-    return _levels(_blur_axis(images, weights, images.shape.rank - 2))
+    for axis in (images.shape.rank - 3, images.shape.rank - 2):
+        images = _blur_axis(images, weights, axis, keep)
+    return _levels(images)
 
 
-def _blur_axis(images, weights, axis):
+def _blur_axis(images, weights, axis, keep):
     """Folded: a symmetric kernel needs one product for both of its sides."""
     size, rank = images.shape[axis], images.shape.rank
 
@@ -119,8 +124,10 @@ def _blur_axis(images, weights, axis):
         return tf.slice(wide, begin, extent)
 
     first, last = part(images, 0, 1), part(images, size - 1, 1)
-    wide = tf.concat([first] * BLUR_RADIUS + [images] + [last] * BLUR_RADIUS, axis)
-    total = images * _each(weights[0])
+    wide = keep(
+        tf.concat([first] * BLUR_RADIUS + [images] + [last] * BLUR_RADIUS, axis)
+    )
+    total = part(wide, BLUR_RADIUS, size) * _each(weights[0])
     for step in range(1, BLUR_RADIUS + 1):
         both = part(wide, BLUR_RADIUS - step, size) + part(
             wide, BLUR_RADIUS + step, size
@@ -165,14 +172,13 @@ def _ordered_blend(images, factors, operation, applied):
     return tf.where(_each(applied), _blend(images, other, _each(factor)), images)
 
 
-def distort(images, parameters, *, one_by_one=False):
+def distort(images, parameters, *, keep=lambda x: x):
     """The colour part of the recipe, each image with its own parameters.
 
     Args:
         images: uint8 or float32 (B, H, W, 3) in grey levels.
-        parameters: From `draw_distortion`, with a leading axis B.
-        one_by_one: Blur the images in a loop that leaves out those without a blur:
-            saves work on a CPU, and time nowhere else.
+        parameters: From `recipe.distortions`.
+        keep: Applied to what is read many times; see `apply_distortions`.
 
     Returns:
         float32 (B, H, W, 3), normalised.
@@ -181,24 +187,12 @@ def distort(images, parameters, *, one_by_one=False):
     images = color_jitter(
         images, parameters["factors"], parameters["order"], parameters["jitter"]
     )
-    images = tf.where(_each(parameters["grayscale"]), _grey(images), images)
+    images = keep(tf.where(_each(parameters["grayscale"]), _grey(images), images))
     sigma = parameters["blur_sigma"]
-    if one_by_one:
-        shape = images.shape[1:]
-        images = tf.map_fn(
-            lambda pair: tf.ensure_shape(_blurred(*pair), shape),
-            (images, sigma),
-            fn_output_signature=tf.float32,
-        )
-    else:
-        blurred = gaussian_blur(images, tf.maximum(sigma, 1e-3))
-        images = tf.where(_each(sigma > 0), blurred, images)
+    blurred = gaussian_blur(images, tf.maximum(sigma, 1e-3), keep)
+    images = tf.where(_each(sigma > 0), blurred, images)
     images = tf.where(_each(parameters["solarize"]), solarize(images), images)
     return normalize(images)
-
-
-def _blurred(image, sigma):
-    return tf.cond(sigma > 0, lambda: gaussian_blur(image, sigma), lambda: image)
 
 
 def normalize(images):
@@ -207,14 +201,20 @@ def normalize(images):
     return (images - mean) / (tf.constant(IMAGENET_STD) * 255.0)
 
 
-@functools.cache
-def _compiled(one_by_one):
-    return tf.function(
-        functools.partial(distort, one_by_one=one_by_one), jit_compile=True
-    )
+def _kept(x):
+    """Makes XLA write `x` down instead of working it out again at every use.
+
+    Without it the blur takes three times as long on a CPU.
+    """
+    return xla.optimization_barrier(x)[0]
 
 
-def apply_distortions(batch, *, one_by_one=False):
+_distort_compiled = tf.function(
+    functools.partial(distort, keep=_kept), jit_compile=True
+)
+
+
+def apply_distortions(batch):
     """Changes the colours of a batch of `crop_pair_dataset(augment_on="device")`.
 
     Compiled by XLA wherever it runs: fused, the operations take a tenth of the time.
@@ -222,7 +222,6 @@ def apply_distortions(batch, *, one_by_one=False):
     Args:
         batch: Dict with uint8 view_a, view_b and distortion_a, distortion_b. Without
             the latter two it is given back as it is.
-        one_by_one: As in `distort`.
 
     Returns:
         Dict with float32 view_a, view_b, and without the parameters.
@@ -232,5 +231,5 @@ def apply_distortions(batch, *, one_by_one=False):
     batch = dict(batch)
     for view in ("view_a", "view_b"):
         parameters = batch.pop(view.replace("view", "distortion"))
-        batch[view] = _compiled(one_by_one)(batch[view], parameters)
+        batch[view] = _distort_compiled(batch[view], parameters)
     return batch

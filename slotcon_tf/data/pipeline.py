@@ -7,7 +7,7 @@ from slotcon_tf.data.crops import NUMBERS_PER_PAIR, crop_views
 from slotcon_tf.data.recipe import NUMBERS, distortions, draw_numbers
 from slotcon_tf.data.sources import source_of
 
-_CHUNK = 16  # images whose colours are changed by one call: more are no faster
+_CHUNK = 16  # images whose colours are changed by one call: more are slower
 AUGMENT_ON = ("host", "device")
 
 
@@ -85,9 +85,7 @@ def crop_pair_dataset(
     else:
         chunk = max(n for n in range(1, _CHUNK + 1) if local % n == 0)
         stream = stream.batch(chunk, drop_remainder=True).map(
-            lambda batch: photometric.apply_distortions(
-                _with_distortions(batch), one_by_one=True
-            ),
+            lambda batch: photometric.apply_distortions(_with_distortions(batch)),
             tf.data.AUTOTUNE,
             deterministic=True,
         )
