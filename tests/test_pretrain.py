@@ -3,6 +3,7 @@
 import csv
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -81,6 +82,27 @@ def test_resume_equals_an_undisturbed_run(tmp_path):
     assert "fresh --workdir" in done.stderr
 
 
+def test_bad_files_do_not_stop_training(tmp_path, shared_folder):
+    """Photographs and every awkward file: the run ends, each bad one is named once."""
+    photos = tmp_path / "photos"
+    shutil.copytree(shared_folder / "data" / "nasty", photos)
+    for path in sorted((shared_folder / "data" / "camvid" / "train").iterdir())[:30]:
+        shutil.copy(path, photos)
+    flags = [*TINY, "--dataset=folder", f"--data_dir={photos}", "--noexport"]
+    flags += ["--max_steps_per_epoch=0", "--epochs=2", f"--workdir={tmp_path / 'run'}"]
+    done = pretrain(*flags, check=False)
+    assert done.returncode == 1 and "At most 10% of the images" in done.stderr
+    flags[-1] += "2"
+    done = pretrain(*flags, "--max_bad_share=0.5")
+    skipped = (tmp_path / "run2" / "skipped.txt").read_text().splitlines()
+    names = [pathlib.Path(line.split("\t")[0]).name for line in skipped]
+    assert "truncated_60pct.jpg" in names and "bomb_20000x20000.png" in names
+    assert len(names) == len(set(names)) >= 14
+    for name in names:
+        assert done.stderr.count(f"/{name}:") == 1, name
+    assert f"{len(names)} bad images were replaced" in done.stdout
+
+
 def test_bad_input_is_refused_in_one_sentence(tmp_path, monkeypatch):
     """In this process, since every refusal comes before training."""
     from absl import flags
@@ -127,6 +149,7 @@ def test_two_replicas_train_through_the_trainer(tmp_path):
         "app.run(pretrain.main, argv=sys.argv)\n"
     )
     flags = [*TINY, "--epochs=1", "--noexport", "--strategy=mirrored"]
+    flags += ["--augment_on=device"]
     done = subprocess.run(
         [sys.executable, "-c", code, *flags, f"--workdir={tmp_path / 'run'}"],
         cwd=ROOT,
