@@ -126,6 +126,17 @@ def test_pixel_limit_comes_from_the_header():
     assert decode_image(data, max_pixels=120_000).shape == (300, 400, 3)
 
 
+@pytest.mark.parametrize("quality", [40, 95])
+@pytest.mark.parametrize("kind", [{"subsampling": 0}, {"progressive": True}, {}])
+def test_plain_jpegs_decode_as_pillow_does(quality, kind):
+    """Odd sizes, with and without subsampled colours: bit for bit."""
+    coarse = np.random.default_rng(quality).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    pixels = np.asarray(Image.fromarray(coarse).resize((83, 61), Image.BICUBIC))
+    data = encoded(pixels, quality=quality, **kind)
+    truth = np.asarray(Image.open(io.BytesIO(data)))
+    np.testing.assert_array_equal(decode_image(data), truth)
+
+
 def test_sixteen_bits_alpha_palette_and_orientation():
     ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
     got = decode_image(encoded(ramp, "PNG"))

@@ -1,0 +1,87 @@
+"""What student and teacher both are: encoder, projector and prototypes."""
+
+import keras
+
+from slotcon_tf.grouping import SemanticGrouping
+from slotcon_tf.heads import MLPHead
+
+
+@keras.saving.register_keras_serializable(package="slotcon_tf")
+class GroupingNetwork(keras.layers.Layer):
+    """Encoder, projector and prototypes: what student and teacher both are.
+
+    Args:
+        encoder: Keras model, images (B, height, width, 3) to a map (B, H, W, C).
+        num_prototypes: K.
+        hidden_dim: Width of the projector's hidden layers.
+        projection_dim: D.
+
+    Call arguments:
+        inputs: Normalised images (B, height, width, 3).
+        training: Whether batch normalisation uses batch statistics.
+
+    Returns:
+        Dict of `map` (B, H, W, C), `projected` (B, H, W, D) and `assignment_logits`
+        (B, H, W, K).
+    """
+
+    def __init__(
+        self, encoder, *, num_prototypes, hidden_dim, projection_dim, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.num_prototypes = num_prototypes
+        self.hidden_dim = hidden_dim
+        self.projection_dim = projection_dim
+        self.projector = MLPHead(
+            hidden_dim=hidden_dim,
+            output_dim=projection_dim,
+            dtype=self.dtype_policy,
+            name="projector",
+        )
+        # The prototypes' cosine is as sensitive as a softmax: never below float32.
+        self.grouping = SemanticGrouping(
+            num_prototypes=num_prototypes, dtype=self.variable_dtype, name="grouping"
+        )
+        map_shape = encoder.output_shape
+        self.projector.build(map_shape)
+        self.grouping.build((*map_shape[:-1], projection_dim))
+        self._learns = tuple(v.trainable for v in self.variables)
+        self.built = True
+
+    def call(self, inputs, training=None):
+        features = self.encoder(inputs, training=training)  # (B, H, W, C)
+        projected = self.projector(features, training=training)  # (B, H, W, D)
+        logits = self.grouping(projected)  # (B, H, W, K)
+        return {"map": features, "projected": projected, "assignment_logits": logits}
+
+    def parameters(self):
+        """Variables that learn: all but batch normalisation's moving statistics.
+
+        The flag `trainable` cannot tell later, since the teacher's are all frozen.
+        """
+        pairs = zip(self.variables, self._learns, strict=True)
+        return [variable for variable, learns in pairs if learns]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "num_prototypes": self.num_prototypes,
+            "hidden_dim": self.hidden_dim,
+            "projection_dim": self.projection_dim,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        encoder = keras.saving.deserialize_keras_object(config.pop("encoder"))
+        return cls(encoder, **config)
+
+
+def twin(model):
+    """A model of the same class and configuration, with weights of its own.
+
+    keras.models.clone_model would turn a ResNet into a plain functional model, without
+    its pyramid.
+    """
+    return type(model).from_config(model.get_config())
