@@ -194,7 +194,7 @@ def stages(paths):
             )
 
     rows = (
-        ("both: decode", lambda: [decode_image(d) for d in encoded], len(encoded)),
+        ("ours: decode", lambda: [decode_image(d) for d in encoded], len(encoded)),
         (
             "Pillow: two crops resized",
             lambda: [crop_pillow(i) for i in each],
