@@ -1,10 +1,12 @@
 """crop_pair_dataset: repeatable, resumable, the same for any number of hosts."""
 
+import io
 import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from slotcon_tf.data import crop_pair_dataset, open_source
@@ -166,6 +168,54 @@ def test_scenes_start_anywhere():
     late = batches(source, 1, start_step=2)
     assert_equal(first[2], late[0])
     assert source.num_images == 3000
+
+
+class TinyCoco(tfds.core.GeneratorBasedBuilder):
+    """Images beside other features, as tfds's own coco/2017 has them; one is broken."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        box = tfds.features.BBoxFeature()
+        features = {
+            "image": tfds.features.Image(),
+            "objects": tfds.features.Sequence(box),
+        }
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features)
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        rng = np.random.default_rng(0)
+        for index in range(12):
+            encoded = io.BytesIO()
+            pixels = rng.integers(0, 256, (40 + index, 50, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(encoded, "JPEG")
+            data = encoded.getvalue()[: 900 if index == 7 else None]
+            boxes = [tfds.features.BBox(0.1, 0.1, 0.5, 0.5)]
+            yield index, {"image": io.BytesIO(data), "objects": boxes}
+
+
+def test_tfds_sets_are_read_by_name(tmp_path):
+    """Shuffled, complete, startable in the middle of an epoch, past a bad image."""
+    quiet = tfds.download.DownloadConfig(try_download_gcs=False)
+    TinyCoco(data_dir=tmp_path).download_and_prepare(download_config=quiet)
+    source = open_source("tfds:tiny_coco", tmp_path)
+    assert source.num_images == 12
+    orders = [
+        [int(number) for number, _ in source.examples([3, epoch])] for epoch in (0, 1)
+    ]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(12))
+    assert orders[0] != orders[1]
+    first, late = batches(source, 5), batches(source, 2, start_step=3)
+    for a, b in zip(first[3:], late, strict=True):
+        assert_equal(a, b)
+    assert len(source.bad.reasons) == 1 and "tiny_coco" in next(
+        iter(source.bad.reasons)
+    )
 
 
 def test_an_unprepared_tfds_set_names_the_command(tmp_path):

@@ -1,4 +1,9 @@
-"""Bytes of an image file to RGB pixels, or a reason why not."""
+"""Bytes of an image file to RGB pixels, or a reason why not.
+
+Images are decoded whole. Decoding the crops' common window instead saved 0 to 2% of the
+decoder's time on 640x480 JPEGs and 7 to 12% at 12 megapixels, and changed pixels at the
+window's border by up to 18 levels (AMD EPYC, 2026-11-24): not worth it.
+"""
 
 import io
 
