@@ -115,22 +115,22 @@ def _jitter(view, operation, factor):
     return kinds[operation](view).enhance(factor)
 
 
+def pipeline(folder, augment_on="host"):
+    """The dataset that is measured, and its batch size."""
+    batch = min(_BATCH, FLAGS.files)
+    dataset = crop_pair_dataset(
+        open_source("folder", folder),
+        batch_size=batch,
+        image_size=FLAGS.image_size,
+        augment_on=augment_on,
+    )
+    return dataset, batch
+
+
 def compare(folder, paths):
     """Both pipelines in turns; medians of the rates and of the ratio in each turn."""
     _, boxes, parameters = draw_all(len(paths))
-    source = open_source("folder", folder)
-    batch = min(_BATCH, len(paths))
-    steps = 6 * len(paths) // batch
-
-    def stream(augment_on):
-        return crop_pair_dataset(
-            source,
-            batch_size=batch,
-            image_size=FLAGS.image_size,
-            augment_on=augment_on,
-        ).take(steps)
-
-    streams = {on: stream(on) for on in ("host", "device")}
+    streams = {on: pipeline(folder, on) for on in ("host", "device")}
 
     def baseline():
         for image in zip(paths, boxes, parameters, strict=True):
@@ -138,7 +138,8 @@ def compare(folder, paths):
         return len(paths)
 
     def ours(on):
-        return batch * sum(1 for _ in streams[on])
+        dataset, batch = streams[on]
+        return batch * sum(1 for _ in dataset.take(6 * len(paths) // batch))
 
     runs = {
         "Pillow + NumPy": baseline,
@@ -232,11 +233,7 @@ def stages(paths):
 
 def whole_machine(folder):
     """Images per second on all cores, as training uses it."""
-    dataset = crop_pair_dataset(
-        open_source("folder", folder),
-        batch_size=min(_BATCH, FLAGS.files),
-        image_size=FLAGS.image_size,
-    )
+    dataset, batch = pipeline(folder)
     stream = iter(dataset)
     for _ in range(4):
         next(stream)
@@ -244,16 +241,13 @@ def whole_machine(folder):
     start = time.perf_counter()
     for _ in range(steps):
         next(stream)
-    rate = steps * min(_BATCH, FLAGS.files) / (time.perf_counter() - start)
+    rate = steps * batch / (time.perf_counter() - start)
     print(f"\n{os.cpu_count()} cores: {rate:.1f} images/s")
 
 
 def memory(folder):
     """The process's largest memory after a tenth and after all of many images."""
-    batch = min(_BATCH, FLAGS.files)
-    dataset = crop_pair_dataset(
-        open_source("folder", folder), batch_size=batch, image_size=FLAGS.image_size
-    )
+    dataset, batch = pipeline(folder)
     steps = max(10, FLAGS.memory_images // batch)
     peaks = []
     for step, _ in enumerate(tqdm(dataset.take(steps), total=steps, unit="batch")):

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image, open_image
-from slotcon_tf.data.sources import FileSource, open_source, read_file
+from slotcon_tf.data.sources import open_files, read_file
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "trainers.check_data"}
@@ -33,12 +33,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"No arguments but flags are taken. Received: {argv[1:]}.")
     try:
-        source = open_source(FLAGS.dataset, FLAGS.data_dir)
-        if not isinstance(source, FileSource):
-            raise ValueError(
-                "Only image files are checked. Received: "
-                f"--dataset={FLAGS.dataset}. Use folder, coco, imagenet or list."
-            )
+        source = open_files(FLAGS.dataset, FLAGS.data_dir)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"check_data: {error}")
     rows, bad = check(source.paths)

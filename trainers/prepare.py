@@ -17,7 +17,7 @@ from tqdm import tqdm
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image
 from slotcon_tf.data.records import INDEX, shard_name, write_index, write_shard
-from slotcon_tf.data.sources import FileSource, open_source, read_file
+from slotcon_tf.data.sources import open_files, read_file
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "trainers.prepare"}
@@ -49,12 +49,7 @@ def prepare():
             f"--output must be a folder without shards. Received: {FLAGS.output}, "
             "which has some. Take another folder."
         )
-    source = open_source(FLAGS.dataset, FLAGS.data_dir)
-    if not isinstance(source, FileSource):
-        raise ValueError(
-            "Only image files are packed. "
-            f"Received: --dataset={FLAGS.dataset}. Use folder, coco, imagenet or list."
-        )
+    source = open_files(FLAGS.dataset, FLAGS.data_dir)
     tf.io.gfile.makedirs(FLAGS.output)
     shards = min(FLAGS.shards, source.num_images)
     places, bad = [], []

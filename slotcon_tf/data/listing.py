@@ -1,7 +1,6 @@
 """Finding image files: folders in the usual layouts, and lists."""
 
 import os
-import stat
 
 import tensorflow as tf
 from absl import logging
@@ -82,16 +81,15 @@ def _walk_local(folder):
                 if entry.name.startswith("."):
                     continue
                 try:
-                    mode = entry.stat().st_mode if entry.is_symlink() else None
-                    is_folder = stat.S_ISDIR(mode) if mode else entry.is_dir()
-                    is_file = stat.S_ISREG(mode) if mode else entry.is_file()
+                    if entry.is_symlink():
+                        entry.stat()  # is_dir and is_file do not tell of dead links
                 except OSError as error:  # a link to nothing, or to itself
                     reason = error.strerror
                     logging.warning("Skipped %s: %s", printable(entry.path), reason)
                     continue
-                if is_folder:
+                if entry.is_dir():
                     waiting.append(entry.path)
-                elif is_file and is_image_name(entry.name):
+                elif entry.is_file() and is_image_name(entry.name):
                     yield entry.path
 
 

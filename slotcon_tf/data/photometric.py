@@ -49,19 +49,27 @@ def _blend(images, other, factor):
     return tf.floor(tf.clip_by_value(other + (images - other) * factor, 0.0, 255.0))
 
 
+def _partner(images, operation):
+    """What an operation blends with: black, the image's mean grey, or its grey."""
+    operation = _each(operation)
+    grey = _grey(images)
+    other = tf.where(operation == CONTRAST, _mean(grey), grey)
+    return tf.where(operation == BRIGHTNESS, 0.0, other)
+
+
 def brightness(images, factor):
     """Towards black (factor 0); 1 leaves the image."""
-    return _blend(images, 0.0, _each(factor))
+    return _blend(images, _partner(images, BRIGHTNESS), _each(factor))
 
 
 def contrast(images, factor):
     """Towards the image's mean grey."""
-    return _blend(images, _mean(_grey(images)), _each(factor))
+    return _blend(images, _partner(images, CONTRAST), _each(factor))
 
 
 def saturation(images, factor):
     """Towards grey."""
-    return _blend(images, _grey(images), _each(factor))
+    return _blend(images, _partner(images, SATURATION), _each(factor))
 
 
 def hue(images, shift):
@@ -165,11 +173,8 @@ def color_jitter(images, factors, order, applied):
 def _ordered_blend(images, factors, operation, applied):
     """Brightness, contrast or saturation, as `operation` (B,) says for each image."""
     factor = tf.gather(factors, operation, batch_dims=operation.shape.rank)
-    operation = _each(operation)
-    grey = _grey(images)
-    other = tf.where(operation == CONTRAST, _mean(grey), grey)
-    other = tf.where(operation == BRIGHTNESS, 0.0, other)
-    return tf.where(_each(applied), _blend(images, other, _each(factor)), images)
+    blended = _blend(images, _partner(images, operation), _each(factor))
+    return tf.where(_each(applied), blended, images)
 
 
 def distort(images, parameters, *, keep=lambda x: x):
@@ -187,7 +192,8 @@ def distort(images, parameters, *, keep=lambda x: x):
     images = color_jitter(
         images, parameters["factors"], parameters["order"], parameters["jitter"]
     )
-    images = keep(tf.where(_each(parameters["grayscale"]), _grey(images), images))
+    grey = _each(parameters["grayscale"])
+    images = keep(tf.where(grey, grayscale(images), images))
     sigma = parameters["blur_sigma"]
     blurred = gaussian_blur(images, tf.maximum(sigma, 1e-3), keep)
     images = tf.where(_each(sigma > 0), blurred, images)
@@ -229,7 +235,7 @@ def apply_distortions(batch):
     if "distortion_a" not in batch:
         return batch
     batch = dict(batch)
-    for view in ("view_a", "view_b"):
-        parameters = batch.pop(view.replace("view", "distortion"))
-        batch[view] = _distort_compiled(batch[view], parameters)
+    for view in "ab":
+        parameters = batch.pop(f"distortion_{view}")
+        batch[f"view_{view}"] = _distort_compiled(batch[f"view_{view}"], parameters)
     return batch

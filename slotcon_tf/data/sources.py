@@ -6,6 +6,7 @@ number; `SequentialSource` has `examples` and reads in the order of storage.
 """
 
 import difflib
+import functools
 import os
 import pathlib
 
@@ -44,12 +45,6 @@ class Source:
     def __repr__(self):
         return f"{self.name}: {self.num_images} images"
 
-    def _numbers_from(self, index):
-        """An image's number, then those that replace it, far from it and each other."""
-        stride = max(1, int(0.618 * self.num_images))
-        for step in range(min(_REPLACEMENT_TRIES, self.num_images)):
-            yield (index + step * stride) % self.num_images
-
     def _first_good(self, candidates):
         """The first image of (label, function that reads its bytes) that decodes."""
         for label, read in candidates:
@@ -64,8 +59,28 @@ class Source:
         raise self.bad.fatal
 
 
-class FileSource(Source):
-    """Image files, read in any order.
+class NumberedSource(Source):
+    """A source whose images are read by their number; `label` and `read` say how."""
+
+    def load(self, index):
+        """Image `index`, uint8 (height, width, 3).
+
+        One that cannot be used is replaced by another one, always the same.
+        """
+        return self._first_good(
+            (self.label(number), functools.partial(self.read, number))
+            for number in self._numbers_from(int(index))
+        )
+
+    def _numbers_from(self, index):
+        """An image's number, then those that replace it, far from it and each other."""
+        stride = max(1, int(0.618 * self.num_images))
+        for step in range(min(_REPLACEMENT_TRIES, self.num_images)):
+            yield (index + step * stride) % self.num_images
+
+
+class FileSource(NumberedSource):
+    """Image files.
 
     Args:
         paths: Paths that tf.io.gfile reads.
@@ -77,33 +92,23 @@ class FileSource(Source):
         super().__init__(name, len(paths), **limits)
         self.paths = paths
 
-    def load(self, index):
-        """Image `index`, uint8 (height, width, 3).
+    def label(self, number):
+        return self.paths[number]
 
-        A file that cannot be used is replaced by another one, always the same.
-        """
-        return self._first_good(self._from(int(index)))
-
-    def _from(self, index):
-        for number in self._numbers_from(index):
-            path = self.paths[number]
-            yield path, lambda path=path: read_file(path)
+    def read(self, number):
+        return read_file(self.paths[number])
 
 
-class RecordSource(Source):
-    """Images in the shards that `python -m trainers.prepare` writes, in any order."""
+class RecordSource(NumberedSource):
+    """Images in the shards that `python -m trainers.prepare` writes."""
 
     def __init__(self, folder, **limits):
-        self.reader = RecordReader(folder)
-        super().__init__(f"records {folder}", self.reader.num_images, **limits)
+        reader = RecordReader(folder)
+        super().__init__(f"records {folder}", reader.num_images, **limits)
+        self.read = reader.read
 
-    def load(self, index):
-        """Image `index`, uint8 (height, width, 3), or another one if it is bad."""
-        return self._first_good(self._from(int(index)))
-
-    def _from(self, index):
-        for number in self._numbers_from(index):
-            yield f"record {number}", lambda number=number: self.reader.read(number)
+    def label(self, number):
+        return f"record {number}"
 
 
 class SequentialSource(Source):
@@ -224,6 +229,21 @@ def open_source(dataset, data_dir=None, *, split="train", **limits):
     raise ValueError(
         f"dataset must be one of {', '.join(DATASETS)}. Received: {dataset!r}.{hint}"
     )
+
+
+def open_files(dataset, data_dir):
+    """The `FileSource` of a folder or list, for programs that work on image files.
+
+    Raises:
+        ValueError, FileNotFoundError: As `open_source`; and if it is no such source.
+    """
+    source = open_source(dataset, data_dir)
+    if not isinstance(source, FileSource):
+        raise ValueError(
+            f"Only image files are taken. Received: --dataset={dataset}. Use one of "
+            f"{', '.join((*LAYOUTS, 'list'))}."
+        )
+    return source
 
 
 def source_of(source):
