@@ -10,7 +10,6 @@ over many images. The baseline does what torchvision does with PIL images.
 
 import functools
 import os
-import pathlib
 import resource
 import statistics
 import tempfile
@@ -22,10 +21,10 @@ from absl import app, flags
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from tqdm import tqdm
 
+from benchmarks.common import generate
 from slotcon_tf.data import crop_pair_dataset, open_source, photometric
 from slotcon_tf.data.crops import crop_views, random_crop_pair
 from slotcon_tf.data.decoding import decode_image
-from slotcon_tf.data.drawing import draw_scene
 from slotcon_tf.data.recipe import NUMBERS, distortions, draw_numbers
 
 FLAGS = flags.FLAGS
@@ -39,7 +38,7 @@ _BATCH = 32
 def main(argv):
     del argv
     with tempfile.TemporaryDirectory() as folder:
-        paths = generate(pathlib.Path(folder), FLAGS.files)
+        paths = generate(folder, FLAGS.files)
         sizes = [path.stat().st_size for path in paths]
         print(
             f"{len(paths)} JPEGs, 640x480, {np.mean(sizes) / 1000:.0f} kB each; "
@@ -50,16 +49,6 @@ def main(argv):
         whole_machine(folder)
         if FLAGS.memory_images:
             memory(folder)
-
-
-def generate(folder, count):
-    """Scenes at 640x480, quality 90, as photographs are."""
-    paths = []
-    for index in range(count):
-        image, _ = draw_scene(np.random.default_rng(index), 480, 640)
-        paths.append(folder / f"{index:04d}.jpg")
-        Image.fromarray(image).save(paths[-1], quality=90)
-    return paths
 
 
 def baseline_pair(path, boxes, parameters, size):

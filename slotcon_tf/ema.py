@@ -3,7 +3,10 @@
 import math
 
 import keras
+import tensorflow as tf
 from keras import ops
+
+from slotcon_tf.fused import subtract_scaled
 
 
 def teacher_update_rate(step, total_steps, base_momentum):
@@ -34,5 +37,4 @@ def update_teacher(teacher_variables, student_variables, rate):
         rate: `1 - momentum`, scalar.
     """
     for teacher, student in zip(teacher_variables, student_variables, strict=True):
-        step = ops.cast(rate, teacher.dtype)
-        teacher.assign(teacher + (student - teacher) * step)
+        subtract_scaled(teacher, rate, tf.subtract(teacher, student))

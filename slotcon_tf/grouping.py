@@ -87,12 +87,29 @@ def pack_active(active, num_packed):
         Tuple of indices int32 (B, M) and valid bool (B, M), False on filling rows
         (those hold indices of inactive prototypes).
     """
-    num_prototypes = active.shape[-1]
+    num_prototypes = ops.shape(active)[-1]
     order = ops.arange(num_prototypes, dtype="int32")
     # Every key is unique: active ones above inactive ones, low indices first.
     key = ops.where(active, 2 * num_prototypes - order, num_prototypes - order)
     _, indices = ops.top_k(key, num_packed)  # (B, M)
     return indices, ops.take_along_axis(active, indices, axis=1)
+
+
+def pack_rows(valid, multiple):
+    """Indices of the valid rows, filled up with others to a multiple of a number.
+
+    Args:
+        valid: bool (S,).
+        multiple: The number of indices is a multiple of it, or S.
+
+    Returns:
+        int32 (P,), P known at run time only: valid rows in rising order, then others.
+    """
+    num_rows = ops.shape(valid)[0]
+    indices, _ = pack_active(valid[None], num_rows)
+    count = ops.maximum(ops.sum(ops.cast(valid, "int32")), 1)
+    count = -(-count // multiple) * multiple
+    return indices[0, : ops.minimum(count, num_rows)]
 
 
 def pool_slots(features, assignment_logits, temperature, indices=None):

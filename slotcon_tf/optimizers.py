@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from slotcon_tf.fused import apply_momentum, norm
+
 TRUST_COEFFICIENT = 0.001  # You et al. 2017 (arXiv 1708.03888), eta
 
 
@@ -27,10 +29,8 @@ class _CoupledMomentum(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate):
         buffer = self.buffers[self._get_variable_index(variable)]
         gradient = ops.cast(gradient, variable.dtype)
-        learning_rate = ops.cast(learning_rate, variable.dtype)
         direction = self.direction(gradient, variable)
-        self.assign(buffer, buffer * self.momentum + direction)
-        self.assign_sub(variable, buffer * learning_rate)
+        apply_momentum(variable, buffer, direction, learning_rate, self.momentum)
 
     def get_config(self):
         return {**super().get_config(), "momentum": self.momentum, "l2": self.l2}
@@ -89,9 +89,9 @@ class LARS(_CoupledMomentum):
     def direction(self, gradient, variable):
         if len(variable.shape) < 2:
             return gradient
-        gradient = gradient + self.l2 * variable
-        weight_norm = ops.sqrt(ops.sum(ops.square(variable)))
-        gradient_norm = ops.sqrt(ops.sum(ops.square(gradient)))
+        weights = ops.convert_to_tensor(variable)
+        gradient = gradient + self.l2 * weights
+        weight_norm, gradient_norm = norm(weights), norm(gradient)
         nonzero = (weight_norm > 0) & (gradient_norm > 0)
         safe_norm = ops.where(nonzero, gradient_norm, 1.0)
         ratio = self.trust_coefficient * weight_norm / safe_norm

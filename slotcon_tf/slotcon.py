@@ -7,8 +7,15 @@ from keras import ops
 from slotcon_tf import replicas
 from slotcon_tf.alignment import align
 from slotcon_tf.backbones import as_encoder
+from slotcon_tf.devices import dynamic_shapes_pay
 from slotcon_tf.ema import teacher_update_rate, update_teacher
-from slotcon_tf.grouping import active_slots, l2_normalize, pack_active, pool_slots
+from slotcon_tf.grouping import (
+    active_slots,
+    l2_normalize,
+    pack_active,
+    pack_rows,
+    pool_slots,
+)
 from slotcon_tf.heads import MLPHead
 from slotcon_tf.losses import grouping_loss, slot_contrastive_loss
 from slotcon_tf.network import GroupingNetwork, twin
@@ -24,6 +31,9 @@ METRICS = (
     "agreement",
     "feature_std",
 )
+# Rows of the predictor, where their number may vary: every new number costs the CPU's
+# kernels a set-up.
+ROW_MULTIPLE = 64
 BATCH_KEYS = (
     "view_a",
     "view_b",
@@ -231,30 +241,33 @@ class SlotCon(keras.Model):
             out = keras.tree.map_structure(ops.stop_gradient, out)
             teacher_projected[v] = out["projected"]
             teacher_logits[v] = out["assignment_logits"]
-        for v in "ab":
-            where = batch[f"overlap_{v}"], batch[f"flipped_{v}"]
-            aligned[v] = align(logits[v], *where)
-            teacher_aligned[v] = align(teacher_logits[v], *where)
+        with tf.name_scope("alignment"):
+            for v in "ab":
+                where = batch[f"overlap_{v}"], batch[f"flipped_{v}"]
+                aligned[v] = align(logits[v], *where)
+                teacher_aligned[v] = align(teacher_logits[v], *where)
 
         grouping = contrastive = agreement = 0.0
         for v, other in ("ab", "ba"):
-            loss, found = grouping_loss(
-                aligned[v],
-                teacher_aligned[other],
-                ops.convert_to_tensor(self.center),
-                student_temperature=self.student_temperature,
-                teacher_temperature=self.teacher_temperature,
-                num_replicas=replicas.num_replicas(),
-            )
+            with tf.name_scope("grouping_loss"):
+                loss, found = grouping_loss(
+                    aligned[v],
+                    teacher_aligned[other],
+                    ops.convert_to_tensor(self.center),
+                    student_temperature=self.student_temperature,
+                    teacher_temperature=self.teacher_temperature,
+                    num_replicas=replicas.num_replicas(),
+                )
             grouping += loss
             agreement += found["agreement"] / 2.0
-            contrastive += self._contrastive(
-                projected[v],
-                logits[v],
-                teacher_projected[other],
-                teacher_logits[other],
-                training,
-            )
+            with tf.name_scope("slot_contrastive_loss"):
+                contrastive += self._contrastive(
+                    projected[v],
+                    logits[v],
+                    teacher_projected[other],
+                    teacher_logits[other],
+                    training,
+                )
         weight = self.grouping_weight
         loss = weight * grouping + (1.0 - weight) * contrastive
         both = ops.stack([teacher_logits["a"], teacher_logits["b"]])
@@ -296,13 +309,16 @@ class SlotCon(keras.Model):
         # One collective for both: the mask travels as one more column.
         gathered = replicas.gather(ops.concatenate([keys, key_valid], axis=1))
         keys, key_valid = gathered[:, :-1], gathered[:, -1] > 0.5  # (G, D), (G,)
-        queries = self.predictor(
-            ops.reshape(queries, rows), training=training, mask=query_valid
-        )  # (S, D)
+        queries = ops.reshape(queries, rows)  # (S, D)
         num_rows = ops.shape(queries)[0]
         labels = ops.arange(num_rows, dtype="int32")
         labels += replicas.replica_index() * num_rows
         num_queries = ops.sum(ops.cast(query_valid, keys.dtype))
+        if dynamic_shapes_pay():
+            kept = pack_rows(query_valid, ROW_MULTIPLE)  # (P,)
+            queries, labels = ops.take(queries, kept, axis=0), ops.take(labels, kept)
+            query_valid = ops.take(query_valid, kept)
+        queries = self.predictor(queries, training=training, mask=query_valid)
         loss, _ = slot_contrastive_loss(
             queries,
             query_valid,
@@ -318,19 +334,24 @@ class SlotCon(keras.Model):
         """One step: teacher, losses, student, center, in the original's order."""
         batch = _as_batch(data)
         self._freeze_teacher()  # `model.trainable = True` would have thawed it
-        rate = teacher_update_rate(self.step, self.total_steps, self.teacher_momentum)
-        update_teacher(self.teacher.parameters(), self.student.parameters(), rate)
+        with tf.name_scope("teacher_update"):
+            rate = teacher_update_rate(
+                self.step, self.total_steps, self.teacher_momentum
+            )
+            update_teacher(self.teacher.parameters(), self.student.parameters(), rate)
         variables = self.trainable_variables
         with tf.GradientTape() as tape:
             loss, batch_center, diagnostics = self.compute_losses(batch)
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, variables)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        batch_center = replicas.mean_over_replicas(batch_center)
-        old = self.center_momentum
-        self.center.assign(self.center * old + batch_center * (1.0 - old))
-        self.step.assign(self.step + 1)
-        return self._track(diagnostics)
+        with tf.name_scope("center_update"):
+            batch_center = replicas.mean_over_replicas(batch_center)
+            old = self.center_momentum
+            self.center.assign(self.center * old + batch_center * (1.0 - old))
+            self.step.assign(self.step + 1)
+        with tf.name_scope("health"):
+            return self._track(diagnostics)
 
     def test_step(self, data):
         """Both losses with moving statistics; nothing is updated."""
