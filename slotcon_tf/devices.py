@@ -1,9 +1,43 @@
 """What suits the device at hand."""
 
+import pathlib
+
 import tensorflow as tf
 
 # Not public; the public way, asking `tf.function`, does not exist.
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+
+CPU_INFO = pathlib.Path("/proc/cpuinfo")
+_BFLOAT16_FEATURES = {"avx512_bf16", "amx_bf16"}
+_BFLOAT16_CAPABILITY = (8, 0)  # NVIDIA Ampere; older cards emulate it
+
+
+def best_precision() -> str:
+    """The faster dtype policy here: "mixed_bfloat16" or "float32".
+
+    bfloat16 is taken where the device multiplies it in hardware: TPUs, GPUs of compute
+    capability 8.0 and above (all visible ones), and x86 processors with AVX512_BF16 or
+    AMX, as Linux reports them.
+    """
+    if tf.config.list_physical_devices("TPU"):
+        return "mixed_bfloat16"
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = map(tf.config.experimental.get_device_details, gpus)
+        able = all(
+            d.get("compute_capability", (0, 0)) >= _BFLOAT16_CAPABILITY for d in details
+        )
+    else:
+        able = bool(_BFLOAT16_FEATURES & _cpu_features())
+    return "mixed_bfloat16" if able else "float32"
+
+
+def _cpu_features() -> set[str]:
+    if not CPU_INFO.exists():
+        return set()
+    lines = CPU_INFO.read_text().splitlines()
+    found = next((line for line in lines if line.startswith("flags")), "")
+    return set(found.partition(":")[2].split())
 
 
 def compiled_by_xla() -> bool:

@@ -13,6 +13,7 @@ from slotcon_tf.grouping import (
     active_slots,
     l2_normalize,
     pack_active,
+    pack_rows,
     pool_slots,
 )
 from slotcon_tf.heads import MLPHead
@@ -55,6 +56,16 @@ def test_packing_keeps_every_active_slot():
         for image in range(3):
             kept = indices[image][valid[image]]
             np.testing.assert_array_equal(kept, np.flatnonzero(active[image]))
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 5, 13])
+def test_rows_are_packed_to_a_multiple(count):
+    valid = np.zeros(13, bool)
+    valid[np.random.default_rng(count).permutation(13)[:count]] = True
+    rows = np.asarray(pack_rows(ops.convert_to_tensor(valid), 4))
+    assert len(rows) == min(13, max(4, -(-count // 4) * 4))
+    assert len(set(rows.tolist())) == len(rows)
+    np.testing.assert_array_equal(rows[:count], np.flatnonzero(valid))
 
 
 def test_pooling_packed_rows_equals_packing_pooled_rows():

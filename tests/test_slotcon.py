@@ -124,6 +124,26 @@ def test_bfloat16_stays_near_float32(jit):
     assert abs(full - half) / full < 0.05
 
 
+def test_an_epoch_traces_the_step_once(monkeypatch):
+    model = small_model()
+    traces = []
+    whole = model.compute_losses
+
+    def counted(*args, **options):
+        traces.append(1)
+        return whole(*args, **options)
+
+    monkeypatch.setattr(model, "compute_losses", counted)
+    # Batches of other activity: the number of queries differs from step to step.
+    batches = [batch(seed=seed) for seed in range(4)]
+    data = tf.data.Dataset.from_generator(
+        lambda: batches,
+        output_signature=tf.data.Dataset.from_tensors(batches[0]).element_spec,
+    )
+    model.fit(data.repeat(), epochs=2, steps_per_epoch=4, verbose=0, shuffle=False)
+    assert len(traces) == 1
+
+
 def test_evaluate_updates_nothing():
     model = small_model()
     model.fit(dataset(1), verbose=0)

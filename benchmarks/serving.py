@@ -1,0 +1,153 @@
+"""Images per second of an exported ResNet-50, next to keras.applications' own.
+
+    python -m benchmarks.serving
+
+Every SavedModel is loaded into a session, as TF Serving does, and gives the pooled
+features of the same images of 224 px, in turns. Ours starts from uint8 and normalises
+in the graph; the other gets float32 as it is. The int8 file runs in the LiteRT
+interpreter. Errors are those of the pooled features against the exact encoder's.
+"""
+
+import pathlib
+import statistics
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+from benchmarks.common import in_turns, machine, median_ratio
+from export.folding import fold_batch_norm
+from export.quantization import quantize_int8
+from export.saved_model import export_encoder
+from export.signatures import features_signature
+from slotcon_tf import backbone
+from slotcon_tf.data.drawing import draw_scene
+from slotcon_tf.data.photometric import normalize
+
+FLAGS = flags.FLAGS
+_OWN = {"module_name": "benchmarks.serving"}
+flags.DEFINE_list("batches", ["1", "8", "32"], "Batch sizes.", **_OWN)
+flags.DEFINE_integer("rounds", 7, "Timed calls of each.", 1, **_OWN)
+flags.DEFINE_integer("threads", 2, "Of the int8 interpreter.", 1, **_OWN)
+_SIZE = 224
+_CALIBRATION = 64  # images
+REFERENCE = "keras.applications.ResNet50"
+
+
+def main(argv):
+    del argv
+    pictures = np.stack(
+        [
+            draw_scene(np.random.default_rng(i), _SIZE, _SIZE)[0]
+            for i in range(_CALIBRATION + 32)
+        ]
+    )
+    calibration, images = pictures[:_CALIBRATION], pictures[_CALIBRATION:]
+    encoder = settled_encoder(calibration)
+    with tempfile.TemporaryDirectory() as folder:
+        models = export_all(encoder, calibration, pathlib.Path(folder))
+        print(machine())
+        errors(encoder, models, images)
+        for batch in map(int, FLAGS.batches):
+            compare(models, images[:batch])
+
+
+def settled_encoder(images):
+    """ResNet-50 whose statistics and residual branches are in use, as after training.
+
+    An untrained one's last normalisations multiply by 0 and hide half of the network.
+    """
+    encoder = backbone("resnet50")
+    for layer in encoder.layers:
+        if hasattr(layer, "gamma") and not np.any(layer.gamma):
+            layer.gamma.assign(np.full(layer.gamma.shape, 0.5))
+    for _ in range(5):
+        for start in range(0, len(images), 16):
+            part = tf.cast(images[start : start + 16], tf.float32)
+            encoder(normalize(part), training=True)
+    return encoder
+
+
+def export_all(encoder, calibration, folder):
+    """Function of images to pooled features, of each form of the encoder."""
+    reference = keras.applications.ResNet50(
+        include_top=False, weights=None, pooling="avg"
+    )
+    reference.export(str(folder / "reference"), verbose=False)
+    plain = keras.export.ExportArchive()
+    plain.track(encoder)
+    function, signature = features_signature(encoder)
+    plain.add_endpoint("serving_default", function, input_signature=signature)
+    plain.write_out(str(folder / "plain"), verbose=False)
+    quantized = quantize_int8(fold_batch_norm(encoder), calibration)
+    return {
+        REFERENCE: in_session(folder / "reference"),
+        "not folded": in_session(folder / "plain"),
+        "float32": in_session(export_encoder(encoder, folder / "float32")),
+        "bfloat16": in_session(
+            export_encoder(encoder, folder / "bfloat16", "bfloat16")
+        ),
+        "int8, LiteRT": in_interpreter(quantized),
+    }
+
+
+def in_session(path):
+    session = tf.compat.v1.Session(graph=tf.Graph())
+    with session.graph.as_default():
+        meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(path))
+    signature = meta.signature_def["serving_default"]
+    (source,) = signature.inputs.values()
+    outputs = signature.outputs
+    pooled = outputs["pooled"] if "pooled" in outputs else next(iter(outputs.values()))
+    call = session.make_callable(pooled.name, [source.name])
+    dtype = tf.as_dtype(source.dtype).as_numpy_dtype
+    return lambda images: call(images.astype(dtype))
+
+
+def in_interpreter(content):
+    interpreter = tf.lite.Interpreter(model_content=content, num_threads=FLAGS.threads)
+    (source,) = interpreter.get_input_details()
+    pooled = next(o for o in interpreter.get_output_details() if len(o["shape"]) == 2)
+
+    def run(images):
+        if tuple(interpreter.get_input_details()[0]["shape"]) != images.shape:
+            interpreter.resize_tensor_input(source["index"], images.shape)
+            interpreter.allocate_tensors()
+        interpreter.set_tensor(source["index"], images)
+        interpreter.invoke()
+        return interpreter.get_tensor(pooled["index"])
+
+    interpreter.allocate_tensors()
+    return run
+
+
+def errors(encoder, models, images):
+    """Distance of each form's pooled features from the encoder's own."""
+    maps = encoder(normalize(tf.cast(images, tf.float32)), training=False)
+    exact = np.mean(maps, axis=(1, 2))
+    print(f"\n{'form':30}{'relative error':>16}{'smallest cosine':>17}")
+    for name, run in models.items():
+        if name == REFERENCE:
+            continue
+        found = run(images)
+        error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+        norms = np.linalg.norm(found, axis=1) * np.linalg.norm(exact, axis=1)
+        cosine = ((found * exact).sum(axis=1) / norms).min()
+        print(f"{name:30}{error:16.2e}{cosine:17.6f}")
+
+
+def compare(models, images):
+    runs = {name: lambda run=run: run(images) for name, run in models.items()}
+    seconds = in_turns(runs, FLAGS.rounds)
+    print(f"\n{f'batch {len(images)}':30}{'images/s':>10}{'ratio':>8}")
+    for name, values in seconds.items():
+        rate = len(images) / statistics.median(values)
+        ratio = median_ratio(seconds[REFERENCE], values)
+        print(f"{name:30}{rate:10.1f}{ratio:8.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    tf.get_logger().setLevel("ERROR")
+    app.run(main)

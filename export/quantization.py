@@ -1,0 +1,49 @@
+"""An encoder in int8, as a LiteRT (TFLite) file."""
+
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import (
+    convert_variables_to_constants_v2,
+)
+
+from slotcon_tf.data.photometric import normalize
+
+
+def quantize_int8(encoder, images):
+    """Post-training quantisation of weights and activations to int8.
+
+    Args:
+        encoder: Keras model, normalised images to a map (N, h, w, C), its batch
+            normalisation folded (`export.folding.fold_batch_norm`).
+        images: uint8 (M, height, width, 3), a hundred or more that look like those to
+            come: the activations' ranges are taken from them. The file takes images of
+            this size, any number at once.
+
+    Returns:
+        bytes of a .tflite file: uint8 (N, height, width, 3) to `map` and `pooled`
+        (N, C), both float32.
+
+    Raises:
+        ValueError: If the images are not uint8 of rank 4.
+    """
+    if images.dtype != "uint8" or images.ndim != 4:
+        raise ValueError(
+            "images must be uint8 (M, height, width, 3). Received: "
+            f"{images.dtype} {images.shape}."
+        )
+    spec = tf.TensorSpec([None, *images.shape[1:]], tf.float32, name="image")
+
+    @tf.function(input_signature=[spec])
+    def features(image):
+        maps = encoder(normalize(image), training=False)
+        return {"map": maps, "pooled": tf.reduce_mean(maps, axis=[1, 2])}
+
+    # As constants: the calibrator reads no variables.
+    frozen = convert_variables_to_constants_v2(features.get_concrete_function())
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], encoder)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: (
+        [image[None].astype("float32")] for image in images
+    )
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.uint8
+    return converter.convert()
