@@ -47,3 +47,13 @@ def shared_folder():
     if not folder.is_dir():
         pytest.skip(f"needs the developers' shared folder, {folder.name}/")
     return folder
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The largest errors that the parity tests saw."""
+    for report in terminalreporter.getreports("passed"):
+        for name, errors in report.user_properties:
+            if name == "largest_errors":
+                test = report.nodeid.rpartition("::")[2]
+                shown = ", ".join(f"{k} {float(e):.1e}" for k, e in errors.items())
+                terminalreporter.write_line(f"{test}: largest errors: {shown}")

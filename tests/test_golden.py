@@ -90,27 +90,24 @@ def buffer_errors(case, model, suffix):
 
 
 @pytest.mark.parametrize("name", ["tinyA", "A"])
-def test_float64_matches_the_original(name, float64, record_property, capsys):
+def test_float64_matches_the_original(name, float64, record_property):
     case = GoldenCase(name)
     model = case.model()
     tolerance = dict.fromkeys(FLOAT32_NOISE, FLOAT64_TOLERANCE)
     worst = check(case, model, tf.function(model.train_step), "_f64", tolerance)
     record_property("largest_errors", worst)
-    with capsys.disabled():
-        print(f"\n  case {name}, float64, largest errors: {worst}")
 
 
 @pytest.mark.parametrize("jit", [False, True], ids=["plain", "xla"])
-def test_float32_stays_within_noise(jit, capsys):
+def test_float32_stays_within_noise(jit, record_property):
     case = GoldenCase("tinyA")
     model = case.model()
     step = tf.function(model.train_step, jit_compile=jit)
     worst = check(case, model, step, "_f64", FLOAT32_NOISE)
-    with capsys.disabled():
-        print(f"\n  case tinyA, float32, jit={jit}, largest errors: {worst}")
+    record_property("largest_errors", worst)
 
 
-def test_four_replicas_match_the_original(float64, mirrored, capsys):
+def test_four_replicas_match_the_original(float64, mirrored, record_property):
     """The original on one process, step by step; two replicas are below, in `fit`."""
     case = GoldenCase("tinyA")
     strategy = mirrored(4)
@@ -119,8 +116,7 @@ def test_four_replicas_match_the_original(float64, mirrored, capsys):
     distributed = distribute(strategy, model)
     tolerance = dict.fromkeys(FLOAT32_NOISE, FLOAT64_TOLERANCE)
     worst = check(case, model, distributed, "_f64", tolerance)
-    with capsys.disabled():
-        print(f"\n  case tinyA, float64, 4 replicas, errors: {worst}")
+    record_property("largest_errors", worst)
 
 
 def distribute(strategy, model):
@@ -147,7 +143,7 @@ def distribute(strategy, model):
     return run
 
 
-def test_case_a_in_fit_with_two_replicas(mirrored, float64):
+def test_case_a_in_fit_with_two_replicas(mirrored, float64, record_property):
     """Keras's own loop reaches the recorded weights, whole widths, float64."""
     case = GoldenCase("A")
     with mirrored(2).scope():
@@ -156,7 +152,9 @@ def test_case_a_in_fit_with_two_replicas(mirrored, float64):
     stacked = {k: np.concatenate([b[k] for b in batches]) for k in batches[0]}
     dataset = tf.data.Dataset.from_tensor_slices(stacked).batch(8)
     model.fit(dataset, epochs=1, shuffle=False, verbose=0)
-    for _kind, (error, key) in case.state_errors(model, STEPS, "_f64").items():
+    errors = case.state_errors(model, STEPS, "_f64")
+    record_property("largest_errors", {kind: e for kind, (e, _) in errors.items()})
+    for error, key in errors.values():
         assert error <= FLOAT64_TOLERANCE, (key, error)
 
 

@@ -12,6 +12,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from slotcon_tf.devices import best_precision
+
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = [
     "--dataset=fake",
@@ -23,6 +25,7 @@ TINY = [
     "--batch_size=4",
     "--max_steps_per_epoch=2",
     "--warmup_epochs=1",
+    "--precision=float32",
 ]
 
 
@@ -149,7 +152,7 @@ def test_two_replicas_train_through_the_trainer(tmp_path):
         "app.run(pretrain.main, argv=sys.argv)\n"
     )
     flags = [*TINY, "--epochs=1", "--noexport", "--strategy=mirrored"]
-    flags += ["--augment_on=device"]
+    flags += ["--augment_on=device", "--precision=auto"]
     done = subprocess.run(
         [sys.executable, "-c", code, *flags, f"--workdir={tmp_path / 'run'}"],
         cwd=ROOT,
@@ -160,3 +163,8 @@ def test_two_replicas_train_through_the_trainer(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "2 replica(s)" in done.stderr
+    # What auto came to is written down, so that a repeated run computes alike.
+    precision = best_precision()
+    assert f"Precision {precision}, XLA False" in done.stderr
+    repeats = (tmp_path / "run" / "pretrain.flags").read_text()
+    assert f"--precision={precision}\n" in repeats

@@ -26,6 +26,7 @@ from slotcon_tf.data import crop_pair_dataset, open_source
 from slotcon_tf.data.bad_images import TooManyBadImages
 from slotcon_tf.data.decoding import MAX_PIXELS
 from slotcon_tf.data.pipeline import AUGMENT_ON
+from slotcon_tf.devices import best_precision
 from slotcon_tf.visualize import picture_of
 from trainers import report, workdir
 from trainers.strategy import STRATEGIES, build_strategy
@@ -33,7 +34,7 @@ from trainers.strategy import STRATEGIES, build_strategy
 FLAGS = flags.FLAGS
 _MODULE = "trainers.pretrain"
 _OPTIMIZERS = {"lars": LARS, "sgd": SGD}
-_PRECISIONS = ("float32", "mixed_bfloat16")
+_PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 
 
 def _define_flags():
@@ -82,7 +83,7 @@ def _define_flags():
     float_("weight_decay", 1e-5, "Coupled into the gradient.")
     float_("warmup_epochs", 5.0, "Length of the linear warm-up.")
     integer("seed", 0, "Of weights and data.", 0)
-    choice("precision", "float32", _PRECISIONS, "Computation of the networks.")
+    choice("precision", "auto", _PRECISIONS, "Of the networks; auto: the faster here.")
     choice("strategy", "auto", STRATEGIES, "How replicas are placed.")
     string("tpu", "", "TPU name or address.")
     choice("jit_compile", "auto", ("auto", "true", "false"), "XLA.")
@@ -126,6 +127,9 @@ class Run:
     """One run: everything is checked and built here, before training starts."""
 
     def __init__(self):
+        if FLAGS.precision == "auto":
+            # Resolved for good: a run that goes on elsewhere must not change.
+            FLAGS.precision = best_precision()
         keras.config.set_dtype_policy(FLAGS.precision)
         self.workdir = pathlib.Path(FLAGS.workdir)
         self.strategy = build_strategy(FLAGS.strategy, FLAGS.tpu)
@@ -247,6 +251,7 @@ class Run:
             self.peak_lr,
             self.model,
         )
+        logging.info("Precision %s, XLA %s", FLAGS.precision, self.model.jit_compile)
         if self.scores:
             self.scores.before(self.model)
         if self.epochs_done >= FLAGS.epochs:
