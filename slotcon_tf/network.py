@@ -4,6 +4,7 @@ import keras
 
 from slotcon_tf.grouping import SemanticGrouping
 from slotcon_tf.heads import MLPHead
+from slotcon_tf.remat import rematerialize, stage_models
 
 
 @keras.saving.register_keras_serializable(package="slotcon_tf")
@@ -15,6 +16,8 @@ class GroupingNetwork(keras.layers.Layer):
         num_prototypes: K.
         hidden_dim: Width of the projector's hidden layers.
         projection_dim: D.
+        remat: Whether the encoder's stages are computed again in the backward pass;
+            see `slotcon_tf.remat`.
 
     Call arguments:
         inputs: Normalised images (B, height, width, 3).
@@ -26,13 +29,24 @@ class GroupingNetwork(keras.layers.Layer):
     """
 
     def __init__(
-        self, encoder, *, num_prototypes, hidden_dim, projection_dim, **kwargs
+        self,
+        encoder,
+        *,
+        num_prototypes,
+        hidden_dim,
+        projection_dim,
+        remat=False,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.encoder = encoder
         self.num_prototypes = num_prototypes
         self.hidden_dim = hidden_dim
         self.projection_dim = projection_dim
+        self.remat = remat
+        # In a function, so that Keras does not track the layers once more.
+        stages = stage_models(encoder) if remat else None
+        self._stages = lambda: stages
         self.projector = MLPHead(
             hidden_dim=hidden_dim,
             output_dim=projection_dim,
@@ -50,7 +64,10 @@ class GroupingNetwork(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs, training=None):
-        features = self.encoder(inputs, training=training)  # (B, H, W, C)
+        if self.remat and training:
+            features = rematerialize(self._stages(), inputs, training)  # (B, H, W, C)
+        else:
+            features = self.encoder(inputs, training=training)  # (B, H, W, C)
         projected = self.projector(features, training=training)  # (B, H, W, D)
         logits = self.grouping(projected)  # (B, H, W, K)
         return {"map": features, "projected": projected, "assignment_logits": logits}
@@ -70,6 +87,7 @@ class GroupingNetwork(keras.layers.Layer):
             "num_prototypes": self.num_prototypes,
             "hidden_dim": self.hidden_dim,
             "projection_dim": self.projection_dim,
+            "remat": self.remat,
         }
 
     @classmethod

@@ -1,5 +1,8 @@
 """Batch normalisation: fused, cross-replica, with an optional mask of valid rows."""
 
+import contextlib
+import threading
+
 import keras
 import tensorflow as tf
 from keras import ops
@@ -9,6 +12,18 @@ from slotcon_tf.precision import at_least_float32
 
 # The fused kernel has no float64 form.
 _FUSED_DTYPES = ("float32", "float16", "bfloat16")
+_STATE = threading.local()  # replicas trace in threads of their own
+
+
+@contextlib.contextmanager
+def recording(enabled):
+    """Whether moving statistics are updated by what is called inside."""
+    before = getattr(_STATE, "recording", True)
+    _STATE.recording = enabled
+    try:
+        yield
+    finally:
+        _STATE.recording = before
 
 
 def masked_moments(x, mask=None):
@@ -135,12 +150,16 @@ class BatchNormalization(keras.layers.Layer):
 
     def _record(self, mean, variance, seen):
         """Moves the statistics by `1 - momentum`, or not at all where seen is 0."""
+        if not getattr(_STATE, "recording", True):
+            return
         rate = (1.0 - self.momentum) * seen
         for moving, new in (
             (self.moving_mean, mean),
             (self.moving_variance, variance),
         ):
             new = ops.cast(new, moving.dtype)
+            # A NaN would stay for good, also where the step that met it is skipped.
+            new = ops.where(ops.isfinite(new), new, moving)
             moving.assign(moving + (new - moving) * rate)
 
     def compute_output_shape(self, input_shape):

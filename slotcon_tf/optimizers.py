@@ -12,25 +12,37 @@ class _CoupledMomentum(keras.optimizers.Optimizer):
     """`buffer = momentum * buffer + d; w -= lr * buffer`, for a direction d.
 
     The weight decay is an attribute of its own (`l2`), since Keras applies its
-    `weight_decay` decoupled and to every variable.
+    `weight_decay` decoupled and to every variable. While the variable `gate` is 0,
+    `apply_gradients` counts a step and changes nothing else.
     """
 
     def __init__(self, learning_rate, *, momentum, l2, name, **kwargs):
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.momentum = momentum
         self.l2 = l2
+        self.gated = False  # whether `gate` is looked at
 
     def build(self, variables):
         if self.built:
             return
         super().build(variables)
         self.buffers = self.add_optimizer_variables(variables, "momentum")
+        # A variable, since a strategy carries no tensor into its update of variables.
+        self.gate = self.add_variable((), name="gate", initializer="ones")
 
     def update_step(self, gradient, variable, learning_rate):
         buffer = self.buffers[self._get_variable_index(variable)]
         gradient = ops.cast(gradient, variable.dtype)
         direction = self.direction(gradient, variable)
-        apply_momentum(variable, buffer, direction, learning_rate, self.momentum)
+        if self.gated:
+            gate = ops.cast(self.gate, variable.dtype)
+            # Selected, not multiplied: what is skipped may be NaN.
+            direction = ops.where(gate > 0, direction, ops.zeros_like(direction))
+            momentum = ops.where(gate > 0, self.momentum, 1.0)
+            learning_rate = ops.cast(learning_rate, variable.dtype) * gate
+        else:
+            momentum = self.momentum
+        apply_momentum(variable, buffer, direction, learning_rate, momentum)
 
     def get_config(self):
         return {**super().get_config(), "momentum": self.momentum, "l2": self.l2}
