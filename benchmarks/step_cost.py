@@ -169,7 +169,8 @@ def ideal(model):
         found = [project(teacher, view) for view in ("view_a", "view_b")]
         gradients = tape.gradient(total, variables)
         # A number of every result: what nobody asks for would not be computed.
-        return tf.add_n([tf.reshape(x, [-1])[0] for x in (*gradients, *found)])
+        numbers = [tf.reshape(x, [-1])[0] for x in (*gradients, *found)]
+        return tf.add_n([tf.cast(number, tf.float32) for number in numbers])
 
     return passes
 

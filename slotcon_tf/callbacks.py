@@ -1,4 +1,4 @@
-"""Callbacks of `fit`: throughput, NaN guard, checkpoints, slot pictures."""
+"""Callbacks of `fit`: throughput, guards, checkpoints, slot pictures."""
 
 import math
 import time
@@ -7,12 +7,14 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from slotcon_tf.training import NONFINITE
+
 
 class Throughput(keras.callbacks.Callback):
     """Adds `images_per_second` (images of the epoch's steps) to the epoch's logs.
 
     Placed before the callbacks that write logs. The first step of a run, which traces
-    and compiles, is left out.
+    and compiles, is left out; where it is the only one, the rate is NaN.
 
     Args:
         batch_size: Images per step, of all replicas.
@@ -34,64 +36,222 @@ class Throughput(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self._start
-        if logs is not None and self._steps and seconds > 0:
-            logs["images_per_second"] = self._steps * self.batch_size / seconds
+        if logs is not None:
+            # Always there: a CSV's columns are those of its first row.
+            known = self._steps and seconds > 0
+            rate = self._steps * self.batch_size / seconds if known else math.nan
+            logs["images_per_second"] = rate
 
 
 class NonFiniteError(RuntimeError):
-    """A loss or metric became NaN or infinite."""
+    """A loss, a gradient or a weight became NaN or infinite."""
+
+
+class Interrupted(RuntimeError):
+    """The run was asked to stop, and has saved its state."""
 
 
 class NanGuard(keras.callbacks.Callback):
     """Stops the run on the first step whose loss or metric is not finite.
 
+    With `SlotCon(skip_nonfinite=True)` such steps are skipped, and the run stops on the
+    first one above `max_skipped`.
+
     Args:
         last_checkpoint: Function without arguments that returns the path of the
             newest checkpoint, or None.
+        max_skipped: Steps of a run that may be skipped.
 
     Raises:
         NonFiniteError: It names the quantities, the step and that checkpoint.
     """
 
-    def __init__(self, last_checkpoint=lambda: None):
+    def __init__(self, last_checkpoint=lambda: None, max_skipped=0):
         super().__init__()
         self.last_checkpoint = last_checkpoint
+        self.max_skipped = max_skipped
+
+    def on_train_begin(self, logs=None):
+        self._seen = self.model.nonfinite.numpy() if self.model.skip_nonfinite else None
 
     def on_train_batch_end(self, batch, logs=None):
-        bad = {k: float(v) for k, v in (logs or {}).items() if not math.isfinite(v)}
-        if not bad:
+        if self.model.skip_nonfinite:
+            self._count()
             return
-        named = ", ".join(f"{name} = {value}" for name, value in bad.items())
-        step = int(self.model.step.numpy())
+        bad = [k for k, v in (logs or {}).items() if not math.isfinite(v)]
+        if bad:
+            self._stop(f"{', '.join(bad)} of step {self._step()}")
+
+    def _count(self):
+        counts = self.model.nonfinite.numpy()
+        new = counts > self._seen
+        self._seen = counts
+        if not new[-1]:
+            return
+        named = [n for n, is_new in zip(NONFINITE, new, strict=True) if is_new]
+        what = f"{', '.join(named[:-1])} of step {self._step()}"
+        if counts[-1] > self.max_skipped:
+            self._stop(f"{what}, the {counts[-1]}th of {self.max_skipped} allowed")
+        logging.warning(
+            "Not finite: %s. The step was skipped, %d of at most %d.",
+            what,
+            counts[-1],
+            self.max_skipped,
+        )
+
+    def _step(self):
+        return int(self.model.step.numpy())
+
+    def _stop(self, what):
         raise NonFiniteError(
-            f"Every loss and metric must be finite. Received: {named} in step {step}. "
-            f"The last good checkpoint is {self.last_checkpoint() or 'none'}; resume "
-            "from it with a lower --base_lr or with --precision=float32."
+            f"Losses, metrics and gradients must be finite. Not finite: {what}. The "
+            f"last good checkpoint is {self.last_checkpoint() or 'none'}; resume from "
+            "it with a lower --base_lr or with --precision=float32."
         )
 
 
-class EpochCheckpoint(keras.callbacks.Callback):
-    """Saves model, teacher, center, optimizer and epoch at the end of epochs.
+class Checkpointing(keras.callbacks.Callback):
+    """Saves at the ends of epochs, between them, and before a stop.
 
     Args:
-        manager: tf.train.CheckpointManager whose checkpoint has an `epoch` variable.
-        every_epochs: Epochs between saves; the last epoch is always saved.
-        epochs: Epochs of the whole run.
+        save: Function without arguments that writes a checkpoint and returns its path.
+        epochs: Epochs of the whole run; its end is always saved.
+        every_epochs: Epochs between saves.
+        every_steps: Steps between saves; 0 for none.
+        every_minutes: Minutes between saves; 0 for none.
+        stop_requested: Function without arguments, asked after every step.
+
+    Raises:
+        Interrupted: After the save, if a stop was requested.
+        NonFiniteError: If a weight is not finite; nothing is saved then.
     """
 
-    def __init__(self, manager, *, every_epochs, epochs):
+    def __init__(
+        self,
+        save,
+        *,
+        epochs,
+        every_epochs=1,
+        every_steps=0,
+        every_minutes=0.0,
+        stop_requested=lambda: False,
+    ):
         super().__init__()
-        self.manager = manager
-        self.every_epochs = every_epochs
+        self.save = save
         self.epochs = epochs
+        self.every_epochs = every_epochs
+        self.every_steps = every_steps
+        self.every_minutes = every_minutes
+        self.stop_requested = stop_requested
+        self._last = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.stop_requested():
+            path = self._save()
+            raise Interrupted(
+                f"Stopped by a signal after step {int(self.model.step.numpy())}, which "
+                f"is saved in {path}. The same command goes on from there."
+            )
+        step_due = self.every_steps and not (
+            int(self.model.step.numpy()) % self.every_steps
+        )
+        minutes = (time.monotonic() - self._last) / 60
+        if step_due or (self.every_minutes and minutes >= self.every_minutes):
+            self._save()
 
     def on_epoch_end(self, epoch, logs=None):
         done = epoch + 1
-        if done % self.every_epochs and done != self.epochs:
-            return
-        self.manager.checkpoint.epoch.assign(done)
-        path = self.manager.save(checkpoint_number=done)
-        logging.debug("Saved %s", path)
+        if done % self.every_epochs == 0 or done == self.epochs:
+            self._save()
+
+    def _save(self):
+        for variable in self.model.trainable_variables:
+            if not tf.math.is_finite(tf.nn.l2_loss(variable)):
+                raise NonFiniteError(
+                    "Weights must be finite to be saved. Received: NaN or infinity in "
+                    f"{variable.path} after step {int(self.model.step.numpy())}. "
+                    "Resume from the checkpoint before, with a lower --base_lr."
+                )
+        start = time.monotonic()
+        path = self.save()
+        self._last = time.monotonic()
+        logging.info("Saved %s in %.2f s", path, self._last - start)
+        return path
+
+
+class ContinueMetrics(keras.callbacks.Callback):
+    """Puts back an epoch's running means where a run goes on in its middle.
+
+    `fit` resets them at the start of what it takes for an epoch.
+
+    Args:
+        model: Whose metrics' present values are put back, once.
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        variables = [v for m in model.metrics for v in m.variables]
+        self._values = [(v, v.numpy()) for v in variables]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        for variable, value in self._values:
+            variable.assign(value)
+        self._values = []
+
+
+class CollapseWarning(keras.callbacks.Callback):
+    """Warns, in the log and in TensorBoard, when groups or features collapse.
+
+    Args:
+        log_dir: TensorBoard folder, or None.
+        min_prototypes: Share of the prototypes that a batch should use at least; two
+            prototypes are always too few.
+        min_feature_std: Smallest `feature_std`.
+        every_steps: Steps between looks; the end of an epoch is one too.
+    """
+
+    def __init__(
+        self, log_dir=None, *, min_prototypes=0.05, min_feature_std=0.1, every_steps=200
+    ):
+        super().__init__()
+        self.log_dir = log_dir
+        self.min_prototypes = min_prototypes
+        self.min_feature_std = min_feature_std
+        self.every_steps = every_steps
+        self._warned = set()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (batch + 1) % self.every_steps == 0:
+            self._look(logs or {})
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._look(logs or {})
+
+    def _look(self, logs):
+        limits = {
+            "prototypes_used": max(
+                2.5, self.min_prototypes * self.model.num_prototypes
+            ),
+            "feature_std": self.min_feature_std,
+        }
+        for name, limit in limits.items():
+            value = float(logs.get(name, math.inf))
+            if value >= limit:
+                self._warned.discard(name)
+            elif name not in self._warned:
+                self._warned.add(name)
+                self._warn(
+                    f"Collapse: {name} is {value:.3g} in step "
+                    f"{int(self.model.step.numpy())}, below {limit:.3g}. A lower "
+                    "--base_lr, a longer warm-up or a lower --teacher_temperature "
+                    "may help."
+                )
+
+    def _warn(self, text):
+        logging.warning("%s", text)
+        if self.log_dir:
+            with tf.summary.create_file_writer(self.log_dir).as_default():
+                tf.summary.text("collapse", text, step=int(self.model.step.numpy()))
 
 
 class SlotPictures(keras.callbacks.Callback):

@@ -3,16 +3,19 @@
 import csv
 import os
 import pathlib
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from slotcon_tf.devices import best_precision
+from trainers.checkpoints import checkpoint_paths, largest_difference
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = [
@@ -29,12 +32,19 @@ TINY = [
 ]
 
 
+ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+
+
+def command(*flags):
+    return [sys.executable, "-m", "trainers.pretrain", *flags]
+
+
 def pretrain(*flags, check=True):
     """Runs the command line; returns the finished process."""
     done = subprocess.run(
-        [sys.executable, "-m", "trainers.pretrain", *flags],
+        command(*flags),
         cwd=ROOT,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=500,
@@ -44,37 +54,38 @@ def pretrain(*flags, check=True):
     return done
 
 
-def checkpoint_values(workdir, epoch):
-    reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / f"ckpt-{epoch}"))
-    names = [n for n in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in n]
-    return {
-        n: reader.get_tensor(n)
-        for n in names
-        if "trackers" not in n and "save_counter" not in n
-    }
-
-
-def test_resume_equals_an_undisturbed_run(tmp_path):
-    """Two epochs in one go; and, by the flagfile that run wrote, again with a stop."""
+def test_a_stop_in_an_epoch_changes_nothing(tmp_path):
+    """Two epochs in one go; and again with SIGTERM in the first, and a lost one."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    flags = [*TINY, "--epochs=2", "--noexport"]
+    flags = [*TINY, "--epochs=2", "--max_steps_per_epoch=8", "--noexport"]
     pretrain(*flags, f"--workdir={whole}")
     again = [f"--flagfile={whole / 'pretrain.flags'}", f"--workdir={parts}"]
-    pretrain(*again)
-    for file in (parts / "checkpoints").glob("ckpt-2*"):
-        file.unlink()
-    index = parts / "checkpoints" / "checkpoint"
-    index.write_text(
-        'model_checkpoint_path: "ckpt-1"\nall_model_checkpoint_paths: "ckpt-1"\n'
+    again.append("--checkpoint_steps=2")
+    process = subprocess.Popen(
+        command(*again), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
     )
+    wait_for(parts / "checkpoints" / "step_000000002")
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=120)
+    assert process.returncode == 143, log[-2000:]
+    (said,) = re.findall(r"pretrain: Stopped by a signal after step (\d+)", log)
+    newest = max((parts / "checkpoints").iterdir())
+    assert newest.name == f"step_{int(said):09d}" and int(said) < 16
     log = pretrain(*again).stderr
-    assert "Resumed" in log
-    first, second = checkpoint_values(whole, 2), checkpoint_values(parts, 2)
-    assert first.keys() == second.keys() and len(first) > 100
-    for name, value in first.items():
-        np.testing.assert_array_equal(value, second[name], err_msg=name)
+    assert f"Resumed after step {said}" in log
+    # And from the end of the first epoch, with what came later damaged.
+    assert difference(whole, parts) == 0.0
+    for path in (parts / "checkpoints").iterdir():
+        if path.name > "step_000000012":
+            (path / "state.index").unlink()
+    assert "is damaged" in pretrain(*again).stderr
+    assert difference(whole, parts) == 0.0
     with (parts / "history.csv").open() as file:
-        assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1"]
+        rows = list(csv.DictReader(file))
+    with (whole / "history.csv").open() as file:
+        for row, expected in zip(rows, csv.DictReader(file), strict=True):
+            for name in ("epoch", "loss", "feature_std"):
+                np.testing.assert_allclose(float(row[name]), float(expected[name]))
     assert (parts / "slots.png").stat().st_size > 1000
     assert list((parts / "tensorboard").rglob("events*"))
     # The same folder with another configuration is refused, and named.
@@ -83,6 +94,18 @@ def test_resume_equals_an_undisturbed_run(tmp_path):
     assert "another configuration: seed=0 (now 3)" in done.stderr
     done = pretrain(*again, "--resume=never", check=False)
     assert "fresh --workdir" in done.stderr
+
+
+def difference(first, second):
+    newest = [checkpoint_paths(run / "checkpoints")[0] for run in (first, second)]
+    return largest_difference(*newest)
+
+
+def wait_for(path):
+    end = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < end, f"no {path}"
+        time.sleep(0.02)
 
 
 def test_bad_files_do_not_stop_training(tmp_path, shared_folder):
@@ -156,7 +179,7 @@ def test_two_replicas_train_through_the_trainer(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code, *flags, f"--workdir={tmp_path / 'run'}"],
         cwd=ROOT,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=500,

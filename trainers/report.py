@@ -13,6 +13,7 @@ from slotcon_tf.data.drawing import CATEGORIES
 from slotcon_tf.data.scenes import scenes_arrays
 from slotcon_tf.evaluation.groups import evaluate_groups, predict_groups
 from slotcon_tf.visualize import save_slots
+from trainers.workdir import write_text
 
 REPORTED = ("miou", "nmi", "ari", "pixel_accuracy", "majority_accuracy")
 NUM_PICTURES = 6
@@ -131,7 +132,7 @@ class SceneScores:
         return {name: round(metrics[name], 4) for name in REPORTED}
 
     def _write(self, scores):
-        self.path.write_text(json.dumps(scores, indent=1) + "\n")
+        write_text(self.path, json.dumps(scores, indent=1) + "\n")
 
 
 def sample_images(source, size, count=NUM_PICTURES):

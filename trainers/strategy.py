@@ -1,39 +1,115 @@
-"""From a flag to a tf.distribute strategy."""
+"""From a flag to a tf.distribute strategy, and who is who under it."""
+
+import json
+import os
 
 import tensorflow as tf
 
-STRATEGIES = ("auto", "one_device", "mirrored", "tpu")
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 
 
 def build_strategy(name: str = "auto", tpu: str = "") -> tf.distribute.Strategy:
-    """The strategy of a run.
+    """The strategy of a run; call it before anything else that asks for devices.
 
     Args:
-        name: "auto" takes MirroredStrategy where several GPUs are visible, a TPU where
-            `tpu` is given, and one device otherwise; "one_device", "mirrored" and
-            "tpu" insist. "mirrored" without a GPU takes every logical CPU.
-        tpu: TPU name or address, for "tpu".
+        name: "auto" takes multi_worker where TF_CONFIG names several workers, a TPU
+            where `tpu` is given, MirroredStrategy where several GPUs are visible, and
+            one device otherwise; the other names insist. "mirrored" without a GPU
+            takes every logical CPU.
+        tpu: TPU name or address, for "tpu"; "local" on a TPU VM.
 
     Returns:
         A tf.distribute.Strategy.
 
     Raises:
-        ValueError: If the name is unknown.
+        ValueError: If the name is unknown, or what it needs is missing.
     """
-    gpus = tf.config.list_logical_devices("GPU")
-    if name == "auto":
-        name = "tpu" if tpu else "mirrored" if len(gpus) > 1 else "one_device"
-    if name == "tpu":
+    if name not in STRATEGIES:
+        raise ValueError(
+            f"strategy must be one of {', '.join(STRATEGIES)}. Received: {name!r}."
+        )
+    # Before any look at logical devices: collectives are set up at the very start.
+    workers = num_workers()
+    if name == "multi_worker" or (name == "auto" and workers > 1):
+        if workers < 2:
+            raise ValueError(
+                "--strategy=multi_worker needs TF_CONFIG with two workers or more. "
+                f"Received: TF_CONFIG={os.environ.get('TF_CONFIG', '')!r}. Set it to "
+                '{"cluster": {"worker": ["HOST:PORT", ...]}, '
+                '"task": {"type": "worker", "index": 0}} on every host.'
+            )
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if name == "tpu" or (name == "auto" and tpu):
+        if not tpu:
+            raise ValueError(
+                "--strategy=tpu needs the TPU's name or address. Received: none. "
+                "Set --tpu, to 'local' on a TPU VM."
+            )
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu)
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
-    if name == "mirrored":
+    gpus = tf.config.list_logical_devices("GPU")
+    if name == "mirrored" or (name == "auto" and len(gpus) > 1):
         devices = gpus or tf.config.list_logical_devices("CPU")
         return tf.distribute.MirroredStrategy([d.name for d in devices])
-    if name == "one_device":
-        # The default strategy: no scope, no copies, and XLA may be used.
-        return tf.distribute.get_strategy()
-    raise ValueError(
-        f"strategy must be one of {', '.join(STRATEGIES)}. Received: {name!r}."
-    )
+    # The default strategy: no scope, no copies, and XLA may be used.
+    return tf.distribute.get_strategy()
+
+
+def num_workers() -> int:
+    """Workers that TF_CONFIG names, the chief included; 0 without it.
+
+    Raises:
+        ValueError: If TF_CONFIG is no JSON object.
+    """
+    text = os.environ.get("TF_CONFIG") or "{}"
+    try:
+        cluster = json.loads(text).get("cluster", {})
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"TF_CONFIG must be a JSON object. Received: {text!r}."
+        ) from error
+    return sum(len(cluster.get(kind, ())) for kind in ("chief", "worker"))
+
+
+def spans_hosts(strategy: tf.distribute.Strategy) -> bool:
+    """Whether several processes train together."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process writes files: the chief, or worker 0, or the only one."""
+    resolver = strategy.cluster_resolver
+    if not spans_hosts(strategy):
+        return True
+    cluster = resolver.cluster_spec().as_dict()
+    if resolver.task_type == "worker":
+        return "chief" not in cluster and resolver.task_id == 0
+    return resolver.task_type == "chief"
+
+
+def any_worker(strategy: tf.distribute.Strategy):
+    """Function that tells each worker whether any of them says yes.
+
+    All workers must call it at the same places, as they do steps.
+
+    Returns:
+        Function of a bool that returns a bool.
+    """
+    if not spans_hosts(strategy):
+        return bool
+
+    @tf.function
+    def agree(value):
+        def add():
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+        return strategy.run(add)
+
+    def ask(value):
+        found = agree(tf.constant(float(value)))
+        return bool(strategy.experimental_local_results(found)[0].numpy() > 0)
+
+    return ask

@@ -1,9 +1,8 @@
-"""The work directory of a run: its flags, its checkpoints, its logs."""
+"""The work directory of a run: its flags and its history."""
 
 import csv
 import pathlib
 
-import tensorflow as tf
 from absl import flags
 
 FLAGFILE = "pretrain.flags"
@@ -15,7 +14,11 @@ _FREE = {
     "tpu",
     "jit_compile",
     "checkpoint_epochs",
+    "checkpoint_minutes",
+    "checkpoint_steps",
     "keep_checkpoints",
+    "keep_every_epochs",
+    "remat",
     "picture_epochs",
     "augment_on",
     "export",
@@ -33,7 +36,9 @@ def flag_lines(flag_values: flags.FlagValues, module: str) -> list[str]:
     return sorted(line for text in lines for line in text.splitlines() if line)
 
 
-def claim(workdir: pathlib.Path, lines: list[str], resume: str) -> None:
+def claim(
+    workdir: pathlib.Path, lines: list[str], resume: str, chief: bool = True
+) -> None:
     """Makes the work directory this run's, or refuses it.
 
     Args:
@@ -41,6 +46,7 @@ def claim(workdir: pathlib.Path, lines: list[str], resume: str) -> None:
         lines: Of `flag_lines`.
         resume: "auto" continues a run with the same flags; "never" insists on a fresh
             directory.
+        chief: Whether this process writes; the others only look.
 
     Raises:
         WorkdirError: If another configuration's run, or any run with "never", is there.
@@ -52,21 +58,43 @@ def claim(workdir: pathlib.Path, lines: list[str], resume: str) -> None:
                 f"--resume=never needs a fresh --workdir. Received: {workdir}, which "
                 "holds a run. Take another directory, or --resume=auto to continue."
             )
-        old, new = _values(path.read_text().splitlines()), _values(lines)
-        names = sorted((old.keys() | new.keys()) - _FREE)
-        changed = [n for n in names if old.get(n) != new.get(n)]
-        if changed:
-            was = ", ".join(f"{n}={old.get(n)} (now {new.get(n)})" for n in changed)
-            raise WorkdirError(
-                f"--workdir={workdir} holds a run of another configuration: {was}. "
-                "Take another directory, or the old flags to continue."
-            )
+        check_same(workdir, path.read_text().splitlines(), lines)
+    if not chief:
+        return
     workdir.mkdir(parents=True, exist_ok=True)
     header = [
         "# Every flag of this run. Repeat it with:",
         f"#   python -m trainers.pretrain --flagfile={path} --workdir=NEW_FOLDER",
     ]
-    path.write_text("\n".join([*header, *lines]) + "\n")
+    write_text(path, "\n".join([*header, *lines]) + "\n")
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    aside = path.with_name(f".{path.name}.writing")
+    aside.write_text(text)
+    aside.replace(path)
+
+
+def check_same(path, old_lines, new_lines):
+    """Refuses what another configuration has written.
+
+    Args:
+        path: Named in the error.
+        old_lines, new_lines: Of `flag_lines`.
+
+    Raises:
+        WorkdirError: If a flag that changes the run's numbers differs; it names them.
+    """
+    old, new = _values(old_lines), _values(new_lines)
+    names = sorted((old.keys() | new.keys()) - _FREE)
+    changed = [n for n in names if old.get(n) != new.get(n)]
+    if changed:
+        was = ", ".join(f"{n}={old.get(n)} (now {new.get(n)})" for n in changed)
+        raise WorkdirError(
+            f"{path} holds a run of another configuration: {was}. "
+            "Take another --workdir, or the old flags to continue."
+        )
 
 
 def _values(lines):
@@ -81,31 +109,13 @@ def _values(lines):
     return values
 
 
-def checkpoint_manager(workdir, model, optimizer, keep):
-    """CheckpointManager of model, teacher, center, optimizer and epoch."""
-    checkpoint = tf.train.Checkpoint(
-        model=model, optimizer=optimizer, epoch=tf.Variable(0, dtype=tf.int64)
-    )
-    return tf.train.CheckpointManager(
-        checkpoint, str(workdir / "checkpoints"), max_to_keep=keep
-    )
-
-
-def restore(manager) -> int:
-    """Restores the newest checkpoint, if any; returns the number of epochs done."""
-    if manager.latest_checkpoint is None:
-        return 0
-    status = manager.checkpoint.restore(manager.latest_checkpoint)
-    status.assert_existing_objects_matched()
-    return int(manager.checkpoint.epoch.numpy())
-
-
 def trim_history(path: pathlib.Path, epochs_done: int) -> None:
-    """Drops the rows of epochs that will run again from the CSV."""
+    """Drops the rows of epochs that will run again from the CSV, and half a row."""
     if not path.exists():
         return
     with path.open(newline="") as file:
         rows = list(csv.reader(file))
-    kept = [r for r in rows[1:] if r and int(r[0]) < epochs_done]
+    whole = [r for r in rows[1:] if r and len(r) == len(rows[0]) and r[0].isdigit()]
+    kept = [r for r in whole if int(r[0]) < epochs_done]
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([*rows[:1], *kept])

@@ -1,0 +1,163 @@
+"""Kills a training run again and again; its end must be that of an undisturbed one.
+
+    python -m benchmarks.endurance --minutes=30
+
+Both runs are `trainers.pretrain` in processes of their own, on one device. One of them
+is killed with SIGKILL at random moments, most of them while it trains or writes a
+checkpoint, and started again with the same command. Printed are the kills survived,
+those that left a half-written checkpoint, and the steps that had to be done again.
+"""
+
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import keras
+from absl import app, flags
+
+from trainers import pretrain
+from trainers.checkpoints import checkpoint_paths, largest_difference, step_of
+
+FLAGS = flags.FLAGS
+_OWN = {"module_name": "benchmarks.endurance"}
+flags.DEFINE_float("minutes", 30, "Kill for so long, then let it end.", **_OWN)
+flags.DEFINE_integer("kills", 0, "Kill so often instead; 0: by --minutes.", **_OWN)
+flags.DEFINE_integer("steps", 400, "Steps of the run.", 1, **_OWN)
+flags.DEFINE_integer("kill_seed", 0, "Of the moments.", **_OWN)
+flags.DEFINE_string("watched", "", "Internal: this process is a run.", **_OWN)
+
+SETTINGS = (
+    "--dataset=fake",
+    "--arch=resnet18",
+    "--image_size=32",
+    "--num_prototypes=8",
+    "--hidden_dim=16",
+    "--projection_dim=8",
+    "--batch_size=4",
+    "--precision=float32",
+    "--warmup_epochs=1",
+    "--noexport",
+    "--checkpoint_steps=2",
+)
+_EPOCHS = 2
+_LAST_WORD = "last_step"
+
+
+class WatchedRun(pretrain.Run):
+    """A run that writes down every step it has done."""
+
+    def _callbacks(self, stop):
+        file = pathlib.Path(FLAGS.watched)
+        note = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda *_, **__: file.write_text(
+                str(int(self.model.step.numpy()))
+            )
+        )
+        return [note, *super()._callbacks(stop)]
+
+
+def main(argv):
+    if FLAGS.watched:
+        pretrain.Run = WatchedRun
+        pretrain.main(argv)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        run(command(folder / "undisturbed")).wait()
+        report = endure(folder / "killed")
+        worst = largest_difference(
+            newest_checkpoint(folder / "undisturbed"),
+            newest_checkpoint(folder / "killed"),
+        )
+    for name, value in report.items():
+        print(f"{name:44}{value:>8}")
+    print(f"{'largest difference of any saved number':44}{worst:8g}")
+    if worst:
+        sys.exit("endurance: the killed run ended elsewhere.")
+
+
+def command(workdir):
+    """The command line of a run, watched."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    return [
+        *(sys.executable, "-m", "benchmarks.endurance"),
+        f"--watched={workdir / _LAST_WORD}",
+        *SETTINGS,
+        f"--epochs={_EPOCHS}",
+        f"--max_steps_per_epoch={FLAGS.steps // _EPOCHS}",
+        f"--workdir={workdir}",
+    ]
+
+
+def run(words):
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def endure(workdir):
+    """Kills and restarts a run until enough is enough; then lets it end.
+
+    Returns:
+        Dict of what was seen.
+    """
+    dice = random.Random(FLAGS.kill_seed)
+    end = time.monotonic() + FLAGS.minutes * 60
+    kills = half_written = repeated = 0
+
+    def enough():
+        return kills >= FLAGS.kills if FLAGS.kills else time.monotonic() > end
+
+    while True:
+        before = steps_done(workdir)
+        process = run(command(workdir))
+        if enough():
+            break
+        # One in four kills is blind, and may hit the start; the others wait for steps.
+        if dice.random() < 0.25:
+            moment = time.monotonic() + dice.uniform(1, 10)
+            done = wait(process, lambda moment=moment: time.monotonic() > moment)
+        else:
+            done = wait(process, lambda before=before: steps_done(workdir) > before)
+            time.sleep(dice.uniform(0, 0.5))
+        if done or process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+        half_written += (workdir / "checkpoints" / ".writing").exists()
+        newest = newest_checkpoint(workdir)
+        repeated += max(steps_done(workdir) - (step_of(newest) if newest else 0), 0)
+    if process.wait():
+        sys.exit(f"endurance: the run failed with status {process.returncode}.")
+    return {
+        "kills survived": kills,
+        "of them with a half-written checkpoint": half_written,
+        "steps done twice": repeated,
+    }
+
+
+def wait(process, condition):
+    """Waits for a condition or the process's end; True if it ended."""
+    while not condition():
+        if process.poll() is not None:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def steps_done(workdir):
+    """The last step that the run has noted, 0 before the first."""
+    file = workdir / _LAST_WORD
+    text = file.read_text() if file.exists() else ""
+    return int(text or 0)
+
+
+def newest_checkpoint(workdir):
+    return next(iter(checkpoint_paths(workdir / "checkpoints")), None)
+
+
+if __name__ == "__main__":
+    app.run(main)

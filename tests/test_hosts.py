@@ -1,0 +1,61 @@
+"""Two hosts, as two processes on loopback, train as one does."""
+
+import json
+import socket
+import subprocess
+
+from tests.test_pretrain import ENVIRONMENT, ROOT, TINY, command, pretrain
+from trainers.checkpoints import checkpoint_paths, largest_difference
+
+# SGD at a small rate: LARS divides by gradients' norms, and would amplify rounding.
+SETTINGS = [
+    *TINY,
+    "--batch_size=8",
+    "--optimizer=sgd",
+    "--base_lr=0.3",
+    "--epochs=2",
+    "--noexport",
+]
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def start_hosts(*flags):
+    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    processes = []
+    for index in range(2):
+        task = {"type": "worker", "index": index}
+        config = json.dumps({"cluster": {"worker": workers}, "task": task})
+        processes.append(
+            subprocess.Popen(
+                command(*flags),
+                cwd=ROOT,
+                env={**ENVIRONMENT, "TF_CONFIG": config},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return processes
+
+
+def test_two_hosts_equal_one(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    hosts = start_hosts(*SETTINGS, f"--workdir={two}")
+    pretrain(*SETTINGS, f"--workdir={one}")
+    logs = [host.communicate(timeout=300)[1] for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], logs[0][-3000:]
+    assert "MultiWorkerMirroredStrategy, 2 replica(s)" in logs[0]
+    newest = [checkpoint_paths(run / "checkpoints")[0] for run in (one, two)]
+    # float32's rounding, in another order of summation, over four steps; weights are
+    # of order 1.
+    assert largest_difference(*newest) < 2e-4
+    assert (two / "slots.png").exists() and (two / "history.csv").exists()

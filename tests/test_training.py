@@ -1,0 +1,234 @@
+"""What a step may be asked for: parts, skips, recomputed stages, float16, replicas."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from slotcon_tf import LARS, SGD, SlotCon, backbone
+from tests.test_golden import distribute
+from tests.test_slotcon import batch, small_model
+
+
+def step_of(model):
+    model.optimizer.build(model.trainable_variables)
+    return tf.function(model.train_step)
+
+
+def values(variables):
+    return [v.numpy() for v in variables]
+
+
+def largest(first, second):
+    """Largest difference between two lists of arrays."""
+    pairs = zip(first, second, strict=True)
+    return max(float(np.abs(a - b).max()) for a, b in pairs)
+
+
+def twins(**options):
+    """Two models with the same weights; the second one has the options."""
+    pair = small_model(), small_model(**options)
+    pair[1].student.set_weights(pair[0].student.get_weights())
+    pair[1].teacher.set_weights(pair[0].teacher.get_weights())
+    pair[1].predictor.set_weights(pair[0].predictor.get_weights())
+    return pair
+
+
+def compile_with(model, optimizer):
+    model.compile(optimizer=optimizer)
+    return model
+
+
+def repeat(data, times):
+    return {k: np.concatenate([v] * times) for k, v in data.items()}
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_equal_parts_accumulate_to_one_of_them(parts, float64):
+    """Statistics and negatives are those of a part: so are the updates."""
+    plain, accumulating = twins(accumulate_steps=parts)
+    data = {
+        k: v.astype("float64") if v.dtype == "float32" else v
+        for k, v in batch().items()
+    }
+    for _ in range(2):
+        step_of(plain)(data)
+        logs = step_of(accumulating)(repeat(data, parts))
+    found = largest(
+        values(plain.trainable_variables), values(accumulating.trainable_variables)
+    )
+    assert found < 1e-12
+    np.testing.assert_allclose(plain.center.numpy(), accumulating.center.numpy())
+    np.testing.assert_allclose(logs["active_slots"], plain.metrics[4].result())
+
+
+def test_parts_must_divide():
+    model = small_model(accumulate_steps=3)
+    with pytest.raises(ValueError, match="divide by accumulate_steps.*Use 3 images"):
+        step_of(model)(batch())
+
+
+def state(model):
+    """Everything that a skipped step must leave alone."""
+    return values([*model.trainable_variables, *model.optimizer.buffers, model.center])
+
+
+@pytest.mark.parametrize("optimizer", [LARS, SGD])
+def test_a_step_that_is_not_finite_changes_nothing(optimizer):
+    model = compile_with(small_model(skip_nonfinite=True), optimizer(0.1))
+    plain = compile_with(small_model(), optimizer(0.1))
+    for part in ("student", "teacher", "predictor"):
+        getattr(plain, part).set_weights(getattr(model, part).get_weights())
+    step, plain_step = step_of(model), step_of(plain)
+    step(batch(seed=1))
+    plain_step(batch(seed=1))
+    # Watching changes no number.
+    assert largest(state(model), state(plain)) == 0
+    before, logs = state(model), model.get_metrics_result()
+    bad = batch(seed=2)
+    bad["view_a"][1, 3, 3] = np.inf
+    found = step(bad)
+    assert largest(before, state(model)) == 0
+    assert int(model.step.numpy()) == 2 and float(found["skipped_steps"]) == 1
+    for name, value in logs.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    step(batch(seed=3))
+    assert largest(before, state(model)) > 0
+    assert all(np.isfinite(v).all() for v in values(model.variables))
+    assert int(model.nonfinite.numpy()[-1]) == 1
+
+
+def test_all_replicas_skip_alike(mirrored):
+    """The NaN is in one replica's images only."""
+    strategy = mirrored(2)
+    with strategy.scope():
+        model = small_model(skip_nonfinite=True)
+        model.optimizer.build(model.trainable_variables)
+    step = distribute(strategy, model)
+    step(batch(seed=1))
+    before = state(model)
+    bad = batch(seed=2)
+    bad["view_b"][3, 0, 0] = np.nan
+    step(bad)
+    assert largest(before, state(model)) == 0
+    step(batch(seed=3))
+    assert largest(before, state(model)) > 0
+    for variable in model.trainable_variables:
+        first, second = strategy.experimental_local_results(variable.value)
+        np.testing.assert_array_equal(first, second, err_msg=variable.path)
+
+
+def test_an_optimizer_that_cannot_skip_is_refused():
+    model = compile_with(small_model(skip_nonfinite=True), keras.optimizers.SGD())
+    with pytest.raises(ValueError, match="slotcon_tf.LARS or slotcon_tf.SGD"):
+        step_of(model)(batch())
+
+
+def resnet_model(**options):
+    keras.utils.set_random_seed(0)
+    sizes = {"num_prototypes": 8, "hidden_dim": 16, "projection_dim": 12}
+    encoder = backbone("resnet18", width=8)
+    model = SlotCon(encoder, total_steps=10, **sizes, **options)
+    return compile_with(model, LARS(0.1))
+
+
+def test_recomputed_stages_change_no_number():
+    plain, recomputing = resnet_model(), resnet_model(remat=True)
+    for model in (plain, recomputing):
+        step = step_of(model)
+        for seed in range(2):
+            step(batch(seed=seed))
+    assert largest(values(plain.variables), values(recomputing.variables)) == 0
+    with pytest.raises(ValueError, match="pyramid_outputs"):
+        small_model(remat=True)
+
+
+@pytest.fixture
+def float16():
+    keras.config.set_dtype_policy("mixed_float16")
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+def test_float16_scales_its_loss_on_replicas(float16, mirrored):
+    """Keras wraps LARS; the scale halves on overflow, and no weight breaks."""
+    strategy = mirrored(2)
+    with strategy.scope():
+        model = small_model()
+        model.optimizer.build(model.trainable_variables)
+    step = distribute(strategy, model)
+    updates = model.optimizer.inner_optimizer.iterations
+    losses = []
+    while int(updates.numpy()) < 3 and len(losses) < 20:
+        losses.append(float(step(batch(seed=0))["loss"]))
+    assert int(updates.numpy()) == 3
+    assert np.isfinite(losses).all()
+    assert 1 < float(model.optimizer.dynamic_scale.numpy()) < 2.0**15
+    assert all(np.isfinite(v).all() for v in values(model.variables))
+
+
+def run_on(strategy, optimizer, data, steps=5):
+    scope = strategy.scope() if strategy else tf.distribute.get_strategy().scope()
+    with scope:
+        keras.utils.set_random_seed(3)
+        model = compile_with(small_model(), optimizer(0.05))
+        model.optimizer.build(model.trainable_variables)
+    step = distribute(strategy, model) if strategy else tf.function(model.train_step)
+    for number in range(steps):
+        logs = step(data(number))
+    return values(model.variables), {k: float(v) for k, v in logs.items()}
+
+
+def uneven(number):
+    """The first image of each four has no other content; the last ones are noise."""
+    data = batch(count=8, seed=number)
+    for view in ("view_a", "view_b"):
+        data[view][:4] = data[view][:1, :1, :1]
+    return data
+
+
+@pytest.mark.parametrize("optimizer", [LARS, SGD])
+def test_replicas_equal_one_device(optimizer, mirrored, float64):
+    """Five steps, with few active slots on one replica and many on the others."""
+
+    def data(number):
+        found = uneven(number)
+        return {
+            k: v.astype("float64") if v.dtype == "float32" else v
+            for k, v in found.items()
+        }
+
+    one, logs = run_on(None, optimizer, data)
+    for replicas in (2, 4):
+        many, other = run_on(mirrored(replicas), optimizer, data)
+        assert largest(one, many) < 1e-8, replicas
+        for name, value in logs.items():
+            if name in ("agreement", "feature_std"):
+                continue  # of a replica's own images
+            np.testing.assert_allclose(other[name], value, rtol=1e-8, err_msg=name)
+
+
+def test_a_step_is_static_under_xla():
+    """What a TPU needs: no shape known at run time only, nothing left to the host."""
+    model = small_model()
+    model.optimizer.build(model.trainable_variables)
+    step = tf.function(model.train_step, jit_compile=True)
+    data = {k: tf.constant(v) for k, v in batch().items()}
+    graph = step.get_concrete_function(data).graph
+    graphs = [
+        graph,
+        *(f.graph for f in graph._functions.values() if hasattr(f, "graph")),
+    ]
+    dynamic = {"Where", "Unique", "BooleanMask", "PyFunc", "EagerPyFunc", "Print"}
+    for part in graphs:
+        for operation in part.get_operations():
+            assert operation.type not in dynamic, operation.name
+            # Integers may be shapes themselves, and the sixth output of fused batch
+            # normalisation is a GPU's scratch space, with zeros for its gradient.
+            for output in operation.outputs[:5]:
+                scratch = operation.type == "ZerosLike" and output.shape.rank is None
+                if scratch or not output.dtype.is_floating:
+                    continue
+                assert output.shape.is_fully_defined(), (operation.name, output.shape)
+    # XLA compiles no operation of the host: that it runs is the rest of the proof.
+    assert np.isfinite(float(step(data)["loss"]))

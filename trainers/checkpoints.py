@@ -1,0 +1,190 @@
+"""Checkpoints of a run: written whole or not at all, and found again."""
+
+import pathlib
+import shutil
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from trainers import workdir
+
+_PREFIX = "step_"
+_STATE, _FLAGS = "state", "pretrain.flags"
+# What reading a damaged checkpoint raises, from TensorFlow's readers too.
+_UNREADABLE = (
+    OSError,
+    tf.errors.OpError,
+    AssertionError,
+    LookupError,
+    RuntimeError,
+    ValueError,
+)
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written, or none can be read."""
+
+
+class Checkpoints:
+    """Model, teacher, center, optimizer, step and flags of a run, by step.
+
+    A checkpoint is a folder that is written under another name and then renamed: what
+    is killed while it writes leaves nothing that counts. The position in the data is
+    the model's step, from which every random choice follows.
+
+    Args:
+        folder: Of all checkpoints.
+        model: A compiled `SlotCon` with a built optimizer.
+        lines: Of `workdir.flag_lines`, kept with every checkpoint.
+        steps_per_epoch: Of the run.
+        keep: Newest checkpoints kept.
+        keep_every_epochs: Checkpoints at the ends of these epochs are kept for good; 0
+            for none.
+        writes: Whether this process writes, or reads only.
+    """
+
+    def __init__(
+        self,
+        folder,
+        model,
+        lines,
+        *,
+        steps_per_epoch,
+        keep,
+        keep_every_epochs=0,
+        writes=True,
+    ):
+        self.folder = pathlib.Path(folder)
+        self.model = model
+        self.lines = lines
+        self.keep = keep
+        self.writes = writes
+        self.kept_steps = steps_per_epoch * keep_every_epochs
+        self._checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+
+    def paths(self):
+        """Folders of all checkpoints, the newest first."""
+        return checkpoint_paths(self.folder)
+
+    def latest(self):
+        """Folder of the newest checkpoint, or None."""
+        return next(iter(self.paths()), None)
+
+    def save(self):
+        """Writes a checkpoint of this step, unless there is one, and drops old ones.
+
+        Returns:
+            Its folder.
+
+        Raises:
+            CheckpointError: If it cannot be written; the others stay as they are.
+        """
+        step = int(self.model.step.numpy())
+        target = self.folder / f"{_PREFIX}{step:09d}"
+        if target.exists():
+            return target
+        aside = self.folder / ".writing"
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            self._checkpoint.write(str(aside / _STATE))
+            (aside / _FLAGS).write_text("\n".join(self.lines) + "\n")
+            aside.rename(target)
+        except (OSError, tf.errors.OpError) as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise CheckpointError(
+                f"A checkpoint of step {step} must be written to {self.folder}. "
+                f"Received: {_first_line(error)}. Free some space or allow writing, "
+                f"and give the same command again: it goes on from "
+                f"{self.latest() or 'the start'}."
+            ) from error
+        self._drop_old()
+        return target
+
+    def _drop_old(self):
+        for path in self.paths()[self.keep :]:
+            if not (self.kept_steps and step_of(path) % self.kept_steps == 0):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def restore(self):
+        """Reads the newest checkpoint that is whole.
+
+        Returns:
+            The step that it was written after; 0 if there is no checkpoint.
+
+        Raises:
+            workdir.WorkdirError: If it belongs to another configuration.
+            CheckpointError: If there are checkpoints, and none can be read.
+        """
+        paths = self.paths()
+        for path in paths:
+            try:
+                self._read(path)
+            except workdir.WorkdirError:
+                raise
+            except _UNREADABLE as error:
+                logging.warning(
+                    "The checkpoint %s is damaged (%s); the one before it is tried.",
+                    path,
+                    _first_line(error),
+                )
+                if self.writes:
+                    # Out of the way of the one that will be written for this step.
+                    aside = path.with_name(f"damaged_{path.name}")
+                    shutil.rmtree(aside, ignore_errors=True)
+                    path.rename(aside)
+                continue
+            return int(self.model.step.numpy())
+        if paths:
+            raise CheckpointError(
+                f"One checkpoint at least must be readable in {self.folder}. Received: "
+                f"{len(paths)}, all damaged. Start again with another --workdir, or "
+                "delete them to start here."
+            )
+        return 0
+
+    def _read(self, path):
+        written = (path / _FLAGS).read_text().splitlines()
+        workdir.check_same(path, written, self.lines)
+        status = self._checkpoint.read(str(path / _STATE))
+        status.assert_existing_objects_matched()
+        step = int(self.model.step.numpy())
+        if step != step_of(path):
+            raise ValueError(f"it holds step {step}")
+
+
+def checkpoint_paths(folder):
+    """Checkpoints in a folder, the newest first."""
+    found = pathlib.Path(folder).glob(f"{_PREFIX}*")
+    return sorted(found, key=step_of, reverse=True)
+
+
+def largest_difference(first, second):
+    """Largest absolute difference between any numbers of two checkpoints.
+
+    Args:
+        first, second: Folders of checkpoints.
+
+    Returns:
+        float; infinity if they do not hold the same variables.
+    """
+    readers = [tf.train.load_checkpoint(str(path / _STATE)) for path in (first, second)]
+    names = [set(reader.get_variable_to_shape_map()) for reader in readers]
+    if names[0] != names[1]:
+        return float("inf")
+    worst = 0.0
+    for name in names[0] - {"_CHECKPOINTABLE_OBJECT_GRAPH"}:
+        a, b = (np.asarray(r.get_tensor(name), np.float64) for r in readers)
+        worst = max(worst, float(np.abs(a - b).max(initial=0.0)))
+    return worst
+
+
+def step_of(path):
+    """The step after which a checkpoint's folder was written."""
+    number = path.name.removeprefix(_PREFIX)
+    return int(number) if number.isdigit() else -1
+
+
+def _first_line(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

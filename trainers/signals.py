@@ -1,0 +1,36 @@
+"""SIGTERM and Ctrl-C as a request to stop after the step in progress."""
+
+import signal
+
+from absl import logging
+
+
+class StopRequest:
+    """Context in which the first SIGTERM or SIGINT is noted, not obeyed.
+
+    A second SIGINT ends the process as usual. Called, it says whether to stop.
+    """
+
+    def __init__(self):
+        self.received = None
+        self._before = {}
+
+    def __enter__(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, frame):
+        del frame
+        if self.received == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self.received = number
+        name = signal.Signals(number).name
+        logging.info("%s: the run stops after this step and saves.", name)
+
+    def __call__(self):
+        return self.received is not None
