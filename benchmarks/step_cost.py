@@ -118,7 +118,7 @@ def view_pairs(case):
         return next(iter(dataset))
 
 
-def build(case, num_prototypes):
+def build(case, num_prototypes, **options):
     from slotcon_tf import LARS, SlotCon, backbone
 
     model = SlotCon(
@@ -127,6 +127,7 @@ def build(case, num_prototypes):
         num_prototypes=num_prototypes,
         hidden_dim=case.hidden_dim,
         projection_dim=case.projection_dim,
+        **options,
     )
     jit = {"auto": "auto", "true": True, "false": False}[case.jit_compile]
     model.compile(optimizer=LARS(0.1), jit_compile=jit)

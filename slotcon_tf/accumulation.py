@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from slotcon_tf import replicas
+
 
 def split_batch(batch, parts):
     """A batch as `parts` batches of equal size.
@@ -45,6 +47,9 @@ def accumulate(gradients_of, batch, parts):
     Returns:
         Tuple of the three; `active` diagnostics are concatenated, the rest are means.
     """
+    if replicas.num_replicas() == 1:
+        # Traced once for all parts. Replicas cannot meet inside of a function.
+        gradients_of = tf.function(gradients_of)
     total, found = [], []
     for part in split_batch(batch, parts):
         with tf.control_dependencies(total):

@@ -102,11 +102,11 @@ def any_worker(strategy: tf.distribute.Strategy):
 
     @tf.function
     def agree(value):
-        def add():
+        def add(own):
             context = tf.distribute.get_replica_context()
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(own))
 
-        return strategy.run(add)
+        return strategy.run(add, args=(value,))
 
     def ask(value):
         found = agree(tf.constant(float(value)))

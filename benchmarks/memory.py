@@ -1,0 +1,88 @@
+"""Memory and time of a ResNet-50 step in parts, and with its stages computed again.
+
+    python -m benchmarks.memory
+
+Each form has a process of its own. The memory is what the process grows by during a
+step, at its peak: activations, gradients, and what the updates need.
+"""
+
+import ctypes
+import dataclasses
+import gc
+import pathlib
+import resource
+import statistics
+import threading
+import time
+
+import tensorflow as tf
+from absl import app, flags
+
+from benchmarks.common import machine
+from benchmarks.step import in_own_process
+from benchmarks.step_cost import RESNET50, build, view_pairs, wait
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("images", 16, "Batch.", 1, module_name="benchmarks.memory")
+FORMS = {
+    "plain": {},
+    "remat": {"remat": True},
+    "accumulate_steps=2": {"accumulate_steps": 2},
+    "accumulate_steps=4": {"accumulate_steps": 4},
+    "accumulate_steps=4, remat": {"accumulate_steps": 4, "remat": True},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """A case and the options of its model."""
+
+    case: object
+    options: tuple
+
+
+def main(argv):
+    del argv
+    print(f"{machine()}; ResNet-50, 224 px, batch {FLAGS.images}, float32")
+    print(f"{'form':28}{'memory of a step, MiB':>24}{'seconds':>10}{'first, s':>10}")
+    case = dataclasses.replace(RESNET50, batch_size=FLAGS.images)
+    for name, options in FORMS.items():
+        form = Form(case, tuple(options.items()))
+        memory, seconds, trace = in_own_process(measure, form)
+        print(f"{name:28}{memory:24.0f}{seconds:10.2f}{trace:10.1f}", flush=True)
+
+
+def measure(form):
+    """Peak growth in MiB, seconds of a step, and seconds of the first one."""
+    batch = view_pairs(form.case)
+    model = build(form.case, form.case.num_prototypes[0], **dict(form.options))
+    step = tf.function(model.train_step)
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        wait(step(batch))
+        seconds.append(time.perf_counter() - start)
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what tracing has left behind
+    before, sizes, done = resident(), [], threading.Event()
+
+    def watch():
+        while not done.wait(0.005):
+            sizes.append(resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    wait(step(batch))
+    done.set()
+    watcher.join()
+    return (max(sizes) - before) / 2**20, statistics.median(seconds[1:]), seconds[0]
+
+
+def resident():
+    """Bytes of this process in memory, as Linux tells."""
+    pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * resource.getpagesize()
+
+
+if __name__ == "__main__":
+    app.run(main)
