@@ -1,6 +1,10 @@
 """The benchmarks measure what they say."""
 
 import dataclasses
+import pathlib
+import re
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -78,3 +82,17 @@ def test_a_small_case_is_measured_whole():
     # Each part of the method was met under its name: none fell under "other".
     assert all(parts[scope] > 0 for scope in step_cost.PARTS), parts
     assert parts["encoder"] > parts["other"]
+
+
+def test_a_run_killed_five_times_ends_as_an_undisturbed_one():
+    """The short form of the endurance run: SIGKILL, also while it writes."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.endurance", "--kills=5", "--steps=60"],
+        cwd=pathlib.Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    (kills,) = re.findall(r"kills survived +(\d+)", done.stdout)
+    assert int(kills) == 5
+    assert re.search(r"largest difference of any saved number +0\n", done.stdout)

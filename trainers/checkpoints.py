@@ -160,11 +160,12 @@ def checkpoint_paths(folder):
     return sorted(found, key=step_of, reverse=True)
 
 
-def largest_difference(first, second):
+def largest_difference(first, second, part=""):
     """Largest absolute difference between any numbers of two checkpoints.
 
     Args:
         first, second: Folders of checkpoints.
+        part: "model" or "optimizer" to compare only that.
 
     Returns:
         float; infinity if they do not hold the same variables.
@@ -175,6 +176,8 @@ def largest_difference(first, second):
         return float("inf")
     worst = 0.0
     for name in names[0] - {"_CHECKPOINTABLE_OBJECT_GRAPH"}:
+        if not name.startswith(part):
+            continue
         a, b = (np.asarray(r.get_tensor(name), np.float64) for r in readers)
         worst = max(worst, float(np.abs(a - b).max(initial=0.0)))
     return worst

@@ -50,8 +50,7 @@ class UsageError(ValueError):
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"No arguments but flags are taken. Received: {argv[1:]}.")
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
+    report.start_logging()
     try:
         run = Run()
     except (ValueError, OSError, CheckpointError) as error:

@@ -20,6 +20,15 @@ NUM_PICTURES = 6
 HELD_OUT_SCENES = 100
 
 
+def start_logging():
+    """The run's own lines from INFO on; TensorFlow's, which go the same way, above."""
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    logging.get_absl_handler().addFilter(
+        lambda r: r.levelname != "INFO" or "/tensorflow/" not in r.pathname
+    )
+
+
 def log_start(strategy, source, batch_size, steps_per_epoch, epochs, peak_lr, model):
     """Versions, devices, batch arithmetic and parameter counts."""
     replicas = strategy.num_replicas_in_sync
