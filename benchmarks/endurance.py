@@ -67,7 +67,10 @@ def main(argv):
         return
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        run(command(folder / "undisturbed")).wait()
+        for name in ("undisturbed", "killed"):
+            (folder / name).mkdir()
+        if run(command(folder / "undisturbed")).wait():
+            sys.exit("endurance: the undisturbed run failed.")
         report = endure(folder / "killed")
         worst = largest_difference(
             newest_checkpoint(folder / "undisturbed"),
@@ -82,7 +85,6 @@ def main(argv):
 
 def command(workdir):
     """The command line of a run, watched."""
-    workdir.mkdir(parents=True, exist_ok=True)
     return [
         *(sys.executable, "-m", "benchmarks.endurance"),
         f"--watched={workdir / _LAST_WORD}",
@@ -111,7 +113,9 @@ def endure(workdir):
         return kills >= FLAGS.kills if FLAGS.kills else time.monotonic() > end
 
     while True:
-        before = steps_done(workdir)
+        # What this process leaves behind is counted, not what the one before did.
+        (workdir / _LAST_WORD).unlink(missing_ok=True)
+        half, started = workdir / "checkpoints" / ".writing", time.time()
         process = run(command(workdir))
         if enough():
             break
@@ -120,14 +124,14 @@ def endure(workdir):
             moment = time.monotonic() + dice.uniform(1, 10)
             done = wait(process, lambda moment=moment: time.monotonic() > moment)
         else:
-            done = wait(process, lambda before=before: steps_done(workdir) > before)
+            done = wait(process, lambda: steps_done(workdir) > 0)
             time.sleep(dice.uniform(0, 0.5))
         if done or process.poll() is not None:
             break
         process.send_signal(signal.SIGKILL)
         process.wait()
         kills += 1
-        half_written += (workdir / "checkpoints" / ".writing").exists()
+        half_written += half.exists() and half.stat().st_mtime > started
         newest = newest_checkpoint(workdir)
         repeated += max(steps_done(workdir) - (step_of(newest) if newest else 0), 0)
     if process.wait():

@@ -8,6 +8,7 @@ in the graph; the other gets float32 as it is. The int8 file runs in the LiteRT
 interpreter. Errors are those of the pooled features against the exact encoder's.
 """
 
+import functools
 import pathlib
 import statistics
 import tempfile
@@ -71,7 +72,7 @@ def settled_encoder(images):
 
 
 def export_all(encoder, calibration, folder):
-    """Function of images to pooled features, of each form of the encoder."""
+    """Of each form, a function of images to pooled features, and their dtype."""
     reference = keras.applications.ResNet50(
         include_top=False, weights=None, pooling="avg"
     )
@@ -102,8 +103,7 @@ def in_session(path):
     outputs = signature.outputs
     pooled = outputs["pooled"] if "pooled" in outputs else next(iter(outputs.values()))
     call = session.make_callable(pooled.name, [source.name])
-    dtype = tf.as_dtype(source.dtype).as_numpy_dtype
-    return lambda images: call(images.astype(dtype))
+    return call, tf.as_dtype(source.dtype).as_numpy_dtype
 
 
 def in_interpreter(content):
@@ -120,7 +120,7 @@ def in_interpreter(content):
         return interpreter.get_tensor(pooled["index"])
 
     interpreter.allocate_tensors()
-    return run
+    return run, np.uint8
 
 
 def errors(encoder, models, images):
@@ -128,10 +128,10 @@ def errors(encoder, models, images):
     maps = encoder(normalize(tf.cast(images, tf.float32)), training=False)
     exact = np.mean(maps, axis=(1, 2))
     print(f"\n{'form':30}{'relative error':>16}{'smallest cosine':>17}")
-    for name, run in models.items():
+    for name, (run, dtype) in models.items():
         if name == REFERENCE:
             continue
-        found = run(images)
+        found = run(images.astype(dtype))
         error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
         norms = np.linalg.norm(found, axis=1) * np.linalg.norm(exact, axis=1)
         cosine = ((found * exact).sum(axis=1) / norms).min()
@@ -139,7 +139,10 @@ def errors(encoder, models, images):
 
 
 def compare(models, images):
-    runs = {name: lambda run=run: run(images) for name, run in models.items()}
+    runs = {
+        name: functools.partial(run, images.astype(dtype))
+        for name, (run, dtype) in models.items()
+    }
     seconds = in_turns(runs, FLAGS.rounds)
     print(f"\n{f'batch {len(images)}':30}{'images/s':>10}{'ratio':>8}")
     for name, values in seconds.items():

@@ -1,5 +1,6 @@
 """An encoder in int8, as a LiteRT (TFLite) file."""
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_v2,
@@ -41,9 +42,11 @@ def quantize_int8(encoder, images):
     frozen = convert_variables_to_constants_v2(features.get_concrete_function())
     converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], encoder)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: (
-        [image[None].astype("float32")] for image in images
-    )
+    # The input's scale is taken from them too, and must be that of plain bytes.
+    extremes = images[:1].copy()
+    extremes[0, 0, 0], extremes[0, -1, -1] = 0, 255
+    calibration = np.concatenate([images, extremes]).astype("float32")
+    converter.representative_dataset = lambda: ([image[None]] for image in calibration)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.uint8
     return converter.convert()

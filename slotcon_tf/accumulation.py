@@ -36,7 +36,7 @@ def accumulate(gradients_of, batch, parts):
     """Mean over the parts of a batch of gradients and what comes with them.
 
     Each part waits for the one before: the memory of one part's activations is in use
-    at a time.
+    at a time. XLA orders operations as it likes, and may not keep to that.
 
     Args:
         gradients_of: Function of a batch that returns a list of gradients, a batch

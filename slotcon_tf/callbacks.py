@@ -105,8 +105,9 @@ class NanGuard(keras.callbacks.Callback):
     def _stop(self, what):
         raise NonFiniteError(
             f"Losses, metrics and gradients must be finite. Not finite: {what}. The "
-            f"last good checkpoint is {self.last_checkpoint() or 'none'}; resume from "
-            "it with a lower --base_lr or with --precision=float32."
+            f"last good checkpoint is {self.last_checkpoint() or 'none'}. Start in "
+            "another --workdir with a lower --base_lr, with --precision=float32, or "
+            "with --max_skipped_steps to leave such steps out."
         )
 
 
@@ -146,23 +147,31 @@ class Checkpointing(keras.callbacks.Callback):
         self._last = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.stop_requested():
+        # What falls on an epoch's last step waits for the other callbacks' records.
+        if batch + 1 != (self.params or {}).get("steps"):
+            self._after_step(self._due())
+
+    def on_epoch_end(self, epoch, logs=None):
+        done = epoch + 1
+        whole = done % self.every_epochs == 0 or done == self.epochs
+        self._after_step(whole or self._due())
+
+    def _due(self):
+        step = int(self.model.step.numpy())
+        minutes = (time.monotonic() - self._last) / 60
+        return (self.every_steps and step % self.every_steps == 0) or (
+            self.every_minutes and minutes >= self.every_minutes
+        )
+
+    def _after_step(self, due):
+        stop = self.stop_requested()
+        if due or stop:
             path = self._save()
+        if stop:
             raise Interrupted(
                 f"Stopped by a signal after step {int(self.model.step.numpy())}, which "
                 f"is saved in {path}. The same command goes on from there."
             )
-        step_due = self.every_steps and not (
-            int(self.model.step.numpy()) % self.every_steps
-        )
-        minutes = (time.monotonic() - self._last) / 60
-        if step_due or (self.every_minutes and minutes >= self.every_minutes):
-            self._save()
-
-    def on_epoch_end(self, epoch, logs=None):
-        done = epoch + 1
-        if done % self.every_epochs == 0 or done == self.epochs:
-            self._save()
 
     def _save(self):
         for variable in self.model.trainable_variables:
@@ -170,12 +179,10 @@ class Checkpointing(keras.callbacks.Callback):
                 raise NonFiniteError(
                     "Weights must be finite to be saved. Received: NaN or infinity in "
                     f"{variable.path} after step {int(self.model.step.numpy())}. "
-                    "Resume from the checkpoint before, with a lower --base_lr."
+                    "Start another --workdir with a lower --base_lr."
                 )
-        start = time.monotonic()
         path = self.save()
         self._last = time.monotonic()
-        logging.info("Saved %s in %.2f s", path, self._last - start)
         return path
 
 

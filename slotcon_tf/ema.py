@@ -17,7 +17,7 @@ def teacher_update_rate(step, total_steps, base_momentum):
 
     Args:
         step: Number of steps done so far, a scalar tensor or number.
-        total_steps: The rate reaches 0 here.
+        total_steps: The rate reaches 0 here, and stays there.
         base_momentum: Momentum at step 0 (0.99).
 
     Returns:
@@ -25,7 +25,7 @@ def teacher_update_rate(step, total_steps, base_momentum):
 
     Reference: Wen et al. 2022 (arXiv 2205.15288), appendix A; the cosine is BYOL's.
     """
-    progress = ops.cast(step, keras.config.floatx()) / total_steps
+    progress = ops.minimum(ops.cast(step, keras.config.floatx()) / total_steps, 1.0)
     return (1.0 - base_momentum) * (ops.cos(math.pi * progress) + 1.0) / 2.0
 
 

@@ -163,6 +163,8 @@ class TrainingStep(keras.Model):
             found = self._gradients(batch)
         gradients, batch_center, diagnostics = found
         good = self._judge(diagnostics, gradients) if self.skip_nonfinite else None
+        if replicas.num_replicas() > 1 and hasattr(self.optimizer, "dynamic_scale"):
+            gradients = _agree_on_overflow(gradients)
         variables = self.trainable_variables
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         with tf.name_scope("center_update"):
@@ -228,6 +230,18 @@ class TrainingStep(keras.Model):
         if good is not None:
             logs["skipped_steps"] = self.nonfinite[-1]
         return logs
+
+
+def _agree_on_overflow(gradients):
+    """Makes all gradients NaN where those of any replica are not finite.
+
+    Keras's LossScaleOptimizer takes one replica's word for all of them, and sums the
+    gradients after it.
+    """
+    total = tf.add_n([tf.nn.l2_loss(ops.cast(g, "float32")) for g in gradients])
+    bad = ops.cast(~ops.isfinite(total), "float32")
+    bad = replicas.sum_over_replicas(bad) > 0
+    return [ops.where(bad, ops.full_like(g, float("nan")), g) for g in gradients]
 
 
 def _as_batch(data):

@@ -68,8 +68,8 @@ def test_saves_by_steps_minutes_and_epochs():
     for options, expected in (
         ({"every_epochs": 1}, [3, 6]),
         ({"every_epochs": 5}, [6]),
-        ({"every_epochs": 5, "every_steps": 2}, [2, 4, 6, 6]),
-        ({"every_epochs": 5, "every_minutes": 1e-9}, [1, 2, 3, 4, 5, 6, 6]),
+        ({"every_epochs": 5, "every_steps": 2}, [2, 4, 6]),
+        ({"every_epochs": 5, "every_minutes": 1e-9}, [1, 2, 3, 4, 5, 6]),
     ):
         saves = []
         model, callback = checkpointing(saves, **options)
@@ -84,6 +84,11 @@ def test_a_stop_saves_first():
     with pytest.raises(Interrupted, match="after step 1, which is saved in there"):
         model.fit(dataset(3), callbacks=[callback], verbose=0, shuffle=False)
     assert saves == [1]
+    # On an epoch's last step the other callbacks see its end first.
+    model, callback = checkpointing(saves, stop_requested=lambda: True)
+    with pytest.raises(Interrupted, match="after step 1"):
+        model.fit(dataset(1), callbacks=[callback], verbose=0, shuffle=False)
+    assert saves == [1, 1]
 
 
 def test_weights_that_are_not_finite_are_not_saved():

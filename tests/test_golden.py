@@ -153,7 +153,7 @@ def test_case_a_in_fit_with_two_replicas(mirrored, float64, record_property):
     dataset = tf.data.Dataset.from_tensor_slices(stacked).batch(8)
     model.fit(dataset, epochs=1, shuffle=False, verbose=0)
     errors = case.state_errors(model, STEPS, "_f64")
-    record_property("largest_errors", {kind: e for kind, (e, _) in errors.items()})
+    record_property("largest_errors", {k: float(e) for k, (e, _) in errors.items()})
     for error, key in errors.values():
         assert error <= FLOAT64_TOLERANCE, (key, error)
 

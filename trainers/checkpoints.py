@@ -2,6 +2,7 @@
 
 import pathlib
 import shutil
+import time
 
 import numpy as np
 import tensorflow as tf
@@ -84,7 +85,7 @@ class Checkpoints:
         target = self.folder / f"{_PREFIX}{step:09d}"
         if target.exists():
             return target
-        aside = self.folder / ".writing"
+        aside, start = self.folder / ".writing", time.monotonic()
         try:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
@@ -99,6 +100,7 @@ class Checkpoints:
                 f"and give the same command again: it goes on from "
                 f"{self.latest() or 'the start'}."
             ) from error
+        logging.info("Saved %s in %.2f s", target, time.monotonic() - start)
         self._drop_old()
         return target
 
@@ -117,8 +119,8 @@ class Checkpoints:
             workdir.WorkdirError: If it belongs to another configuration.
             CheckpointError: If there are checkpoints, and none can be read.
         """
-        paths = self.paths()
-        for path in paths:
+        damaged = []
+        for path in self.paths():
             try:
                 self._read(path)
             except workdir.WorkdirError:
@@ -129,23 +131,30 @@ class Checkpoints:
                     path,
                     _first_line(error),
                 )
-                if self.writes:
-                    # Out of the way of the one that will be written for this step.
-                    aside = path.with_name(f"damaged_{path.name}")
-                    shutil.rmtree(aside, ignore_errors=True)
-                    path.rename(aside)
+                damaged.append(path)
                 continue
+            if self.writes:
+                self._set_aside(damaged)
             return int(self.model.step.numpy())
-        if paths:
+        if damaged:
             raise CheckpointError(
                 f"One checkpoint at least must be readable in {self.folder}. Received: "
-                f"{len(paths)}, all damaged. Start again with another --workdir, or "
+                f"{len(damaged)}, all damaged. Start again with another --workdir, or "
                 "delete them to start here."
             )
         return 0
 
+    def _set_aside(self, damaged):
+        """Renames what is damaged: these steps will be written again."""
+        for path in damaged:
+            aside = path.with_name(f"damaged_{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+
     def _read(self, path):
         written = (path / _FLAGS).read_text().splitlines()
+        if not written:
+            raise ValueError("its flags are missing")
         workdir.check_same(path, written, self.lines)
         status = self._checkpoint.read(str(path / _STATE))
         status.assert_existing_objects_matched()
@@ -157,6 +166,8 @@ class Checkpoints:
 def checkpoint_paths(folder):
     """Checkpoints in a folder, the newest first."""
     found = pathlib.Path(folder).glob(f"{_PREFIX}*")
+    # A copy that somebody has named otherwise is theirs.
+    found = [p for p in found if p.name.removeprefix(_PREFIX).isdigit()]
     return sorted(found, key=step_of, reverse=True)
 
 
@@ -174,19 +185,17 @@ def largest_difference(first, second, part=""):
     names = [set(reader.get_variable_to_shape_map()) for reader in readers]
     if names[0] != names[1]:
         return float("inf")
-    worst = 0.0
+    errors = [0.0]
     for name in names[0] - {"_CHECKPOINTABLE_OBJECT_GRAPH"}:
-        if not name.startswith(part):
-            continue
-        a, b = (np.asarray(r.get_tensor(name), np.float64) for r in readers)
-        worst = max(worst, float(np.abs(a - b).max(initial=0.0)))
-    return worst
+        if name.startswith(part):
+            a, b = (np.asarray(r.get_tensor(name), np.float64) for r in readers)
+            errors.append(np.abs(a - b).max(initial=0.0))
+    return float(np.max(errors))  # NaN stays NaN
 
 
 def step_of(path):
     """The step after which a checkpoint's folder was written."""
-    number = path.name.removeprefix(_PREFIX)
-    return int(number) if number.isdigit() else -1
+    return int(path.name.removeprefix(_PREFIX))
 
 
 def _first_line(error):

@@ -35,7 +35,13 @@ from trainers import loop, report, workdir
 from trainers.checkpoints import CheckpointError, Checkpoints
 from trainers.pretrain_flags import MODULE, define_flags
 from trainers.signals import StopRequest
-from trainers.strategy import any_worker, build_strategy, is_chief, spans_hosts
+from trainers.strategy import (
+    any_worker,
+    build_strategy,
+    check_same_everywhere,
+    is_chief,
+    spans_hosts,
+)
 
 FLAGS = flags.FLAGS
 INTERRUPTED = 143  # exit status; 128 + SIGTERM, which schedulers know
@@ -108,6 +114,7 @@ class Run:
             writes=self.chief,
         )
         self.first_step = self.checkpoints.restore()
+        check_same_everywhere(self.strategy, "The step to go on from", self.first_step)
         self.scores = None
         if FLAGS.dataset == "scenes" and self.chief:
             self.scores = report.SceneScores(

@@ -113,3 +113,24 @@ def any_worker(strategy: tf.distribute.Strategy):
         return bool(strategy.experimental_local_results(found)[0].numpy() > 0)
 
     return ask
+
+
+def check_same_everywhere(strategy: tf.distribute.Strategy, name: str, value: int):
+    """Raises on all workers if a number differs between any of them.
+
+    Raises:
+        ValueError: It names the number and this worker's value.
+    """
+    if not spans_hosts(strategy):
+        return
+    total = strategy.reduce(
+        tf.distribute.ReduceOp.SUM,
+        strategy.run(lambda: tf.constant(value, tf.int64)),
+        axis=None,
+    )
+    differs = int(total) != value * strategy.num_replicas_in_sync
+    if any_worker(strategy)(differs):
+        raise ValueError(
+            f"{name} must be the same on all hosts. Received: {value} here, another "
+            "elsewhere. Give all of them the same flags and a --workdir that all see."
+        )

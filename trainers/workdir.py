@@ -1,6 +1,7 @@
 """The work directory of a run: its flags and its history."""
 
 import csv
+import io
 import pathlib
 
 from absl import flags
@@ -53,7 +54,7 @@ def claim(
     """
     path = workdir / FLAGFILE
     if path.exists():
-        if resume == "never":
+        if resume == "never" and chief:
             raise WorkdirError(
                 f"--resume=never needs a fresh --workdir. Received: {workdir}, which "
                 "holds a run. Take another directory, or --resume=auto to continue."
@@ -117,5 +118,6 @@ def trim_history(path: pathlib.Path, epochs_done: int) -> None:
         rows = list(csv.reader(file))
     whole = [r for r in rows[1:] if r and len(r) == len(rows[0]) and r[0].isdigit()]
     kept = [r for r in whole if int(r[0]) < epochs_done]
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([*rows[:1], *kept])
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([*rows[:1], *kept])
+    write_text(path, text.getvalue())
