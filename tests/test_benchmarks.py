@@ -87,7 +87,7 @@ def test_a_small_case_is_measured_whole():
 def test_a_run_killed_five_times_ends_as_an_undisturbed_one():
     """The short form of the endurance run: SIGKILL, also while it writes."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.endurance", "--kills=5", "--steps=150"],
+        [sys.executable, "-m", "benchmarks.endurance", "--kills=5", "--steps=100"],
         cwd=pathlib.Path(__file__).parents[1],
         capture_output=True,
         text=True,

@@ -46,6 +46,10 @@ def test_what_is_saved_comes_back(tmp_path):
     )
     for old, new in buffers:
         np.testing.assert_array_equal(old.numpy(), new.numpy(), err_msg=new.path)
+    assert float(fresh.model.metrics[0].result()) > 0
+    means = zip(saved.model.metrics, fresh.model.metrics, strict=True)
+    for old, new in means:
+        assert float(old.result()) == float(new.result()), new.name
 
 
 def test_nothing_saved_is_step_0(tmp_path):

@@ -177,11 +177,11 @@ def test_float16_overflow_of_one_replica_is_everyones(float16, mirrored):
     inner = model.optimizer.inner_optimizer
     bad = batch()
     bad["view_a"][2:] = np.inf
-    scale, before = float(model.optimizer.dynamic_scale), values(inner.buffers)
+    scale, before = model.optimizer.dynamic_scale.numpy(), values(inner.buffers)
     step(bad)
     assert int(inner.iterations.numpy()) == 0
     assert largest(before, values(inner.buffers)) == 0
-    assert float(model.optimizer.dynamic_scale) == scale / 2
+    assert model.optimizer.dynamic_scale.numpy() == scale / 2
 
 
 def test_bfloat16_follows_the_loss_of_float32():
@@ -201,9 +201,9 @@ def test_bfloat16_follows_the_loss_of_float32():
         return np.reshape(found, (5, 8)).mean(axis=1)  # passes over the batches
 
     full, half = losses("float32"), losses("mixed_bfloat16")
-    assert full[-1] < 0.9 * full[0]
+    assert full[-1] < 0.97 * full[0]
     # 8 bits: 0.4% per operation, and two runs that drift apart as any two do.
-    np.testing.assert_allclose(half, full, rtol=0.05)
+    np.testing.assert_allclose(half, full, rtol=0.02)
 
 
 def run_on(strategy, optimizer, data, steps=5):

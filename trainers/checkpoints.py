@@ -62,7 +62,12 @@ class Checkpoints:
         self.keep = keep
         self.writes = writes
         self.kept_steps = steps_per_epoch * keep_every_epochs
-        self._checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+        self._checkpoint = tf.train.Checkpoint(
+            model=model,
+            optimizer=model.optimizer,
+            # The running means of an epoch; Keras leaves them out of its model.
+            metrics=[v.value for m in model.metrics for v in m.variables],
+        )
 
     def paths(self):
         """Folders of all checkpoints, the newest first."""
