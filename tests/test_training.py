@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from slotcon_tf import LARS, SGD, SlotCon, backbone
+from slotcon_tf.grouping import active_slots
 from tests.test_golden import distribute
 from tests.test_slotcon import batch, small_model
 
@@ -219,27 +220,34 @@ def run_on(strategy, optimizer, data, steps=5):
 
 
 def uneven(number):
-    """The first image of each four has no other content; the last ones are noise."""
+    """Four flat images, whose views differ in sign, and four of noise; float64."""
     data = batch(count=8, seed=number)
-    for view in ("view_a", "view_b"):
-        data[view][:4] = data[view][:1, :1, :1]
-    return data
+    data["view_a"][:4] = data["view_a"][:1, :1, :1]
+    data["view_b"][:4] = -3.0 * data["view_a"][:4]
+    return {
+        k: v.astype("float64") if v.dtype == "float32" else v for k, v in data.items()
+    }
+
+
+def queries_per_image(model, data):
+    found = []
+    for v, other in ("ab", "ba"):
+        student = model.student(data[f"view_{v}"], training=True)
+        teacher = model.teacher(data[f"view_{other}"], training=True)
+        active = [active_slots(out["assignment_logits"]) for out in (student, teacher)]
+        found.append(np.logical_and(*active).sum(axis=1))
+    return np.sum(found, axis=0)
 
 
 @pytest.mark.parametrize("optimizer", [LARS, SGD])
 def test_replicas_equal_one_device(optimizer, mirrored, float64):
-    """Five steps, with few active slots on one replica and many on the others."""
-
-    def data(number):
-        found = uneven(number)
-        return {
-            k: v.astype("float64") if v.dtype == "float32" else v
-            for k, v in found.items()
-        }
-
-    one, logs = run_on(None, optimizer, data)
+    """Five steps; at first some replicas have no query at all."""
+    keras.utils.set_random_seed(3)
+    queries = queries_per_image(small_model(), uneven(0))
+    assert not queries[:4].any() and queries[4:].any()
+    one, logs = run_on(None, optimizer, uneven)
     for replicas in (2, 4):
-        many, other = run_on(mirrored(replicas), optimizer, data)
+        many, other = run_on(mirrored(replicas), optimizer, uneven)
         assert largest(one, many) < 1e-8, replicas
         for name, value in logs.items():
             if name in ("agreement", "feature_std"):
