@@ -43,6 +43,8 @@ class Checkpoints:
         keep_every_epochs: Checkpoints at the ends of these epochs are kept for good; 0
             for none.
         writes: Whether this process writes, or reads only.
+        means: Whether an epoch's running means are kept too. Several hosts would have
+            to meet to write those, and one of them writes alone.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Checkpoints:
         keep,
         keep_every_epochs=0,
         writes=True,
+        means=True,
     ):
         self.folder = pathlib.Path(folder)
         self.model = model
@@ -66,7 +69,7 @@ class Checkpoints:
             model=model,
             optimizer=model.optimizer,
             # The running means of an epoch; Keras leaves them out of its model.
-            metrics=[v.value for m in model.metrics for v in m.variables],
+            metrics=[v.value for m in model.metrics for v in m.variables if means],
         )
 
     def paths(self):

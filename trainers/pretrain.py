@@ -112,6 +112,7 @@ class Run:
             keep=FLAGS.keep_checkpoints,
             keep_every_epochs=FLAGS.keep_every_epochs,
             writes=self.chief,
+            means=not spans_hosts(self.strategy),
         )
         self.first_step = self.checkpoints.restore()
         check_same_everywhere(self.strategy, "The step to go on from", self.first_step)
