@@ -9,6 +9,7 @@ The exit status is 143 after SIGTERM or Ctrl-C, whose state is saved, and 1 afte
 error.
 """
 
+import os
 import pathlib
 import sys
 
@@ -66,15 +67,26 @@ def main(argv):
             run.train(stop)
         run.finish()
     except Interrupted as error:
-        print(f"pretrain: {error}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        _end(error, INTERRUPTED)
     except (NonFiniteError, TooManyBadImages, CheckpointError) as error:
-        sys.exit(f"pretrain: {error}")
+        _end(error, 1)
     except tf.errors.OpError:
         # What stops the input pipeline arrives here as an error of TensorFlow.
         if run.source.bad.fatal:
-            sys.exit(f"pretrain: {run.source.bad.fatal}")
+            _end(run.source.bad.fatal, 1)
         raise
+
+
+def _end(error, status):
+    """Ends the process in the middle of training, with a word.
+
+    At once: threads of the input pipeline still run Python, and an interpreter that
+    takes itself apart may wait for them for ever.
+    """
+    print(f"pretrain: {error}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 class Run:
