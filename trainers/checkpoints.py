@@ -190,14 +190,16 @@ def largest_difference(first, second, part=""):
         float; infinity if they do not hold the same variables.
     """
     readers = [tf.train.load_checkpoint(str(path / _STATE)) for path in (first, second)]
-    names = [set(reader.get_variable_to_shape_map()) for reader in readers]
+    names = [
+        {name for name in reader.get_variable_to_shape_map() if name.startswith(part)}
+        for reader in readers
+    ]
     if names[0] != names[1]:
         return float("inf")
     errors = [0.0]
     for name in names[0] - {"_CHECKPOINTABLE_OBJECT_GRAPH"}:
-        if name.startswith(part):
-            a, b = (np.asarray(r.get_tensor(name), np.float64) for r in readers)
-            errors.append(np.abs(a - b).max(initial=0.0))
+        a, b = (np.asarray(r.get_tensor(name), np.float64) for r in readers)
+        errors.append(np.abs(a - b).max(initial=0.0))
     return float(np.max(errors))  # NaN stays NaN
 
 
