@@ -99,13 +99,18 @@ def test_a_step_that_is_not_finite_changes_nothing(optimizer):
     assert int(model.nonfinite.numpy()[-1]) == 1
 
 
-def test_all_replicas_skip_alike(mirrored):
-    """The NaN is in one replica's images only."""
+def on_two_replicas(mirrored, **options):
+    """A strategy, a small model under it, and its step of a global batch."""
     strategy = mirrored(2)
     with strategy.scope():
-        model = small_model(skip_nonfinite=True)
+        model = small_model(**options)
         model.optimizer.build(model.trainable_variables)
-    step = distribute(strategy, model)
+    return strategy, model, distribute(strategy, model)
+
+
+def test_all_replicas_skip_alike(mirrored):
+    """The NaN is in one replica's images only."""
+    strategy, model, step = on_two_replicas(mirrored, skip_nonfinite=True)
     step(batch(seed=1))
     before = state(model)
     bad = batch(seed=2)
@@ -147,17 +152,11 @@ def test_recomputed_stages_change_no_number():
 @pytest.fixture
 def float16():
     keras.config.set_dtype_policy("mixed_float16")
-    yield
-    keras.config.set_dtype_policy("float32")
 
 
 def test_float16_scales_its_loss_on_replicas(float16, mirrored):
     """Keras wraps LARS; the scale halves on overflow, and no weight breaks."""
-    strategy = mirrored(2)
-    with strategy.scope():
-        model = small_model()
-        model.optimizer.build(model.trainable_variables)
-    step = distribute(strategy, model)
+    _, model, step = on_two_replicas(mirrored)
     updates = model.optimizer.inner_optimizer.iterations
     losses = []
     while int(updates.numpy()) < 3 and len(losses) < 20:
@@ -170,11 +169,7 @@ def test_float16_scales_its_loss_on_replicas(float16, mirrored):
 
 def test_float16_overflow_of_one_replica_is_everyones(float16, mirrored):
     """The second replica's images overflow; the first one's gradients are fine."""
-    strategy = mirrored(2)
-    with strategy.scope():
-        model = small_model()
-        model.optimizer.build(model.trainable_variables)
-    step = distribute(strategy, model)
+    _, model, step = on_two_replicas(mirrored)
     inner = model.optimizer.inner_optimizer
     bad = batch()
     bad["view_a"][2:] = np.inf
