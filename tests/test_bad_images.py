@@ -56,6 +56,18 @@ def test_a_bad_file_is_replaced_named_once_and_listed(folder, tmp_path, warnings
     assert len(lines) == 1 and lines[0].startswith(f"{folder / '05_cut.jpg'}\t")
 
 
+def test_the_list_goes_on_with_the_run(folder, tmp_path):
+    skipped = tmp_path / "skipped.txt"
+    earlier = f"{folder / '05_cut.jpg'}\ttruncated\ngone.jpg\tno image\n"
+    skipped.write_text(earlier)
+    source = open_source("folder", folder, max_bad_share=0.5)
+    source.bad.write_to(skipped)
+    source.bad.add(str(folder / "05_cut.jpg"), "truncated")
+    assert skipped.read_text() == earlier
+    source.bad.add("new.jpg", "no image")
+    assert skipped.read_text() == earlier + "new.jpg\tno image\n"
+
+
 def test_a_bad_file_changes_no_other_view(folder):
     """The same folder with the file mended: only its own views differ."""
     options = {"batch_size": 13, "image_size": 16, "shuffle": False}

@@ -4,18 +4,12 @@ import json
 import socket
 import subprocess
 
+import pytest
+
 from tests.test_pretrain import ENVIRONMENT, ROOT, TINY, command, pretrain
 from trainers.checkpoints import checkpoint_paths, largest_difference
 
-# SGD at a small rate: LARS divides by gradients' norms, and would amplify rounding.
-SETTINGS = [
-    *TINY,
-    "--batch_size=8",
-    "--optimizer=sgd",
-    "--base_lr=0.3",
-    "--epochs=2",
-    "--noexport",
-]
+SETTINGS = [*TINY, "--batch_size=8", "--base_lr=0.3", "--epochs=2", "--noexport"]
 
 
 def free_ports(count):
@@ -47,10 +41,12 @@ def start_hosts(*flags):
     return processes
 
 
-def test_two_hosts_equal_one(tmp_path):
+@pytest.mark.parametrize("optimizer", ["lars", "sgd"])
+def test_two_hosts_equal_one(optimizer, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    hosts = start_hosts(*SETTINGS, f"--workdir={two}")
-    pretrain(*SETTINGS, f"--workdir={one}")
+    flags = [*SETTINGS, f"--optimizer={optimizer}"]
+    hosts = start_hosts(*flags, f"--workdir={two}")
+    pretrain(*flags, f"--workdir={one}")
     logs = [host.communicate(timeout=300)[1] for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], logs[0][-3000:]
     # What MultiWorkerMirroredStrategy is called inside TensorFlow.

@@ -138,13 +138,22 @@ def resnet_model(**options):
     return compile_with(model, LARS(0.1))
 
 
-def test_recomputed_stages_change_no_number():
-    plain, recomputing = resnet_model(), resnet_model(remat=True)
-    for model in (plain, recomputing):
-        step = step_of(model)
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_recomputed_stages_change_no_number(replicas, mirrored):
+    found = []
+    for remat in (False, True):
+        strategy = mirrored(replicas)
+        with strategy.scope():
+            model = resnet_model(remat=remat)
+            model.optimizer.build(model.trainable_variables)
+        step = distribute(strategy, model)
         for seed in range(2):
             step(batch(seed=seed))
-    assert largest(values(plain.variables), values(recomputing.variables)) == 0
+        found.append(values(model.variables))
+    assert largest(*found) == 0
+
+
+def test_what_cannot_be_recomputed_is_refused():
     with pytest.raises(ValueError, match="pyramid_outputs"):
         small_model(remat=True)
 
@@ -202,13 +211,14 @@ def test_bfloat16_follows_the_loss_of_float32():
     np.testing.assert_allclose(half, full, rtol=0.02)
 
 
-def run_on(strategy, optimizer, data, steps=5):
+def run_on(strategy, optimizer, data, steps=5, **options):
     scope = strategy.scope() if strategy else tf.distribute.get_strategy().scope()
     with scope:
         keras.utils.set_random_seed(3)
         model = compile_with(small_model(), optimizer(0.05))
         model.optimizer.build(model.trainable_variables)
-    step = distribute(strategy, model) if strategy else tf.function(model.train_step)
+    step = tf.function(model.train_step, **options)
+    step = distribute(strategy, model) if strategy else step
     for number in range(steps):
         logs = step(data(number))
     return values(model.variables), {k: float(v) for k, v in logs.items()}
@@ -248,6 +258,16 @@ def test_replicas_equal_one_device(optimizer, mirrored, float64):
             if name in ("agreement", "feature_std"):
                 continue  # of a replica's own images
             np.testing.assert_allclose(other[name], value, rtol=1e-8, err_msg=name)
+
+
+@pytest.mark.parametrize("optimizer", [LARS, SGD])
+def test_xla_equals_the_plain_step(optimizer, float64):
+    plain, logs = run_on(None, optimizer, uneven)
+    compiled, other = run_on(None, optimizer, uneven, jit_compile=True)
+    for expected, found in zip(plain, compiled, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8)
+    for name, value in logs.items():
+        np.testing.assert_allclose(other[name], value, rtol=1e-8, err_msg=name)
 
 
 def test_a_step_is_static_under_xla():

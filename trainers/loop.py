@@ -53,7 +53,9 @@ def plain_loop(
 ):
     """`fit` in its essence, with the model's own step and Keras's callbacks.
 
-    For MultiWorkerMirroredStrategy, under which Keras 3 does not support `fit`.
+    For MultiWorkerMirroredStrategy, under which the `fit` of Keras 3.15 fails at the
+    first step: it averages the step's logs along their first axis, and logs are
+    scalars, as those of Keras's own step are.
     """
     strategy = model.distribute_strategy
 

@@ -35,13 +35,18 @@ class BadImages:
         self.reasons = {}
         self.fatal = None
         self._list = None
+        self._listed = set()
         self._lock = threading.Lock()
 
     def write_to(self, path):
-        """Lists the bad images in a text file, one per line, as they are found."""
+        """Lists the bad images in a text file, one per line, as they are found.
+
+        What the file lists already, from an earlier part of the run, stays.
+        """
         self._list = path
         if os.path.exists(path):
-            os.remove(path)
+            with open(path, encoding="utf-8") as lines:
+                self._listed = {line.partition("\t")[0] for line in lines}
 
     def add(self, path, reason):
         """Records an image.
@@ -58,7 +63,7 @@ class BadImages:
                 logging.warning("Skipped %s: %s", printable(path), reason)
             if count == _NAMED:
                 logging.warning("More bad images are counted, not named.")
-            if self._list:
+            if self._list and printable(path) not in self._listed:
                 with open(self._list, "a", encoding="utf-8") as lines:
                     lines.write(f"{printable(path)}\t{printable(reason)}\n")
             if count > self.max_share * self.num_images:
