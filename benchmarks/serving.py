@@ -19,9 +19,9 @@ import tensorflow as tf
 from absl import app, flags
 
 from benchmarks.common import in_turns, machine, median_ratio
+from export.archive import export_encoder
 from export.folding import fold_batch_norm
 from export.quantization import quantize_int8
-from export.saved_model import export_encoder
 from export.signatures import features_signature
 from slotcon_tf import backbone
 from slotcon_tf.data.drawing import draw_scene

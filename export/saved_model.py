@@ -1,53 +1,49 @@
-"""An encoder as a SavedModel that TF Serving loads."""
+"""Writes a trained encoder as a SavedModel for TF Serving.
 
-import os
-import pathlib
-import shutil
+    python -m export.saved_model --checkpoint=runs/photos --export_dir=served/slotcon
 
-import keras
+Into `<export_dir>/<next version>/`, built aside and renamed into place: a server that
+polls the folder never sees half a model.
+"""
 
-from export.folding import can_fold, fold_batch_norm
-from export.signatures import features_signature
+import sys
+
+import tensorflow as tf
+from absl import app, flags, logging
+
+from export.archive import export_encoder
+from slotcon_tf import SlotCon
+from slotcon_tf.interop import load_pretrained
+
+FLAGS = flags.FLAGS
+_OWN = {"module_name": "export.saved_model"}
+flags.DEFINE_string(
+    "checkpoint",
+    None,
+    "A finished run's work directory, a .keras file, converted or original weights, or "
+    "a published model's name.",
+    **_OWN,
+)
+flags.DEFINE_string("export_dir", None, "Folder of all versions.", **_OWN)
+flags.DEFINE_enum("which", "teacher", ["teacher", "student"], "Whose encoder.", **_OWN)
+flags.DEFINE_enum(
+    "precision", "float32", ["float32", "bfloat16"], "Of the computation.", **_OWN
+)
 
 
-def export_encoder(encoder, export_dir, precision="float32"):
-    """Writes `<export_dir>/<next version>/`, built aside and renamed into place.
+def main(argv):
+    if len(argv) > 1 or not FLAGS.checkpoint or not FLAGS.export_dir:
+        raise app.UsageError("--checkpoint and --export_dir are needed, and no more.")
+    try:
+        model, _ = load_pretrained(FLAGS.checkpoint)
+        if isinstance(model, SlotCon):
+            model = model.feature_extractor(FLAGS.which)
+        print(f"Written: {export_encoder(model, FLAGS.export_dir, FLAGS.precision)}")
+    except (ValueError, OSError) as error:
+        sys.exit(f"saved_model: {error}")
 
-    Batch normalisation is folded into the convolutions first, where the encoder is a
-    functional model. keras.export's archive is used and not tf.saved_model.save: the
-    latter's variables are not found by session-based loaders, of which TF Serving is
-    one.
 
-    Args:
-        encoder: Keras model, normalised images (N, H, W, 3) to a map (N, h, w, C).
-        export_dir: Folder of all versions.
-        precision: Of the weights and the computation, "float32" or "bfloat16"; what
-            comes out is float32.
-
-    Returns:
-        pathlib.Path of the new version's folder.
-
-    Raises:
-        ValueError: If bfloat16 is asked of an encoder that is no functional model.
-    """
-    if can_fold(encoder):
-        encoder = fold_batch_norm(encoder, precision)
-    elif precision != "float32":
-        raise ValueError(
-            "precision must be 'float32' for an encoder that is not a functional "
-            f"Keras model. Received: precision={precision!r} for {encoder.name!r}."
-        )
-    export_dir = pathlib.Path(export_dir)
-    export_dir.mkdir(parents=True, exist_ok=True)
-    versions = [int(p.name) for p in export_dir.iterdir() if p.name.isdigit()]
-    target = export_dir / str(max(versions, default=0) + 1)
-    # A server that polls the folder takes numbers only: it never sees this one.
-    aside = export_dir / f".writing-{os.getpid()}"
-    shutil.rmtree(aside, ignore_errors=True)
-    archive = keras.export.ExportArchive()
-    archive.track(encoder)
-    function, signature = features_signature(encoder)
-    archive.add_endpoint("serving_default", function, input_signature=signature)
-    archive.write_out(str(aside), verbose=False)
-    aside.rename(target)
-    return target
+if __name__ == "__main__":
+    tf.get_logger().setLevel("ERROR")
+    logging.set_verbosity(logging.WARNING)
+    app.run(main)

@@ -153,6 +153,11 @@ class ResNet(keras.Model):
         """C of the final map."""
         return self.output_shape[-1]
 
+    @property
+    def depth(self):
+        """Convolutions on the way, with the classifier: 18 to 152 in the family."""
+        return 2 + (3 if self.block == "bottleneck" else 2) * sum(self.stage_depths)
+
     def get_config(self):
         return {
             "block": self.block,

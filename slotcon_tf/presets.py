@@ -1,4 +1,4 @@
-"""The published recipes: every hyperparameter of the four released models.
+"""The published recipes and models: hyperparameters, and where the authors keep them.
 
 Reference: Wen et al. 2022 (arXiv 2205.15288), appendix A, and the authors' scripts.
 """
@@ -49,3 +49,51 @@ RECIPES = {
     "imagenet_100ep": Recipe("imagenet", 1_281_167, 100, 2048),
     "imagenet_200ep": Recipe("imagenet", 1_281_167, 200, 2048),
 }
+
+
+@dataclass(frozen=True)
+class Published:
+    """A model that the authors publish, as a full checkpoint for PyTorch.
+
+    Attributes:
+        recipe: Key of `RECIPES`.
+        box_ap, mask_ap: Of Mask R-CNN R50-FPN on COCO, 1x schedule, by the authors.
+        url: Of the full checkpoint.
+    """
+
+    recipe: str
+    box_ap: float
+    mask_ap: float
+    url: str
+
+
+_SHARE = "https://connecthkuhk-my.sharepoint.com/:u:/g/personal/xwen_connect_hku_hk/"
+PUBLISHED_AT = "https://github.com/CVMI-Lab/SlotCon#pretrained-models"
+PUBLISHED = {
+    "slotcon_coco_r50_800ep": Published(
+        "coco",
+        41.0,
+        37.0,
+        _SHARE + "EZ0wZDBEZ6tEuhHskPZ_Y6gBSTeaBrQd8qLhwjzRmD6MPQ",
+    ),
+    "slotcon_cocoplus_r50_800ep": Published(
+        "coco_plus",
+        41.8,
+        37.8,
+        _SHARE + "EeXT7OKwVQdBugtryU8rLXYBRfsfOEfJA-JTH8Spn4yVDw",
+    ),
+    "slotcon_imagenet_r50_100ep": Published(
+        "imagenet_100ep",
+        41.4,
+        37.2,
+        _SHARE + "EUAAU7QehXhIsK7EjlpcRqMBi_uzxe_8tFcUN7AIVdyFEg",
+    ),
+    "slotcon_imagenet_r50_200ep": Published(
+        "imagenet_200ep",
+        41.8,
+        37.8,
+        _SHARE + "EZ9bTfGqscZBrRCR9ca8gHoBymN4gCdLGPtYOVy6GXqpfw",
+    ),
+}
+# Environment variable that names the folder of their files, and its default.
+FOLDER = ("SLOTCON_TF_PRESETS", "~/.cache/slotcon_tf")

@@ -224,6 +224,35 @@ class SlotCon(TrainingStep):
         }
 
     @classmethod
+    def from_preset(cls, source, **settings):
+        """A pretrained model.
+
+        Args:
+            source: Name of a published model (`slotcon_tf.presets.PUBLISHED`), whose
+                file must be there already; a directory of `save_to_preset` or of a
+                finished run; a .keras file; the original's full checkpoint.
+            **settings: Constructor arguments that replace the model's. With
+                `total_steps` a new schedule begins: `step` is 0.
+
+        Returns:
+            A `SlotCon`, not compiled.
+
+        Raises:
+            FileNotFoundError: If it is not there. Nothing is fetched.
+            ValueError: If it is damaged, hostile, or an encoder alone.
+        """
+        # Here, since interop builds models, and so imports this file.
+        from slotcon_tf.interop.pretrained import from_preset
+
+        return from_preset(source, **settings)
+
+    def save_to_preset(self, directory):
+        """Writes a directory for `from_preset`; returns the path of its model."""
+        from slotcon_tf.interop.pretrained import save_to_preset
+
+        return save_to_preset(self, directory)
+
+    @classmethod
     def from_config(cls, config):
         config = dict(config)
         encoder = keras.saving.deserialize_keras_object(config.pop("encoder"))

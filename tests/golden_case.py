@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from slotcon_tf.backbones import backbone
+from slotcon_tf.interop.names import model_entries
 from slotcon_tf.optimizers import LARS
 from slotcon_tf.schedules import WarmupCosine
 from slotcon_tf.slotcon import SlotCon
@@ -59,65 +60,6 @@ def initial_value(seed, key, shape, norms):
     return z * np.sqrt(np.float32(2 / np.prod(shape[1:])))
 
 
-def keras_variables(model):
-    """state-dict key -> (variable, function from torch's layout to Keras's)."""
-    found = {"center": (model.center, lambda x: x[0])}
-    for side, network in (("q", model.student), ("k", model.teacher)):
-        grouping = network.grouping.prototypes
-        found[f"grouping_{side}.slot_embed.weight"] = (grouping, np.asarray)
-        for layer in network.encoder.layers:
-            if layer.variables:
-                name = torch_name(layer.name)
-                found.update(_layer_variables(layer, f"encoder_{side}.{name}"))
-        found.update(_head_variables(network.projector, f"projector_{side}.mlp"))
-    found.update(_head_variables(model.predictor, "predictor_slot.mlp"))
-    return found
-
-
-def torch_name(layer_name):
-    name = layer_name.replace("downsample_conv", "downsample_0")
-    name = name.replace("downsample_bn", "downsample_1")
-    return name.replace("_", ".")
-
-
-def _head_variables(head, prefix):
-    layers = (head.dense_0, head.norm_0, head.dense_1, head.norm_1, head.dense_2)
-    found = {}
-    for layer, index in zip(layers, (0, 1, 3, 4, 6), strict=True):
-        found.update(_layer_variables(layer, f"{prefix}.{index}"))
-    return found
-
-
-def _layer_variables(layer, prefix):
-    if hasattr(layer, "moving_mean"):
-        return {
-            f"{prefix}.weight": (layer.gamma, np.asarray),
-            f"{prefix}.bias": (layer.beta, np.asarray),
-            f"{prefix}.running_mean": (layer.moving_mean, np.asarray),
-            f"{prefix}.running_var": (layer.moving_variance, np.asarray),
-        }
-
-    def kernel(x):
-        if x.ndim == 4 and len(layer.kernel.shape) == 2:
-            x = x[..., 0, 0]
-        return x.transpose(2, 3, 1, 0) if x.ndim == 4 else x.T
-
-    found = {f"{prefix}.weight": (layer.kernel, kernel)}
-    if getattr(layer, "bias", None) is not None:
-        found[f"{prefix}.bias"] = (layer.bias, np.asarray)
-    return found
-
-
-def torch_layout(value, shape):
-    """A Keras value in the layout of a torch tensor of this shape."""
-    value = np.asarray(value)
-    if value.ndim == 4:
-        value = value.transpose(3, 2, 0, 1)
-    elif value.ndim == 2:
-        value = value.T
-    return value.reshape(shape)
-
-
 def sample_indices(key, size):
     """The 16 places of a flattened tensor that were recorded."""
     start = zlib.crc32(key.encode())
@@ -155,14 +97,11 @@ class GoldenCase:
         encoder = backbone("resnet18", width=self.width, input_shape=(64, 64, 3))
         model = SlotCon(encoder, total_steps=7, **SETTINGS)
         norms = {k[: -len(".running_mean")] for k in self.shapes if "running_mean" in k}
-        variables = keras_variables(model)
+        entries = model_entries(model)
         wanted = {k for k in self.shapes if "num_batches_tracked" not in k}
-        assert wanted == set(variables), wanted ^ set(variables)
-        for key, (variable, convert) in variables.items():
-            value = initial_value(self.seed, key, self.shapes[key], norms)
-            if "slot_embed" not in key:
-                value = convert(value)
-            variable.assign(value)
+        assert wanted == set(entries), wanted ^ set(entries)
+        for key, entry in entries.items():
+            entry.assign(initial_value(self.seed, key, self.shapes[key], norms))
         rate = WarmupCosine(peak=0.05, warmup_steps=2, total_steps=6)
         model.compile(optimizer=LARS(rate, l2=1e-3), **compile_options)
         # A strategy cannot create the buffers inside a traced step.
@@ -187,11 +126,9 @@ class GoldenCase:
         norms = self.arrays[f"state_norm{suffix}"][after]
         samples = self.arrays[f"state_samples{suffix}"][after]
         worst = {"norm": (0.0, ""), "sample": (0.0, "")}
-        for key, (variable, _) in keras_variables(model).items():
+        for key, entry in model_entries(model).items():
             row = keys.index(key)
-            value = np.asarray(variable, np.float64)
-            if "slot_embed" not in key:
-                value = torch_layout(value, self.shapes[key])
+            value = entry.to_torch().astype(np.float64)
             norm = np.linalg.norm(value)
             error = abs(norm - norms[row]) / max(norms[row], 1e-3)
             worst["norm"] = max(worst["norm"], (error, key))

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from export.archive import export_encoder
 from export.folding import can_fold, fold_batch_norm
 from export.quantization import quantize_int8
-from export.saved_model import export_encoder
 from slotcon_tf import backbone
 from slotcon_tf.data.photometric import normalize
 from slotcon_tf.normalization import BatchNormalization

@@ -8,15 +8,14 @@ import tensorflow as tf
 from slotcon_tf.alignment import align
 from slotcon_tf.ema import teacher_update_rate
 from slotcon_tf.grouping import active_slots, pool_slots
+from slotcon_tf.interop.names import model_entries
 from slotcon_tf.schedules import WarmupCosine
 from tests.golden_case import (
     GOLDEN,
     STEPS,
     GoldenCase,
     draw,
-    keras_variables,
     sample_indices,
-    torch_layout,
 )
 
 # float64 against float64: what is left is the order of summation, amplified by
@@ -71,13 +70,12 @@ def check(case, model, step_function, suffix, tolerance):
 
 def buffer_errors(case, model, suffix):
     keys = list(map(str, case.arrays["param_keys"]))
-    variables = keras_variables(model)
+    entries = model_entries(model)
     worst = {"norm": (0.0, ""), "sample": (0.0, "")}
     for row, key in enumerate(keys):
-        index = model.optimizer._get_variable_index(variables[key][0])
-        value = np.asarray(model.optimizer.buffers[index], np.float64)
-        if "slot_embed" not in key:
-            value = torch_layout(value, case.shapes[key])
+        index = model.optimizer._get_variable_index(entries[key].variable)
+        value = entries[key].layout.to_torch(model.optimizer.buffers[index])
+        value = value.astype(np.float64)
         norm = case.arrays[f"mu_norm{suffix}"][row]
         # Biases before a batch norm have no gradient in truth, only noise.
         error = abs(np.linalg.norm(value) - norm) / max(norm, 1e-2)
@@ -253,18 +251,15 @@ def test_gradients_match(float64):
         model.teacher.parameters(), model.student.parameters(), strict=True
     ):
         t.assign(t + (s - t) * float(rate))
-    variables = keras_variables(model)
+    entries = model_entries(model)
     keys = list(map(str, case.arrays["param_keys"]))
-    assert {id(variables[k][0]) for k in keys} == set(
-        map(id, model.trainable_variables)
-    )
+    learnt = {id(entries[k].variable) for k in keys}
+    assert learnt == set(map(id, model.trainable_variables))
     with tf.GradientTape() as tape:
         loss, _, _ = model.compute_losses(case.batch(0))
-    gradients = tape.gradient(loss, [variables[k][0].value for k in keys])
+    gradients = tape.gradient(loss, [entries[k].variable.value for k in keys])
     for row, (key, gradient) in enumerate(zip(keys, gradients, strict=True)):
-        value = np.asarray(tf.convert_to_tensor(gradient))
-        if "slot_embed" not in key:
-            value = torch_layout(value, case.shapes[key])
+        value = entries[key].layout.to_torch(tf.convert_to_tensor(gradient))
         flat = value.reshape(-1)
         got = flat[sample_indices(key, flat.size).astype(int)]
         truth = case.arrays["grad_samples_f64"][0, row]

@@ -1,4 +1,4 @@
-"""The README's Keras example runs as it stands, on a folder of photographs."""
+"""The README's Keras examples run as they stand, on a folder of photographs."""
 
 import pathlib
 import re
@@ -10,7 +10,7 @@ README = pathlib.Path(__file__).parents[1] / "README.md"
 
 
 def test_keras_example_runs(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    interop, code = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     photos = tmp_path / "photos" / "holiday"
     photos.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -24,3 +24,7 @@ def test_keras_example_runs(tmp_path, monkeypatch):
     features = names["encoder"](np.zeros((1, 96, 96, 3), np.float32))
     assert features.shape == (1, 3, 3, 512)
     assert int(names["model"].step.numpy()) == 4
+    names["model"].save_to_preset("runs/photos")
+    exec(compile(interop, str(README), "exec"), names)  # noqa: S102  our own README
+    assert names["segmenter"].backbone.pyramid_level_inputs
+    assert names["detector"].backbone.count_params() == names["encoder"].count_params()

@@ -187,14 +187,14 @@ def largest_difference(first, second, part=""):
         part: "model" or "optimizer" to compare only that.
 
     Returns:
-        float; infinity if they do not hold the same variables.
+        float; infinity if they do not hold the same variables, or none of that part.
     """
     readers = [tf.train.load_checkpoint(str(path / _STATE)) for path in (first, second)]
     names = [
         {name for name in reader.get_variable_to_shape_map() if name.startswith(part)}
         for reader in readers
     ]
-    if names[0] != names[1]:
+    if names[0] != names[1] or not names[0]:
         return float("inf")
     errors = [0.0]
     for name in names[0] - {"_CHECKPOINTABLE_OBJECT_GRAPH"}:

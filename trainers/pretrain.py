@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 from absl import app, flags, logging
 
-from export.saved_model import export_encoder
+from export.archive import export_encoder
 from slotcon_tf import LARS, SGD, SlotCon, WarmupCosine, backbone
 from slotcon_tf.callbacks import (
     Checkpointing,
@@ -34,6 +34,7 @@ from slotcon_tf.devices import best_precision
 from slotcon_tf.visualize import picture_of
 from trainers import loop, report, workdir
 from trainers.checkpoints import CheckpointError, Checkpoints
+from trainers.initialization import initialize
 from trainers.pretrain_flags import MODULE, define_flags
 from trainers.signals import StopRequest
 from trainers.strategy import (
@@ -127,6 +128,8 @@ class Run:
             means=not spans_hosts(self.strategy),
         )
         self.first_step = self.checkpoints.restore()
+        if FLAGS.init_from and not self.first_step:
+            initialize(self.model, FLAGS.init_from, FLAGS.init_part)
         check_same_everywhere(self.strategy, "The step to go on from", self.first_step)
         self.scores = None
         if FLAGS.dataset == "scenes" and self.chief:

@@ -8,6 +8,7 @@ from trainers.strategy import STRATEGIES
 
 MODULE = "trainers.pretrain"
 OPTIMIZERS = ("lars", "sgd")
+INIT_PARTS = ("auto", "model", "encoder")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -41,6 +42,8 @@ def define_flags():
     integer("max_pixels", MAX_PIXELS, "Larger images are skipped.")
     float_("max_bad_share", 0.1, "Stop when more of the images are bad.", high=1.0)
     string("arch", "resnet50", "Backbone; see slotcon_tf.BACKBONES.")
+    string("init_from", "", "Pretrained weights: file, directory, published name.")
+    choice("init_part", "auto", INIT_PARTS, "What is taken of --init_from.")
     integer("output_stride", 32, "Of the backbone: 8, 16 or 32.")
     integer("num_prototypes", 256, "K, the number of groups.")
     integer("hidden_dim", 4096, "Width of the heads' hidden layers.")

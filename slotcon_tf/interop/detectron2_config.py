@@ -1,0 +1,102 @@
+"""The paper's protocol for detection as a configuration of detectron2 0.6.
+
+Reference: Wen et al. 2022 (arXiv 2205.15288), section 4.1 and appendix. What the
+paper leaves open is the toolbox's default.
+"""
+
+from slotcon_tf.data.photometric import IMAGENET_MEAN, IMAGENET_STD
+
+_D2 = """\
+# Mask R-CNN, R50-FPN, 1x schedule on COCO: the paper's protocol for detection and
+# instance segmentation (arXiv 2205.15288, section 4.1). Eight GPUs, two images on each.
+#
+#   python tools/train_net.py --num-gpus 8 --config-file {config} \\
+#     OUTPUT_DIR runs/coco_1x
+#
+# tools/train_net.py is detectron2's; run it where datasets/coco is. The authors' own
+# file is not in their repository: SyncBN in backbone, FPN and heads, and nothing
+# frozen, are what the paper says; the box head has four convolutions to carry it.
+MODEL:
+  META_ARCHITECTURE: GeneralizedRCNN
+  WEIGHTS: {weights}
+  MASK_ON: True
+  # The images as they were in pretraining: RGB, v1.5 blocks, nothing frozen.
+  PIXEL_MEAN: [{mean}]
+  PIXEL_STD: [{std}]
+  BACKBONE:
+    NAME: build_resnet_fpn_backbone
+    FREEZE_AT: 0
+  RESNETS:
+    DEPTH: {depth}
+    STRIDE_IN_1X1: False
+    NUM_GROUPS: {groups}
+    WIDTH_PER_GROUP: {width_per_group}
+    STEM_OUT_CHANNELS: {width}
+    RES2_OUT_CHANNELS: {res2}
+    OUT_FEATURES: [res2, res3, res4, res5]
+    NORM: SyncBN
+  FPN:
+    IN_FEATURES: [res2, res3, res4, res5]
+    NORM: SyncBN
+  ANCHOR_GENERATOR:
+    SIZES: [[32], [64], [128], [256], [512]]
+    ASPECT_RATIOS: [[0.5, 1.0, 2.0]]
+  RPN:
+    IN_FEATURES: [p2, p3, p4, p5, p6]
+    PRE_NMS_TOPK_TRAIN: 2000
+    PRE_NMS_TOPK_TEST: 1000
+    POST_NMS_TOPK_TRAIN: 1000
+    POST_NMS_TOPK_TEST: 1000
+  ROI_HEADS:
+    NAME: StandardROIHeads
+    IN_FEATURES: [p2, p3, p4, p5]
+  ROI_BOX_HEAD:
+    NAME: FastRCNNConvFCHead
+    NUM_CONV: 4
+    NUM_FC: 1
+    NORM: SyncBN
+    POOLER_RESOLUTION: 7
+  ROI_MASK_HEAD:
+    NAME: MaskRCNNConvUpsampleHead
+    NUM_CONV: 4
+    NORM: SyncBN
+    POOLER_RESOLUTION: 14
+DATASETS:
+  TRAIN: (coco_2017_train,)
+  TEST: (coco_2017_val,)
+INPUT:
+  FORMAT: RGB
+  MIN_SIZE_TRAIN: (640, 672, 704, 736, 768, 800)
+SOLVER:
+  IMS_PER_BATCH: 16
+  BASE_LR: 0.02
+  STEPS: (60000, 80000)
+  MAX_ITER: 90000
+TEST:
+  EVAL_PERIOD: 0
+  PRECISE_BN:
+    ENABLED: True
+VERSION: 2
+"""
+
+
+def texts(encoder, weights):
+    """Texts of the configurations by file name, for weights at a pathlib.Path."""
+    name = f"{weights.stem}_coco_1x.yaml"
+    expansion = 4 if encoder.block == "bottleneck" else 1
+    text = _D2.format(
+        config=name,
+        weights=weights.absolute(),
+        mean=_bytes(IMAGENET_MEAN),
+        std=_bytes(IMAGENET_STD),
+        depth=encoder.depth,
+        groups=encoder.groups,
+        width_per_group=encoder.width_per_group * encoder.width // 64,
+        width=encoder.width,
+        res2=encoder.width * expansion,
+    )
+    return {name: text}
+
+
+def _bytes(values):
+    return ", ".join(f"{255 * value:.3f}" for value in values)

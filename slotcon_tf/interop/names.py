@@ -1,0 +1,195 @@
+"""Torch's names and layouts of the variables of an encoder and of a SlotCon model."""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+STYLES = ("original", "timm", "mmsegmentation", "detectron2")
+# Where the stem is deep, the libraries name its layers differently.
+_DEEP_STEM = {
+    "original": ("conv1.0.0", "conv1.0.1", "conv1.1.0", "conv1.1.1", "conv1.2", "bn1"),
+    "timm": ("conv1.0", "conv1.1", "conv1.3", "conv1.4", "conv1.6", "bn1"),
+    "mmsegmentation": ("stem.0", "stem.1", "stem.3", "stem.4", "stem.6", "stem.7"),
+}
+_DEEP_STEM_LAYERS = (
+    *("conv1_0_0", "conv1_0_1", "conv1_1_0", "conv1_1_1", "conv1_2", "bn1"),
+)
+# Torch's order of a block's layers.
+_BLOCK = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3")
+_BLOCK += ("downsample_conv", "downsample_bn")
+_HEAD = {"dense_0": 0, "norm_0": 1, "dense_1": 3, "norm_1": 4, "dense_2": 6}
+TRACKED = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a Keras variable lies in torch.
+
+    Attributes:
+        axes: Keras's axes in torch's order.
+        before, after: Axes of length 1 that torch has in front of these, and behind.
+    """
+
+    axes: tuple
+    before: int = 0
+    after: int = 0
+
+    def torch_shape(self, shape):
+        inner = tuple(shape[axis] for axis in self.axes)
+        return (1,) * self.before + inner + (1,) * self.after
+
+    def to_torch(self, value):
+        value = np.asarray(value)
+        shape = self.torch_shape(value.shape)
+        return np.ascontiguousarray(value.transpose(self.axes)).reshape(shape)
+
+    def to_keras(self, value, shape):
+        inner = [shape[axis] for axis in self.axes]
+        return np.reshape(value, inner).transpose(np.argsort(self.axes))
+
+
+VECTOR = Layout((0,))
+ROW = Layout((0,), before=1)
+TABLE = Layout((0, 1))
+CONV = Layout((3, 2, 0, 1))
+DENSE = Layout((1, 0))
+POINTWISE = Layout((1, 0), after=2)  # a dense layer that is a 1x1 convolution in torch
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A variable, and its layout in torch."""
+
+    variable: keras.Variable
+    layout: Layout
+
+    @property
+    def shape(self):
+        """Torch's."""
+        return self.layout.torch_shape(self.variable.shape)
+
+    def to_torch(self):
+        """The value in torch's layout."""
+        return self.layout.to_torch(self.variable)
+
+    def assign(self, value):
+        """Takes over a value in torch's layout."""
+        self.variable.assign(self.layout.to_keras(value, self.variable.shape))
+
+
+def encoder_entries(encoder, style="original"):
+    """Torch's names of an encoder's variables, in torch's order.
+
+    Args:
+        encoder: A `slotcon_tf.ResNet`.
+        style: One of `STYLES`; "original" is torchvision's too.
+
+    Returns:
+        Dict of name to `Entry`.
+
+    Raises:
+        ValueError: If the style has no name for a layer: detectron2 has no deep stem
+            with average-pooled shortcuts.
+    """
+    if style == "detectron2" and (encoder.deep_stem or encoder.avg_pool_shortcut):
+        raise ValueError(
+            "detectron2's ResNet has neither the deep stem nor the average-pooled "
+            f"shortcuts of {encoder.name!r}. Take mmsegmentation (ResNetV1d) or timm."
+        )
+    layers = [layer for layer in encoder.layers if layer.variables]
+    found = {}
+    for layer in sorted(layers, key=lambda layer: _place(layer.name)):
+        found.update(_layer(layer, _module(layer.name, encoder, style)))
+    return found
+
+
+def _place(name):
+    """Of a layer in torch's order."""
+    if not name.startswith("layer"):
+        return (0, 0, _DEEP_STEM_LAYERS.index(name) if name != "conv1" else 0)
+    stage, block, part = name.removeprefix("layer").split("_", 2)
+    return (int(stage), int(block), _BLOCK.index(part))
+
+
+def _module(name, encoder, style):
+    """Torch's name of a layer of the encoder."""
+    if not name.startswith("layer"):
+        if encoder.deep_stem:
+            return _DEEP_STEM[style][_DEEP_STEM_LAYERS.index(name)]
+        name = {"bn1": "conv1.norm"}.get(name, name) if style == "detectron2" else name
+        return f"stem.{name}" if style == "detectron2" else name
+    stage, block, part = name.removeprefix("layer").split("_", 2)
+    if style == "detectron2":
+        part = part.replace("bn", "conv").replace("downsample_conv", "shortcut")
+        norm = name.rpartition("_")[2].startswith("bn")
+        return f"res{int(stage) + 1}.{block}.{part}" + (".norm" if norm else "")
+    # The pooling takes the first place in the shortcut, also where it pools nothing.
+    first = int(encoder.avg_pool_shortcut)
+    part = part.replace("downsample_conv", f"downsample.{first}")
+    part = part.replace("downsample_bn", f"downsample.{first + 1}")
+    return f"layer{stage}.{block}.{part}"
+
+
+def _layer(layer, name, dense=DENSE):
+    if hasattr(layer, "moving_mean"):
+        return {
+            f"{name}.weight": Entry(layer.gamma, VECTOR),
+            f"{name}.bias": Entry(layer.beta, VECTOR),
+            f"{name}.running_mean": Entry(layer.moving_mean, VECTOR),
+            f"{name}.running_var": Entry(layer.moving_variance, VECTOR),
+        }
+    layout = CONV if len(layer.kernel.shape) == 4 else dense
+    found = {f"{name}.weight": Entry(layer.kernel, layout)}
+    if getattr(layer, "bias", None) is not None:
+        found[f"{name}.bias"] = Entry(layer.bias, VECTOR)
+    return found
+
+
+def model_entries(model):
+    """The original's names of a SlotCon model's variables, in its order.
+
+    Args:
+        model: `slotcon_tf.SlotCon` with a `slotcon_tf.ResNet`.
+
+    Returns:
+        Dict of name, without `module.`, to `Entry`.
+    """
+    found = {"center": Entry(model.center, ROW)}
+    sides = {"q": model.student, "k": model.teacher}
+    for side, network in sides.items():
+        for name, entry in encoder_entries(network.encoder).items():
+            found[f"encoder_{side}.{name}"] = entry
+    for side, network in sides.items():
+        found.update(_head(network.projector, f"projector_{side}.mlp", POINTWISE))
+    for side, network in sides.items():
+        prototypes = Entry(network.grouping.prototypes, TABLE)
+        found[f"grouping_{side}.slot_embed.weight"] = prototypes
+    found.update(_head(model.predictor, "predictor_slot.mlp", DENSE))
+    return found
+
+
+def _head(head, prefix, dense):
+    found = {}
+    for layer, index in _HEAD.items():
+        found.update(_layer(getattr(head, layer), f"{prefix}.{index}", dense=dense))
+    return found
+
+
+def with_batches_tracked(entries, batches):
+    """Values by name, with torch's counters of batches, in torch's order.
+
+    Args:
+        entries: Of `encoder_entries` or `model_entries`.
+        batches: Batches that the statistics have seen: two for every training step.
+
+    Returns:
+        Dict of name to NumPy array.
+    """
+    found = {}
+    for name, entry in entries.items():
+        found[name] = entry.to_torch()
+        if name.endswith(".running_var"):
+            counter = name.removesuffix("running_var") + TRACKED
+            found[counter] = np.asarray(batches, np.int64)
+    return found

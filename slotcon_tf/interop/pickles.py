@@ -1,0 +1,241 @@
+"""Reads pickles of tensors without running anything that they name.
+
+Python's own unpickler calls whatever a pickle asks for. This one knows a list of names,
+makes plain values of them, and refuses every other name: a checkpoint from anywhere can
+be read. It allocates no more than the file holds, since sizes are checked against it.
+"""
+
+import io
+import pickletools
+from dataclasses import dataclass, field
+
+MAX_BYTES = 1 << 22  # of a pickle; a ResNet-152's has 0.5 MB, and each may cost 200
+_SCALARS = (str, int, float, bool, bytes, type(None))
+
+
+class CheckpointFileError(ValueError):
+    """A file of weights cannot be read."""
+
+
+class UnsafePickleError(CheckpointFileError):
+    """A pickle asks for something that weights do not need."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """A name that a pickle refers to, such as `torch.FloatStorage`."""
+
+    module: str
+    name: str
+
+    def __str__(self):
+        return f"{self.module}.{self.name}"[:200]
+
+
+@dataclass
+class Record:
+    """An object of which only the fields are kept (argparse.Namespace)."""
+
+    fields: dict = field(default_factory=dict)
+
+
+def _itself(*arguments):
+    return arguments
+
+
+# What checkpoints hold besides tensors, as plain values. None of them copies what it is
+# given: a pickle could ask for the copy a million times.
+PLAIN = {
+    Name("collections", "OrderedDict"): lambda: {},
+    Name("collections", "Counter"): lambda counts: counts,
+    Name("argparse", "Namespace"): lambda: Record(),
+    Name("torch", "Size"): lambda sizes: sizes,
+    Name("torch", "device"): _itself,
+    Name("pathlib", "Path"): _itself,
+    Name("pathlib", "PosixPath"): _itself,
+}
+
+
+def load(data, functions, constants, persistent):
+    """The value of a pickle.
+
+    Args:
+        data: bytes of the pickle.
+        functions: Dict of `Name` to function that takes the place of what is named; in
+            addition to `PLAIN`. It gets arguments as they came and must check them.
+        constants: Names that may stand by themselves.
+        persistent: Function of a persistent id.
+
+    Returns:
+        Dicts, lists, tuples, scalars, `Record`s and what the functions return.
+
+    Raises:
+        UnsafePickleError: If a name or an operation is not on the list; it is named.
+        CheckpointFileError: If the pickle is damaged.
+    """
+    if len(data) > MAX_BYTES:
+        raise CheckpointFileError(
+            f"A pickle of weights must have at most {MAX_BYTES:,} bytes. "
+            f"Received: {len(data):,}."
+        )
+    machine = _Machine({**PLAIN, **functions}, constants, persistent)
+    try:
+        return machine.run(data)
+    except CheckpointFileError:
+        raise
+    # What the standard library's parser of pickles and plain operations raise.
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        raise CheckpointFileError(f"The pickle is damaged: {error}") from error
+
+
+def _need(condition, what):
+    if not condition:
+        raise CheckpointFileError(f"The pickle is damaged: {what} was expected.")
+
+
+class _Mark:
+    pass
+
+
+class _Machine:
+    """The pickle machine: a stack, a memo, and the operations that weights need."""
+
+    def __init__(self, functions, constants, persistent):
+        self.functions = functions
+        self.constants = constants
+        self.persistent = persistent
+        self.stack = []
+        self.memo = {}
+
+    def run(self, data):
+        for operation, argument, _ in pickletools.genops(io.BytesIO(data)):
+            name = operation.name
+            if name == "STOP":
+                _need(len(self.stack) == 1, "one value at the end")
+                return self.stack[0]
+            if name in _VALUES:
+                self.stack.append(argument)
+            elif name in _CONSTANTS:
+                self.stack.append(_CONSTANTS[name]())
+            elif name in _OPERATIONS:
+                _OPERATIONS[name](self, argument)
+            elif name not in ("PROTO", "FRAME"):
+                raise UnsafePickleError(
+                    "A pickle of weights must hold tensors and plain values only. "
+                    f"Received: the operation {name}."
+                )
+        raise CheckpointFileError("The pickle is damaged: it has no end.")
+
+    def pop(self):
+        _need(self.stack, "a value")
+        return self.stack.pop()
+
+    def since_mark(self):
+        for index in range(len(self.stack) - 1, -1, -1):
+            if isinstance(self.stack[index], _Mark):
+                items = self.stack[index + 1 :]
+                del self.stack[index:]
+                return items
+        raise CheckpointFileError("The pickle is damaged: a mark was expected.")
+
+    def top(self, kind):
+        _need(self.stack and isinstance(self.stack[-1], kind), f"{kind}")
+        return self.stack[-1]
+
+    def tuple_of(self, count):
+        _need(len(self.stack) >= count, f"{count} values")
+        items = tuple(self.stack[len(self.stack) - count :])
+        del self.stack[len(self.stack) - count :]
+        self.stack.append(items)
+
+    def set_items(self, items):
+        _need(len(items) % 2 == 0, "a value for every key")
+        for key in items[::2]:
+            # No tuples: the hash of a nested one may take for ever.
+            _need(isinstance(key, _SCALARS), "a plain key of a dict")
+        self.top(dict).update(zip(items[::2], items[1::2], strict=True))
+
+    def append(self, items):
+        self.top(list).extend(items)
+
+    def remember(self, key):
+        _need(self.stack, "a value")
+        self.memo[key] = self.stack[-1]
+
+    def name(self, module, name):
+        found = Name(module, name)
+        if found not in self.functions and found not in self.constants:
+            raise UnsafePickleError(
+                "A pickle of weights must name tensors and plain values only. "
+                f"Received: {found}, which is not on the list of what is harmless, "
+                "and was not run. If you trust the file, save its state dict alone: "
+                "torch.save(model.state_dict(), path)."
+            )
+        self.stack.append(found)
+
+    def stack_name(self):
+        name, module = self.pop(), self.pop()
+        _need(isinstance(name, str) and isinstance(module, str), "a name")
+        self.name(module, name)
+
+    def call(self):
+        arguments, function = self.pop(), self.pop()
+        _need(isinstance(arguments, tuple), "a tuple of arguments")
+        _need(
+            isinstance(function, Name) and function in self.functions,
+            "a function that may be called",
+        )
+        self.stack.append(self.functions[function](*arguments))
+
+    def build(self):
+        state = self.pop()
+        _need(isinstance(state, dict), "a dict of fields")
+        target = self.top((Record, dict))
+        if isinstance(target, Record):
+            _need(not target.fields, "fields once only")
+            target.fields = state
+        # An OrderedDict's attributes (a state dict's _metadata) say nothing of weights.
+
+
+_VALUES = {
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"),
+    *("FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING"),
+    *("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+}
+_CONSTANTS = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_DICT": dict,
+    "MARK": _Mark,
+}
+_OPERATIONS = {
+    "POP": lambda m, _: m.pop(),
+    "POP_MARK": lambda m, _: m.since_mark(),
+    "DUP": lambda m, _: m.stack.append(m.top(object)),
+    "APPEND": lambda m, _: m.append([m.pop()]),
+    "APPENDS": lambda m, _: m.append(m.since_mark()),
+    "LIST": lambda m, _: m.stack.append(m.since_mark()),
+    "TUPLE": lambda m, _: m.stack.append(tuple(m.since_mark())),
+    "TUPLE1": lambda m, _: m.tuple_of(1),
+    "TUPLE2": lambda m, _: m.tuple_of(2),
+    "TUPLE3": lambda m, _: m.tuple_of(3),
+    "SETITEM": lambda m, _: m.set_items([m.pop(), m.pop()][::-1]),
+    "SETITEMS": lambda m, _: m.set_items(m.since_mark()),
+    "PUT": lambda m, key: m.remember(key),
+    "BINPUT": lambda m, key: m.remember(key),
+    "LONG_BINPUT": lambda m, key: m.remember(key),
+    "MEMOIZE": lambda m, _: m.remember(len(m.memo)),
+    "GET": lambda m, key: m.stack.append(m.memo[key]),
+    "BINGET": lambda m, key: m.stack.append(m.memo[key]),
+    "LONG_BINGET": lambda m, key: m.stack.append(m.memo[key]),
+    "GLOBAL": lambda m, pair: m.name(*pair.split(" ", 1)),
+    "STACK_GLOBAL": lambda m, _: m.stack_name(),
+    "REDUCE": lambda m, _: m.call(),
+    "NEWOBJ": lambda m, _: m.call(),
+    "BUILD": lambda m, _: m.build(),
+    "BINPERSID": lambda m, _: m.stack.append(m.persistent(m.pop())),
+}

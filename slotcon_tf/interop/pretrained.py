@@ -1,0 +1,150 @@
+"""Pretrained models by name, directory or file, and directories of them."""
+
+import json
+import os
+import pathlib
+
+import keras
+
+from slotcon_tf.interop.loading import load_encoder, load_slotcon
+from slotcon_tf.interop.pickles import CheckpointFileError
+from slotcon_tf.interop.weights import open_weights
+from slotcon_tf.presets import FOLDER, PUBLISHED, PUBLISHED_AT
+from slotcon_tf.slotcon import SlotCon
+
+MODEL_FILE = "slotcon.keras"
+_ABOUT_FILE = "preset.json"
+_ENDINGS = (".keras", ".pth", ".pt", ".safetensors", "")
+
+
+def find_pretrained(source):
+    """The file of a preset's name, a directory, or a file.
+
+    Args:
+        source: Name in `slotcon_tf.presets.PUBLISHED`; a directory of `save_to_preset`
+            or a finished run's; a .keras, .pth or .safetensors file.
+
+    Returns:
+        pathlib.Path of a file.
+
+    Raises:
+        FileNotFoundError: If it is not there; it says where the authors publish theirs.
+    """
+    path = pathlib.Path(source)
+    if str(source) in PUBLISHED and not path.exists():
+        folder = pathlib.Path(os.environ.get(*FOLDER)).expanduser()
+        found = [folder / f"{source}{ending}" for ending in _ENDINGS]
+        found = [path for path in found if path.exists()]
+        if not found:
+            published = PUBLISHED[str(source)]
+            raise FileNotFoundError(
+                f"{source} is not in {folder}, and nothing is fetched by itself. "
+                f"The authors publish it at {published.url} (all of them: "
+                f"{PUBLISHED_AT}). Save it as {folder / source}.pth, set "
+                f"{FOLDER[0]} to where it is, or give its path."
+            )
+        path = found[0]
+    if path.is_dir():
+        path = path / MODEL_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"No pretrained model: {source}. Give a .keras, .pth or .safetensors file, "
+            f"a directory with {MODEL_FILE} (save_to_preset or a finished run writes "
+            f"it), or one of {', '.join(PUBLISHED)}."
+        )
+    return path
+
+
+def load_pretrained(source, *, strict=True, output_stride=None):
+    """A SlotCon model, or an encoder where the file has no more.
+
+    Args:
+        source: As for `find_pretrained`.
+        strict: Whether a tensor of a torch file that is not matched on either side is
+            an error.
+        output_stride: Of the encoder of a torch file; no shape tells it.
+
+    Returns:
+        Tuple of the model, a `SlotCon` or a Keras model of an encoder, and the
+        `Report`, which is None for a .keras file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointFileError: If it is damaged, hostile, or something else.
+    """
+    path = find_pretrained(source)
+    if path.suffix == ".keras":
+        try:
+            return keras.models.load_model(path, compile=False), None
+        except (ValueError, OSError, TypeError, KeyError) as error:
+            raise CheckpointFileError(
+                f"{path} must be a whole .keras file of this project. "
+                f"Received: {str(error).splitlines()[0][:200]}"
+            ) from error
+    with open_weights(path) as weights:
+        whole = weights.has_groups
+    if whole:
+        return load_slotcon(path, strict=strict, output_stride=output_stride)
+    return load_encoder(path, strict=strict, output_stride=output_stride)
+
+
+def from_preset(source, **settings):
+    """See `SlotCon.from_preset`."""
+    model, _ = load_pretrained(source)
+    if not isinstance(model, SlotCon):
+        raise ValueError(
+            "A preset must be a whole SlotCon model. "
+            f"Received: {source}, an encoder alone. Load it with "
+            "slotcon_tf.interop.load_encoder, and give it to SlotCon(encoder)."
+        )
+    if not settings:
+        return model
+    other = SlotCon.from_config({**model.get_config(), **settings})
+    copy_weights(model, other)
+    if "total_steps" not in settings:
+        other.step.assign(model.step.numpy())
+    return other
+
+
+def copy_weights(source, target):
+    """Copies student, teacher, predictor and center, not the step.
+
+    Raises:
+        ValueError: If the models differ in size; it names the first difference.
+    """
+    parts = [
+        (old, new)
+        for part in ("student", "teacher", "predictor")
+        for old, new in zip(
+            getattr(source, part).variables,
+            getattr(target, part).variables,
+            strict=False,
+        )
+    ]
+    parts.append((source.center, target.center))
+    for old, new in parts:
+        if old.shape != new.shape:
+            raise ValueError(
+                f"The models must have the same sizes. Received: {new.path} of shape "
+                f"{tuple(new.shape)}, and {tuple(old.shape)} in the pretrained one."
+            )
+    for old, new in parts:
+        new.assign(old.numpy())
+
+
+def save_to_preset(model, directory):
+    """See `SlotCon.save_to_preset`."""
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    model.save(directory / MODEL_FILE)
+    about = {
+        "class": "slotcon_tf.SlotCon",
+        "arch": model.encoder.name,
+        "num_prototypes": model.num_prototypes,
+        "projection_dim": model.projection_dim,
+        "step": int(model.step.numpy()),
+        "images": "RGB of 0 to 255, normalised with ImageNet's mean and deviation",
+        "paper": "arXiv 2205.15288",
+    }
+    (directory / _ABOUT_FILE).write_text(json.dumps(about, indent=2) + "\n")
+    return directory / MODEL_FILE

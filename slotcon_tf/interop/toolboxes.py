@@ -1,0 +1,27 @@
+"""Configurations of detectron2 and mmsegmentation, written beside the weights."""
+
+from slotcon_tf.interop import detectron2_config, mmsegmentation_config
+
+_TOOLBOXES = {
+    "detectron2": detectron2_config.texts,
+    "mmsegmentation": mmsegmentation_config.texts,
+}
+
+
+def write_configurations(encoder, weights, target):
+    """Writes the protocols' configurations beside the weights.
+
+    Args:
+        encoder: The `slotcon_tf.ResNet` of the weights.
+        weights: pathlib.Path of the weights; the configurations begin with its stem.
+        target: "detectron2" or "mmsegmentation"; others have none.
+
+    Returns:
+        List of the paths that were written.
+    """
+    paths = []
+    texts = _TOOLBOXES.get(target, lambda *_: {})(encoder, weights)
+    for name, text in texts.items():
+        paths.append(weights.with_name(name))
+        paths[-1].write_text(text)
+    return paths

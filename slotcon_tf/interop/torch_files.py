@@ -1,0 +1,266 @@
+"""torch.save's zip files, read and written without torch."""
+
+import contextlib
+import io
+import math
+import os
+import pickle
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+
+from slotcon_tf.interop.pickles import (
+    CheckpointFileError,
+    Name,
+    UnsafePickleError,
+    load,
+)
+
+_DTYPES = {
+    "FloatStorage": np.float32,
+    "DoubleStorage": np.float64,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+}
+_STORAGES = {np.dtype(v): k for k, v in _DTYPES.items()}
+_CONSTANTS = {
+    *(Name("torch", name) for name in _DTYPES),
+    *(Name("torch", name) for name in ("float32", "float64", "float16", "bfloat16")),
+    *(Name("torch", name) for name in ("int64", "int32", "bool", "uint8")),
+    Name("torch.storage", "TypedStorage"),
+}
+_MAX_RANK = 8
+
+
+@contextlib.contextmanager
+def _damage_named(path):
+    """Turns what zipfile raises on damaged files into one error."""
+    try:
+        yield
+    except CheckpointFileError:
+        raise
+    except (
+        *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError),
+        *(KeyError, ValueError, OverflowError, RuntimeError),  # RuntimeError: encrypted
+    ) as error:
+        raise CheckpointFileError(
+            f"{path} must be a whole zip file of torch.save. Received: {error}. "
+            "Fetch it again."
+        ) from error
+
+
+class TorchFile:
+    """A zip file of torch.save, open for reading.
+
+    Args:
+        path: Of the file.
+
+    Attributes:
+        value: What was saved; its tensors are `StoredTensor`s, read on demand.
+
+    Raises:
+        UnsafePickleError: If its pickle asks for more than tensors and plain values.
+        CheckpointFileError: If it is damaged or of another format.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        with _damage_named(path), contextlib.ExitStack() as stack:
+            self._zip = stack.enter_context(zipfile.ZipFile(path))
+            self._check_entries(os.path.getsize(path))
+            self.value = load(
+                self._read("data.pkl"), self._functions(), _CONSTANTS, self._storage
+            )
+            stack.pop_all()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._zip.close()
+
+    def _check_entries(self, size):
+        entries = self._zip.infolist()
+        names = [entry.filename for entry in entries]
+        pickles = [n for n in names if n.endswith("data.pkl") and n.count("/") <= 1]
+        if len(pickles) != 1 or len(set(names)) != len(names):
+            raise CheckpointFileError(
+                f"{self.path} must hold one data.pkl, as torch.save writes it. "
+                f"Received: {len(pickles)} among {len(names)} entries."
+            )
+        self._prefix = pickles[0].removesuffix("data.pkl")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            # What would unpack to more than the file is refused.
+            raise CheckpointFileError(
+                f"{self.path} must not be compressed inside. Received: compressed "
+                "entries, which torch.save does not write."
+            )
+        if any(not 0 <= entry.file_size <= size for entry in entries):
+            raise CheckpointFileError(
+                f"{self.path} is damaged: an entry is larger than the file."
+            )
+        if self._prefix + "byteorder" in names and self._read("byteorder") != b"little":
+            raise CheckpointFileError(
+                f"{self.path} must be written on a little-endian machine."
+            )
+
+    def _read(self, name):
+        return self._zip.read(self._prefix + name)
+
+    def _functions(self):
+        return {
+            Name("torch._utils", "_rebuild_tensor_v2"): _rebuild,
+            Name("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
+        }
+
+    def _storage(self, identifier):
+        try:
+            kind, dtype, key, _, count = identifier
+            entry = self._zip.getinfo(f"{self._prefix}data/{key}")
+        except (TypeError, ValueError, KeyError) as error:
+            raise CheckpointFileError(
+                f"{self.path} is damaged: a tensor without data ({error})."
+            ) from error
+        if (
+            kind != "storage"
+            or not isinstance(dtype, Name)
+            or dtype.name not in _DTYPES
+        ):
+            raise UnsafePickleError(
+                f"{self.path} must hold plain tensors. Received: {str(dtype)[:100]}."
+            )
+        dtype = np.dtype(_DTYPES[dtype.name])
+        if not isinstance(count, int) or count * dtype.itemsize > entry.file_size:
+            raise CheckpointFileError(
+                f"{self.path} is damaged: a tensor's data are too short."
+            )
+        return _Storage(self, f"data/{key}", dtype, count)
+
+
+@dataclass(frozen=True)
+class _Storage:
+    file: TorchFile
+    name: str
+    dtype: np.dtype
+    count: int
+
+    def array(self):
+        with _damage_named(self.file.path):
+            data = self.file._read(self.name)
+        return np.frombuffer(data, self.dtype, self.count)
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a `TorchFile`; its data are read when asked for.
+
+    Attributes:
+        shape: Tuple.
+        dtype: Of NumPy.
+    """
+
+    storage: _Storage
+    offset: int
+    shape: tuple
+    strides: tuple
+
+    @property
+    def dtype(self):
+        return self.storage.dtype
+
+    def numpy(self):
+        """The tensor as an array, which must not be written to."""
+        flat = self.storage.array()[self.offset :]
+        strides = [stride * self.dtype.itemsize for stride in self.strides]
+        return np.lib.stride_tricks.as_strided(
+            flat, self.shape, strides, writeable=False
+        )
+
+
+def _rebuild(storage, offset, shape, strides, *_):
+    """What torch._utils._rebuild_tensor_v2 says, with every number checked."""
+    numbers = (offset, *shape, *strides)
+    good = (
+        isinstance(storage, _Storage)
+        and len(shape) == len(strides) <= _MAX_RANK
+        and all(type(n) is int and n >= 0 for n in numbers)
+    )
+    # No element may lie outside, and none may be there twice: an expanded tensor could
+    # be of any size.
+    if good and math.prod(shape):
+        last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+        good = last < storage.count and math.prod(shape) <= storage.count
+    if not good:
+        raise CheckpointFileError(
+            "The file is damaged: a tensor must lie inside its data. "
+            f"Received: shape {str(shape)[:100]}, strides {str(strides)[:100]}."
+        )
+    return StoredTensor(storage, offset, tuple(shape), tuple(strides))
+
+
+def write_torch(path, value):
+    """Writes what torch.load reads, with `weights_only=True` too.
+
+    Args:
+        path: Of the file.
+        value: Dict of str to NumPy arrays, scalars, str, and such dicts.
+    """
+    arrays = []
+    body = b"\x80\x02" + _pickled(value, arrays) + b"."
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
+        file.writestr("archive/data.pkl", body)
+        file.writestr("archive/byteorder", "little")
+        for index, array in enumerate(arrays):
+            file.writestr(f"archive/data/{index}", array.tobytes())
+        file.writestr("archive/version", "3\n")
+
+
+def _pickled(value, arrays):
+    """Operations of protocol 2 that leave a value on the stack."""
+    if isinstance(value, dict):
+        items = [_pickled(k, arrays) + _pickled(v, arrays) for k, v in value.items()]
+        return b"}(" + b"".join(items) + b"u"
+    if isinstance(value, np.ndarray):
+        arrays.append(value)
+        return _pickled_tensor(value, len(arrays) - 1)
+    # Plain values, without the protocol's two bytes in front and the stop behind.
+    out = io.BytesIO()
+    pickler = pickle.Pickler(out, 2)
+    pickler.fast = True  # no memo, which the parts would share
+    pickler.dump(value)
+    return out.getvalue()[2:-1]
+
+
+def _pickled_tensor(array, index):
+    storage = b"ctorch\n" + _STORAGES[array.dtype].encode() + b"\n"
+    identifier = _text("storage") + storage + _text(str(index)) + _text("cpu")
+    identifier = b"(" + identifier + _number(array.size) + b"tQ"
+    strides = [math.prod(array.shape[i + 1 :]) for i in range(array.ndim)]
+    shape = b"(" + b"".join(map(_number, array.shape)) + b"t"
+    strides = b"(" + b"".join(map(_number, strides)) + b"t"
+    hooks = b"ccollections\nOrderedDict\n)R"
+    arguments = identifier + _number(0) + shape + strides + b"\x89" + hooks
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + arguments + b"tR"
+
+
+def _text(text):
+    data = text.encode()
+    return b"X" + struct.pack("<I", len(data)) + data
+
+
+def _number(number):
+    # LONG1: any size up to 255 bytes, signed.
+    data = int(number).to_bytes(
+        int(number).bit_length() // 8 + 1, "little", signed=True
+    )
+    return b"\x8a" + bytes([len(data)]) + data

@@ -1,0 +1,118 @@
+"""The converter and --init_from as a user types them."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from slotcon_tf import SlotCon, backbone
+from slotcon_tf.data.photometric import normalize
+from slotcon_tf.interop import load_encoder, load_slotcon, save_encoder
+from tests.golden_case import GOLDEN
+from tests.test_pretrain import ENVIRONMENT, ROOT, TINY, pretrain
+from tests.test_slotcon import small_model
+from trainers.initialization import initialize
+
+CHECKPOINT = GOLDEN / "ckpt_tinyA.pth"
+
+
+def run(module, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_official_weights_to_a_saved_model(tmp_path):
+    """The README's commands, without the server: convert, export, load, compare."""
+    model_file = tmp_path / "slotcon.keras"
+    done = run(
+        "trainers.convert",
+        "--from=slotcon_torch",
+        CHECKPOINT,
+        f"--output={model_file}",
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "245 matched, 46 left out, 0 unused, 0 missing" in done.stdout
+    assert "module" not in done.stdout and f"Written: {model_file}" in done.stdout
+    served = tmp_path / "served"
+    done = run(
+        "export.saved_model", f"--checkpoint={model_file}", f"--export_dir={served}"
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    image = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
+    answer = tf.saved_model.load(str(served / "1")).signatures["serving_default"]
+    found = answer(image=tf.constant(image))["map"]
+    encoder = load_encoder(CHECKPOINT)[0]
+    truth = encoder(normalize(tf.cast(image, tf.float32)), training=False)
+    np.testing.assert_allclose(found, truth, atol=1e-4 * np.abs(truth).max())
+
+
+def test_converting_back_and_to_others(tmp_path):
+    done = run(
+        "trainers.convert",
+        CHECKPOINT,
+        "--to=detectron2",
+        f"--output={tmp_path / 'd2.pkl'}",
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d2.pkl", "d2_coco_1x.yaml"]
+    for arguments, message in [
+        ((CHECKPOINT,), "--output=PATH"),
+        ((CHECKPOINT, "--output=a", "--from=keras"), r"--from=keras reads .keras"),
+        ((CHECKPOINT, "--output=a", "--part=model", "--to=timm"), "takes an encoder"),
+        (("none.pth", "--output=a"), "No pretrained model: none.pth"),
+    ]:
+        done = run("trainers.convert", *arguments)
+        assert done.returncode == 1 and message in done.stderr + done.stdout
+
+
+def test_a_run_begins_with_another_runs_weights(tmp_path):
+    """The first run's model, as the second's first weights; and it goes on."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    flags = [*TINY, "--epochs=1"]
+    pretrain(*flags, f"--workdir={first}")
+    flags += [f"--init_from={first}", "--base_lr=0", "--seed=5"]
+    done = pretrain(*flags, f"--workdir={second}")
+    assert f"Student, teacher and predictor begin as {first}" in done.stderr
+    # Without a learning rate the student stays what it was.
+    students = [SlotCon.from_preset(run).student for run in (first, second)]
+    for old, new in zip(*[s.parameters() for s in students], strict=True):
+        np.testing.assert_array_equal(old, new)
+    done = pretrain(*flags, f"--workdir={second}")
+    assert "begin as" not in done.stderr and "done already" in done.stderr
+
+
+def test_encoders_begin_a_model(tmp_path):
+    keras.utils.set_random_seed(1)
+    encoder = backbone("resnet18", width=8)
+    save_encoder(encoder, tmp_path / "e.pth", "torchvision")
+
+    def fresh(arch="resnet18"):
+        sizes = {"num_prototypes": 4, "hidden_dim": 8, "projection_dim": 8}
+        return SlotCon(backbone(arch, width=8), total_steps=3, **sizes)
+
+    for source, part in ((tmp_path / "e.pth", "auto"), (CHECKPOINT, "encoder")):
+        model = fresh()
+        initialize(model, source, part)
+        truth = encoder if part == "auto" else load_slotcon(CHECKPOINT)[0].teacher
+        truth = getattr(truth, "encoder", truth).get_weights()
+        for network in (model.student, model.teacher):
+            for old, new in zip(truth, network.encoder.get_weights(), strict=True):
+                np.testing.assert_array_equal(old, new)
+        assert int(model.step.numpy()) == 0
+    with pytest.raises(ValueError, match="same sizes.*Set --arch, --num_prototypes"):
+        initialize(fresh(), CHECKPOINT)
+    with pytest.raises(ValueError, match="--init_part=model needs a whole"):
+        initialize(fresh(), tmp_path / "e.pth", "model")
+    with pytest.raises(ValueError, match="must hold the encoder of --arch"):
+        initialize(fresh("resnet34"), tmp_path / "e.pth")
+    with pytest.raises(ValueError, match="must hold the encoder of --arch"):
+        initialize(small_model(), tmp_path / "e.pth")
