@@ -19,10 +19,10 @@ import tensorflow as tf
 from absl import app, flags
 
 from benchmarks.common import in_turns, machine, median_ratio
-from export.archive import export_encoder
+from export.archive import export_model, pyramid_model
 from export.folding import fold_batch_norm
 from export.quantization import quantize_int8
-from export.signatures import features_signature
+from export.signatures import ServedModel, ServingOptions
 from slotcon_tf import backbone
 from slotcon_tf.data.drawing import draw_scene
 from slotcon_tf.data.photometric import normalize
@@ -79,16 +79,17 @@ def export_all(encoder, calibration, folder):
     reference.export(str(folder / "reference"), verbose=False)
     plain = keras.export.ExportArchive()
     plain.track(encoder)
-    function, signature = features_signature(encoder)
+    served = ServedModel(pyramid_model(encoder), None, None, ServingOptions())
+    function, signature = served.signatures()["serving_default"]
     plain.add_endpoint("serving_default", function, input_signature=signature)
     plain.write_out(str(folder / "plain"), verbose=False)
     quantized = quantize_int8(fold_batch_norm(encoder), calibration)
     return {
         REFERENCE: in_session(folder / "reference"),
         "not folded": in_session(folder / "plain"),
-        "float32": in_session(export_encoder(encoder, folder / "float32")),
+        "float32": in_session(export_model(encoder, folder / "float32")),
         "bfloat16": in_session(
-            export_encoder(encoder, folder / "bfloat16", "bfloat16")
+            export_model(encoder, folder / "bfloat16", precision="bfloat16")
         ),
         "int8, LiteRT": in_interpreter(quantized),
     }

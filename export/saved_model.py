@@ -1,27 +1,31 @@
-"""Writes a trained encoder as a SavedModel for TF Serving.
+"""Writes a trained model as a SavedModel for TF Serving.
 
     python -m export.saved_model --checkpoint=runs/photos --export_dir=served/slotcon
 
 Into `<export_dir>/<next version>/`, built aside and renamed into place: a server that
-polls the folder never sees half a model.
+polls the folder never sees half a model. With it come warm-up requests for every
+signature and batch size, and, with --calibration_images, what the precision costs.
 """
 
+import pathlib
 import sys
 
 import tensorflow as tf
 from absl import app, flags, logging
 
-from export.archive import export_encoder
-from slotcon_tf import SlotCon
-from slotcon_tf.interop import load_pretrained
+from export.archive import export_model
+from export.signatures import ServingOptions
+from slotcon_tf.data import open_source
+from trainers.runs import load_trained
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "export.saved_model"}
+_DEFAULTS = ServingOptions()
 flags.DEFINE_string(
     "checkpoint",
     None,
-    "A finished run's work directory, a .keras file, converted or original weights, or "
-    "a published model's name.",
+    "A run's work directory, a .keras file, converted or original weights, or a "
+    "published model's name.",
     **_OWN,
 )
 flags.DEFINE_string("export_dir", None, "Folder of all versions.", **_OWN)
@@ -29,18 +33,88 @@ flags.DEFINE_enum("which", "teacher", ["teacher", "student"], "Whose encoder.", 
 flags.DEFINE_enum(
     "precision", "float32", ["float32", "bfloat16"], "Of the computation.", **_OWN
 )
+flags.DEFINE_enum(
+    "quantize", None, ["int8"], "Write a LiteRT file of the encoder as well.", **_OWN
+)
+flags.DEFINE_string(
+    "calibration_images",
+    None,
+    "Folder of images like those to come: int8's ranges, and how far bfloat16 and int8 "
+    "are from float32, are taken from them.",
+    **_OWN,
+)
+flags.DEFINE_integer(
+    "image_size",
+    _DEFAULTS.image_size,
+    "Edge that files are brought to; 0: their own, one image at a time.",
+    lower_bound=0,
+    **_OWN,
+)
+flags.DEFINE_integer(
+    "mask_size", _DEFAULTS.mask_size, "Edge of masks.", lower_bound=1, **_OWN
+)
+flags.DEFINE_integer(
+    "max_objects", _DEFAULTS.max_objects, "Slots per image.", lower_bound=1, **_OWN
+)
+flags.DEFINE_integer(
+    "max_pixels",
+    _DEFAULTS.max_pixels,
+    "Larger images are not decoded.",
+    lower_bound=1,
+    **_OWN,
+)
+flags.DEFINE_list(
+    "batch_sizes", ["1", "8", "32"], "Batch sizes to warm up; none: no warm-up.", **_OWN
+)
+_MAX_CALIBRATION = 200
 
 
 def main(argv):
     if len(argv) > 1 or not FLAGS.checkpoint or not FLAGS.export_dir:
         raise app.UsageError("--checkpoint and --export_dir are needed, and no more.")
     try:
-        model, _ = load_pretrained(FLAGS.checkpoint)
-        if isinstance(model, SlotCon):
-            model = model.feature_extractor(FLAGS.which)
-        print(f"Written: {export_encoder(model, FLAGS.export_dir, FLAGS.precision)}")
+        images = _calibration_images()
+        model, _ = load_trained(FLAGS.checkpoint)
+        folder = export_model(
+            model,
+            pathlib.Path(FLAGS.export_dir),
+            which=FLAGS.which,
+            precision=FLAGS.precision,
+            quantize=FLAGS.quantize,
+            options=ServingOptions(
+                image_size=FLAGS.image_size,
+                mask_size=FLAGS.mask_size,
+                max_objects=FLAGS.max_objects,
+                max_pixels=FLAGS.max_pixels,
+            ),
+            warmup_batches=[int(size) for size in FLAGS.batch_sizes if size],
+            images=images,
+        )
     except (ValueError, OSError) as error:
         sys.exit(f"saved_model: {error}")
+    print(f"Written: {folder}")
+    report = folder / "assets.extra" / "precision.json"
+    if report.exists():
+        print(report.read_text().strip())
+
+
+def _calibration_images():
+    """uint8 (M, size, size, 3) of the folder's first images, or None."""
+    if not FLAGS.calibration_images:
+        if FLAGS.quantize:
+            raise ValueError(
+                "--quantize=int8 needs --calibration_images, a folder of images like "
+                "those to come."
+            )
+        return None
+    source = open_source("folder", FLAGS.calibration_images)
+    size = FLAGS.image_size or _DEFAULTS.image_size
+    count = min(source.num_images, _MAX_CALIBRATION)
+    images = [
+        tf.image.resize(source.load(index), [size, size], antialias=True)
+        for index in range(count)
+    ]
+    return tf.cast(tf.round(tf.stack(images)), tf.uint8).numpy()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export.archive import export_encoder
+from export.archive import export_model
 from export.folding import can_fold, fold_batch_norm
 from export.quantization import quantize_int8
 from slotcon_tf import backbone
@@ -89,19 +89,19 @@ def test_what_is_not_functional_is_exported_as_it_is(tmp_path):
     encoder = Opaque()
     encoder(np.zeros((1, 32, 32, 3), np.float32))
     assert not can_fold(encoder)
-    path = export_encoder(encoder, tmp_path)
+    path = export_model(encoder, tmp_path)
     served = tf.saved_model.load(str(path)).signatures["serving_default"]
     assert served(tf.zeros([2, 32, 32, 3], tf.uint8))["map"].shape == (2, 1, 1, 64)
     with pytest.raises(ValueError, match="not a functional"):
-        export_encoder(encoder, tmp_path, "bfloat16")
+        export_model(encoder, tmp_path, precision="bfloat16")
 
 
 def test_bfloat16_export_stays_near(tmp_path):
     encoder = resnet()
     images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
     truth = encoder(normalize(tf.cast(images, tf.float32)), training=False)
-    path = export_encoder(encoder, tmp_path, "bfloat16")
-    assert path.name == "1" and export_encoder(encoder, tmp_path).name == "2"
+    path = export_model(encoder, tmp_path, precision="bfloat16")
+    assert path.name == "1" and export_model(encoder, tmp_path).name == "2"
     served = tf.saved_model.load(str(path)).signatures["serving_default"]
     found = served(tf.constant(images))["map"]
     assert found.dtype == tf.float32

@@ -11,7 +11,7 @@ from absl import logging
 from trainers import workdir
 
 _PREFIX = "step_"
-_STATE, _FLAGS = "state", "pretrain.flags"
+STATE, _FLAGS = "state", "pretrain.flags"
 # What reading a damaged checkpoint raises, from TensorFlow's readers too.
 _UNREADABLE = (
     OSError,
@@ -97,7 +97,7 @@ class Checkpoints:
         try:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
-            self._checkpoint.write(str(aside / _STATE))
+            self._checkpoint.write(str(aside / STATE))
             (aside / _FLAGS).write_text("\n".join(self.lines) + "\n")
             aside.rename(target)
         except (OSError, tf.errors.OpError) as error:
@@ -164,7 +164,7 @@ class Checkpoints:
         if not written:
             raise ValueError("its flags are missing")
         workdir.check_same(path, written, self.lines)
-        status = self._checkpoint.read(str(path / _STATE))
+        status = self._checkpoint.read(str(path / STATE))
         status.assert_existing_objects_matched()
         step = int(self.model.step.numpy())
         if step != step_of(path):
@@ -189,7 +189,7 @@ def largest_difference(first, second, part=""):
     Returns:
         float; infinity if they do not hold the same variables, or none of that part.
     """
-    readers = [tf.train.load_checkpoint(str(path / _STATE)) for path in (first, second)]
+    readers = [tf.train.load_checkpoint(str(path / STATE)) for path in (first, second)]
     names = [
         {name for name in reader.get_variable_to_shape_map() if name.startswith(part)}
         for reader in readers

@@ -17,11 +17,10 @@ from slotcon_tf import SlotCon
 from slotcon_tf.interop import (
     TARGETS,
     CheckpointFileError,
-    load_pretrained,
     save_encoder,
     save_slotcon,
 )
-from slotcon_tf.interop.pretrained import find_pretrained
+from trainers.runs import load_trained
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "trainers.convert"}
@@ -66,14 +65,14 @@ def main(argv):
 
 def convert(source, output):
     """Converts; returns the paths written."""
-    path, endings = find_pretrained(source), _SOURCES[FLAGS["from"].value]
-    if endings and path.suffix not in endings:
+    endings, path = _SOURCES[FLAGS["from"].value], pathlib.Path(source)
+    if endings and path.is_file() and path.suffix not in endings:
         raise ValueError(
             f"--from={FLAGS['from'].value} reads {', '.join(endings)} files. "
             f"Received: {path}. Leave --from out to go by the content."
         )
-    model, report = load_pretrained(
-        path, strict=False, output_stride=FLAGS.output_stride
+    model, report = load_trained(
+        source, strict=False, output_stride=FLAGS.output_stride
     )
     if report:
         print(report)

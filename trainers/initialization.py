@@ -3,7 +3,8 @@
 from absl import logging
 
 from slotcon_tf import SlotCon
-from slotcon_tf.interop import copy_weights, load_pretrained
+from slotcon_tf.interop import copy_weights
+from trainers.runs import load_trained
 
 
 def initialize(model, source, part="auto"):
@@ -20,7 +21,7 @@ def initialize(model, source, part="auto"):
         FileNotFoundError: If the source is not there.
         ValueError: If it is damaged, has other sizes, or lacks the part.
     """
-    pretrained, _ = load_pretrained(
+    pretrained, _ = load_trained(
         source, output_stride=getattr(model.encoder, "output_stride", None)
     )
     whole = isinstance(pretrained, SlotCon)

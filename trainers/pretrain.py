@@ -17,7 +17,8 @@ import keras
 import tensorflow as tf
 from absl import app, flags, logging
 
-from export.archive import export_encoder
+from export.archive import export_model
+from export.signatures import ServingOptions
 from slotcon_tf import LARS, SGD, SlotCon, WarmupCosine, backbone
 from slotcon_tf.callbacks import (
     Checkpointing,
@@ -36,6 +37,7 @@ from trainers import loop, report, workdir
 from trainers.checkpoints import CheckpointError, Checkpoints
 from trainers.initialization import initialize
 from trainers.pretrain_flags import MODULE, define_flags
+from trainers.runs import write_model_config
 from trainers.signals import StopRequest
 from trainers.strategy import (
     any_worker,
@@ -116,6 +118,7 @@ class Run:
         lines = workdir.flag_lines(FLAGS, MODULE)
         workdir.claim(self.workdir, lines, FLAGS.resume, self.chief)
         if self.chief:
+            write_model_config(self.workdir, self.model)
             self.source.bad.write_to(self.workdir / "skipped.txt")
         self.checkpoints = Checkpoints(
             self.workdir / "checkpoints",
@@ -302,8 +305,10 @@ class Run:
         print(f"Picture of the groups: {picture}")
         if FLAGS.export:
             self.model.save(self.workdir / "slotcon.keras")
-            encoder = self.model.feature_extractor()
-            print(f"Encoder: {export_encoder(encoder, self.workdir / 'export')}")
+            size = FLAGS.image_size
+            options = ServingOptions(image_size=size, mask_size=size)
+            folder = export_model(self.model, self.workdir / "export", options=options)
+            print(f"For TF Serving: {folder}")
 
 
 if __name__ == "__main__":

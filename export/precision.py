@@ -1,0 +1,84 @@
+"""What low precision costs: an int8 file, and distances from float32."""
+
+import json
+
+import numpy as np
+import tensorflow as tf
+
+from export.folding import can_fold, fold_batch_norm
+from export.quantization import quantize_int8
+from slotcon_tf.data.photometric import normalize
+
+INT8_FILE = "assets.extra/encoder_int8.tflite"
+REPORT_FILE = "assets.extra/precision.json"
+_BATCH = 16
+
+
+def write_quantized(folder, encoder, served, quantize, images):
+    """Writes the int8 file if it is asked for, and the report if there are images.
+
+    Args:
+        folder: Of the version.
+        encoder: Keras model, normalised images to a map.
+        served: The `ServedModel` made of it.
+        quantize: "int8" or None.
+        images: uint8 (M, height, width, 3), or None.
+
+    Raises:
+        ValueError: If int8 is asked for without images, or of an encoder that is no
+            functional model.
+    """
+    if quantize and (images is None or not can_fold(encoder)):
+        raise ValueError(
+            "quantize='int8' needs images like those to come, and an encoder that is a "
+            f"functional Keras model. Received: {'no' if images is None else 'some'} "
+            f"images and {encoder.name!r}."
+        )
+    if images is None:
+        return
+    (folder / REPORT_FILE).parent.mkdir(exist_ok=True)
+    exact = _in_batches(lambda x: np.mean(_maps(encoder, x), axis=(1, 2)), images)
+    found = {
+        "served": _in_batches(
+            lambda x: served.features(tf.constant(x))["pooled"], images
+        )
+    }
+    if quantize:
+        content = quantize_int8(fold_batch_norm(encoder), images)
+        (folder / INT8_FILE).write_bytes(content)
+        found["int8"] = _in_batches(_interpreter(content), images)
+    report = {name: distance(values, exact) for name, values in found.items()}
+    text = json.dumps({"images": len(images), **report}, indent=2)
+    (folder / REPORT_FILE).write_text(text + "\n")
+
+
+def distance(found, exact):
+    """Of features (M, C): relative error in norm, and the smallest cosine."""
+    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(exact, axis=1)
+    cosines = (found * exact).sum(axis=1) / np.maximum(norms, 1e-12)
+    error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+    return {"relative_error": float(error), "smallest_cosine": float(cosines.min())}
+
+
+def _maps(encoder, images):
+    return encoder(normalize(tf.cast(images, tf.float32)), training=False)
+
+
+def _in_batches(function, images):
+    starts = range(0, len(images), _BATCH)
+    return np.concatenate([function(images[i : i + _BATCH]) for i in starts])
+
+
+def _interpreter(content):
+    interpreter = tf.lite.Interpreter(model_content=content)
+    (source,) = interpreter.get_input_details()
+    pooled = next(o for o in interpreter.get_output_details() if len(o["shape"]) == 2)
+
+    def run(images):
+        interpreter.resize_tensor_input(source["index"], images.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(source["index"], images)
+        interpreter.invoke()
+        return interpreter.get_tensor(pooled["index"]).copy()
+
+    return run

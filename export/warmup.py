@@ -1,0 +1,46 @@
+"""Requests that TF Serving answers to itself before it takes others."""
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+# Where TF Serving looks, in the folder of a version.
+WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
+
+
+def write_warmup(
+    folder: pathlib.Path, model_name: str, signatures: dict, batch_sizes, edge: int
+):
+    """Writes a request for every signature and batch size.
+
+    Args:
+        folder: Of the version.
+        model_name: As it will be served.
+        signatures: Of `ServedModel.signatures`.
+        batch_sizes: Images per request; those that the server's batching allows.
+        edge: Of the images in pixels.
+    """
+    path = folder / WARMUP_FILE
+    path.parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as file:
+        for name, (_, (spec,)) in signatures.items():
+            for size in batch_sizes:
+                request = predict_pb2.PredictRequest()
+                request.model_spec.name = model_name
+                request.model_spec.signature_name = name
+                images = _images(spec.dtype, size, edge)
+                request.inputs[spec.name].CopyFrom(tf.make_tensor_proto(images))
+                log = prediction_log_pb2.PredictionLog()
+                log.predict_log.request.CopyFrom(request)
+                file.write(log.SerializeToString())
+
+
+def _images(dtype, count, edge):
+    """Noise: uint8 (count, edge, edge, 3), or as many files."""
+    dice = np.random.default_rng(0)
+    pixels = dice.integers(0, 256, (count, edge, edge, 3), dtype=np.uint8)
+    if dtype == tf.string:
+        return [tf.io.encode_jpeg(image).numpy() for image in pixels]
+    return pixels
