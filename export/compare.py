@@ -1,0 +1,142 @@
+"""How far two exports are apart: features and groups of the same images.
+
+    python -m export.compare served/slotcon/1 served/slotcon/2 --images=photos
+
+Prints the cosine between the pooled features of each image (1 is no drift), and how far
+the groups agree: the share of pixels with the same prototype, which means something
+for two exports of one run, and the adjusted Rand index, which does not care how
+prototypes are numbered. Images that either cannot decode are named and left out.
+"""
+
+import pathlib
+import sys
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+from sklearn.metrics import adjusted_rand_score
+from tqdm import tqdm
+
+from export.decoding import REASONS
+from slotcon_tf.data.bad_images import printable
+from slotcon_tf.data.listing import list_images
+
+FLAGS = flags.FLAGS
+_OWN = {"module_name": "export.compare"}
+flags.DEFINE_string("images", None, "Folder of images.", **_OWN)
+flags.DEFINE_integer("batch_size", 8, "Images at once.", lower_bound=1, **_OWN)
+
+
+def main(argv):
+    if len(argv) != 3 or not FLAGS.images:
+        raise app.UsageError("Two exports and --images=FOLDER are needed.")
+    try:
+        models = [load_version(path) for path in argv[1:]]
+        paths = list_images("folder", FLAGS.images)
+        print(table(*argv[1:], compare(*models, paths, FLAGS.batch_size)))
+    except (ValueError, OSError) as error:
+        sys.exit(f"compare: {error}")
+
+
+def load_version(path):
+    """Signatures of a version's folder, or of the newest in a folder of versions.
+
+    Raises:
+        FileNotFoundError: If there is no SavedModel.
+    """
+    path = pathlib.Path(path)
+    if not (path / "saved_model.pb").exists() and path.is_dir():
+        versions = [p for p in path.iterdir() if p.name.isdigit()]
+        path = max(versions, key=lambda p: int(p.name), default=path)
+    if not (path / "saved_model.pb").exists():
+        raise FileNotFoundError(
+            f"No SavedModel in {path}. Give the folder of a version, or of all, "
+            "that export.saved_model wrote."
+        )
+    loaded = tf.saved_model.load(str(path))
+    # The functions live as long as what they were loaded with.
+    return {name: (f, loaded) for name, f in loaded.signatures.items()}
+
+
+def compare(first, second, paths, batch_size=8):
+    """Drift of features and agreement of groups, image by image.
+
+    Args:
+        first, second: Of `load_version`.
+        paths: Of the images.
+        batch_size: Images at once.
+
+    Returns:
+        Dict of name to float (M,): `cosine`, and where both have groups
+        `same_prototype` and `rand_index`; and `bad`, dict of path to reason.
+
+    Raises:
+        ValueError: If features or masks have different sizes, or no image is good.
+    """
+    models = (first, second)
+    grouped = all("groups" in model for model in models)
+    found = {"cosine": []}
+    if grouped:
+        found |= {"same_prototype": [], "rand_index": []}
+    bad = {}
+    for start in tqdm(range(0, len(paths), batch_size), desc="compare", unit="batch"):
+        part = paths[start : start + batch_size]
+        content = tf.constant([pathlib.Path(p).read_bytes() for p in part])
+        a, b = (_ask(model, "image_bytes", content) for model in models)
+        good = a["ok"] & b["ok"]
+        for path, one, other in zip(part, a["reason"], b["reason"], strict=True):
+            if one or other:
+                bad[printable(path)] = REASONS[max(one, other)]
+        _same_shape(a["pooled"], b["pooled"], "features")
+        found["cosine"].extend(_cosines(a["pooled"][good], b["pooled"][good]))
+        if grouped and good.any():
+            content = tf.boolean_mask(content, good)
+            a, b = (_ask(model, "groups", content)["assignments"] for model in models)
+            _same_shape(a, b, "masks")
+            found["same_prototype"].extend((a == b).mean(axis=(1, 2)))
+            for one, other in zip(a, b, strict=True):
+                score = adjusted_rand_score(one.ravel(), other.ravel())
+                found["rand_index"].append(score)
+    if not found["cosine"]:
+        raise ValueError(
+            f"Both must decode one image at least. Received: {len(paths)} paths, "
+            f"{len(bad)} of them bad."
+        )
+    return {**{name: np.array(values) for name, values in found.items()}, "bad": bad}
+
+
+def table(first, second, found):
+    """What `compare` found, as text."""
+    lines = [f"{first} against {second}, {len(found['cosine'])} images"]
+    lines.append(f"{'':16}{'mean':>10}{'5%':>10}{'smallest':>10}")
+    for name, values in found.items():
+        if name != "bad":
+            low = np.quantile(values, 0.05)
+            lines.append(
+                f"{name:16}{values.mean():10.6f}{low:10.6f}{values.min():10.6f}"
+            )
+    lines += [f"left out: {path} ({reason})" for path, reason in found["bad"].items()]
+    return "\n".join(lines)
+
+
+def _ask(model, name, content):
+    function, _ = model[name]
+    return {key: value.numpy() for key, value in function(content).items()}
+
+
+def _same_shape(a, b, what):
+    if a.shape != b.shape:
+        raise ValueError(
+            f"The {what} of both exports must have the same size. Received: "
+            f"{a.shape[1:]} and {b.shape[1:]}."
+        )
+
+
+def _cosines(a, b):
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return (a * b).sum(axis=1) / np.maximum(norms, 1e-12)
+
+
+if __name__ == "__main__":
+    tf.get_logger().setLevel("ERROR")
+    app.run(main)

@@ -1,0 +1,253 @@
+"""A local model server for development and tests.
+
+    python -m export.server --model_dir=served/slotcon
+
+Answers TF Serving's gRPC calls (Predict, GetModelMetadata, GetModelStatus) on the
+SavedModels of a folder, and loads a new version while it serves. Production runs TF
+Serving itself: it batches requests, serves REST, and is written in C++.
+"""
+
+import concurrent.futures
+import signal
+import sys
+import threading
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from absl import app, flags, logging
+from google.protobuf import any_pb2
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from export.server_versions import NotServed, Versions
+
+FLAGS = flags.FLAGS
+_OWN = {"module_name": "export.server"}
+flags.DEFINE_string("model_dir", None, "Folder of all versions.", **_OWN)
+flags.DEFINE_string("model_name", "slotcon", "Name in requests.", **_OWN)
+flags.DEFINE_string("host", "127.0.0.1", "Address to listen on.", **_OWN)
+flags.DEFINE_integer("port", 8500, "Port; 0: a free one.", lower_bound=0, **_OWN)
+flags.DEFINE_integer("threads", 8, "Requests at once.", lower_bound=1, **_OWN)
+flags.DEFINE_integer("max_message_mb", 64, "Largest request.", lower_bound=1, **_OWN)
+flags.DEFINE_float("poll_seconds", 1.0, "Between looks at the folder.", **_OWN)
+flags.DEFINE_list("version_labels", [], "Such as stable:1,canary:2.", **_OWN)
+_GRACE = 30.0  # seconds for requests under way when the server stops
+_DEFAULT = "serving_default"
+
+
+class _Invalid(ValueError):
+    """A request that cannot be answered as it is."""
+
+
+def _answering(method):
+    """Turns errors into the status that TF Serving gives them."""
+
+    def answer(self, request, context):
+        try:
+            return method(self, request)
+        except NotServed as error:
+            context.abort(grpc.StatusCode.NOT_FOUND, str(error))
+        except _Invalid as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except tf.errors.OpError as error:
+            # TensorFlow's codes are gRPC's.
+            code = {c.value[0]: c for c in grpc.StatusCode}[error.error_code]
+            context.abort(code, error.message[:1000])
+
+    return answer
+
+
+class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """Predict and GetModelMetadata; the other calls are not implemented.
+
+    Args:
+        versions: `Versions`.
+    """
+
+    def __init__(self, versions):
+        self.versions = versions
+
+    @_answering
+    def Predict(self, request):  # noqa: N802  gRPC's name
+        version = self.versions.get(request.model_spec)
+        name = request.model_spec.signature_name or _DEFAULT
+        if name not in version.signatures:
+            raise _Invalid(
+                f'Serving signature name: "{name}" not found in signature def. There '
+                f"are {sorted(version.signatures)}."
+            )
+        inputs = _inputs(request.inputs, version.definitions[name])
+        wanted = _wanted(request.output_filter, version.definitions[name])
+        outputs = version.signatures[name](**inputs)
+        response = predict_pb2.PredictResponse()
+        response.model_spec.name = self.versions.name
+        response.model_spec.version.value = version.number
+        response.model_spec.signature_name = name
+        for key in wanted:
+            proto = tf.make_tensor_proto(outputs[key].numpy())
+            response.outputs[key].CopyFrom(proto)
+        return response
+
+    @_answering
+    def GetModelMetadata(self, request):  # noqa: N802
+        fields = list(request.metadata_field)
+        if fields != ["signature_def"]:
+            raise _Invalid(f"metadata_field must be signature_def. Received: {fields}.")
+        version = self.versions.get(request.model_spec)
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        for name, definition in version.definitions.items():
+            signatures.signature_def[name].CopyFrom(definition)
+        packed = any_pb2.Any()
+        packed.Pack(signatures)
+        response = get_model_metadata_pb2.GetModelMetadataResponse()
+        response.model_spec.name = self.versions.name
+        response.model_spec.version.value = version.number
+        response.metadata["signature_def"].CopyFrom(packed)
+        return response
+
+
+class ModelService(model_service_pb2_grpc.ModelServiceServicer):
+    """GetModelStatus; labels are set on the command line."""
+
+    def __init__(self, versions):
+        self.versions = versions
+
+    @_answering
+    def GetModelStatus(self, request):  # noqa: N802
+        spec, states = request.model_spec, self.versions.states()
+        if spec.HasField("version"):
+            states = {k: v for k, v in states.items() if k == spec.version.value}
+        if spec.name != self.versions.name or not states:
+            raise NotServed(f"Could not find any versions of model {spec.name}")
+        response = get_model_status_pb2.GetModelStatusResponse()
+        for number, (state, text) in sorted(states.items(), reverse=True):
+            status = response.model_version_status.add(version=number, state=state)
+            if text:
+                status.status.error_code = grpc.StatusCode.UNKNOWN.value[0]
+                status.status.error_message = text
+        return response
+
+
+def _inputs(given, definition):
+    """The request's tensors, checked against the signature."""
+    expected = definition.inputs
+    if set(given) != set(expected):
+        raise _Invalid(
+            f"input must be exactly {sorted(expected)}. Received: {sorted(given)}."
+        )
+    found = {}
+    for name, info in expected.items():
+        proto, shape = given[name], tf.TensorShape(info.tensor_shape)
+        dtype = tf.as_dtype(info.dtype)
+        received = tf.TensorShape(proto.tensor_shape)
+        if proto.dtype != info.dtype or not shape.is_compatible_with(received):
+            raise _Invalid(
+                f"input {name} must be {dtype.name} of shape {shape}. Received: "
+                f"{tf.as_dtype(proto.dtype).name} of shape {received}."
+            )
+        try:
+            value = _array(proto, dtype, received)
+        except (ValueError, TypeError) as error:
+            raise _Invalid(f"input {name} is no whole tensor: {error}") from error
+        found[name] = tf.constant(value)
+    return found
+
+
+def _array(proto, dtype, shape):
+    """The tensor without a copy where its bytes come as they are."""
+    if proto.tensor_content and dtype != tf.string:
+        flat = np.frombuffer(proto.tensor_content, dtype.as_numpy_dtype)
+        return flat.reshape(shape.as_list())
+    return tf.make_ndarray(proto)
+
+
+def _wanted(output_filter, definition):
+    names = list(output_filter) or list(definition.outputs)
+    unknown = sorted(set(names) - set(definition.outputs))
+    if unknown or len(set(names)) != len(names):
+        raise _Invalid(
+            f"output tensor alias must be among {sorted(definition.outputs)}, each "
+            f"once. Received: {names}."
+        )
+    return names
+
+
+def start(versions, *, host, port, threads, max_message_mb):
+    """Starts to listen.
+
+    Returns:
+        Tuple of the grpc server and its port.
+
+    Raises:
+        RuntimeError: If the port is taken.
+    """
+    limit = max_message_mb * 2**20
+    server = grpc.server(
+        concurrent.futures.ThreadPoolExecutor(threads),
+        options=[
+            ("grpc.max_receive_message_length", limit),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+        PredictionService(versions), server
+    )
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+        ModelService(versions), server
+    )
+    port = server.add_insecure_port(f"{host}:{port}")
+    if not port:
+        raise RuntimeError(f"{host} must have the port free.")
+    server.start()
+    return server, port
+
+
+def main(argv):
+    if len(argv) > 1 or not FLAGS.model_dir:
+        raise app.UsageError("--model_dir is needed, and no arguments.")
+    try:
+        labels = [label.split(":") for label in FLAGS.version_labels]
+        labels = {name: int(number) for name, number in labels}
+    except ValueError:
+        raise app.UsageError(
+            "--version_labels must be such as stable:1,canary:2. "
+            f"Received: {FLAGS.version_labels}."
+        ) from None
+    versions = Versions(FLAGS.model_dir, FLAGS.model_name, labels)
+    versions.poll()
+    try:
+        server, port = start(
+            versions,
+            host=FLAGS.host,
+            port=FLAGS.port,
+            threads=FLAGS.threads,
+            max_message_mb=FLAGS.max_message_mb,
+        )
+    except RuntimeError as error:
+        sys.exit(f"server: {error}")
+    if not versions.numbers():
+        logging.warning("No version in %s yet; it is looked for.", FLAGS.model_dir)
+    print(
+        f"Serving {FLAGS.model_name} version(s) {versions.numbers()} on "
+        f"{FLAGS.host}:{port}",
+        flush=True,
+    )
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    while not stopped.wait(FLAGS.poll_seconds):
+        versions.poll()
+    server.stop(_GRACE).wait()
+
+
+if __name__ == "__main__":
+    tf.get_logger().setLevel("ERROR")
+    logging.set_verbosity(logging.WARNING)
+    app.run(main)

@@ -1,0 +1,50 @@
+"""Two exports of one model agree; another model's do not."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from export.archive import export_model
+from export.compare import compare, load_version
+from slotcon_tf import SlotCon
+from tests.test_convert import CHECKPOINT, run
+from tests.test_saved_model import OPTIONS, pictures
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    """Versions: 1 float32, 2 the same in bfloat16, 3 the student; and images."""
+    folder = tmp_path_factory.mktemp("exports")
+    model = SlotCon.from_preset(CHECKPOINT)
+    for options in ({}, {"precision": "bfloat16"}, {"which": "student"}):
+        export_model(model, folder / "served", options=OPTIONS, **options)
+    photos = folder / "photos"
+    photos.mkdir()
+    for index, picture in enumerate(pictures(5)):
+        Image.fromarray(picture).save(photos / f"{index}.png")
+    (photos / "bad.jpg").write_bytes(b"\xff\xd8\xff no")
+    return folder
+
+
+def test_drift(exports):
+    versions = [load_version(exports / "served" / str(n)) for n in (1, 2, 3)]
+    paths = sorted((exports / "photos").iterdir())
+    same, half, other = (compare(versions[0], v, paths, 4) for v in versions)
+    assert list(same["bad"].values()) == ["damaged"] and len(same["cosine"]) == 5
+    for name in ("cosine", "same_prototype", "rand_index"):
+        np.testing.assert_allclose(same[name], 1, atol=1e-6)
+    # The student is another draw of weights than the teacher, on purpose.
+    assert 0.995 < half["cosine"].min() < 1
+    assert other["cosine"].mean() < 0.9
+    assert other["rand_index"].mean() < half["rand_index"].mean()
+
+
+def test_command_line(exports):
+    photos = f"--images={exports / 'photos'}"
+    served = exports / "served"
+    done = run("export.compare", served / "1", served, photos)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "5 images" in done.stdout and "rand_index" in done.stdout
+    assert "bad.jpg (damaged)" in done.stdout
+    done = run("export.compare", served / "9", served, photos)
+    assert done.returncode == 1 and "No SavedModel in" in done.stderr
