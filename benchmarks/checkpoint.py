@@ -11,11 +11,12 @@ import statistics
 import tempfile
 import time
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks.common import machine
 from benchmarks.step_cost import RESNET50, build
 from trainers.checkpoints import Checkpoints
+from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "benchmarks.checkpoint"}
@@ -48,4 +49,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main, "benchmarks.checkpoint")

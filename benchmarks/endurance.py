@@ -17,10 +17,11 @@ import tempfile
 import time
 
 import keras
-from absl import app, flags
+from absl import flags
 
 from trainers import pretrain
 from trainers.checkpoints import checkpoint_paths, largest_difference, step_of
+from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "benchmarks.endurance"}
@@ -164,4 +165,4 @@ def newest_checkpoint(workdir):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main, "benchmarks.endurance")

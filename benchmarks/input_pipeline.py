@@ -17,7 +17,7 @@ import time
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from tqdm import tqdm
 
@@ -26,6 +26,7 @@ from slotcon_tf.data import crop_pair_dataset, open_source, photometric
 from slotcon_tf.data.crops import crop_views, random_crop_pair
 from slotcon_tf.data.decoding import decode_image
 from slotcon_tf.data.recipe import NUMBERS, distortions, draw_numbers
+from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("image_size", 224, "Edge of the views.")
@@ -249,4 +250,4 @@ def memory(folder):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main, "benchmarks.input_pipeline")

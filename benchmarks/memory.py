@@ -15,11 +15,12 @@ import threading
 import time
 
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 from benchmarks.common import machine
 from benchmarks.step import in_own_process
 from benchmarks.step_cost import RESNET50, build, view_pairs, wait
+from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("images", 16, "Batch.", 1, module_name="benchmarks.memory")
@@ -83,4 +84,4 @@ def resident():
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main, "benchmarks.memory")

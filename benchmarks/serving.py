@@ -16,7 +16,7 @@ import tempfile
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 from benchmarks.common import in_turns, machine, median_ratio
 from export.archive import export_model, pyramid_model
@@ -26,6 +26,7 @@ from export.signatures import ServedModel, ServingOptions
 from slotcon_tf import backbone
 from slotcon_tf.data.drawing import draw_scene
 from slotcon_tf.data.photometric import normalize
+from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "benchmarks.serving"}
@@ -153,5 +154,4 @@ def compare(models, images):
 
 
 if __name__ == "__main__":
-    tf.get_logger().setLevel("ERROR")
-    app.run(main)
+    run_main(main, "benchmarks.serving")

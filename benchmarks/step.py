@@ -17,6 +17,7 @@ import multiprocessing
 from absl import app, flags
 
 from benchmarks.step_cost import CASES, PARTS, RESNET50, measure, startup
+from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "benchmarks.step"}
@@ -94,4 +95,4 @@ def parts_table(parts):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main, "benchmarks.step")

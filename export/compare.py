@@ -18,13 +18,19 @@ from sklearn.metrics import adjusted_rand_score
 from tqdm import tqdm
 
 from export.decoding import REASONS
+from export.loading import load_version
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.listing import list_images
+from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "export.compare"}
-flags.DEFINE_string("images", None, "Folder of images.", **_OWN)
-flags.DEFINE_integer("batch_size", 8, "Images at once.", lower_bound=1, **_OWN)
+
+
+def define_flags():
+    """Defines the flags of this main, which importing it does not."""
+    flags.DEFINE_string("images", None, "Folder of images.", **_OWN)
+    flags.DEFINE_integer("batch_size", 8, "Images at once.", lower_bound=1, **_OWN)
 
 
 def main(argv):
@@ -38,31 +44,11 @@ def main(argv):
         sys.exit(f"compare: {error}")
 
 
-def load_version(path):
-    """Signatures of a version's folder, or of the newest in a folder of versions.
-
-    Raises:
-        FileNotFoundError: If there is no SavedModel.
-    """
-    path = pathlib.Path(path)
-    if not (path / "saved_model.pb").exists() and path.is_dir():
-        versions = [p for p in path.iterdir() if p.name.isdigit()]
-        path = max(versions, key=lambda p: int(p.name), default=path)
-    if not (path / "saved_model.pb").exists():
-        raise FileNotFoundError(
-            f"No SavedModel in {path}. Give the folder of a version, or of all, "
-            "that export.saved_model wrote."
-        )
-    loaded = tf.saved_model.load(str(path))
-    # The functions live as long as what they were loaded with.
-    return {name: (f, loaded) for name, f in loaded.signatures.items()}
-
-
 def compare(first, second, paths, batch_size=8):
     """Drift of features and agreement of groups, image by image.
 
     Args:
-        first, second: Of `load_version`.
+        first, second: Of `export.loading.load_version`.
         paths: Of the images.
         batch_size: Images at once.
 
@@ -138,5 +124,5 @@ def _cosines(a, b):
 
 
 if __name__ == "__main__":
-    tf.get_logger().setLevel("ERROR")
-    app.run(main)
+    define_flags()
+    run_main(main, "export.compare")

@@ -16,56 +16,70 @@ from absl import app, flags, logging
 from export.archive import export_model
 from export.signatures import ServingOptions
 from slotcon_tf.data import open_source
+from trainers.command_line import run_main
 from trainers.runs import load_trained
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "export.saved_model"}
 _DEFAULTS = ServingOptions()
-flags.DEFINE_string(
-    "checkpoint",
-    None,
-    "A run's work directory, a .keras file, converted or original weights, or a "
-    "published model's name.",
-    **_OWN,
-)
-flags.DEFINE_string("export_dir", None, "Folder of all versions.", **_OWN)
-flags.DEFINE_enum("which", "teacher", ["teacher", "student"], "Whose encoder.", **_OWN)
-flags.DEFINE_enum(
-    "precision", "float32", ["float32", "bfloat16"], "Of the computation.", **_OWN
-)
-flags.DEFINE_enum(
-    "quantize", None, ["int8"], "Write a LiteRT file of the encoder as well.", **_OWN
-)
-flags.DEFINE_string(
-    "calibration_images",
-    None,
-    "Folder of images like those to come: int8's ranges, and how far bfloat16 and int8 "
-    "are from float32, are taken from them.",
-    **_OWN,
-)
-flags.DEFINE_integer(
-    "image_size",
-    _DEFAULTS.image_size,
-    "Edge that files are brought to; 0: their own, one image at a time.",
-    lower_bound=0,
-    **_OWN,
-)
-flags.DEFINE_integer(
-    "mask_size", _DEFAULTS.mask_size, "Edge of masks.", lower_bound=1, **_OWN
-)
-flags.DEFINE_integer(
-    "max_objects", _DEFAULTS.max_objects, "Slots per image.", lower_bound=1, **_OWN
-)
-flags.DEFINE_integer(
-    "max_pixels",
-    _DEFAULTS.max_pixels,
-    "Larger images are not decoded.",
-    lower_bound=1,
-    **_OWN,
-)
-flags.DEFINE_list(
-    "batch_sizes", ["1", "8", "32"], "Batch sizes to warm up; none: no warm-up.", **_OWN
-)
+BATCH_SIZES = ("1", "8", "32")  # as in serving/batching.config
+
+
+def define_flags():
+    """Defines the flags of this main, which importing it does not."""
+    flags.DEFINE_string(
+        "checkpoint",
+        None,
+        "A run's work directory, a .keras file, converted or original weights, or a "
+        "published model's name.",
+        **_OWN,
+    )
+    flags.DEFINE_string("export_dir", None, "Folder of all versions.", **_OWN)
+    flags.DEFINE_enum(
+        "which", "teacher", ["teacher", "student"], "Whose encoder.", **_OWN
+    )
+    flags.DEFINE_enum(
+        "precision", "float32", ["float32", "bfloat16"], "Of the computation.", **_OWN
+    )
+    flags.DEFINE_enum(
+        "quantize",
+        None,
+        ["int8"],
+        "Write a LiteRT file of the encoder as well.",
+        **_OWN,
+    )
+    flags.DEFINE_string(
+        "calibration_images",
+        None,
+        "Folder of images like those to come: int8's ranges, and the distance of "
+        "bfloat16 and int8 from float32, are taken from them.",
+        **_OWN,
+    )
+    flags.DEFINE_integer(
+        "image_size",
+        _DEFAULTS.image_size,
+        "Edge that files are brought to; 0: their own, one image at a time.",
+        lower_bound=0,
+        **_OWN,
+    )
+    flags.DEFINE_integer(
+        "mask_size", _DEFAULTS.mask_size, "Edge of masks.", lower_bound=1, **_OWN
+    )
+    flags.DEFINE_integer(
+        "max_objects", _DEFAULTS.max_objects, "Slots per image.", lower_bound=1, **_OWN
+    )
+    flags.DEFINE_integer(
+        "max_pixels",
+        _DEFAULTS.max_pixels,
+        "Larger images are not decoded.",
+        lower_bound=1,
+        **_OWN,
+    )
+    flags.DEFINE_list(
+        "batch_sizes", BATCH_SIZES, "Batch sizes to warm up; none: no warm-up.", **_OWN
+    )
+
+
 _MAX_CALIBRATION = 200
 
 
@@ -118,6 +132,6 @@ def _calibration_images():
 
 
 if __name__ == "__main__":
-    tf.get_logger().setLevel("ERROR")
     logging.set_verbosity(logging.WARNING)
-    app.run(main)
+    define_flags()
+    run_main(main, "export.saved_model")

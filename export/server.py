@@ -26,17 +26,26 @@ from tensorflow_serving.apis import (
 )
 
 from export.server_versions import NotServed, Versions
+from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "export.server"}
-flags.DEFINE_string("model_dir", None, "Folder of all versions.", **_OWN)
-flags.DEFINE_string("model_name", "slotcon", "Name in requests.", **_OWN)
-flags.DEFINE_string("host", "127.0.0.1", "Address to listen on.", **_OWN)
-flags.DEFINE_integer("port", 8500, "Port; 0: a free one.", lower_bound=0, **_OWN)
-flags.DEFINE_integer("threads", 8, "Requests at once.", lower_bound=1, **_OWN)
-flags.DEFINE_integer("max_message_mb", 64, "Largest request.", lower_bound=1, **_OWN)
-flags.DEFINE_float("poll_seconds", 1.0, "Between looks at the folder.", **_OWN)
-flags.DEFINE_list("version_labels", [], "Such as stable:1,canary:2.", **_OWN)
+
+
+def define_flags():
+    """Defines the flags of this main, which importing it does not."""
+    flags.DEFINE_string("model_dir", None, "Folder of all versions.", **_OWN)
+    flags.DEFINE_string("model_name", "slotcon", "Name in requests.", **_OWN)
+    flags.DEFINE_string("host", "127.0.0.1", "Address to listen on.", **_OWN)
+    flags.DEFINE_integer("port", 8500, "Port; 0: a free one.", lower_bound=0, **_OWN)
+    flags.DEFINE_integer("threads", 8, "Requests at once.", lower_bound=1, **_OWN)
+    flags.DEFINE_integer(
+        "max_message_mb", 64, "Largest request.", lower_bound=1, **_OWN
+    )
+    flags.DEFINE_float("poll_seconds", 1.0, "Between looks at the folder.", **_OWN)
+    flags.DEFINE_list("version_labels", [], "Such as stable:1,canary:2.", **_OWN)
+
+
 _GRACE = 30.0  # seconds for requests under way when the server stops
 _DEFAULT = "serving_default"
 
@@ -248,6 +257,6 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    tf.get_logger().setLevel("ERROR")
     logging.set_verbosity(logging.WARNING)
-    app.run(main)
+    define_flags()
+    run_main(main, "export.server")

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from export.archive import export_model
-from export.compare import compare, load_version
+from export.compare import compare
+from export.loading import load_version
 from slotcon_tf import SlotCon
 from tests.test_convert import CHECKPOINT, run
 from tests.test_saved_model import OPTIONS, pictures

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image, open_image
 from slotcon_tf.data.sources import open_files, read_file
+from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "trainers.check_data"}
@@ -97,4 +98,4 @@ def summary(rows, bad, total):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main, "trainers.check_data")

@@ -20,6 +20,7 @@ from slotcon_tf.interop import (
     save_encoder,
     save_slotcon,
 )
+from trainers.command_line import run_main
 from trainers.runs import load_trained
 
 FLAGS = flags.FLAGS
@@ -110,4 +111,4 @@ def _write_model(model, output):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main, "trainers.convert")

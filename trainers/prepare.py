@@ -18,6 +18,7 @@ from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image
 from slotcon_tf.data.records import INDEX, shard_name, write_index, write_shard
 from slotcon_tf.data.sources import open_files, read_file
+from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "trainers.prepare"}
@@ -77,4 +78,4 @@ def _good(paths, progress, bad):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main, "trainers.prepare")

@@ -35,6 +35,7 @@ from slotcon_tf.devices import best_precision
 from slotcon_tf.visualize import picture_of
 from trainers import loop, report, workdir
 from trainers.checkpoints import CheckpointError, Checkpoints
+from trainers.command_line import run_main
 from trainers.initialization import initialize
 from trainers.pretrain_flags import MODULE, define_flags
 from trainers.runs import write_model_config
@@ -312,5 +313,4 @@ class Run:
 
 
 if __name__ == "__main__":
-    tf.get_logger().setLevel("ERROR")
-    app.run(main)
+    run_main(main, "trainers.pretrain")

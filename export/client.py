@@ -1,0 +1,310 @@
+"""Features of a folder of images from TF Serving.
+
+    python -m export.client --server=localhost:8500 --images=photos --output=out.npz
+
+Requests run side by side; a server that is away is asked again for --retry_minutes. An
+interrupted extraction goes on when the same command is given again. Images that failed
+are named; their rows are zeros. `FeatureClient` is the same for Python.
+"""
+
+import base64
+import json
+import random
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+from google.protobuf import message
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from export.extraction import ExtractionError, RequestError, Unavailable, extract
+from export.extraction_flags import define_flags, listed_images, run
+from trainers.command_line import run_main
+
+FLAGS = flags.FLAGS
+_MODULE = "export.client"
+_OWN = {"module_name": _MODULE}
+_RETRIED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+_REFUSED = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.INTERNAL,
+}
+_LONGEST_PAUSE = 10.0  # seconds between attempts
+_DEADLINES_MISSED = 3  # attempts before a batch is halved
+_REST_STATUS = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+
+class FeatureClient:
+    """Asks a served model for the features of image files.
+
+    Safe to be used by several threads, and a context manager.
+
+    Args:
+        server: "host:port" of gRPC, or of REST.
+        transport: "grpc" or "rest".
+        model_name: As served.
+        version: Number of a version, or None.
+        version_label: Label of a version, or "".
+        signature: One that takes `image_bytes`.
+        outputs: Names of the outputs to fetch; `ok` and `reason` come along.
+        deadline: Seconds for a request.
+        retry_seconds: How long a server that is away is asked again.
+        max_message_bytes: Largest answer.
+    """
+
+    def __init__(
+        self,
+        server,
+        *,
+        transport="grpc",
+        model_name="slotcon",
+        version=None,
+        version_label="",
+        signature="image_bytes",
+        outputs=("pooled",),
+        deadline=30.0,
+        retry_seconds=300.0,
+        max_message_bytes=64 * 2**20,
+    ):
+        self.server = server
+        self.model_name = model_name
+        self.version = version
+        self.version_label = version_label
+        self.signature = signature
+        self.outputs = tuple(outputs)
+        self.deadline = deadline
+        self.retry_seconds = retry_seconds
+        self._channel = None
+        self._call = self._rest if transport == "rest" else self._grpc
+        if transport == "grpc":
+            options = [("grpc.max_receive_message_length", max_message_bytes)]
+            # Reconnects soon: the retries have pauses of their own.
+            options.append(("grpc.max_reconnect_backoff_ms", 2000))
+            self._channel = grpc.insecure_channel(server, options)
+            self._stub = prediction_service_pb2_grpc.PredictionServiceStub(
+                self._channel
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._channel:
+            self._channel.close()
+
+    def check(self):
+        """Asks the server, over gRPC, whether it has the signature and outputs.
+
+        Raises:
+            ExtractionError: If it has not; it says what there is.
+        """
+        if self._channel is None:
+            return
+        request = get_model_metadata_pb2.GetModelMetadataRequest()
+        self._specify(request.model_spec)
+        request.metadata_field.append("signature_def")
+        response = self._retried(
+            lambda: self._stub.GetModelMetadata(request, timeout=self.deadline)
+        )
+        known = get_model_metadata_pb2.SignatureDefMap()
+        response.metadata["signature_def"].Unpack(known)
+        signature = known.signature_def.get(self.signature)
+        takers = [
+            name for name, s in known.signature_def.items() if "image_bytes" in s.inputs
+        ]
+        if signature is None or self.signature not in takers:
+            raise ExtractionError(
+                f"signature must be one that takes image_bytes: {sorted(takers)}. "
+                f"Received: {self.signature!r}."
+            )
+        unknown = sorted(set(self.outputs) - set(signature.outputs))
+        if unknown:
+            raise ExtractionError(
+                f"outputs of {self.signature} are {sorted(signature.outputs)}. "
+                f"Received: {unknown}."
+            )
+
+    def predict(self, content):
+        """Features of files.
+
+        Args:
+            content: List of files' bytes.
+
+        Returns:
+            Dict of arrays with as many rows: the outputs, `ok` bool and `reason`, an
+            index of `export.decoding.REASONS`.
+
+        Raises:
+            RequestError: If the server refuses the batch.
+            Unavailable: If it has been away for `retry_seconds`.
+            ExtractionError: If it knows no such model, version or signature.
+        """
+        found = self._retried(lambda: self._call(content))
+        wrong = [name for name, rows in found.items() if len(rows) != len(content)]
+        if wrong:
+            raise ExtractionError(
+                f"The server must answer with a row per image. Received: other numbers "
+                f"of {wrong}. Ask a signature of export.saved_model."
+            )
+        return found
+
+    def extract(self, images, output, **options):
+        """`export.extraction.extract` with this client; see there."""
+        settings = {
+            "model": self.model_name,
+            "version": self.version or self.version_label,
+            "signature": self.signature,
+            "outputs": list(self.outputs),
+        }
+        return extract(self.predict, images, output, settings=settings, **options)
+
+    def _specify(self, spec):
+        spec.name = self.model_name
+        if self.version is not None:
+            spec.version.value = self.version
+        elif self.version_label:
+            spec.version_label = self.version_label
+
+    @property
+    def _fetched(self):
+        return [*self.outputs, *(n for n in ("ok", "reason") if n not in self.outputs)]
+
+    def _grpc(self, content):
+        request = predict_pb2.PredictRequest()
+        self._specify(request.model_spec)
+        request.model_spec.signature_name = self.signature
+        request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(content))
+        request.output_filter.extend(self._fetched)
+        response = self._stub.Predict(request, timeout=self.deadline)
+        return {name: tf.make_ndarray(t) for name, t in response.outputs.items()}
+
+    def _rest(self, content):
+        where = f"http://{self.server}/v1/models/{self.model_name}"
+        if self.version is not None:
+            where += f"/versions/{self.version}"
+        elif self.version_label:
+            where += f"/labels/{self.version_label}"
+        files = [{"b64": base64.b64encode(data).decode()} for data in content]
+        body = {"signature_name": self.signature, "inputs": {"image_bytes": files}}
+        request = urllib.request.Request(
+            f"{where}:predict",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=self.deadline) as answer:
+                outputs = json.load(answer)["outputs"]
+        except urllib.error.HTTPError as error:
+            code = _REST_STATUS.get(error.code, grpc.StatusCode.UNKNOWN)
+            raise _RestError(code, error.read(1000).decode(errors="replace")) from None
+        except TimeoutError:
+            raise _RestError(grpc.StatusCode.DEADLINE_EXCEEDED, "no answer") from None
+        except (OSError, ValueError) as error:
+            raise _RestError(grpc.StatusCode.UNAVAILABLE, str(error)) from None
+        kinds = {"ok": bool, "reason": np.int32}
+        return {
+            name: _numbers(outputs[name], kinds.get(name))
+            for name in self._fetched
+            if name in outputs
+        }
+
+    def _retried(self, call):
+        end, pause, missed = time.monotonic() + self.retry_seconds, 0.1, 0
+        while True:
+            try:
+                return call()
+            except grpc.RpcError as error:
+                code, text = error.code(), error.details()
+            missed += code == grpc.StatusCode.DEADLINE_EXCEEDED
+            if code in _REFUSED or missed >= _DEADLINES_MISSED:
+                raise RequestError(f"{code.name}: {_short(text)}")
+            if code not in _RETRIED:
+                raise ExtractionError(
+                    f"{self.server} must serve {self.model_name} with "
+                    f"{self.signature}. Received: {code.name}, {_short(text)}."
+                )
+            if time.monotonic() > end:
+                raise Unavailable(
+                    f"{self.server} must answer. Received: {code.name}, "
+                    f"{_short(text)}, for {self.retry_seconds:g} s. Start it, and give "
+                    "the same command again: what is done is kept."
+                )
+            # Not all at once when it comes back.
+            time.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+class _RestError(grpc.RpcError):
+    """An answer of REST with what it means in gRPC."""
+
+    def __init__(self, code, details):
+        super().__init__(details)
+        self.code = lambda: code
+        self.details = lambda: details
+
+
+def _numbers(values, dtype):
+    array = np.asarray(values, dtype)
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def _short(text):
+    return (text or "").strip().splitlines()[0][:300] if (text or "").strip() else ""
+
+
+def define_all_flags():
+    """Defines the flags of this main, which importing it does not."""
+    flags.DEFINE_string("server", "localhost:8500", "host:port.", **_OWN)
+    flags.DEFINE_enum("transport", "grpc", ["grpc", "rest"], "Protocol.", **_OWN)
+    flags.DEFINE_string("model_name", "slotcon", "As served.", **_OWN)
+    flags.DEFINE_integer("version", None, "Of the model; the newest if unset.", **_OWN)
+    flags.DEFINE_string("version_label", "", "Label, such as stable.", **_OWN)
+    flags.DEFINE_float("deadline_s", 30.0, "Seconds for a request.", **_OWN)
+    flags.DEFINE_float("retry_minutes", 5.0, "Wait for a server so long.", **_OWN)
+    flags.DEFINE_integer("max_message_mb", 64, "Largest answer.", lower_bound=1, **_OWN)
+    define_flags(_MODULE)
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"No arguments but flags are taken. Received: {argv[1:]}.")
+    client = FeatureClient(
+        FLAGS.server,
+        transport=FLAGS.transport,
+        model_name=FLAGS.model_name,
+        version=FLAGS.version,
+        version_label=FLAGS.version_label,
+        signature=FLAGS.signature,
+        outputs=FLAGS.outputs,
+        deadline=FLAGS.deadline_s,
+        retry_seconds=60 * FLAGS.retry_minutes,
+        max_message_bytes=FLAGS.max_message_mb * 2**20,
+    )
+    with client:
+        try:
+            images = listed_images()
+            client.check()
+            run(client.extract, images)
+        except (ValueError, OSError, RequestError, message.DecodeError) as error:
+            sys.exit(f"client: {error}")
+
+
+if __name__ == "__main__":
+    define_all_flags()
+    run_main(main, "export.client")

@@ -1,0 +1,258 @@
+"""Features of many images, batch by batch, kept on disk until all are there."""
+
+import concurrent.futures
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from export.decoding import REASONS
+from export.tables import write_table
+from slotcon_tf.data.bad_images import printable
+
+_NAMED = 20  # failed images; the others are counted
+
+
+class ExtractionError(ValueError):
+    """Nothing can be extracted as asked."""
+
+
+class RequestError(RuntimeError):
+    """A batch is refused for what is in it; another may be answered."""
+
+
+class Unavailable(ExtractionError):
+    """The model has not answered for too long; what is done is kept."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a folder, or of a list.
+
+    Attributes:
+        root: Folder that the names are relative to.
+        paths: Their paths.
+    """
+
+    root: pathlib.Path
+    paths: tuple
+
+    @property
+    def names(self):
+        """Relative to the root, as text."""
+        return [printable(os.path.relpath(path, self.root)) for path in self.paths]
+
+
+def extract(
+    predict,
+    images,
+    output,
+    *,
+    settings,
+    batch_size=8,
+    concurrency=4,
+    max_image_bytes=20 * 2**20,
+):
+    """Writes a table of features, one row per image, in the order of the images.
+
+    What is done is kept in `<output>.partial/`: the same call goes on from there.
+
+    Args:
+        predict: Function of a list of files' bytes to a dict of arrays with as many
+            rows; it is called from several threads. `ok` and `reason` are the
+            model's word on each image. It raises `RequestError` for a batch that is
+            refused: it is halved until the culprit is alone.
+        images: `Images`.
+        output: pathlib.Path of a .npz or .parquet file.
+        settings: Dict of what the features depend on; what is done under others is not
+            gone on with.
+        batch_size: Images per call.
+        concurrency: Calls at once.
+        max_image_bytes: Larger files are not sent.
+
+    Returns:
+        Dict of path to reason of the images that failed; their rows are zeros.
+
+    Raises:
+        ExtractionError: If `<output>.partial` belongs to other images or settings.
+        Unavailable: If the model is gone; give the same command again.
+    """
+    output = pathlib.Path(output)
+    parts = _Parts(output, images, settings, batch_size)
+    starts = range(0, len(images.paths), batch_size)
+    todo = [start for start in starts if not parts.path(start).exists()]
+
+    def work(start):
+        paths = images.paths[start : start + batch_size]
+        parts.write(start, _rows(predict, paths, max_image_bytes))
+        return len(paths)
+
+    done = len(images.paths) - sum(len(images.paths[s : s + batch_size]) for s in todo)
+    progress = tqdm(total=len(images.paths), initial=done, unit="image", desc="extract")
+    with concurrent.futures.ThreadPoolExecutor(concurrency) as pool:
+        futures = [pool.submit(work, start) for start in todo]
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                progress.update(future.result())
+        finally:
+            # An interruption leaves whole parts only; those under way are done again.
+            for future in futures:
+                future.cancel()
+            progress.close()
+    table = parts.read(starts)
+    failed = dict(
+        (name, str(reason))
+        for name, ok, reason in zip(
+            images.names, table["ok"], table["reason"], strict=True
+        )
+        if not ok
+    )
+    write_table(output, images.names, table)
+    _list_failed(output, failed)
+    parts.remove()
+    return failed
+
+
+def _rows(predict, paths, limit):
+    """The table's rows of a batch."""
+    content, reasons = [], []
+    for path in paths:
+        data, reason = _read(path, limit)
+        content.append(data)
+        reasons.append(reason)
+    good = [i for i, reason in enumerate(reasons) if reason is None]
+    found = _ask(predict, [content[i] for i in good], reasons, good)
+    rows = {}
+    for name, values in found.items():
+        shape = (len(paths), *values.shape[1:])
+        rows[name] = np.zeros(shape, values.dtype)
+        rows[name][good] = values
+    rows["ok"] = np.array([reason == "ok" for reason in reasons])
+    rows["reason"] = np.array(reasons, dtype=np.str_)
+    return rows
+
+
+def _read(path, limit):
+    """A file's bytes and None, or nothing and a reason."""
+    try:
+        size = os.path.getsize(path)
+        if size > limit:
+            return b"", f"{size / 2**20:.1f} MiB is more than --max_image_mb"
+        return pathlib.Path(path).read_bytes(), None
+    except OSError as error:
+        return b"", f"unreadable: {error.strerror or error}"
+
+
+def _ask(predict, content, reasons, places):
+    """Outputs of a batch; its reasons are written into their places."""
+    if not content:
+        return {}
+    try:
+        found = {name: np.asarray(value) for name, value in predict(content).items()}
+    except RequestError as error:
+        if len(content) == 1:
+            reasons[places[0]] = f"refused: {error}"
+            return {}
+        half = len(content) // 2
+        parts = [
+            (slice_, _ask(predict, content[slice_], reasons, places[slice_]))
+            for slice_ in (slice(None, half), slice(half, None))
+        ]
+        return _joined(parts, len(content))
+    ok = found.pop("ok", np.ones(len(content), bool))
+    codes = found.pop("reason", np.zeros(len(content), int))
+    for place, good, code in zip(places, ok, codes, strict=True):
+        reasons[place] = "ok" if good else REASONS[int(code)]
+    return found
+
+
+def _joined(parts, count):
+    """Outputs of halves as those of a whole; zeros where a half has none."""
+    found = {}
+    for slice_, outputs in parts:
+        for name, values in outputs.items():
+            whole = np.zeros((count, *values.shape[1:]), values.dtype)
+            found.setdefault(name, whole)[slice_] = values
+    return found
+
+
+class _Parts:
+    """Finished batches in a folder beside the output."""
+
+    def __init__(self, output, images, settings, batch_size):
+        self.folder = output.with_name(output.name + ".partial")
+        digest = hashlib.sha256("\n".join(images.names).encode()).hexdigest()
+        header = {"images": digest, "batch_size": batch_size, **settings}
+        file = self.folder / "settings.json"
+        if file.exists():
+            there = json.loads(file.read_text())
+            if there != header:
+                differing = sorted(
+                    k for k in {*there, *header} if there.get(k) != header.get(k)
+                )
+                raise ExtractionError(
+                    f"{self.folder} must be of the same images and settings. Received "
+                    f"other {', '.join(differing)}. Take another --output, or delete "
+                    "it to start anew."
+                )
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _write_whole(file, lambda f: f.write(json.dumps(header).encode()))
+
+    def path(self, start):
+        return self.folder / f"{start:09d}.npz"
+
+    def write(self, start, rows):
+        _write_whole(self.path(start), lambda file: np.savez(file, **rows))
+
+    def read(self, starts):
+        """All rows; a batch of failures only has no outputs, and gives zeros."""
+        parts = []
+        for start in starts:
+            with np.load(self.path(start)) as part:
+                parts.append({name: part[name] for name in part.files})
+        shapes = {
+            name: (values.shape[1:], values.dtype)
+            for part in parts
+            for name, values in part.items()
+        }
+        table = {}
+        for name, (shape, dtype) in shapes.items():
+            columns = [
+                part.get(name, np.zeros((len(part["ok"]), *shape), dtype))
+                for part in parts
+            ]
+            table[name] = np.concatenate(columns)
+        return table
+
+    def remove(self):
+        shutil.rmtree(self.folder)
+
+
+def _write_whole(path, write):
+    aside = path.with_name(f".writing-{path.name}")
+    with aside.open("wb") as file:
+        write(file)
+    aside.rename(path)
+
+
+def _list_failed(output, failed):
+    path = output.with_name(output.name + ".failed.txt")
+    path.unlink(missing_ok=True)
+    if failed:
+        lines = [f"{name}\t{reason}\n" for name, reason in failed.items()]
+        path.write_text("".join(lines), encoding="utf-8")
+
+
+def report(output, images, failed):
+    """What a command prints at its end."""
+    lines = [f"failed: {name} ({failed[name]})" for name in list(failed)[:_NAMED]]
+    if len(failed) > _NAMED:
+        lines.append(f"and {len(failed) - _NAMED} more: {output}.failed.txt")
+    good = len(images.paths) - len(failed)
+    return [*lines, f"{good} of {len(images.paths)} images in {output}"]

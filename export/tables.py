@@ -1,0 +1,45 @@
+"""Features of images as a file: NumPy's .npz or Parquet."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ENDINGS = (".npz", ".parquet")
+
+
+def write_table(path, names, columns):
+    """Writes a table aside and renames it into place.
+
+    Args:
+        path: pathlib.Path with one of `ENDINGS`.
+        names: Of the images, for the column or array `path` / `paths`.
+        columns: Dict of name to array (M, ...). In Parquet an output of more axes is a
+            list, and its shape lies in the field's metadata.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".writing-{path.name}")
+    if path.suffix == ".npz":
+        with aside.open("wb") as file:
+            np.savez(file, paths=np.array(names, dtype=np.str_), **columns)
+    else:
+        pq.write_table(_arrow(names, columns), aside)
+    aside.rename(path)
+
+
+def _arrow(names, columns):
+    fields, arrays = [pa.field("path", pa.string())], [pa.array(names, pa.string())]
+    for name, values in columns.items():
+        metadata = None
+        if values.dtype.kind == "U":
+            array = pa.array(values.tolist(), pa.string())
+        elif values.ndim == 1:
+            array = pa.array(values)
+        else:
+            flat = np.ascontiguousarray(values).reshape(-1)
+            array = pa.FixedSizeListArray.from_arrays(
+                pa.array(flat), int(np.prod(values.shape[1:]))
+            )
+            metadata = {"shape": ",".join(map(str, values.shape[1:]))}
+        fields.append(pa.field(name, array.type, metadata=metadata))
+        arrays.append(array)
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
