@@ -6,6 +6,8 @@ Every SavedModel is loaded into a session, as TF Serving does, and gives the poo
 features of the same images of 224 px, in turns. Ours starts from uint8 and normalises
 in the graph; the other gets float32 as it is. The int8 file runs in the LiteRT
 interpreter. Errors are those of the pooled features against the exact encoder's.
+Then concurrent callers of the local server (`export.server`), next to as many callers
+of the bare SavedModel in this process.
 """
 
 import functools
@@ -19,6 +21,7 @@ import tensorflow as tf
 from absl import flags
 
 from benchmarks.common import in_turns, machine, median_ratio
+from benchmarks.serving_load import measure_load
 from export.archive import export_model, pyramid_model
 from export.folding import fold_batch_norm
 from export.quantization import quantize_int8
@@ -32,6 +35,9 @@ FLAGS = flags.FLAGS
 _OWN = {"module_name": "benchmarks.serving"}
 flags.DEFINE_list("batches", ["1", "8", "32"], "Batch sizes.", **_OWN)
 flags.DEFINE_integer("rounds", 7, "Timed calls of each.", 1, **_OWN)
+flags.DEFINE_list("clients", ["1", "2", "4", "8"], "Concurrent callers.", **_OWN)
+flags.DEFINE_integer("load_batch", 8, "Images of their requests.", 1, **_OWN)
+flags.DEFINE_float("seconds", 10.0, "For each number of callers and form.", **_OWN)
 flags.DEFINE_integer("threads", 2, "Of the int8 interpreter.", 1, **_OWN)
 _SIZE = 224
 _CALIBRATION = 64  # images
@@ -54,6 +60,10 @@ def main(argv):
         errors(encoder, models, images)
         for batch in map(int, FLAGS.batches):
             compare(models, images[:batch])
+        if FLAGS.clients:
+            clients = map(int, FLAGS.clients)
+            load = images[: FLAGS.load_batch]
+            measure_load(pathlib.Path(folder) / "float32", load, clients, FLAGS.seconds)
 
 
 def settled_encoder(images):

@@ -14,6 +14,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from export.archive import export_model
+from export.onnx_file import export_onnx
 from export.signatures import ServingOptions
 from slotcon_tf.data import open_source
 from trainers.command_line import run_main
@@ -22,7 +23,7 @@ from trainers.runs import load_trained
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "export.saved_model"}
 _DEFAULTS = ServingOptions()
-BATCH_SIZES = ("1", "8", "32")  # as in serving/batching.config
+BATCH_SIZES = ["1", "8", "32"]  # as in serving/batching.config
 
 
 def define_flags():
@@ -35,6 +36,13 @@ def define_flags():
         **_OWN,
     )
     flags.DEFINE_string("export_dir", None, "Folder of all versions.", **_OWN)
+    flags.DEFINE_enum(
+        "format",
+        "saved_model",
+        ["saved_model", "onnx"],
+        "onnx writes the encoder alone, as encoder.onnx.",
+        **_OWN,
+    )
     flags.DEFINE_enum(
         "which", "teacher", ["teacher", "student"], "Whose encoder.", **_OWN
     )
@@ -89,6 +97,10 @@ def main(argv):
     try:
         images = _calibration_images()
         model, _ = load_trained(FLAGS.checkpoint)
+        if FLAGS.format == "onnx":
+            path = pathlib.Path(FLAGS.export_dir) / "encoder.onnx"
+            print(f"Written: {export_onnx(model, path, which=FLAGS.which)}")
+            return
         folder = export_model(
             model,
             pathlib.Path(FLAGS.export_dir),

@@ -277,6 +277,23 @@ def test_saved_model_cli(version, tmp_path):
         assert outputs[name][0].count("Result for output key") == count, name
 
 
+def test_onnx(model, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    done = run(
+        "export.saved_model",
+        f"--checkpoint={CHECKPOINT}",
+        f"--export_dir={tmp_path}",
+        "--format=onnx",
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    session = runtime.InferenceSession(tmp_path / "encoder.onnx")
+    images = pictures().astype(np.float32)
+    maps, pooled = session.run(["map", "pooled"], {"image": images})
+    truth = model(normalize(tf.constant(images)))["map"].numpy()
+    np.testing.assert_allclose(maps, truth, atol=1e-4 * np.abs(truth).max())
+    np.testing.assert_allclose(pooled, maps.mean(axis=(1, 2)), rtol=1e-4, atol=1e-5)
+
+
 def test_command_line_with_int8_and_bfloat16(tmp_path):
     """From a run's folder; the distances are measured; versions count up."""
     photos = tmp_path / "photos"

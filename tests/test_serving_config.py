@@ -24,7 +24,7 @@ def test_allowed_batches_are_those_warmed_up():
     """The parameters' message is not in tensorflow-serving-api: read as text."""
     lines = (FOLDER / "batching.config").read_text().splitlines()
     allowed = [x.split()[1] for x in lines if x.startswith("allowed_batch_sizes")]
-    assert allowed == list(saved_model.BATCH_SIZES)
+    assert allowed == saved_model.BATCH_SIZES
     assert f"max_batch_size {{ value: {allowed[-1]} }}" in lines
 
 
