@@ -8,6 +8,7 @@ are named; their rows are zeros. `FeatureClient` is the same for Python.
 """
 
 import base64
+import http.client
 import json
 import random
 import sys
@@ -18,7 +19,7 @@ import urllib.request
 import grpc
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import app, flags, logging
 from google.protobuf import message
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
@@ -39,7 +40,7 @@ _REFUSED = {
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.INTERNAL,
 }
-_LONGEST_PAUSE = 10.0  # seconds between attempts
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds between attempts
 _DEADLINES_MISSED = 3  # attempts before a batch is halved
 _REST_STATUS = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -215,7 +216,7 @@ class FeatureClient:
             raise _RestError(code, error.read(1000).decode(errors="replace")) from None
         except TimeoutError:
             raise _RestError(grpc.StatusCode.DEADLINE_EXCEEDED, "no answer") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise _RestError(grpc.StatusCode.UNAVAILABLE, str(error)) from None
         kinds = {"ok": bool, "reason": np.int32}
         return {
@@ -225,7 +226,7 @@ class FeatureClient:
         }
 
     def _retried(self, call):
-        end, pause, missed = time.monotonic() + self.retry_seconds, 0.1, 0
+        end, pause, missed = time.monotonic() + self.retry_seconds, _FIRST_PAUSE, 0
         while True:
             try:
                 return call()
@@ -245,6 +246,8 @@ class FeatureClient:
                     f"{_short(text)}, for {self.retry_seconds:g} s. Start it, and give "
                     "the same command again: what is done is kept."
                 )
+            if pause == _FIRST_PAUSE:
+                logging.warning("%s does not answer, and is asked again", self.server)
             # Not all at once when it comes back.
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, _LONGEST_PAUSE)

@@ -142,4 +142,6 @@ def pool_slots(features, assignment_logits, temperature, indices=None):
 
 
 def _positions(maps):
-    return maps.shape[1] * maps.shape[2]
+    """H * W; a number where the sizes are known, as in training."""
+    height, width = ops.shape(maps)[1:3]
+    return height * width

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from slotcon_tf import SlotCon, backbone
+from slotcon_tf import LARS, SlotCon, backbone
 from slotcon_tf.data.photometric import normalize
 from slotcon_tf.interop import load_encoder, load_slotcon, save_encoder
 from tests.golden_case import GOLDEN
 from tests.test_pretrain import ENVIRONMENT, ROOT, TINY, pretrain
 from tests.test_slotcon import small_model
+from trainers.checkpoints import Checkpoints
 from trainers.initialization import initialize
+from trainers.runs import load_trained, write_model_config
 
 CHECKPOINT = GOLDEN / "ckpt_tinyA.pth"
 
@@ -116,3 +118,20 @@ def test_encoders_begin_a_model(tmp_path):
         initialize(fresh("resnet34"), tmp_path / "e.pth")
     with pytest.raises(ValueError, match="must hold the encoder of --arch"):
         initialize(small_model(), tmp_path / "e.pth")
+
+
+def test_a_run_that_has_not_ended_is_read_from_its_checkpoint(tmp_path):
+    model = SlotCon.from_preset(CHECKPOINT)
+    model.compile(optimizer=LARS(0.1))
+    model.optimizer.build(model.trainable_variables)
+    model.step.assign(7)
+    folder = tmp_path / "checkpoints"
+    Checkpoints(folder, model, ["-"], steps_per_epoch=1, keep=1).save()
+    write_model_config(tmp_path, model)
+    found, _ = load_trained(tmp_path)
+    assert int(found.step.numpy()) == 7
+    for old, new in zip(model.get_weights(), found.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    (tmp_path / "model.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"directory with slotcon\.keras"):
+        load_trained(tmp_path)

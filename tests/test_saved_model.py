@@ -277,6 +277,20 @@ def test_saved_model_cli(version, tmp_path):
         assert outputs[name][0].count("Result for output key") == count, name
 
 
+def test_a_single_image_keeps_its_size(model, tmp_path):
+    options = ServingOptions(image_size=0, mask_size=32)
+    version = export_model(model, tmp_path, options=options, warmup_batches=[1, 8])
+    answer, _ = session_answers(version)
+    (picture, *_), path = pictures(), version / WARMUP_FILE
+    by_file = answer("image_bytes", [encoded(picture, "PNG")])
+    by_pixels = answer("serving_default", picture[None])
+    np.testing.assert_allclose(by_file["map"], by_pixels["map"], atol=1e-5)
+    assert by_file["map"].shape == (1, 2, 3, 64)
+    bad = answer("groups", [b"bad"])
+    assert bad["assignments"].shape == (1, 32, 32) and not bad["ok"][0]
+    assert len(list(tf.data.TFRecordDataset(str(path)))) == 5  # one image each
+
+
 def test_onnx(model, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     done = run(
