@@ -1,9 +1,9 @@
 """Pretrains SlotCon: `python -m trainers.pretrain --flagfile=coco.flags --data_dir=...`
 
 Writes into the work directory: pretrain.flags (every flag; repeats the run),
-checkpoints/, history.csv, tensorboard/, slots.png, export/1/ (a SavedModel of the
-teacher's encoder), slotcon.keras (the whole model), skipped.txt (bad images, if any)
-and, on scenes, scores.json.
+checkpoints/, model.json (the model's configuration), history.csv, tensorboard/,
+slots.png, export/1/ (a SavedModel of the teacher), slotcon.keras (the whole model),
+skipped.txt (bad images, if any) and, on scenes, scores.json.
 
 The exit status is 143 after SIGTERM or Ctrl-C, whose state is saved, and 1 after an
 error.

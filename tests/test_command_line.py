@@ -1,0 +1,24 @@
+"""What every command has in common."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.test_pretrain import ENVIRONMENT, ROOT
+
+
+@pytest.mark.parametrize(
+    ("module", "flag"),
+    [("trainers.pretrain", "num_prototypes"), ("export.client", "retry_minutes")],
+)
+def test_help_lists_its_flags(module, flag):
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert f"--{flag}:" in done.stdout
