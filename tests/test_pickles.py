@@ -114,9 +114,38 @@ def nested_tuples(depth):
     return b"\x80\x02})" + b"2\x86" * depth + b"K\x01s."
 
 
+def doubled(depth=60):
+    """A list of lists whose text would have 2 ** depth parts."""
+    once = b"](h\x00h\x00eq\x000"  # made of the one in the memo, kept there, popped
+    return b"]q\x000" + once * depth + b"h\x00"
+
+
+def with_doubled(place):
+    """A tensor with such a list in the place of its key, type, size or shape."""
+    pieces = {
+        "kind": b"ctorch\nFloatStorage\n",
+        "key": b"X\x01\x00\x00\x000",
+        "count": b"K\x10",
+        "shape": b"K\x04\x85",
+    }
+    if place:
+        pieces[place] = doubled()
+    storage = b"(X\x07\x00\x00\x00storage" + pieces["kind"] + pieces["key"]
+    storage += b"X\x03\x00\x00\x00cpu" + pieces["count"] + b"tQ"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00"
+    tensor += pieces["shape"] + b"K\x01\x85\x89)tR"
+    return b"\x80\x02}X\x01\x00\x00\x00a" + tensor + b"s."
+
+
+def test_the_pieces_of_the_bombs_make_a_tensor(tmp_path):
+    path = torch_file(tmp_path / "good.pth", with_doubled(None))
+    np.testing.assert_array_equal(read(path)["a"], np.zeros(4))
+
+
 @pytest.mark.parametrize(
     "body",
     [
+        *(with_doubled(place) for place in ("shape", "key", "count", "kind")),
         nested_tuples(60),
         b"\x80\x02]" + b"2a" * 1000 + b".",  # a list that holds itself
         b"\x80\x02" + b"\x8a\xff" + b"\x7f" * 255 + b".",
@@ -129,7 +158,7 @@ def nested_tuples(depth):
         b"\x80\x02" + b"(" * 10**6 + b"t" * 10**6 + b".",
         b"I" + b"9" * 10**5 + b"\n.",
     ],
-    ids=range(11),
+    ids=range(15),
 )
 def test_bombs_end_soon(body, tmp_path):
     with pytest.raises(CheckpointFileError):

@@ -225,7 +225,7 @@ def _settings(args):
 def _total_steps(args):
     """As the original counts the steps of its teacher's schedule."""
     numbers = [args.get(name) for name in ("num_instances", "batch_size", "epochs")]
-    if not all(isinstance(n, int) and n > 0 for n in numbers):
+    if not all(isinstance(n, int) and 0 < n < 2**48 for n in numbers):
         return None
     images, batch, epochs = numbers
     return int(images / batch * epochs)
@@ -234,4 +234,6 @@ def _total_steps(args):
 def _steps_done(tensors):
     """Each step normalises two batches, and torch counts them."""
     counter = tensors.get(f"encoder_k.bn1.{TRACKED}")
-    return int(counter.numpy()) // 2 if counter is not None else 0
+    if counter is None or tuple(counter.shape) != ():
+        return 0
+    return int(counter.numpy()) // 2

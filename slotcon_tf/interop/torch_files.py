@@ -124,23 +124,20 @@ class TorchFile:
         }
 
     def _storage(self, identifier):
-        try:
-            kind, dtype, key, _, count = identifier
-            entry = self._zip.getinfo(f"{self._prefix}data/{key}")
-        except (TypeError, ValueError, KeyError) as error:
-            raise CheckpointFileError(
-                f"{self.path} is damaged: a tensor without data ({error})."
-            ) from error
-        if (
-            kind != "storage"
-            or not isinstance(dtype, Name)
-            or dtype.name not in _DTYPES
-        ):
+        # Nothing of the file is made text before its type is known: the text of a list
+        # that holds another twice, and so on, would have no end.
+        whole = isinstance(identifier, tuple) and len(identifier) == 5
+        kinds = (str, Name, str, str, int)
+        if not whole or not all(map(isinstance, identifier, kinds)):
+            raise CheckpointFileError(f"{self.path} is damaged: a tensor without data.")
+        kind, dtype, key, _, count = identifier
+        if kind != "storage" or dtype.name not in _DTYPES:
             raise UnsafePickleError(
-                f"{self.path} must hold plain tensors. Received: {str(dtype)[:100]}."
+                f"{self.path} must hold plain tensors. Received: {dtype}."
             )
+        entry = self._zip.NameToInfo.get(f"{self._prefix}data/{key}")
         dtype = np.dtype(_DTYPES[dtype.name])
-        if not isinstance(count, int) or count * dtype.itemsize > entry.file_size:
+        if entry is None or not 0 <= count <= entry.file_size // dtype.itemsize:
             raise CheckpointFileError(
                 f"{self.path} is damaged: a tensor's data are too short."
             )
@@ -189,11 +186,12 @@ class StoredTensor:
 
 def _rebuild(storage, offset, shape, strides, *_):
     """What torch._utils._rebuild_tensor_v2 says, with every number checked."""
-    numbers = (offset, *shape, *strides)
     good = (
         isinstance(storage, _Storage)
+        and isinstance(shape, tuple)
+        and isinstance(strides, tuple)
         and len(shape) == len(strides) <= _MAX_RANK
-        and all(type(n) is int and n >= 0 for n in numbers)
+        and all(type(n) is int and 0 <= n < 2**48 for n in (offset, *shape, *strides))
     )
     # No element may lie outside, and none may be there twice: an expanded tensor could
     # be of any size.
@@ -202,10 +200,9 @@ def _rebuild(storage, offset, shape, strides, *_):
         good = last < storage.count and math.prod(shape) <= storage.count
     if not good:
         raise CheckpointFileError(
-            "The file is damaged: a tensor must lie inside its data. "
-            f"Received: shape {str(shape)[:100]}, strides {str(strides)[:100]}."
+            "The file is damaged: a tensor must lie inside its data, each number once."
         )
-    return StoredTensor(storage, offset, tuple(shape), tuple(strides))
+    return StoredTensor(storage, offset, shape, strides)
 
 
 def write_torch(path, value):
