@@ -5,6 +5,11 @@
 Answers TF Serving's gRPC calls (Predict, GetModelMetadata, GetModelStatus) on the
 SavedModels of a folder, and loads a new version while it serves. Production runs TF
 Serving itself: it batches requests, serves REST, and is written in C++.
+
+Differs from TF Serving: it listens before there is a version, and says NOT_FOUND;
+answers hold numbers as bytes (`tensor_content`), which tf.make_ndarray reads as well;
+labels are set on the command line only; a damaged version is not tried again before its
+files change, and the newest sound one is served, also after a start.
 """
 
 import concurrent.futures
@@ -13,7 +18,6 @@ import sys
 import threading
 
 import grpc
-import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
 from google.protobuf import any_pb2
@@ -25,7 +29,8 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from export.server_versions import NotServed, Versions
+from export.server_tensors import output_names, read_inputs, write_tensor
+from export.server_versions import InvalidRequest, NotServed, Versions
 from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
@@ -42,16 +47,20 @@ def define_flags():
     flags.DEFINE_integer(
         "max_message_mb", 64, "Largest request.", lower_bound=1, **_OWN
     )
-    flags.DEFINE_float("poll_seconds", 1.0, "Between looks at the folder.", **_OWN)
+    flags.DEFINE_float(
+        "poll_seconds", 1.0, "Between looks at the folder.", lower_bound=0.01, **_OWN
+    )
+    flags.DEFINE_integer(
+        "keep_versions", 1, "Newest versions to serve.", lower_bound=1, **_OWN
+    )
     flags.DEFINE_list("version_labels", [], "Such as stable:1,canary:2.", **_OWN)
 
 
 _GRACE = 30.0  # seconds for requests under way when the server stops
 _DEFAULT = "serving_default"
-
-
-class _Invalid(ValueError):
-    """A request that cannot be answered as it is."""
+# TensorFlow's codes are gRPC's.
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_LONGEST_TEXT = 1000  # characters of an error; gRPC puts it into a header
 
 
 def _answering(method):
@@ -61,13 +70,15 @@ def _answering(method):
         try:
             return method(self, request)
         except NotServed as error:
-            context.abort(grpc.StatusCode.NOT_FOUND, str(error))
-        except _Invalid as error:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            code, text = grpc.StatusCode.NOT_FOUND, str(error)
+        except InvalidRequest as error:
+            code, text = grpc.StatusCode.INVALID_ARGUMENT, str(error)
         except tf.errors.OpError as error:
-            # TensorFlow's codes are gRPC's.
-            code = {c.value[0]: c for c in grpc.StatusCode}[error.error_code]
-            context.abort(code, error.message[:1000])
+            code, text = _CODES[error.error_code], str(error.message)
+        except Exception as error:
+            logging.exception("%s failed", method.__name__)
+            code, text = grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"
+        context.abort(code, text[:_LONGEST_TEXT])
 
     return answer
 
@@ -77,37 +88,41 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     Args:
         versions: `Versions`.
+        max_bytes: Largest tensor of a request.
     """
 
-    def __init__(self, versions):
+    def __init__(self, versions, max_bytes):
         self.versions = versions
+        self.max_bytes = max_bytes
 
     @_answering
     def Predict(self, request):  # noqa: N802  gRPC's name
         version = self.versions.get(request.model_spec)
         name = request.model_spec.signature_name or _DEFAULT
         if name not in version.signatures:
-            raise _Invalid(
+            raise InvalidRequest(
                 f'Serving signature name: "{name}" not found in signature def. There '
                 f"are {sorted(version.signatures)}."
             )
-        inputs = _inputs(request.inputs, version.definitions[name])
-        wanted = _wanted(request.output_filter, version.definitions[name])
+        definition = version.definitions[name]
+        inputs = read_inputs(request.inputs, definition, self.max_bytes)
+        wanted = output_names(request.output_filter, definition)
         outputs = version.signatures[name](**inputs)
         response = predict_pb2.PredictResponse()
         response.model_spec.name = self.versions.name
         response.model_spec.version.value = version.number
         response.model_spec.signature_name = name
         for key in wanted:
-            proto = tf.make_tensor_proto(outputs[key].numpy())
-            response.outputs[key].CopyFrom(proto)
+            write_tensor(outputs[key], response.outputs[key])
         return response
 
     @_answering
     def GetModelMetadata(self, request):  # noqa: N802
         fields = list(request.metadata_field)
-        if fields != ["signature_def"]:
-            raise _Invalid(f"metadata_field must be signature_def. Received: {fields}.")
+        if set(fields) != {"signature_def"}:
+            raise InvalidRequest(
+                f"metadata_field must be signature_def. Received: {fields}."
+            )
         version = self.versions.get(request.model_spec)
         signatures = get_model_metadata_pb2.SignatureDefMap()
         for name, definition in version.definitions.items():
@@ -122,18 +137,30 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """GetModelStatus; labels are set on the command line."""
+    """GetModelStatus.
+
+    HandleReloadConfigRequest is not implemented: labels are set on the command line.
+
+    Args:
+        versions: `Versions`.
+    """
 
     def __init__(self, versions):
         self.versions = versions
 
     @_answering
     def GetModelStatus(self, request):  # noqa: N802
-        spec, states = request.model_spec, self.versions.states()
+        spec = request.model_spec
+        if not request.HasField("model_spec"):
+            raise InvalidRequest("The request must have a ModelSpec. Received: none.")
+        states = self.versions.states() if spec.name == self.versions.name else {}
+        looked_for = "any versions"
+        # A label is not looked at, as in TF Serving.
         if spec.HasField("version"):
+            looked_for = f"version {spec.version.value}"
             states = {k: v for k, v in states.items() if k == spec.version.value}
-        if spec.name != self.versions.name or not states:
-            raise NotServed(f"Could not find any versions of model {spec.name}")
+        if not states:
+            raise NotServed(f"Could not find {looked_for} of model {spec.name}")
         response = get_model_status_pb2.GetModelStatusResponse()
         for number, (state, text) in sorted(states.items(), reverse=True):
             status = response.model_version_status.add(version=number, state=state)
@@ -141,50 +168,6 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
                 status.status.error_code = grpc.StatusCode.UNKNOWN.value[0]
                 status.status.error_message = text
         return response
-
-
-def _inputs(given, definition):
-    """The request's tensors, checked against the signature."""
-    expected = definition.inputs
-    if set(given) != set(expected):
-        raise _Invalid(
-            f"input must be exactly {sorted(expected)}. Received: {sorted(given)}."
-        )
-    found = {}
-    for name, info in expected.items():
-        proto, shape = given[name], tf.TensorShape(info.tensor_shape)
-        dtype = tf.as_dtype(info.dtype)
-        received = tf.TensorShape(proto.tensor_shape)
-        if proto.dtype != info.dtype or not shape.is_compatible_with(received):
-            raise _Invalid(
-                f"input {name} must be {dtype.name} of shape {shape}. Received: "
-                f"{tf.as_dtype(proto.dtype).name} of shape {received}."
-            )
-        try:
-            value = _array(proto, dtype, received)
-        except (ValueError, TypeError) as error:
-            raise _Invalid(f"input {name} is no whole tensor: {error}") from error
-        found[name] = tf.constant(value)
-    return found
-
-
-def _array(proto, dtype, shape):
-    """The tensor without a copy where its bytes come as they are."""
-    if proto.tensor_content and dtype != tf.string:
-        flat = np.frombuffer(proto.tensor_content, dtype.as_numpy_dtype)
-        return flat.reshape(shape.as_list())
-    return tf.make_ndarray(proto)
-
-
-def _wanted(output_filter, definition):
-    names = list(output_filter) or list(definition.outputs)
-    unknown = sorted(set(names) - set(definition.outputs))
-    if unknown or len(set(names)) != len(names):
-        raise _Invalid(
-            f"output tensor alias must be among {sorted(definition.outputs)}, each "
-            f"once. Received: {names}."
-        )
-    return names
 
 
 def start(versions, *, host, port, threads, max_message_mb):
@@ -206,7 +189,7 @@ def start(versions, *, host, port, threads, max_message_mb):
         ],
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        PredictionService(versions), server
+        PredictionService(versions, limit), server
     )
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(
         ModelService(versions), server
@@ -229,7 +212,11 @@ def main(argv):
             "--version_labels must be such as stable:1,canary:2. "
             f"Received: {FLAGS.version_labels}."
         ) from None
-    versions = Versions(FLAGS.model_dir, FLAGS.model_name, labels)
+    stopped = threading.Event()
+    # Before the line that says it serves: who reads that may end it at once.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    versions = Versions(FLAGS.model_dir, FLAGS.model_name, labels, FLAGS.keep_versions)
     versions.poll()
     try:
         server, port = start(
@@ -248,9 +235,6 @@ def main(argv):
         f"{FLAGS.host}:{port}",
         flush=True,
     )
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
     while not stopped.wait(FLAGS.poll_seconds):
         versions.poll()
     server.stop(_GRACE).wait()

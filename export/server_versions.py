@@ -9,10 +9,15 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import get_model_status_pb2
 
 _State = get_model_status_pb2.ModelVersionStatus
+_LARGEST = 2**63 - 1  # version in a message: int64
 
 
 class NotServed(LookupError):
-    """No such version, label or model; the text is TF Serving's."""
+    """No such version or model; the text is TF Serving's."""
+
+
+class InvalidRequest(ValueError):
+    """A request that cannot be answered as it is."""
 
 
 class Version:
@@ -34,51 +39,78 @@ class Version:
 
 
 class Versions:
-    """Keeps the newest version of a folder loaded, and those that have labels.
+    """Keeps the newest versions of a folder loaded, and those that have labels.
 
     Args:
         folder: Of all versions.
         name: Of the model.
         labels: Dict of label to version.
+        keep: How many of the newest.
     """
 
-    def __init__(self, folder, name, labels=None):
+    def __init__(self, folder, name, labels=None, keep=1):
         self.folder = pathlib.Path(folder)
         self.name = name
         self.labels = dict(labels or {})
+        self.keep = keep
         self._loaded = {}
         self._states = {}
+        self._damaged = {}  # number to the files that could not be loaded
+        self._unreadable = ""
         self._lock = threading.Lock()
 
     def poll(self):
         """Loads what is new and drops what is gone or old.
 
-        A request that has got hold of a version ends with it.
+        A request that has got hold of a version ends with it. While the folder cannot
+        be read, what is loaded stays.
         """
-        there = {
-            int(path.name): path
-            for path in (self.folder.iterdir() if self.folder.is_dir() else ())
-            if path.name.isdigit() and (path / "saved_model.pb").exists()
-        }
+        try:
+            there = self._there()
+        except OSError as error:
+            if str(error) != self._unreadable:
+                logging.error("Versions cannot be looked for: %s", error)
+            self._unreadable = str(error)
+            return
+        self._unreadable = ""
         labelled = set(self.labels.values()) & set(there)
         wanted = {number for number in labelled if self._load(number, there[number])}
         # The newest that can be loaded: a damaged one leaves the one before in place.
+        newest = 0
         for number in sorted(there, reverse=True):
-            if self._load(number, there[number]):
+            if newest < self.keep and self._load(number, there[number]):
                 wanted.add(number)
-                break
+                newest += 1
         with self._lock:
             for number in set(self._loaded) - wanted:
                 del self._loaded[number]
                 self._states[number] = (_State.END, "")
                 logging.info("Dropped version %d", number)
 
+    def _there(self):
+        """Dict of version to its folder; a folder of another name is none."""
+        return {
+            int(path.name): path
+            for path in self.folder.iterdir()
+            # isdigit alone is true of other scripts' digits, and of exponents.
+            if path.name.isascii()
+            and path.name.isdigit()
+            and int(path.name) <= _LARGEST
+            and (path / "saved_model.pb").exists()
+        }
+
     def _load(self, number, path):
-        """Whether a version is loaded; one that has failed is not tried again."""
+        """Whether a version is loaded.
+
+        One that has failed is tried again when its files change: it may have been
+        copied while it was read.
+        """
         with self._lock:
             if number in self._loaded:
                 return True
-            if self._states.get(number, (None, ""))[1]:
+        files = _files(path)
+        with self._lock:
+            if self._damaged.get(number) == files:
                 return False
             self._states[number] = (_State.LOADING, "")
         try:
@@ -87,9 +119,11 @@ class Versions:
             text = (str(error).strip().splitlines() or [type(error).__name__])[0]
             logging.error("Version %d of %s is damaged: %s", number, self.name, text)
             with self._lock:
+                self._damaged[number] = files
                 self._states[number] = (_State.END, text)
             return False
         with self._lock:
+            self._damaged.pop(number, None)
             self._loaded[number] = version
             self._states[number] = (_State.AVAILABLE, "")
         logging.info("Loaded version %d", number)
@@ -110,18 +144,39 @@ class Versions:
 
         Raises:
             NotServed: If there is none.
+            InvalidRequest: If it names no model, or a label that none has.
         """
-        asked = f"Specific({spec.name}, {spec.version.value})"
-        if spec.WhichOneof("version_choice") is None:
-            asked = f"Latest({spec.name})"
+        if not spec.name:
+            raise InvalidRequest("ModelSpec must have a name. Received: none.")
+        number, asked = None, f"Latest({spec.name})"
+        if spec.HasField("version"):
+            number = spec.version.value
+        elif spec.HasField("version_label"):
+            # TF Serving looks a label up before the model.
+            labels = self.labels if spec.name == self.name else {}
+            if spec.version_label not in labels:
+                raise InvalidRequest(
+                    f"Unrecognized servable version label: {spec.version_label}. "
+                    f"Labels of {spec.name}: {sorted(labels)}."
+                )
+            number = labels[spec.version_label]
+        if number is not None:
+            asked = f"Specific({spec.name}, {number})"
         with self._lock:
             if spec.name == self.name and self._loaded:
-                number = max(self._loaded)
-                if spec.HasField("version"):
-                    number = spec.version.value
-                elif spec.version_label:
-                    asked = f"version label {spec.version_label!r} of {spec.name}"
-                    number = self.labels.get(spec.version_label)
+                number = max(self._loaded) if number is None else number
                 if number in self._loaded:
                     return self._loaded[number]
         raise NotServed(f"Servable not found for request: {asked}")
+
+
+def _files(path):
+    """What tells whether a version's files have changed."""
+    found = []
+    for file in sorted(path.rglob("*")):
+        try:
+            stat = file.stat()
+        except OSError:
+            continue  # gone since it was listed
+        found.append((str(file.relative_to(path)), stat.st_size, stat.st_mtime_ns))
+    return found

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -14,6 +15,14 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * LOGICAL_CPUS,
 )
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--server_binary",
+        default=shutil.which("tensorflow_model_server"),
+        help="TF Serving's binary: what the local server is tested by, it is too.",
+    )
 
 
 @pytest.fixture(autouse=True)
