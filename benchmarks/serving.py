@@ -24,7 +24,8 @@ from benchmarks.common import in_turns, machine, median_ratio
 from benchmarks.serving_load import measure_load
 from export.archive import export_model, pyramid_model
 from export.folding import fold_batch_norm
-from export.quantization import quantize_int8
+from export.precision import distance
+from export.quantization import in_interpreter, quantize_int8
 from export.signatures import ServedModel, ServingOptions
 from slotcon_tf import backbone
 from slotcon_tf.data.drawing import draw_scene
@@ -102,7 +103,7 @@ def export_all(encoder, calibration, folder):
         "bfloat16": in_session(
             export_model(encoder, folder / "bfloat16", precision="bfloat16")
         ),
-        "int8, LiteRT": in_interpreter(quantized),
+        "int8, LiteRT": (in_interpreter(quantized, FLAGS.threads), np.uint8),
     }
 
 
@@ -118,23 +119,6 @@ def in_session(path):
     return call, tf.as_dtype(source.dtype).as_numpy_dtype
 
 
-def in_interpreter(content):
-    interpreter = tf.lite.Interpreter(model_content=content, num_threads=FLAGS.threads)
-    (source,) = interpreter.get_input_details()
-    pooled = next(o for o in interpreter.get_output_details() if len(o["shape"]) == 2)
-
-    def run(images):
-        if tuple(interpreter.get_input_details()[0]["shape"]) != images.shape:
-            interpreter.resize_tensor_input(source["index"], images.shape)
-            interpreter.allocate_tensors()
-        interpreter.set_tensor(source["index"], images)
-        interpreter.invoke()
-        return interpreter.get_tensor(pooled["index"])
-
-    interpreter.allocate_tensors()
-    return run, np.uint8
-
-
 def errors(encoder, models, images):
     """Distance of each form's pooled features from the encoder's own."""
     maps = encoder(normalize(tf.cast(images, tf.float32)), training=False)
@@ -143,11 +127,8 @@ def errors(encoder, models, images):
     for name, (run, dtype) in models.items():
         if name == REFERENCE:
             continue
-        found = run(images.astype(dtype))
-        error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
-        norms = np.linalg.norm(found, axis=1) * np.linalg.norm(exact, axis=1)
-        cosine = ((found * exact).sum(axis=1) / norms).min()
-        print(f"{name:30}{error:16.2e}{cosine:17.6f}")
+        far = distance(run(images.astype(dtype)), exact)
+        print(f"{name:30}{far['relative_error']:16.2e}{far['smallest_cosine']:17.6f}")
 
 
 def compare(models, images):

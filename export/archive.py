@@ -56,6 +56,7 @@ def export_model(
         ValueError: If bfloat16 or int8 is asked of an encoder that is no functional
             model, or int8 without images.
     """
+    encoder, heads = _parts(model, which)
     served = serve(model, which=which, precision=precision, options=options)
     export_dir = pathlib.Path(export_dir)
     export_dir.mkdir(parents=True, exist_ok=True)
@@ -64,8 +65,8 @@ def export_model(
     shutil.rmtree(aside, ignore_errors=True)
     archive = keras.export.ExportArchive()
     archive.track(served.pyramid_model)
-    if served.heads is not None:
-        archive.track(served.heads)
+    if heads is not None:
+        archive.track(heads)
     for name, (function, signature) in served.signatures().items():
         endpoint = archive.add_endpoint(name, function, input_signature=signature)
         if name == "serving_default":
@@ -77,7 +78,6 @@ def export_model(
         edge = options.image_size or ServingOptions.image_size
         batches = warmup_batches if options.image_size else [1]
         write_warmup(aside, MODEL_NAME, served.signatures(), batches, edge)
-    encoder = model.network(which).encoder if isinstance(model, SlotCon) else model
     write_quantized(aside, encoder, served, quantize, images)
     return publish(aside, export_dir)
 
@@ -92,20 +92,26 @@ def publish(aside, export_dir):
 
 def serve(model, *, which="teacher", precision="float32", options=DEFAULTS):
     """The `ServedModel` of a `SlotCon` or an encoder; see `export_model`."""
-    heads, temperature, encoder = None, None, model
-    if isinstance(model, SlotCon):
-        heads, temperature = model.network(which), model.teacher_temperature
-        encoder = heads.encoder
+    encoder, heads = _parts(model, which)
     if can_fold(encoder):
         pyramid = fold_batch_norm(pyramid_model(encoder), precision)
-    else:
+    elif precision == "float32":
         pyramid = _OneLevel(encoder)
-    if not can_fold(encoder) and precision != "float32":
+    else:
         raise ValueError(
             "precision must be 'float32' for an encoder that is not a functional "
             f"Keras model. Received: precision={precision!r} for {encoder.name!r}."
         )
+    temperature = None if heads is None else model.teacher_temperature
     return ServedModel(pyramid, heads, temperature, options)
+
+
+def _parts(model, which):
+    """The encoder, and the network around it if there is one."""
+    if not isinstance(model, SlotCon):
+        return model, None
+    heads = model.network(which)
+    return heads.encoder, heads
 
 
 def pyramid_model(encoder):

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from export.decoding import REASONS
 from export.loading import load_version
+from export.precision import cosines
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.listing import list_images
 from trainers.command_line import run_main
@@ -74,7 +75,7 @@ def compare(first, second, paths, batch_size=8):
             if one or other:
                 bad[printable(path)] = REASONS[max(one, other)]
         _same_shape(a["pooled"], b["pooled"], "features")
-        found["cosine"].extend(_cosines(a["pooled"][good], b["pooled"][good]))
+        found["cosine"].extend(cosines(a["pooled"][good], b["pooled"][good]))
         if grouped and good.any():
             content = tf.boolean_mask(content, good)
             a, b = (_ask(model, "groups", content)["assignments"] for model in models)
@@ -116,11 +117,6 @@ def _same_shape(a, b, what):
             f"The {what} of both exports must have the same size. Received: "
             f"{a.shape[1:]} and {b.shape[1:]}."
         )
-
-
-def _cosines(a, b):
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return (a * b).sum(axis=1) / np.maximum(norms, 1e-12)
 
 
 if __name__ == "__main__":

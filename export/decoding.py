@@ -40,7 +40,7 @@ def decode_batch(data, size, *, crop, max_pixels):
         good = tf.equal(reason, OK)
         image = tf.cond(
             good,
-            lambda: _fit(_decode(content), size, crop),
+            lambda: fit(_decode(content), size, crop),
             lambda: _nothing(size),
         )
         return tf.ensure_shape(image, (edge, edge, 3)), reason
@@ -71,7 +71,7 @@ def _nothing(size):
 
 def _judge(content, max_pixels):
     """Whether an image is to be decoded: OK, or the reason why not."""
-    head = tf.io.decode_raw(content, tf.uint8, fixed_length=None)[:_HEAD]
+    head = tf.io.decode_raw(content, tf.uint8)[:_HEAD]
     head = tf.cast(tf.pad(head, [[0, _HEAD - tf.size(head)]]), tf.int32)
 
     def number(start, count, big=False):
@@ -162,7 +162,7 @@ def _orientation(content):
     places = directory + 2 + 12 * entries
     tags = tf.map_fn(short, places)
     values = tf.map_fn(lambda place: short(place + 8), places)
-    value = tf.reduce_max(tf.where(tags == 0x0112, values, 0), keepdims=False)
+    value = tf.reduce_max(tf.where(tags == 0x0112, values, 0))
     return tf.where(found & (value >= 1) & (value <= 8), value, 1)
 
 
@@ -179,8 +179,16 @@ def _upright(image, orientation):
     return tf.cond(upside_down, lambda: image[::-1], lambda: image)
 
 
-def _fit(image, size, crop):
-    """Whole grey levels of the wanted size, within one of Pillow's."""
+def fit(image, size, crop):
+    """An image at the size of `decode_batch`, within a grey level of Pillow's.
+
+    Args:
+        image: (height, width, 3), grey levels.
+        size, crop: As of `decode_batch`.
+
+    Returns:
+        float32 (size, size, 3) of whole grey levels.
+    """
     if not size:
         return tf.cast(image, tf.float32)
     shape = tf.cast(tf.shape(image)[:2], tf.float32)

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from export.decoding import REASONS
-from export.tables import write_table
+from export.tables import write_table, write_whole
 from slotcon_tf.data.bad_images import printable
 
 _NAMED = 20  # failed images; the others are counted
@@ -105,14 +105,10 @@ def extract(
                 future.cancel()
             progress.close()
     table = parts.read(starts)
-    failed = dict(
-        (name, str(reason))
-        for name, ok, reason in zip(
-            images.names, table["ok"], table["reason"], strict=True
-        )
-        if not ok
-    )
-    write_table(output, images.names, table)
+    names = images.names
+    rows = zip(names, table["ok"], table["reason"], strict=True)
+    failed = {name: str(reason) for name, ok, reason in rows if not ok}
+    write_table(output, names, table)
     _list_failed(output, failed)
     parts.remove()
     return failed
@@ -202,13 +198,13 @@ class _Parts:
                 )
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        _write_whole(file, lambda f: f.write(json.dumps(header).encode()))
+        write_whole(file, lambda f: f.write(json.dumps(header).encode()))
 
     def path(self, start):
         return self.folder / f"{start:09d}.npz"
 
     def write(self, start, rows):
-        _write_whole(self.path(start), lambda file: np.savez(file, **rows))
+        write_whole(self.path(start), lambda file: np.savez(file, **rows))
 
     def read(self, starts):
         """All rows; a batch of failures only has no outputs, and gives zeros."""
@@ -232,13 +228,6 @@ class _Parts:
 
     def remove(self):
         shutil.rmtree(self.folder)
-
-
-def _write_whole(path, write):
-    aside = path.with_name(f".writing-{path.name}")
-    with aside.open("wb") as file:
-        write(file)
-    aside.rename(path)
 
 
 def _list_failed(output, failed):

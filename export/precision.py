@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from export.folding import can_fold, fold_batch_norm
-from export.quantization import quantize_int8
+from export.quantization import in_interpreter, quantize_int8
 from slotcon_tf.data.photometric import normalize
 
 INT8_FILE = "assets.extra/encoder_int8.tflite"
@@ -46,7 +46,7 @@ def write_quantized(folder, encoder, served, quantize, images):
     if quantize:
         content = quantize_int8(fold_batch_norm(encoder), images)
         (folder / INT8_FILE).write_bytes(content)
-        found["int8"] = _in_batches(_interpreter(content), images)
+        found["int8"] = _in_batches(in_interpreter(content), images)
     report = {name: distance(values, exact) for name, values in found.items()}
     text = json.dumps({"images": len(images), **report}, indent=2)
     (folder / REPORT_FILE).write_text(text + "\n")
@@ -54,10 +54,15 @@ def write_quantized(folder, encoder, served, quantize, images):
 
 def distance(found, exact):
     """Of features (M, C): relative error in norm, and the smallest cosine."""
-    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(exact, axis=1)
-    cosines = (found * exact).sum(axis=1) / np.maximum(norms, 1e-12)
     error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
-    return {"relative_error": float(error), "smallest_cosine": float(cosines.min())}
+    smallest = cosines(found, exact).min()
+    return {"relative_error": float(error), "smallest_cosine": float(smallest)}
+
+
+def cosines(a, b):
+    """Of the rows of two arrays (M, C): (M,)."""
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return (a * b).sum(axis=1) / np.maximum(norms, 1e-12)
 
 
 def _maps(encoder, images):
@@ -67,18 +72,3 @@ def _maps(encoder, images):
 def _in_batches(function, images):
     starts = range(0, len(images), _BATCH)
     return np.concatenate([function(images[i : i + _BATCH]) for i in starts])
-
-
-def _interpreter(content):
-    interpreter = tf.lite.Interpreter(model_content=content)
-    (source,) = interpreter.get_input_details()
-    pooled = next(o for o in interpreter.get_output_details() if len(o["shape"]) == 2)
-
-    def run(images):
-        interpreter.resize_tensor_input(source["index"], images.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(source["index"], images)
-        interpreter.invoke()
-        return interpreter.get_tensor(pooled["index"]).copy()
-
-    return run

@@ -50,3 +50,29 @@ def quantize_int8(encoder, images):
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.uint8
     return converter.convert()
+
+
+def in_interpreter(content, threads=None):
+    """Runs a file of `quantize_int8` in the LiteRT interpreter.
+
+    Args:
+        content: bytes of the file.
+        threads: Of the interpreter; its own choice if None.
+
+    Returns:
+        Function of uint8 (N, height, width, 3) to pooled features (N, C).
+    """
+    interpreter = tf.lite.Interpreter(model_content=content, num_threads=threads)
+    (source,) = interpreter.get_input_details()
+    pooled = next(o for o in interpreter.get_output_details() if len(o["shape"]) == 2)
+    interpreter.allocate_tensors()
+
+    def run(images):
+        if tuple(interpreter.get_input_details()[0]["shape"]) != images.shape:
+            interpreter.resize_tensor_input(source["index"], images.shape)
+            interpreter.allocate_tensors()
+        interpreter.set_tensor(source["index"], images)
+        interpreter.invoke()
+        return interpreter.get_tensor(pooled["index"])
+
+    return run

@@ -14,6 +14,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from export.archive import export_model
+from export.decoding import fit
 from export.onnx_file import export_onnx
 from export.signatures import ServingOptions
 from slotcon_tf.data import open_source
@@ -136,11 +137,8 @@ def _calibration_images():
     source = open_source("folder", FLAGS.calibration_images)
     size = FLAGS.image_size or _DEFAULTS.image_size
     count = min(source.num_images, _MAX_CALIBRATION)
-    images = [
-        tf.image.resize(source.load(index), [size, size], antialias=True)
-        for index in range(count)
-    ]
-    return tf.cast(tf.round(tf.stack(images)), tf.uint8).numpy()
+    images = [fit(source.load(index), size, crop=False) for index in range(count)]
+    return tf.cast(tf.stack(images), tf.uint8).numpy()
 
 
 if __name__ == "__main__":

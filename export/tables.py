@@ -17,12 +17,19 @@ def write_table(path, names, columns):
             list, and its shape lies in the field's metadata.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".writing-{path.name}")
     if path.suffix == ".npz":
-        with aside.open("wb") as file:
-            np.savez(file, paths=np.array(names, dtype=np.str_), **columns)
+        names = np.array(names, dtype=np.str_)
+        write_whole(path, lambda file: np.savez(file, paths=names, **columns))
     else:
-        pq.write_table(_arrow(names, columns), aside)
+        table = _arrow(names, columns)
+        write_whole(path, lambda file: pq.write_table(table, file))
+
+
+def write_whole(path, write):
+    """Gives a file open for writing to `write`, and renames it into place after."""
+    aside = path.with_name(f".writing-{path.name}")
+    with aside.open("wb") as file:
+        write(file)
     aside.rename(path)
 
 

@@ -30,7 +30,7 @@ from slotcon_tf import SlotCon
 from tests.serving_case import serving
 from tests.test_convert import CHECKPOINT, run
 from tests.test_hosts import free_ports
-from tests.test_pretrain import ENVIRONMENT, ROOT
+from tests.test_pretrain import ENVIRONMENT, ROOT, until
 from tests.test_saved_model import OPTIONS, pictures
 
 
@@ -205,10 +205,7 @@ def test_the_server_dies_and_comes_back(served, photos, tmp_path):
 
 def until_parts(output, count):
     folder = output.with_name(output.name + ".partial")
-    end = time.monotonic() + 60
-    while len(list(folder.glob("0*.npz"))) < count:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: len(list(folder.glob("0*.npz"))) >= count, "a part")
 
 
 def test_the_client_is_killed_and_goes_on(server, served, photos, tmp_path):

@@ -64,7 +64,7 @@ def test_a_stop_in_an_epoch_changes_nothing(tmp_path):
     process = subprocess.Popen(
         command(*again), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
     )
-    wait_for(parts / "checkpoints" / "step_000000002")
+    until((parts / "checkpoints" / "step_000000002").exists, "a checkpoint", 120)
     process.send_signal(signal.SIGTERM)
     _, log = process.communicate(timeout=120)
     assert process.returncode == 143, log[-2000:]
@@ -101,10 +101,10 @@ def difference(first, second):
     return largest_difference(*newest)
 
 
-def wait_for(path):
-    end = time.monotonic() + 120
-    while not path.exists():
-        assert time.monotonic() < end, f"no {path}"
+def until(condition, what="it", seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not come"
         time.sleep(0.02)
 
 

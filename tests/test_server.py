@@ -18,6 +18,7 @@ from export.archive import export_model
 from slotcon_tf import SlotCon
 from tests.serving_case import binary_of, noise, serving
 from tests.test_convert import CHECKPOINT
+from tests.test_pretrain import until
 from tests.test_saved_model import OPTIONS, files, session_answers
 
 
@@ -165,13 +166,6 @@ def test_the_load_benchmark_runs(folder, capsys):
         [count, form] for count in "12" for form in ("bare", "server")
     ]
     assert all(float(row[4]) > 0 for row in rows)
-
-
-def until(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def test_limits_and_what_is_not_implemented(folder):

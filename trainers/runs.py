@@ -9,6 +9,7 @@ from slotcon_tf.interop import load_pretrained
 from slotcon_tf.interop.pretrained import MODEL_FILE
 from slotcon_tf.slotcon import SlotCon
 from trainers.checkpoints import STATE, checkpoint_paths
+from trainers.workdir import write_text
 
 _CONFIG = "model.json"
 
@@ -16,7 +17,7 @@ _CONFIG = "model.json"
 def write_model_config(workdir, model):
     """Writes what `load_trained` needs to build the model of a run again."""
     text = json.dumps(model.get_config(), indent=2)
-    (workdir / _CONFIG).write_text(text + "\n")
+    write_text(workdir / _CONFIG, text + "\n")
 
 
 def load_trained(source, **options):

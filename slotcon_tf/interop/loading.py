@@ -8,25 +8,13 @@ from slotcon_tf.interop.architectures import (
     resnet_settings,
     slotcon_settings,
 )
-from slotcon_tf.interop.names import TRACKED, encoder_entries, model_entries
+from slotcon_tf.interop.names import DEEP_STEM, TRACKED, encoder_entries, model_entries
 from slotcon_tf.interop.pickles import CheckpointFileError
 from slotcon_tf.interop.weights import open_weights
 from slotcon_tf.slotcon import SlotCon
 
 # A classifier's, or another method's head on top of the encoder.
 _HEAD = re.compile(r"(fc|head|classifier)\d*\.")
-# timm's and mmsegmentation's deep stems, in the original's names.
-_STEMS = {
-    "conv1.6.weight": {
-        **{"conv1.0.": "conv1.0.0.", "conv1.1.": "conv1.0.1."},
-        **{"conv1.3.": "conv1.1.0.", "conv1.4.": "conv1.1.1.", "conv1.6.": "conv1.2."},
-    },
-    "stem.6.weight": {
-        **{"stem.0.": "conv1.0.0.", "stem.1.": "conv1.0.1."},
-        **{"stem.3.": "conv1.1.0.", "stem.4.": "conv1.1.1."},
-        **{"stem.6.": "conv1.2.", "stem.7.": "bn1."},
-    },
-}
 # What the original's `args` and `SlotCon` call the same.
 _SETTINGS = {
     "teacher_momentum": "teacher_momentum",
@@ -131,14 +119,21 @@ def load_encoder(path, *, output_stride=None, which="teacher", strict=True):
         CheckpointFileError: If the file is damaged, hostile, or no such ResNet.
     """
     with open_weights(path) as weights:
-        tensors = encoder_tensors(weights.tensors, which)
-        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        stride = output_stride or _output_stride(weights)
-        encoder = build_resnet(resnet_settings(shapes), stride)
-        report = load_entries(encoder_entries(encoder), tensors)
+        encoder, report = read_encoder(
+            weights, output_stride=output_stride, which=which
+        )
     if strict:
         report.check()
     return encoder, report
+
+
+def read_encoder(weights, *, output_stride=None, which="teacher"):
+    """As `load_encoder`, of open `Weights`, and unmatched tensors only reported."""
+    tensors = encoder_tensors(weights.tensors, which)
+    encoder = build_resnet(
+        resnet_settings(_shapes(tensors)), output_stride or _output_stride(weights)
+    )
+    return encoder, load_entries(encoder_entries(encoder), tensors)
 
 
 def load_slotcon(path, *, output_stride=None, strict=True, **settings):
@@ -166,24 +161,33 @@ def load_slotcon(path, *, output_stride=None, strict=True, **settings):
                 f"{len(weights.tensors)} tensors without prototypes. Load it as an "
                 "encoder."
             )
-        tensors = weights.tensors
-        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        encoder = resnet_settings(_below(shapes, "encoder_k."))
-        step = _steps_done(tensors)
-        model = SlotCon(
-            build_resnet(encoder, output_stride or _output_stride(weights)),
-            **{
-                "total_steps": _total_steps(weights.settings) or max(step, 1),
-                **slotcon_settings(shapes),
-                **_settings(weights.settings),
-                **settings,
-            },
-        )
-        report = load_entries(model_entries(model), tensors)
-        model.step.assign(step)
+        model, report = read_slotcon(weights, output_stride=output_stride, **settings)
     if strict:
         report.check()
     return model, report
+
+
+def read_slotcon(weights, *, output_stride=None, **settings):
+    """As `load_slotcon`, of open `Weights`, and unmatched tensors only reported."""
+    shapes = _shapes(weights.tensors)
+    encoder = resnet_settings(_below(shapes, "encoder_k."))
+    step = _steps_done(weights.tensors)
+    model = SlotCon(
+        build_resnet(encoder, output_stride or _output_stride(weights)),
+        **{
+            "total_steps": _total_steps(weights.settings) or max(step, 1),
+            **slotcon_settings(shapes),
+            **_settings(weights.settings),
+            **settings,
+        },
+    )
+    report = load_entries(model_entries(model), weights.tensors)
+    model.step.assign(step)
+    return model, report
+
+
+def _shapes(tensors):
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def encoder_tensors(tensors, which="teacher"):
@@ -191,17 +195,17 @@ def encoder_tensors(tensors, which="teacher"):
     side = "encoder_k." if which == "teacher" else "encoder_q."
     if any(name.startswith("encoder_") for name in tensors):
         return _below(tensors, side)
-    for mark, renames in _STEMS.items():
-        if mark in tensors:
+    for style in ("timm", "mmsegmentation"):
+        theirs = DEEP_STEM[style]
+        if f"{theirs[-2]}.weight" in tensors:
+            renames = dict(zip(theirs, DEEP_STEM["original"], strict=True))
             tensors = {_renamed(name, renames): t for name, t in tensors.items()}
     return tensors
 
 
 def _renamed(name, renames):
-    for old, new in renames.items():
-        if name.startswith(old):
-            return new + name.removeprefix(old)
-    return name
+    module, _, leaf = name.rpartition(".")
+    return f"{renames.get(module, module)}.{leaf}" if module else name
 
 
 def _below(mapping, prefix):

@@ -1,8 +1,8 @@
 """The paper's protocols for segmentation as configurations of mmsegmentation 1.x.
 
-Reference: Wen et al. 2022 (arXiv 2205.15288), section 4.1 and appendix,
-and the authors' files for mmsegmentation 0.x. What the
-paper leaves open is the toolbox's default.
+Reference: Wen et al. 2022 (arXiv 2205.15288), section 4.1 and appendix, and the
+authors' files for mmsegmentation 0.x. What the paper leaves open is the toolbox's
+default.
 """
 
 import pprint

@@ -5,16 +5,13 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-STYLES = ("original", "timm", "mmsegmentation", "detectron2")
 # Where the stem is deep, the libraries name its layers differently.
-_DEEP_STEM = {
+DEEP_STEM = {
     "original": ("conv1.0.0", "conv1.0.1", "conv1.1.0", "conv1.1.1", "conv1.2", "bn1"),
     "timm": ("conv1.0", "conv1.1", "conv1.3", "conv1.4", "conv1.6", "bn1"),
     "mmsegmentation": ("stem.0", "stem.1", "stem.3", "stem.4", "stem.6", "stem.7"),
 }
-_DEEP_STEM_LAYERS = (
-    *("conv1_0_0", "conv1_0_1", "conv1_1_0", "conv1_1_1", "conv1_2", "bn1"),
-)
+_STEM = ("conv1_0_0", "conv1_0_1", "conv1_1_0", "conv1_1_1", "conv1_2", "bn1")
 # Torch's order of a block's layers.
 _BLOCK = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3")
 _BLOCK += ("downsample_conv", "downsample_bn")
@@ -83,7 +80,8 @@ def encoder_entries(encoder, style="original"):
 
     Args:
         encoder: A `slotcon_tf.ResNet`.
-        style: One of `STYLES`; "original" is torchvision's too.
+        style: "original", which is torchvision's too, "timm", "mmsegmentation" or
+            "detectron2".
 
     Returns:
         Dict of name to `Entry`.
@@ -107,7 +105,7 @@ def encoder_entries(encoder, style="original"):
 def _place(name):
     """Of a layer in torch's order."""
     if not name.startswith("layer"):
-        return (0, 0, _DEEP_STEM_LAYERS.index(name) if name != "conv1" else 0)
+        return (0, 0, _STEM.index(name) if name != "conv1" else 0)
     stage, block, part = name.removeprefix("layer").split("_", 2)
     return (int(stage), int(block), _BLOCK.index(part))
 
@@ -116,7 +114,7 @@ def _module(name, encoder, style):
     """Torch's name of a layer of the encoder."""
     if not name.startswith("layer"):
         if encoder.deep_stem:
-            return _DEEP_STEM[style][_DEEP_STEM_LAYERS.index(name)]
+            return DEEP_STEM[style][_STEM.index(name)]
         name = {"bn1": "conv1.norm"}.get(name, name) if style == "detectron2" else name
         return f"stem.{name}" if style == "detectron2" else name
     stage, block, part = name.removeprefix("layer").split("_", 2)

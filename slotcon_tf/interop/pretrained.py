@@ -6,7 +6,7 @@ import pathlib
 
 import keras
 
-from slotcon_tf.interop.loading import load_encoder, load_slotcon
+from slotcon_tf.interop.loading import read_encoder, read_slotcon
 from slotcon_tf.interop.pickles import CheckpointFileError
 from slotcon_tf.interop.weights import open_weights
 from slotcon_tf.presets import FOLDER, PUBLISHED, PUBLISHED_AT
@@ -82,10 +82,11 @@ def load_pretrained(source, *, strict=True, output_stride=None):
                 f"Received: {str(error).splitlines()[0][:200]}"
             ) from error
     with open_weights(path) as weights:
-        whole = weights.has_groups
-    if whole:
-        return load_slotcon(path, strict=strict, output_stride=output_stride)
-    return load_encoder(path, strict=strict, output_stride=output_stride)
+        read = read_slotcon if weights.has_groups else read_encoder
+        model, report = read(weights, output_stride=output_stride)
+    if strict:
+        report.check()
+    return model, report
 
 
 def from_preset(source, **settings):
