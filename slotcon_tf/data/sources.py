@@ -223,7 +223,9 @@ def open_source(dataset, data_dir=None, *, split="train", **limits):
     if dataset == "fake":
         return FakeSource(**limits)
     if dataset.startswith("tfds:"):
-        return SequentialSource(_prepared(dataset[5:], data_dir), split, **limits)
+        return SequentialSource(
+            prepared_builder(dataset[5:], data_dir), split, **limits
+        )
     near = difflib.get_close_matches(dataset, DATASETS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
@@ -254,7 +256,7 @@ def source_of(source):
     return source
 
 
-def _prepared(name, data_dir):
+def prepared_builder(name, data_dir):
     builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
     if "image" not in builder.info.features:
         raise ValueError(

@@ -1,0 +1,127 @@
+"""open_classified: images with a class for each."""
+
+import os
+import pathlib
+
+import tensorflow_datasets as tfds
+
+from slotcon_tf.data.decoding import BadImage, decode_image
+from slotcon_tf.data.labelled.decoding import LabelError
+from slotcon_tf.data.labelled.segmented import read_image, spaced
+from slotcon_tf.data.listing import list_images
+from slotcon_tf.data.sources import prepared_builder
+
+CLASSIFIED = ("class_folders", "imagenet", "tfds:NAME")
+
+
+class ClassifiedImages:
+    """Images with a class for each.
+
+    Args:
+        name: What to call the set in messages.
+        examples: Function without arguments that returns an iterator of images uint8
+            (height, width, 3) and class numbers.
+        num_images: Number of images.
+        class_names: Tuple of C names.
+    """
+
+    def __init__(self, name, examples, num_images, class_names):
+        self.name = name
+        self.num_images = num_images
+        self.class_names = tuple(class_names)
+        self._examples = examples
+
+    @property
+    def num_classes(self):
+        return len(self.class_names)
+
+    def __len__(self):
+        return self.num_images
+
+    def __iter__(self):
+        return self._examples()
+
+    def __repr__(self):
+        return f"{self.name}: {self.num_images} images, {self.num_classes} classes"
+
+
+def open_classified(dataset, data_dir=None, split="val", *, max_images=None):
+    """Opens images with a class for each.
+
+    Args:
+        dataset: "class_folders" or "imagenet": `data_dir`/SPLIT/CLASS/*; "tfds:NAME": a
+            prepared tensorflow-datasets set with `image` and `label`.
+        data_dir: Folder.
+        split: Such as "train", "val".
+        max_images: Evenly spaced images that are kept of more; None for all.
+
+    Returns:
+        A `ClassifiedImages`.
+
+    Raises:
+        FileNotFoundError: If the folder or set is missing.
+        LabelError: If it holds no classes.
+        ValueError: If the data set is not known.
+    """
+    if dataset.startswith("tfds:"):
+        return _of_builder(prepared_builder(dataset[5:], data_dir), split, max_images)
+    if dataset not in CLASSIFIED:
+        raise ValueError(
+            f"A set with a class per image must be one of {', '.join(CLASSIFIED)}. "
+            f"Received: {dataset!r}."
+        )
+    if not data_dir:
+        raise ValueError(f"--dataset={dataset} needs a folder: set --data_dir.")
+    root = pathlib.Path(data_dir) / split
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"{root} must hold a folder per class. Received: no such folder. Check "
+            "--data_dir and --split."
+        )
+    names = sorted(p.name for p in root.iterdir() if p.is_dir())
+    paths = list_images("folder", root)
+    classes = {name: number for number, name in enumerate(names)}
+    items = [(p, os.path.relpath(p, root).split(os.sep)) for p in paths]
+    loose = [path for path, parts in items if len(parts) < 2]
+    if loose or not names:
+        raise LabelError(
+            f"{root} must hold a folder per class, and no image beside them. "
+            f"Received: {loose[:1] or 'no folder'}."
+        )
+    kept = [items[i] for i in spaced(len(items), max_images)]
+
+    def examples():
+        return ((read_image(path), classes[parts[0]]) for path, parts in kept)
+
+    return ClassifiedImages(f"{dataset} {root}", examples, len(kept), names)
+
+
+def _of_builder(builder, split, most):
+    features = builder.info.features
+    if "label" not in features:
+        raise LabelError(
+            f"{builder.info.full_name} must have a 'label'. Received: "
+            f"{', '.join(features)}. For label maps take --task=groups or linear."
+        )
+    count = builder.info.splits[split].num_examples
+    kept = set(spaced(count, most))
+
+    def examples():
+        dataset = builder.as_dataset(
+            split=split,
+            shuffle_files=False,
+            decoders={"image": tfds.decode.SkipDecoding()},
+        )
+        for number, example in enumerate(dataset.as_numpy_iterator()):
+            if number not in kept:
+                continue
+            try:
+                yield decode_image(example["image"]), int(example["label"])
+            except BadImage as error:
+                raise LabelError(
+                    f"Every image must be readable: {builder.info.full_name} "
+                    f"{number}: {error}"
+                ) from None
+
+    name = f"{builder.info.full_name} ({split})"
+    return ClassifiedImages(name, examples, len(kept), features["label"].names)
