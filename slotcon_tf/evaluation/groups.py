@@ -1,12 +1,11 @@
 """Slots of whole images, and their match with true masks."""
 
 import numpy as np
-import tensorflow as tf
+from scipy.sparse import csr_array, vstack
 
-from slotcon_tf.data.photometric import normalize
+from slotcon_tf.data.labelled import VOID
+from slotcon_tf.evaluation.inference import Inference, same_size_batches
 from slotcon_tf.evaluation.metrics import confusion_matrix, grouping_metrics
-
-VOID = 255  # label of pixels that count nowhere
 
 
 def predict_groups(model, images, *, which="teacher", scale=1.0, batch_size=16):
@@ -20,26 +19,36 @@ def predict_groups(model, images, *, which="teacher", scale=1.0, batch_size=16):
         batch_size: Images at once.
 
     Returns:
-        int32 (N, height, width) of prototype ids; the assignment logits are upsampled
-        bilinearly before the argmax.
+        int32 (N, height, width) of prototype ids.
     """
-    network = model.network(which)
-    height, width = images.shape[1:3]
-    size = [round(height * scale), round(width * scale)]
+    inference = Inference(model, which, scale)
+    starts = range(0, len(images), batch_size)
+    found = [inference.groups(images[i : i + batch_size]) for i in starts]
+    return np.concatenate(found)
 
-    @tf.function(reduce_retracing=True)
-    def groups(batch):
-        batch = tf.image.resize(tf.cast(batch, tf.float32), size, "bicubic")
-        logits = network(normalize(batch), training=False)["assignment_logits"]
-        logits = tf.image.resize(logits, [height, width])  # (B, height, width, K)
-        return tf.argmax(logits, axis=-1, output_type=tf.int32)
 
-    # The last batch is filled up: one shape, one trace.
-    fill = -len(images) % batch_size
-    padded = np.concatenate([images, np.repeat(images[-1:], fill, axis=0)])
-    starts = range(0, len(padded), batch_size)
-    found = [groups(padded[i : i + batch_size]).numpy() for i in starts]
-    return np.concatenate(found)[: len(images)]
+def group_confusions(inference, examples, num_classes, *, batch_size=16):
+    """Pixels by class and group, of every image by itself.
+
+    Args:
+        inference: An `Inference` of a `SlotCon`.
+        examples: Iterable of images uint8 (height, width, 3) and classes (height,
+            width), `VOID` where a pixel counts nowhere.
+        num_classes: C.
+        batch_size: Images at once.
+
+    Returns:
+        Sparse int64 array (N, C * K): `confusion_matrix` of an image, flattened.
+    """
+    rows = []
+    for images, masks in same_size_batches(examples, batch_size):
+        groups = inference.groups(images)
+        for mask, group in zip(masks, groups, strict=True):
+            found = confusion_matrix(
+                mask, group, num_classes, inference.num_prototypes, ignore=VOID
+            )
+            rows.append(csr_array(found.reshape(1, -1)))
+    return vstack(rows, format="csr")
 
 
 def evaluate_groups(model, images, masks, num_classes, **options):

@@ -130,6 +130,30 @@ def grouping_metrics(confusion: np.ndarray) -> dict:
     }
 
 
+def segmentation_metrics(confusion: np.ndarray) -> dict:
+    """Scores of predicted classes against true ones.
+
+    Args:
+        confusion: Non-negative integers (num_classes, num_classes): true class, then
+            predicted class.
+
+    Returns:
+        Dict of `miou`, over classes that have a pixel; `pixel_accuracy`;
+        `mean_accuracy`, the mean of the classes' shares found; and `class_iou` float64
+        (num_classes,), NaN for classes without a pixel.
+    """
+    present = confusion.sum(axis=1) > 0
+    diagonal, size = np.diag(confusion), confusion.sum(axis=1)
+    class_iou = np.where(present, np.diag(_iou(confusion)), np.nan)
+    recall = np.where(present, diagonal / np.maximum(size, 1), np.nan)
+    return {
+        "miou": _mean(class_iou),
+        "pixel_accuracy": _share(diagonal.sum(), confusion.sum()),
+        "mean_accuracy": _mean(recall),
+        "class_iou": class_iou,
+    }
+
+
 def _iou(confusion):
     union = (
         confusion.sum(1, keepdims=True) + confusion.sum(0, keepdims=True) - confusion

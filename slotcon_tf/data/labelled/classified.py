@@ -4,14 +4,16 @@ import os
 import pathlib
 
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from slotcon_tf.data.decoding import BadImage, decode_image
 from slotcon_tf.data.labelled.decoding import LabelError
-from slotcon_tf.data.labelled.segmented import read_image, spaced
+from slotcon_tf.data.labelled.segmented import central_square, read_image, spaced
 from slotcon_tf.data.listing import list_images
 from slotcon_tf.data.sources import prepared_builder
 
 CLASSIFIED = ("class_folders", "imagenet", "tfds:NAME")
+_RESIZED = 256 / 224  # the shorter edge before the crop, in crops
 
 
 class ClassifiedImages:
@@ -45,7 +47,9 @@ class ClassifiedImages:
         return f"{self.name}: {self.num_images} images, {self.num_classes} classes"
 
 
-def open_classified(dataset, data_dir=None, split="val", *, max_images=None):
+def open_classified(
+    dataset, data_dir=None, split="val", *, crop_size=224, max_images=None
+):
     """Opens images with a class for each.
 
     Args:
@@ -53,6 +57,8 @@ def open_classified(dataset, data_dir=None, split="val", *, max_images=None):
             prepared tensorflow-datasets set with `image` and `label`.
         data_dir: Folder.
         split: Such as "train", "val".
+        crop_size: Edge of the central square, cut after the shorter edge was resized
+            to 8/7 of it (256 for 224); 0 leaves images as they are.
         max_images: Evenly spaced images that are kept of more; None for all.
 
     Returns:
@@ -64,7 +70,8 @@ def open_classified(dataset, data_dir=None, split="val", *, max_images=None):
         ValueError: If the data set is not known.
     """
     if dataset.startswith("tfds:"):
-        return _of_builder(prepared_builder(dataset[5:], data_dir), split, max_images)
+        builder = prepared_builder(dataset[5:], data_dir)
+        return _of_builder(builder, split, crop_size, max_images)
     if dataset not in CLASSIFIED:
         raise ValueError(
             f"A set with a class per image must be one of {', '.join(CLASSIFIED)}. "
@@ -91,12 +98,13 @@ def open_classified(dataset, data_dir=None, split="val", *, max_images=None):
     kept = [items[i] for i in spaced(len(items), max_images)]
 
     def examples():
-        return ((read_image(path), classes[parts[0]]) for path, parts in kept)
+        for path, parts in kept:
+            yield _cut(read_image(path), crop_size), classes[parts[0]]
 
     return ClassifiedImages(f"{dataset} {root}", examples, len(kept), names)
 
 
-def _of_builder(builder, split, most):
+def _of_builder(builder, split, crop_size, most):
     features = builder.info.features
     if "label" not in features:
         raise LabelError(
@@ -116,12 +124,20 @@ def _of_builder(builder, split, most):
             if number not in kept:
                 continue
             try:
-                yield decode_image(example["image"]), int(example["label"])
+                image = _cut(decode_image(example["image"]), crop_size)
             except BadImage as error:
                 raise LabelError(
                     f"Every image must be readable: {builder.info.full_name} "
                     f"{number}: {error}"
                 ) from None
+            yield image, int(example["label"])
 
     name = f"{builder.info.full_name} ({split})"
     return ClassifiedImages(name, examples, len(kept), features["label"].names)
+
+
+def _cut(image, size):
+    if not size:
+        return image
+    shorter = round(size * _RESIZED)
+    return central_square(Image.fromarray(image), size, Image.BILINEAR, shorter)

@@ -188,14 +188,16 @@ def crop_center(image, labels, size):
     Returns:
         Image uint8 (size, size, 3) and labels uint8 (size, size).
     """
-    height, width = labels.shape
-    scale = size / min(height, width)
-    new = max(size, round(width * scale)), max(size, round(height * scale))
-    left, top = (new[0] - size) // 2, (new[1] - size) // 2
-    box = (left, top, left + size, top + size)
-    pixels = Image.fromarray(image).resize(new, Image.BILINEAR).crop(box)
-    classes = Image.fromarray(labels).resize(new, Image.NEAREST).crop(box)
-    return np.asarray(pixels), np.asarray(classes)
+    pixels = central_square(Image.fromarray(image), size, Image.BILINEAR)
+    return pixels, central_square(Image.fromarray(labels), size, Image.NEAREST)
+
+
+def central_square(image, size, how, shorter=None):
+    """Central square of an image whose shorter edge was resized, by default to it."""
+    scale = (shorter or size) / min(image.size)
+    new = tuple(max(size, round(edge * scale)) for edge in image.size)
+    left, top = ((edge - size) // 2 for edge in new)
+    return np.asarray(image.resize(new, how).crop((left, top, left + size, top + size)))
 
 
 def spaced(count, most):

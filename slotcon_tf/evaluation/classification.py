@@ -1,0 +1,81 @@
+"""Classification of images by frozen features: nearest neighbours, a linear layer."""
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from slotcon_tf.evaluation.inference import same_size_batches
+
+NEIGHBORS = 20
+TEMPERATURE = 0.07  # Wu et al. 2018 (arXiv 1805.01978), section 3.4
+
+
+def features(inference, data, *, batch_size=16):
+    """Pooled features of a labelled set.
+
+    Args:
+        inference: An `Inference`.
+        data: Iterable of images uint8 (height, width, 3) and class numbers.
+        batch_size: Images at once.
+
+    Returns:
+        Tuple of float32 (N, C) and int (N,).
+    """
+    vectors, labels = [], []
+    for images, classes in same_size_batches(data, batch_size):
+        vectors.append(inference.pooled(images))
+        labels.append(classes)
+    return np.concatenate(vectors), np.concatenate(labels)
+
+
+def nearest_neighbours(train, labels, *, neighbors=NEIGHBORS, temperature=TEMPERATURE):
+    """A classifier by the weighted vote of the nearest training images.
+
+    Neighbours are those of the largest cosine; each votes with exp(cosine /
+    temperature).
+
+    Args:
+        train: float (N, C).
+        labels: int (N,).
+        neighbors: Number of neighbours, or all images if there are fewer.
+        temperature: Of the weights.
+
+    Returns:
+        A fitted scikit-learn classifier.
+
+    Reference: Wu et al. 2018 (arXiv 1805.01978), section 3.4.
+    """
+    classifier = KNeighborsClassifier(
+        min(neighbors, len(train)),
+        metric="cosine",
+        algorithm="brute",
+        weights=lambda distances: np.exp(-distances / temperature),
+    )
+    return classifier.fit(train, labels)
+
+
+def linear_classifier(train, labels):
+    """Logistic regression on standardised features, fitted.
+
+    Args:
+        train: float (N, C).
+        labels: int (N,).
+
+    Returns:
+        A fitted scikit-learn classifier.
+    """
+    classifier = LogisticRegression(max_iter=1000)
+    return make_pipeline(StandardScaler(), classifier).fit(train, labels)
+
+
+def accuracy_counts(classifier, vectors, labels):
+    """Right or wrong by image: float64 (N, 2) of right and 1."""
+    right = classifier.predict(vectors) == labels
+    return np.stack([right, np.ones_like(right)], axis=1).astype(np.float64)
+
+
+def accuracy(counts):
+    """Score from summed `accuracy_counts`."""
+    return {"accuracy": float(counts[0] / counts[1])}

@@ -1,0 +1,153 @@
+"""What a network says of whole images of any size: maps, slots, groups."""
+
+import itertools
+
+import numpy as np
+import tensorflow as tf
+
+from slotcon_tf.data.photometric import normalize
+from slotcon_tf.grouping import active_slots, l2_normalize, pool_slots
+from slotcon_tf.slotcon import SlotCon
+
+_PROTOTYPES_AT_ONCE = 64  # whose logits are held at the image's size
+
+
+class Inference:
+    """A trained network over images, without batch statistics.
+
+    Args:
+        model: A `SlotCon`, or an encoder alone: images to a map.
+        which: "teacher" or "student" of a `SlotCon`.
+        scale: Factor by which images are resized first; the larger, the finer the map.
+    """
+
+    def __init__(self, model, which="teacher", scale=1.0):
+        self.grouping = isinstance(model, SlotCon)
+        self.scale = scale
+        if self.grouping:
+            self.num_prototypes = model.num_prototypes
+            self._temperature = model.teacher_temperature
+            self._network = model.network(which)
+        else:
+            self._network = model
+        images = tf.TensorSpec([None, None, None, 3], tf.uint8)
+        self._map = tf.function(self._traced_map, input_signature=[images])
+        self._groups = tf.function(self._traced_groups, input_signature=[images])
+        self._slots = tf.function(self._traced_slots, input_signature=[images])
+
+    def maps(self, images):
+        """The encoder's last map.
+
+        Args:
+            images: uint8 (B, height, width, 3).
+
+        Returns:
+            float32 (B, H, W, C).
+        """
+        return self._map(images).numpy()
+
+    def pooled(self, images):
+        """The mean of `maps` over positions: float32 (B, C)."""
+        return self.maps(images).mean(axis=(1, 2))
+
+    def groups(self, images):
+        """The winning prototype at every pixel.
+
+        Args:
+            images: uint8 (B, height, width, 3).
+
+        Returns:
+            int32 (B, height, width); the logits are upsampled bilinearly before the
+            argmax.
+
+        Raises:
+            ValueError: If the model is an encoder alone.
+        """
+        self.need_groups()
+        return self._groups(images).numpy()
+
+    def slots(self, images):
+        """Slots of all prototypes, and the winning prototype at every pixel.
+
+        Returns:
+            Tuple of vectors float32 (B, K, D) of length 1, active bool (B, K), and the
+            groups of `groups`.
+
+        Raises:
+            ValueError: If the model is an encoder alone.
+        """
+        self.need_groups()
+        return tuple(x.numpy() for x in self._slots(images))
+
+    def need_groups(self):
+        """Raises `ValueError` if the model has no prototypes."""
+        if not self.grouping:
+            raise ValueError(
+                "Groups need a whole SlotCon model. Received: an encoder alone, which "
+                "has no prototypes. Take --task=linear, knn or classification."
+            )
+
+    def _prepared(self, images):
+        images = tf.cast(images, tf.float32)
+        if self.scale != 1.0:
+            size = tf.cast(tf.shape(images)[1:3], tf.float32) * self.scale
+            size = tf.cast(tf.round(size), tf.int32)
+            images = tf.image.resize(images, size, "bicubic")
+        return normalize(images)
+
+    def _traced_map(self, images):
+        found = self._network(self._prepared(images), training=False)
+        return tf.cast(found["map"] if self.grouping else found, tf.float32)
+
+    def _traced_groups(self, images):
+        found = self._network(self._prepared(images), training=False)
+        return winners(found["assignment_logits"], tf.shape(images)[1:3])
+
+    def _traced_slots(self, images):
+        found = self._network(self._prepared(images), training=False)
+        logits = found["assignment_logits"]
+        slots = pool_slots(found["projected"], logits, self._temperature)  # (B, K, D)
+        groups = winners(logits, tf.shape(images)[1:3])
+        return l2_normalize(slots), active_slots(logits), groups
+
+
+def winners(logits, size):
+    """Argmax of logits upsampled bilinearly, a few prototypes at a time.
+
+    All 2,048 prototypes of a published model, at the size of one photograph, would be
+    gigabytes.
+
+    Args:
+        logits: (B, H, W, K).
+        size: Height and width of the result.
+
+    Returns:
+        int32 (B, height, width).
+    """
+    best = winner = None
+    for start in range(0, logits.shape[-1], _PROTOTYPES_AT_ONCE):
+        some = logits[..., start : start + _PROTOTYPES_AT_ONCE]
+        some = tf.image.resize(some, size)  # (B, height, width, k)
+        index = tf.argmax(some, axis=-1, output_type=tf.int32) + start
+        value = tf.reduce_max(some, axis=-1)
+        if best is None:
+            best, winner = value, index
+        else:
+            better = value > best  # on a tie the lower id stays, as in one argmax
+            best, winner = tf.maximum(best, value), tf.where(better, index, winner)
+    return winner
+
+
+def same_size_batches(examples, batch_size):
+    """Batches of neighbours of one size.
+
+    Args:
+        examples: Iterable of tuples whose first entry is an image (height, width, 3).
+        batch_size: Largest number of examples in a batch.
+
+    Yields:
+        Lists, as long as an example, of arrays with a batch axis.
+    """
+    for _, alike in itertools.groupby(examples, key=lambda e: e[0].shape):
+        while some := list(itertools.islice(alike, batch_size)):
+            yield [np.stack(column) for column in zip(*some, strict=True)]

@@ -1,0 +1,172 @@
+"""The tasks that a trained network is judged by.
+
+Each is a `Task`: what it measures of every image, and the scores of a sum over images.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from slotcon_tf.evaluation import classification, retrieval
+from slotcon_tf.evaluation.groups import group_confusions
+from slotcon_tf.evaluation.linear import fit_linear, linear_confusions
+from slotcon_tf.evaluation.metrics import grouping_metrics, segmentation_metrics
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is measured, and what it comes to.
+
+    Attributes:
+        measure: Function of an `Inference` that returns sums by image, (N, M).
+        score: Function of a vector (M,), a sum over images, that returns a dict of
+            floats.
+        class_scores: Function of that vector that returns float64 (C,), NaN for classes
+            that do not occur; None where there is no class table.
+        class_names: Tuple of C names.
+    """
+
+    measure: Callable
+    score: Callable
+    class_scores: Callable | None = None
+    class_names: tuple = ()
+
+
+def groups_task(data, num_prototypes, *, batch_size=16, progress=iter):
+    """Slots of pixels against label maps: `grouping_metrics`, a class's matched IoU.
+
+    Args:
+        data: A `SegmentedImages`.
+        num_prototypes: K.
+        batch_size: Images at once.
+        progress: Function of an iterable that shows how far it is.
+    """
+
+    def measure(inference):
+        return group_confusions(
+            inference, progress(data), data.num_classes, batch_size=batch_size
+        )
+
+    def metrics(counts):
+        counts = counts.reshape(data.num_classes, num_prototypes)
+        return grouping_metrics(counts.astype(np.int64))
+
+    return Task(
+        measure,
+        lambda counts: _floats(metrics(counts)),
+        lambda counts: metrics(counts)["class_iou"],
+        data.class_names,
+    )
+
+
+def linear_task(train, data, settings, *, batch_size=16, progress=iter):
+    """Linear segmentation: `segmentation_metrics`, a class's IoU.
+
+    Args:
+        train: A `SegmentedImages` that the classifier is trained on.
+        data: A `SegmentedImages` of the same classes.
+        settings: `LinearSettings`.
+        batch_size, progress: As in `groups_task`.
+
+    Raises:
+        ValueError: If the sets have other classes.
+    """
+    _check_classes(train, data)
+
+    def measure(inference):
+        segmenter = fit_linear(inference, train, settings, progress)
+        return linear_confusions(
+            inference,
+            segmenter,
+            progress(data),
+            data.num_classes,
+            batch_size=batch_size,
+        )
+
+    def metrics(counts):
+        return segmentation_metrics(counts.reshape(data.num_classes, -1))
+
+    return Task(
+        measure,
+        lambda counts: _floats(metrics(counts)),
+        lambda counts: metrics(counts)["class_iou"],
+        data.class_names,
+    )
+
+
+def retrieval_task(gallery, data, *, batch_size=16, progress=iter):
+    """Slots that find slots of their class: `retrieval_metrics`, a class's mean AP.
+
+    Args:
+        gallery: A `SegmentedImages` whose slots are ranked, or None: those of the other
+            images of `data`.
+        data: A `SegmentedImages` whose slots are the queries.
+        batch_size, progress: As in `groups_task`.
+
+    Raises:
+        ValueError: If the sets have other classes.
+    """
+    if gallery is not None:
+        _check_classes(gallery, data)
+    count, options = data.num_classes, {"batch_size": batch_size}
+
+    def measure(inference):
+        queries = retrieval.labelled_slots(inference, progress(data), count, **options)
+        answers = queries
+        if gallery is not None:
+            answers = retrieval.labelled_slots(
+                inference, progress(gallery), count, **options
+            )
+        return retrieval.retrieval_counts(
+            queries, answers, count, same_set=gallery is None
+        )
+
+    return Task(
+        measure,
+        lambda counts: retrieval.retrieval_metrics(counts, count),
+        lambda counts: retrieval.class_precisions(counts, count),
+        data.class_names,
+    )
+
+
+def classification_task(fit, train, data, *, batch_size=16, progress=iter):
+    """Classes of images by pooled features: accuracy.
+
+    Args:
+        fit: Function of features (N, C) and classes (N,) that returns a classifier:
+            `classification.nearest_neighbours` or `linear_classifier`.
+        train: A `ClassifiedImages` that it is fitted to.
+        data: A `ClassifiedImages` of the same classes.
+        batch_size, progress: As in `groups_task`.
+
+    Raises:
+        ValueError: If the sets have other classes.
+    """
+    _check_classes(train, data)
+
+    def measure(inference):
+        known = classification.features(
+            inference, progress(train), batch_size=batch_size
+        )
+        vectors, labels = classification.features(
+            inference, progress(data), batch_size=batch_size
+        )
+        return classification.accuracy_counts(fit(*known), vectors, labels)
+
+    return Task(measure, classification.accuracy)
+
+
+def _floats(metrics):
+    return {name: value for name, value in metrics.items() if isinstance(value, float)}
+
+
+def _check_classes(train, data):
+    if tuple(train.class_names) != tuple(data.class_names):
+        strange = set(train.class_names) ^ set(data.class_names)
+        raise ValueError(
+            "Both splits must have the same classes, in the same order. Received: "
+            f"{train!r} and {data!r}, which differ in "
+            f"{', '.join(sorted(strange)[:5]) or 'their order'}. For folders and lists "
+            "give --class_file."
+        )
