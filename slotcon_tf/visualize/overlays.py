@@ -1,0 +1,122 @@
+"""Regions over images: colours, lines, numbers, and one region lit alone."""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from slotcon_tf.visualize.colors import text_color
+from slotcon_tf.visualize.regions import grown, region_points
+
+OVERLAY = 0.6  # share of the group's colour
+_BOUNDARY = np.array([255, 255, 255], np.uint8)
+# Outside of a lit region the image is grey, from one level to another: dark things and
+# bright ones both stand out of it.
+_VEIL = (70, 150)
+_TEXT_SHARE = 0.05  # height of numbers, of the picture's longer edge
+_SMALLEST_TEXT = 12  # px
+_ROOM = 0.7  # a further region is numbered if its radius has this share of a number
+
+
+def overlay(image, labels, colors, line=1):
+    """Colours of labels over an image, with white lines between regions.
+
+    Args:
+        image: uint8 (H, W, 3).
+        labels: int (H, W); ids outside the colours (void) leave the image as it is.
+        colors: uint8 (count, 3).
+        line: Width of the lines in pixels.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    known = (labels >= 0) & (labels < len(colors))
+    color = colors[np.where(known, labels, 0)].astype(np.float32)
+    share = np.where(known, OVERLAY, 0.0)[..., None]
+    out = (image * (1 - share) + color * share).astype(np.uint8)
+    edge = np.zeros(labels.shape, bool)
+    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    edge[1:] |= labels[1:] != labels[:-1]
+    if line > 1:
+        edge = ndimage.binary_dilation(edge, np.ones((line, line), bool))
+    out[edge] = _BOUNDARY
+    return out
+
+
+def numbered_overlay(image, labels, colors):
+    """`overlay` with every region's number in it: nobody depends on colours alone.
+
+    The number stands at the point of the label's largest component that is farthest
+    from its border, and in further components that have the room.
+
+    Args:
+        image: uint8 (H, W, 3).
+        labels: int (H, W) of ids below `len(colors)`.
+        colors: uint8 (count, 3).
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    edge = max(image.shape[:2])
+    height = max(_SMALLEST_TEXT, round(_TEXT_SHARE * edge))  # px
+    line = max(1, round(edge / 300))
+    picture = Image.fromarray(overlay(image, labels, colors, line))
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(height)
+    for point in region_points(labels, least_radius=_ROOM * height):
+        _write_inside(draw, point, str(point.label), font, picture.size)
+    return np.asarray(picture)
+
+
+def _write_inside(draw, point, text, font, size):
+    """Writes white text with a black rim, centred at a point, whole in the picture."""
+    rim = max(1, round(font.size / 8))
+    left, top, right, bottom = draw.textbbox(
+        (0, 0), text, font=font, anchor="mm", stroke_width=rim
+    )
+    x = np.clip(point.column + 0.5, -left, max(-left, size[0] - right))
+    y = np.clip(point.row + 0.5, -top, max(-top, size[1] - bottom))
+    draw.text(
+        (x, y), text, "white", font, anchor="mm", stroke_width=rim, stroke_fill="black"
+    )
+
+
+def spotlight(image, region, color):
+    """An image grey and flat but for one region, which has a coloured outline.
+
+    A black or white line runs outside of the coloured one, for contrast.
+
+    Args:
+        image: uint8 (H, W, 3).
+        region: bool (H, W).
+        color: uint8 (3,).
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    grey = np.asarray(Image.fromarray(image).convert("L"))[..., None]
+    veiled = _VEIL[0] + (_VEIL[1] - _VEIL[0]) / 255.0 * grey
+    out = np.where(region[..., None], image, veiled.astype(np.uint8))
+    width = max(2, round(max(region.shape) / 110))  # px
+    inner, outer = grown(region, width), grown(region, width + max(1, width // 2))
+    out[outer & ~inner] = text_color(color)
+    out[inner & ~region] = color
+    return out
+
+
+def fit_edge(image, largest, smallest=1):
+    """Resizes an image so that its longer edge lies between two lengths.
+
+    Args:
+        image: uint8 (H, W, 3).
+        largest, smallest: In pixels.
+
+    Returns:
+        uint8 (h, w, 3) of the same aspect; the image itself where it fits.
+    """
+    edge = max(image.shape[:2])
+    wanted = min(max(edge, smallest), largest)
+    if wanted == edge:
+        return image
+    height, width = (max(1, round(n * wanted / edge)) for n in image.shape[:2])
+    resized = Image.fromarray(image).resize((width, height), Image.BICUBIC)
+    return np.asarray(resized)

@@ -1,0 +1,69 @@
+"""Images of a source for pictures: spread over it, without the bad ones."""
+
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from slotcon_tf.data.bad_images import printable
+from slotcon_tf.data.decoding import BadImage, decode_image
+from slotcon_tf.data.sources import SequentialSource
+
+
+class Photograph(NamedTuple):
+    """An image of a source.
+
+    Attributes:
+        name: Short, for captions.
+        image: uint8 (height, width, 3).
+    """
+
+    name: str
+    image: np.ndarray
+
+
+def photographs(source, count):
+    """Images spread evenly over a source; of one that is read in sequence, the first.
+
+    Training replaces an image that cannot be used by another one. Here it is left out:
+    recorded in `source.bad`, which warns of it.
+
+    Args:
+        source: A `Source`.
+        count: Images tried at most.
+
+    Yields:
+        `Photograph`, or None for an image that cannot be used.
+
+    Raises:
+        TooManyBadImages: If more are bad than the source allows.
+    """
+    for label, load in _candidates(source, count):
+        try:
+            image = load()
+        except (BadImage, OSError, tf.errors.OpError) as error:
+            source.bad.add(label, getattr(error, "strerror", None) or str(error))
+            yield None
+            continue
+        yield Photograph(pathlib.PurePath(printable(label)).name, image)
+
+
+def _candidates(source, count):
+    """Pairs of a label and a function without arguments that gives the image."""
+    count = min(count, source.num_images)
+    if isinstance(source, SequentialSource):
+        for number, data in source.examples(None).take(count).as_numpy_iterator():
+            yield f"image {number}", lambda data=data: _decode(source, data)
+        return
+    numbers = np.unique(np.linspace(0, source.num_images - 1, count).round())
+    for number in map(int, numbers):
+        if hasattr(source, "read"):
+            load = lambda n=number: _decode(source, source.read(n))  # noqa: E731
+            yield source.label(number), load
+        else:
+            yield f"{source.name} {number}", lambda n=number: source.load(n)
+
+
+def _decode(source, data):
+    return decode_image(data, source.max_pixels)

@@ -1,0 +1,101 @@
+"""Scores that other commands left in a run's folder, as rows of tables."""
+
+import json
+import math
+import pathlib
+from typing import NamedTuple
+
+EVALUATION, SCENES = "evaluation", "scores.json"
+_STAGES = ("untrained", "trained", "difference")
+
+
+class ScoreTable(NamedTuple):
+    """A table of scores.
+
+    Attributes:
+        title: What was measured, and on what.
+        header: Names of the columns.
+        rows: Lists of text.
+        classes: Rows of name, untrained, trained; may be empty.
+        settings: Dict of text.
+    """
+
+    title: str
+    header: list
+    rows: list
+    classes: list
+    settings: dict
+
+
+def read_scores(folder):
+    """Tables of `evaluation/*.json` and `scores.json` in a folder.
+
+    Args:
+        folder: Of a run.
+
+    Returns:
+        Tuple of a list of `ScoreTable` and a list of sentences about files that could
+        not be read.
+    """
+    folder = pathlib.Path(folder)
+    paths = sorted((folder / EVALUATION).glob("*.json"))
+    if (folder / SCENES).is_file():
+        paths.append(folder / SCENES)
+    tables, troubles = [], []
+    for path in paths:
+        try:
+            content = json.loads(path.read_text())
+            if path.name == SCENES and "rows" not in content:
+                tables.append(_of_scenes(content))
+            else:
+                tables.append(_of_evaluation(content, path.stem))
+        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+            troubles.append(f"{path.name} is no file of scores: {error}")
+    return tables, troubles
+
+
+def _of_evaluation(content, stem):
+    where = " ".join(
+        f"{content[key]}" for key in ("dataset", "split") if content.get(key)
+    )
+    task = str(content.get("task") or stem).replace("_", " ")
+    rows = [
+        [name, *(_interval(stages.get(stage)) for stage in _STAGES)]
+        for name, stages in content["rows"].items()
+    ]
+    classes = [
+        [name, _text(found.get("untrained")), _text(found.get("trained"))]
+        for name, found in (content.get("classes") or {}).items()
+    ]
+    settings = {k: str(v) for k, v in (content.get("settings") or {}).items()}
+    title = f"{task}, {where}" if where else task
+    return ScoreTable(title, ["score", *_STAGES], rows, classes, settings)
+
+
+def _of_scenes(content):
+    before, after = content.get("before", {}), content.get("after", {})
+    rows = [
+        [name, _text(before.get(name)), _text(after.get(name))]
+        for name in dict.fromkeys([*before, *after])
+    ]
+    header = ["score", "untrained", "trained"]
+    return ScoreTable("slots against true masks, held-out scenes", header, rows, [], {})
+
+
+def _interval(values):
+    """A value with its interval; either may be missing."""
+    if values is None:
+        return _text(None)
+    if not isinstance(values, list):
+        return _text(values)
+    value, low, high = (*values, None, None)[:3]
+    if low is None or high is None:
+        return _text(value)
+    # The spaces inside do not break: a narrow page cuts before the bracket.
+    return f"{_text(value)} ({_text(low)}\u00a0to\u00a0{_text(high)})"
+
+
+def _text(value):
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.3f}".replace("-", "−")
