@@ -174,6 +174,21 @@ def test_overlays_take_any_size(size):
     np.testing.assert_array_equal(lit[region], image[region])
 
 
+def test_numbers_do_not_cover_each_other():
+    """Of narrow stripes side by side one has its number, as if it were alone."""
+    image, colors = np.zeros((200, 300, 3), np.uint8), label_colors(2048)
+
+    def pixels_of_numbers(stripes):
+        labels = np.full((200, 300), 3)
+        for stripe in range(stripes):
+            labels[:, 100 + 3 * stripe : 103 + 3 * stripe] = 2000 + stripe
+        numbered = numbered_overlay(image, labels, colors)
+        return (numbered != overlay(image, labels, colors, 2)).any(-1).sum()
+
+    assert 0 < pixels_of_numbers(0) < pixels_of_numbers(1)
+    assert pixels_of_numbers(5) < 1.3 * pixels_of_numbers(1)
+
+
 def test_pictures_keep_their_aspect():
     image = np.zeros((50, 200, 3), np.uint8)
     assert fit_edge(image, 100).shape == (25, 100, 3)

@@ -113,6 +113,8 @@ def visualize():
             f"--output must be a file to write. Received: {output}, a folder. Take "
             f"{output / _PAGE}."
         )
+    for place in filter(None, (output.parent, FLAGS.pictures)):
+        pathlib.Path(place).mkdir(parents=True, exist_ok=True)  # fails now, or never
     source = open_source(
         FLAGS.dataset,
         FLAGS.data_dir,
@@ -131,7 +133,6 @@ def visualize():
     )
     if folder:
         _add_records(report, folder)
-    output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, report.html(FLAGS.pictures))
     return output
 

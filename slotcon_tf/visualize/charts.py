@@ -31,6 +31,7 @@ _RC = {
     "grid.color": GRID,
 }
 _LABELLED_BARS = 64
+_UPRIGHT_DIGITS = 64  # what fits side by side below the bars
 _STEPS = [1, 2, 5, 10]
 
 
@@ -85,7 +86,8 @@ def line_chart(epochs, lines, title):
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=_STEPS))
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
         if min(map(np.nanmin, lines.values())) >= 0:
-            axes.set_ylim(bottom=0)  # a small change must not look like a large one
+            # From 0: a small change must not look like a large one.
+            axes.set_ylim(0, 1.08 * max(map(np.nanmax, lines.values())) or 1)
     return figure
 
 
@@ -125,8 +127,8 @@ def usage_chart(usage, most=256):
         axes.set_ylabel("% of positions", fontsize=8)
         _plain(axes)
         axes.grid(False, axis="x")
-        if labelled and len(shown) > 40:
-            axes.tick_params(axis="x", labelsize=6)
+        if labelled and sum(len(str(k)) for k in shown) > _UPRIGHT_DIGITS:
+            axes.tick_params(axis="x", labelsize=7, rotation=90)
     return figure
 
 

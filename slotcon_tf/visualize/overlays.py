@@ -13,7 +13,7 @@ _BOUNDARY = np.array([255, 255, 255], np.uint8)
 # bright ones both stand out of it.
 _VEIL = (70, 150)
 _TEXT_SHARE = 0.05  # height of numbers, of the picture's longer edge
-_SMALLEST_TEXT = 12  # px
+_SMALLER, _SMALLEST_TEXT = 0.7, 11  # share of that, px
 _ROOM = 0.7  # a further region is numbered if its radius has this share of a number
 
 
@@ -43,10 +43,11 @@ def overlay(image, labels, colors, line=1):
 
 
 def numbered_overlay(image, labels, colors):
-    """`overlay` with every region's number in it: nobody depends on colours alone.
+    """`overlay` with numbers in the regions: nobody depends on colours alone.
 
-    The number stands at the point of the label's largest component that is farthest
-    from its border, and in further components that have the room.
+    A number stands at the point of the label's largest component that is farthest
+    from its border, and in further components that have the room. Larger regions come
+    first; what would cover another number is written small, or left out.
 
     Args:
         image: uint8 (H, W, 3).
@@ -57,27 +58,46 @@ def numbered_overlay(image, labels, colors):
         uint8 (H, W, 3).
     """
     edge = max(image.shape[:2])
-    height = max(_SMALLEST_TEXT, round(_TEXT_SHARE * edge))  # px
-    line = max(1, round(edge / 300))
+    height = max(_SMALLEST_TEXT, round(_TEXT_SHARE * edge))  # px, of numbers
+    line = max(2, round(edge / 250))
     picture = Image.fromarray(overlay(image, labels, colors, line))
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(height)
-    for point in region_points(labels, least_radius=_ROOM * height):
-        _write_inside(draw, point, str(point.label), font, picture.size)
+    small = max(_SMALLEST_TEXT, round(_SMALLER * height))
+    fonts = [ImageFont.load_default(size) for size in (height, small)]
+    points = region_points(labels, least_radius=_ROOM * height)
+    written = []
+    for point in sorted(points, key=lambda p: -p.radius):
+        for font in fonts:
+            text = _Text(draw, point, str(point.label), font, picture.size)
+            if not any(text.covers(other) for other in written):
+                text.draw()
+                written.append(text)
+                break
     return np.asarray(picture)
 
 
-def _write_inside(draw, point, text, font, size):
-    """Writes white text with a black rim, centred at a point, whole in the picture."""
-    rim = max(1, round(font.size / 8))
-    left, top, right, bottom = draw.textbbox(
-        (0, 0), text, font=font, anchor="mm", stroke_width=rim
-    )
-    x = np.clip(point.column + 0.5, -left, max(-left, size[0] - right))
-    y = np.clip(point.row + 0.5, -top, max(-top, size[1] - bottom))
-    draw.text(
-        (x, y), text, "white", font, anchor="mm", stroke_width=rim, stroke_fill="black"
-    )
+class _Text:
+    """White text with a black rim, centred at a point but whole in the picture."""
+
+    def __init__(self, draw, point, text, font, size):
+        rim = max(1, round(font.size / 8))
+        self._style = {"font": font, "anchor": "mm", "stroke_width": rim}
+        self._draw, self._text = draw, text
+        left, top, right, bottom = draw.textbbox((0, 0), text, **self._style)
+        x = np.clip(point.column + 0.5, -left, max(-left, size[0] - right))
+        y = np.clip(point.row + 0.5, -top, max(-top, size[1] - bottom))
+        self._place = (float(x), float(y))
+        self.box = (x + left, y + top, x + right, y + bottom)
+
+    def covers(self, other):
+        """Whether the two overlap."""
+        (a, b, c, d), (e, f, g, h) = self.box, other.box
+        return a < g and e < c and b < h and f < d
+
+    def draw(self):
+        self._draw.text(
+            self._place, self._text, "white", stroke_fill="black", **self._style
+        )
 
 
 def spotlight(image, region, color):

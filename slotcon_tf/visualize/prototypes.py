@@ -97,7 +97,8 @@ class PrototypeAtlas:
             image: uint8 (height, width, 3).
             maps: Its `ImageMaps`.
         """
-        counts = np.bincount(maps.winners.ravel(), minlength=self.num_prototypes)
+        winners = maps.winners
+        counts = np.bincount(winners.ravel(), minlength=self.num_prototypes)
         small = fit_edge(image, THUMBNAIL, THUMBNAIL)
         self.names.append(name)
         self._counts += counts
@@ -105,7 +106,7 @@ class PrototypeAtlas:
         self._similarity.append(maps.similarity)
         self._thumbnails.append(small)
         self._groups.append(groups_at(maps.logits, small.shape[:2]).astype(np.int32))
-        self._winners.append(maps.winners.astype(np.int32))
+        self._winners.append(winners.astype(np.int32))
 
     def usage(self):
         """`Usage` over all positions of all images."""

@@ -118,7 +118,8 @@ def slots_section(shown, num_prototypes, pictures):
         "Each pixel belongs to the prototype that its features are nearest to. A "
         "prototype has the same number and colour in all pictures of this page: the "
         "same number in two images means that the network sees the same kind of thing. "
-        "Below each pair: the share of the image per prototype."
+        "Below each pair: the share of the image per prototype, very small regions, "
+        "which carry no number, included."
     )
     content = f'<div class="pairs slots">{"".join(parts)}</div>'
     return section("slots", "Slots", help_text, content)
@@ -184,7 +185,7 @@ def prototypes_section(atlas, most, pictures):
             caption = f"<b>{sign}{abs(cosine):.2f}</b> {escaped(name)}"
             row.append(figure(image, caption))
         text = (
-            f"{usage.shares[prototype]:.1%} of all positions, in "
+            f"{_percent(usage.shares[prototype], 1)} of all positions, in "
             f"{atlas.num_images(prototype)} of {len(atlas)} images"
         )
         head = f"<h3>{chip(prototype, colors[prototype], text)}</h3>"
@@ -236,8 +237,9 @@ def usage_section(atlas, pictures):
     return section("usage", "Prototype usage", help_text, content)
 
 
-def _percent(share):
-    return f"{share:.0%}" if share >= 0.01 else "<1%"
+def _percent(share, digits=0):
+    least = 10.0 ** (-2 - digits)
+    return f"{share:.{digits}%}" if share >= least else f"<{least:.{digits}%}"
 
 
 def _short(value):

@@ -44,15 +44,13 @@ pre { overflow-x: auto; background: var(--card); padding: .8rem; border-radius: 
 .charts figure { max-width: 420px; }
 .pairs { display: grid; gap: 1.4rem 1.8rem; align-items: start;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 520px), 1fr)); }
-.beside { display: grid; gap: 6px; align-items: start; grid-auto-flow: column;
-  grid-auto-columns: minmax(0, 1fr); }
-.beside img { width: 100%; }
+.beside { display: flex; gap: 6px; align-items: flex-start; }
+.beside img { min-width: 0; }
 .prototypes { display: grid; gap: 1.5rem 2rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 560px), 1fr)); }
 .prototypes h3 { margin: 0 0 .4rem; }
 .row { display: grid; gap: 5px; align-items: start;
   grid-template-columns: repeat(5, minmax(0, 1fr)); }
-.row img { width: 100%; }
 .row figcaption { font-size: .72rem; margin-top: .15rem; }
 .chips { display: flex; flex-wrap: wrap; gap: .25rem .6rem; margin-top: .4rem; }
 .chip { display: inline-flex; gap: .3rem; align-items: center; font-size: .8rem; }
@@ -60,6 +58,6 @@ pre { overflow-x: auto; background: var(--card); padding: .8rem; border-radius: 
   border: 1px solid var(--line); }
 .scroll { overflow-x: auto; }
 .scroll > div { min-width: 640px; max-width: 920px; }
-@media (max-width: 620px) { .slots .beside { grid-auto-flow: row; }
+@media (max-width: 620px) { .slots .beside { flex-direction: column; }
   .row { grid-template-columns: repeat(3, minmax(0, 1fr)); } }
 """
