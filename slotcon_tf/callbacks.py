@@ -61,13 +61,21 @@ class NanGuard(keras.callbacks.Callback):
         last_checkpoint: Function without arguments that returns the path of the
             newest checkpoint, or None.
         max_skipped: Steps of a run that may be skipped.
+        advice: What the error says one can do.
 
     Raises:
         NonFiniteError: It names the quantities, the step and that checkpoint.
     """
 
-    def __init__(self, last_checkpoint=lambda: None, max_skipped=0):
+    def __init__(
+        self,
+        last_checkpoint=lambda: None,
+        max_skipped=0,
+        advice="with a lower --base_lr, with --precision=float32, or with "
+        "--max_skipped_steps to leave such steps out",
+    ):
         super().__init__()
+        self.advice = advice
         self.last_checkpoint = last_checkpoint
         self.max_skipped = max_skipped
 
@@ -106,8 +114,7 @@ class NanGuard(keras.callbacks.Callback):
         raise NonFiniteError(
             f"Losses, metrics and gradients must be finite. Not finite: {what}. The "
             f"last good checkpoint is {self.last_checkpoint() or 'none'}. Start in "
-            "another --workdir with a lower --base_lr, with --precision=float32, or "
-            "with --max_skipped_steps to leave such steps out."
+            f"another --workdir {self.advice}."
         )
 
 
@@ -262,25 +269,27 @@ class CollapseWarning(keras.callbacks.Callback):
 
 
 class SlotPictures(keras.callbacks.Callback):
-    """Writes slot overlays of a few images to TensorBoard at the end of epochs.
+    """Writes a picture of the groups to TensorBoard at the end of epochs.
 
     Args:
         log_dir: TensorBoard folder.
-        images: uint8 (N, height, width, 3).
-        draw: Function `(model, images) -> uint8 (H, W, 3)`, one picture.
-        every_epochs: Epochs between pictures.
+        draw: Function of the model that returns a picture uint8 (H, W, 3).
+        every_epochs: Epochs between pictures; the last epoch has one always.
+        epochs: Epochs of the whole run.
+        name: Of the pictures.
     """
 
-    def __init__(self, log_dir, images, draw, *, every_epochs):
+    def __init__(self, log_dir, draw, *, every_epochs, epochs, name="slots"):
         super().__init__()
         self.log_dir = log_dir
-        self.images = images
         self.draw = draw
         self.every_epochs = every_epochs
+        self.epochs = epochs
+        self.picture_name = name
 
     def on_epoch_end(self, epoch, logs=None):
-        if (epoch + 1) % self.every_epochs:
+        if (epoch + 1) % self.every_epochs and epoch + 1 != self.epochs:
             return
-        picture = self.draw(self.model, self.images)
+        picture = self.draw(self.model)
         with tf.summary.create_file_writer(self.log_dir).as_default():
-            tf.summary.image("slots", picture[None], step=epoch + 1)
+            tf.summary.image(self.picture_name, picture[None], step=epoch + 1)

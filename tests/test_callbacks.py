@@ -1,5 +1,6 @@
 """Guards, saves and stops, throughput, and the strategy flag."""
 
+import math
 import types
 
 import keras
@@ -16,6 +17,7 @@ from slotcon_tf.callbacks import (
     NonFiniteError,
     Throughput,
 )
+from slotcon_tf.monitoring import CsvHistory, PeriodicEvaluation
 from tests.test_slotcon import batch, dataset, small_model
 from trainers.strategy import build_strategy
 
@@ -157,3 +159,30 @@ def test_strategies():
     ):
         with pytest.raises(ValueError, match=words):
             build_strategy(name)
+
+
+def test_csv_history_takes_new_columns_and_goes_on(tmp_path):
+    path = tmp_path / "history.csv"
+    history = CsvHistory(path)
+    history.on_epoch_end(0, {"loss": 1.5, "rate": 2})
+    history.on_epoch_end(1, {"loss": 1.25, "rate": 3, "val_nmi": 0.5})
+    CsvHistory(path).on_epoch_end(2, {"loss": 1.0, "rate": 3})
+    assert path.read_text().splitlines() == [
+        "epoch,loss,rate,val_nmi",
+        "0,1.5,2,",
+        "1,1.25,3,0.5",
+        "2,1,3,",
+    ]
+
+
+def test_evaluation_comes_every_few_epochs_and_at_the_end():
+    callback = PeriodicEvaluation(
+        lambda model: {"nmi": 0.5, "miou": math.nan}, every_epochs=2, epochs=5
+    )
+    seen = []
+    for epoch in range(5):
+        logs = {"loss": 1.0}
+        callback.on_epoch_end(epoch, logs)
+        seen.append(logs)
+    scored = {"loss": 1.0, "val_nmi": 0.5}  # NaN would poison a chart
+    assert seen == [{"loss": 1.0}, scored, {"loss": 1.0}, scored, scored]

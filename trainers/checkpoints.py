@@ -11,7 +11,7 @@ from absl import logging
 from trainers import workdir
 
 _PREFIX = "step_"
-STATE, _FLAGS = "state", "pretrain.flags"
+STATE = "state"
 # What reading a damaged checkpoint raises, from TensorFlow's readers too.
 _UNREADABLE = (
     OSError,
@@ -36,7 +36,7 @@ class Checkpoints:
 
     Args:
         folder: Of all checkpoints.
-        model: A compiled `SlotCon` with a built optimizer.
+        model: A compiled model with a built optimizer, and its `step`.
         lines: Of `workdir.flag_lines`, kept with every checkpoint.
         steps_per_epoch: Of the run.
         keep: Newest checkpoints kept.
@@ -45,6 +45,7 @@ class Checkpoints:
         writes: Whether this process writes, or reads only.
         means: Whether an epoch's running means are kept too. Several hosts would have
             to meet to write those, and one of them writes alone.
+        flagfile: Name of the file that keeps the lines.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class Checkpoints:
         keep_every_epochs=0,
         writes=True,
         means=True,
+        flagfile=workdir.FLAGFILE,
     ):
         self.folder = pathlib.Path(folder)
         self.model = model
         self.lines = lines
         self.keep = keep
         self.writes = writes
+        self.flagfile = flagfile
         self.kept_steps = steps_per_epoch * keep_every_epochs
         self._checkpoint = tf.train.Checkpoint(
             model=model,
@@ -98,7 +101,7 @@ class Checkpoints:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
             self._checkpoint.write(str(aside / STATE))
-            (aside / _FLAGS).write_text("\n".join(self.lines) + "\n")
+            (aside / self.flagfile).write_text("\n".join(self.lines) + "\n")
             aside.rename(target)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(aside, ignore_errors=True)
@@ -160,7 +163,7 @@ class Checkpoints:
             path.rename(aside)
 
     def _read(self, path):
-        written = (path / _FLAGS).read_text().splitlines()
+        written = (path / self.flagfile).read_text().splitlines()
         if not written:
             raise ValueError("its flags are missing")
         workdir.check_same(path, written, self.lines)

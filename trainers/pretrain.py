@@ -9,6 +9,7 @@ The exit status is 143 after SIGTERM or Ctrl-C, whose state is saved, and 1 afte
 error.
 """
 
+import functools
 import os
 import pathlib
 import sys
@@ -32,11 +33,13 @@ from slotcon_tf.callbacks import (
 from slotcon_tf.data import crop_pair_dataset, open_source
 from slotcon_tf.data.bad_images import TooManyBadImages
 from slotcon_tf.devices import best_precision
+from slotcon_tf.monitoring import CsvHistory, PeriodicEvaluation
 from slotcon_tf.visualize import picture_of
 from trainers import loop, report, workdir
 from trainers.checkpoints import CheckpointError, Checkpoints
 from trainers.command_line import run_main
 from trainers.initialization import initialize
+from trainers.labelled_monitor import LabelledMonitor
 from trainers.pretrain_flags import MODULE, define_flags
 from trainers.runs import write_model_config
 from trainers.signals import StopRequest
@@ -135,11 +138,25 @@ class Run:
         if FLAGS.init_from and not self.first_step:
             initialize(self.model, FLAGS.init_from, FLAGS.init_part)
         check_same_everywhere(self.strategy, "The step to go on from", self.first_step)
+        self.monitor = self._open_monitor() if self.chief else None
         self.scores = None
         if FLAGS.dataset == "scenes" and self.chief:
             self.scores = report.SceneScores(
                 self.workdir, FLAGS.data_dir, FLAGS.evaluation_scale
             )
+
+    def _open_monitor(self):
+        if not FLAGS.eval_every_epochs:
+            return None
+        return LabelledMonitor(
+            FLAGS.eval_task,
+            FLAGS.eval_dataset,
+            FLAGS.eval_data_dir,
+            FLAGS.eval_split,
+            FLAGS.eval_train_split,
+            num_images=FLAGS.eval_images,
+            crop_size=FLAGS.eval_crop_size,
+        )
 
     def _steps_per_epoch(self):
         replicas = self.strategy.num_replicas_in_sync
@@ -244,17 +261,27 @@ class Run:
             Throughput(FLAGS.batch_size),
             guard,
             CollapseWarning(board),
-            keras.callbacks.CSVLogger(history, append=True),
+            *self._monitoring(board),
+            CsvHistory(history),
             keras.callbacks.TensorBoard(board, write_graph=False),
         ]
         if FLAGS.picture_epochs:
             images = report.sample_images(self.source, 2 * FLAGS.image_size)
-            callbacks.append(
-                SlotPictures(
-                    board, images, picture_of, every_epochs=FLAGS.picture_epochs
-                )
-            )
+            draw = functools.partial(picture_of, images=images)
+            when = {"every_epochs": FLAGS.picture_epochs, "epochs": FLAGS.epochs}
+            callbacks.append(SlotPictures(board, draw, **when))
         return [*callbacks, checkpointing]
+
+    def _monitoring(self, board):
+        """Callbacks of the evaluation on the way, before those that write logs."""
+        if not self.monitor:
+            return []
+        when = {"every_epochs": FLAGS.eval_every_epochs, "epochs": FLAGS.epochs}
+        found = [PeriodicEvaluation(self.monitor, **when)]
+        if FLAGS.eval_task == "groups":
+            draw = self.monitor.picture
+            found.append(SlotPictures(board, draw, name="labelled", **when))
+        return found
 
     def train(self, stop):
         """Trains to the end, or until `stop()` asks for the end after a step."""

@@ -4,6 +4,7 @@ from absl import flags
 
 from slotcon_tf.data.decoding import MAX_PIXELS
 from slotcon_tf.data.pipeline import AUGMENT_ON
+from trainers.labelled_monitor import TASKS as MONITORED
 from trainers.strategy import STRATEGIES
 
 MODULE = "trainers.pretrain"
@@ -75,5 +76,13 @@ def define_flags():
     integer("keep_every_epochs", 0, "Checkpoints of these epochs stay; 0: none.", 0)
     integer("max_skipped_steps", 0, "Steps that may be skipped for NaN.", 0)
     integer("picture_epochs", 0, "Epochs between TensorBoard pictures; 0: none.", 0)
+    integer("eval_every_epochs", 0, "Epochs between evaluations; 0: none.", 0)
+    choice("eval_task", "groups", MONITORED, "What is evaluated on the way.")
+    string("eval_dataset", "folders", "Labelled images; see trainers.evaluate.")
+    string("eval_data_dir", None, "Their folder.")
+    string("eval_split", "val", "Split that is evaluated.")
+    string("eval_train_split", "train", "Split that knn learns from.")
+    integer("eval_images", 64, "Images of it, evenly spaced.")
+    integer("eval_crop_size", None, "Edge of central squares; 0: whole images.", 0)
     float_("evaluation_scale", 1.0, "Scenes are enlarged by this for evaluation.", 0.1)
     flags.DEFINE_bool("export", True, "Write a SavedModel at the end.", **own)

@@ -7,6 +7,7 @@ import pathlib
 from absl import flags
 
 FLAGFILE = "pretrain.flags"
+FINETUNE_FLAGFILE = "finetune.flags"
 # Flags that may differ when a run goes on: they change no number of it.
 _FREE = {
     "workdir",
@@ -23,6 +24,14 @@ _FREE = {
     "picture_epochs",
     "augment_on",
     "export",
+    "eval_every_epochs",
+    "eval_task",
+    "eval_dataset",
+    "eval_data_dir",
+    "eval_split",
+    "eval_train_split",
+    "eval_images",
+    "eval_crop_size",
 }
 
 
@@ -38,7 +47,13 @@ def flag_lines(flag_values: flags.FlagValues, module: str) -> list[str]:
 
 
 def claim(
-    workdir: pathlib.Path, lines: list[str], resume: str, chief: bool = True
+    workdir: pathlib.Path,
+    lines: list[str],
+    resume: str,
+    chief: bool = True,
+    *,
+    flagfile: str = FLAGFILE,
+    module: str = "trainers.pretrain",
 ) -> None:
     """Makes the work directory this run's, or refuses it.
 
@@ -48,11 +63,20 @@ def claim(
         resume: "auto" continues a run with the same flags; "never" insists on a fresh
             directory.
         chief: Whether this process writes; the others only look.
+        flagfile: Name of the file that keeps the lines, one per kind of run.
+        module: What `python -m` runs.
 
     Raises:
-        WorkdirError: If another configuration's run, or any run with "never", is there.
+        WorkdirError: If another configuration's run, another kind's, or any run with
+            "never", is there.
     """
-    path = workdir / FLAGFILE
+    path = workdir / flagfile
+    for other in {FLAGFILE, FINETUNE_FLAGFILE} - {flagfile}:
+        if (workdir / other).exists():
+            raise WorkdirError(
+                f"--workdir must be empty, or hold a run of {module}. Received: "
+                f"{workdir}, which has {other}. Take another directory."
+            )
     if path.exists():
         if resume == "never" and chief:
             raise WorkdirError(
@@ -65,7 +89,7 @@ def claim(
     workdir.mkdir(parents=True, exist_ok=True)
     header = [
         "# Every flag of this run. Repeat it with:",
-        f"#   python -m trainers.pretrain --flagfile={path} --workdir=NEW_FOLDER",
+        f"#   python -m {module} --flagfile={path} --workdir=NEW_FOLDER",
     ]
     write_text(path, "\n".join([*header, *lines]) + "\n")
 

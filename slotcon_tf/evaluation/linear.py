@@ -46,8 +46,8 @@ class LinearSegmenter:
 
     def __init__(self, mean, std, kernel, bias):
         # Standardisation and classifier are one affine map.
-        self._kernel = tf.constant(kernel / std[:, None])
-        self._bias = tf.constant(bias - (mean / std) @ kernel)
+        self.kernel = tf.constant(kernel / std[:, None])
+        self.bias = tf.constant(bias - (mean / std) @ kernel)
 
     def __call__(self, maps, size):
         """Classes of pixels.
@@ -59,7 +59,7 @@ class LinearSegmenter:
         Returns:
             int32 (B, height, width).
         """
-        logits = tf.constant(maps) @ self._kernel + self._bias
+        logits = tf.constant(maps) @ self.kernel + self.bias
         logits = tf.image.resize(logits, size)
         return tf.argmax(logits, axis=-1, output_type=tf.int32).numpy()
 

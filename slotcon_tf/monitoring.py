@@ -1,0 +1,77 @@
+"""Callbacks of `fit` that keep records: the CSV of epochs, evaluation on the way."""
+
+import csv
+import io
+import math
+import pathlib
+
+import keras
+
+
+class CsvHistory(keras.callbacks.Callback):
+    """A row per epoch in a CSV file; goes on below the rows that are there.
+
+    Keras's CSVLogger fixes its columns by the first epoch, and invents validation
+    columns where there is no validation. Here a column that comes later is added, and
+    what an epoch has no value for stays empty.
+
+    Args:
+        path: Of the file.
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = pathlib.Path(path)
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {"epoch": epoch, **{k: f"{float(v):.9g}" for k, v in logs.items()}}
+        header = self._header()
+        if header is not None and set(row) <= set(header):
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, header, lineterminator="\n").writerow(row)
+            return
+        rows = []
+        if header is not None:
+            with self.path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+        names = dict.fromkeys([*(header or ["epoch"]), *sorted(row)])
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*rows, row])
+        aside = self.path.with_name(f".{self.path.name}.writing")
+        aside.write_text(text.getvalue())
+        aside.replace(self.path)
+
+    def _header(self):
+        if not self.path.exists():
+            return None
+        with self.path.open(newline="") as file:
+            return next(csv.reader(file), None)
+
+
+class PeriodicEvaluation(keras.callbacks.Callback):
+    """Adds scores on labelled images to the logs of some epochs.
+
+    Placed before the callbacks that write logs: progress bar, CSV and TensorBoard then
+    have them, under names that begin with `val_`.
+
+    Args:
+        evaluate: Function of the model that returns a dict of floats.
+        every_epochs: Epochs between evaluations; the last epoch is evaluated always.
+        epochs: Epochs of the whole run.
+    """
+
+    def __init__(self, evaluate, *, every_epochs, epochs):
+        super().__init__()
+        self.evaluate = evaluate
+        self.every_epochs = every_epochs
+        self.epochs = epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        done = epoch + 1
+        if done % self.every_epochs and done != self.epochs:
+            return
+        scores = self.evaluate(self.model)
+        # What does not exist, such as the score of a class without pixels, is left out.
+        logs.update({f"val_{k}": v for k, v in scores.items() if math.isfinite(v)})

@@ -1,0 +1,79 @@
+"""Scores and pictures on a small labelled set while a model is trained."""
+
+import functools
+
+import numpy as np
+
+from slotcon_tf.data.labelled import open_classified, open_segmented
+from slotcon_tf.evaluation import classification, grouping_metrics
+from slotcon_tf.evaluation.groups import group_confusions
+from slotcon_tf.evaluation.inference import Inference
+from slotcon_tf.visualize import picture_of
+
+TASKS = ("groups", "knn")
+PICTURES = 6
+
+
+class LabelledMonitor:
+    """What `trainers.pretrain --eval_every_epochs` measures: the teacher.
+
+    Args:
+        task: "groups": slots against label maps; "knn": classes of images by their
+            nearest images of the train split.
+        dataset, data_dir: As in trainers.evaluate.
+        split: Its evenly spaced `num_images` images are measured.
+        train_split: Of knn; ten times as many images are taken.
+        num_images: Number of images.
+        crop_size: Edge of the central squares that are measured; 0 for whole images.
+
+    Raises:
+        ValueError, OSError: If the labelled set cannot be used.
+    """
+
+    def __init__(
+        self, task, dataset, data_dir, split, train_split, *, num_images, crop_size
+    ):
+        self.task = task
+        if task == "groups":
+            self.data = open_segmented(
+                dataset, data_dir, split, max_images=num_images, crop_size=crop_size
+            )
+            self.data.load(0)  # what is wrong with it shows before training
+            return
+        opened = functools.partial(open_classified, dataset, data_dir)
+        options = {} if crop_size is None else {"crop_size": crop_size}
+        self.data = opened(split, max_images=num_images, **options)
+        self.train = opened(train_split, max_images=10 * num_images, **options)
+        next(iter(self.data))
+
+    def __call__(self, model):
+        """Scores by name: miou, pixel_accuracy, nmi, ari ...; or knn_accuracy."""
+        inference = Inference(model)
+        if self.task == "knn":
+            known = classification.features(inference, self.train)
+            found = classification.features(inference, self.data)
+            classifier = classification.nearest_neighbours(*known)
+            counts = classification.accuracy_counts(classifier, *found).sum(axis=0)
+            return {"knn_accuracy": classification.accuracy(counts)["accuracy"]}
+        return {k: v for k, v in self._grouping(inference).items() if type(v) is float}
+
+    def _grouping(self, inference):
+        counts = group_confusions(inference, self.data, self.data.num_classes)
+        counts = np.asarray(counts.sum(axis=0))
+        return grouping_metrics(counts.reshape(self.data.num_classes, -1))
+
+    def picture(self, model):
+        """Images, true masks and slots of the first images of one size.
+
+        Returns:
+            uint8 (height, width, 3).
+        """
+        pairs = [self.data.load(i) for i in range(min(PICTURES, len(self.data)))]
+        shape = pairs[0][0].shape
+        images, masks = (
+            np.stack(column)
+            for column in zip(*(p for p in pairs if p[0].shape == shape), strict=True)
+        )
+        matching = self._grouping(Inference(model))["matching"]
+        names = self.data.class_names
+        return picture_of(model, images, masks, class_names=names, matching=matching)
