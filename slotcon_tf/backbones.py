@@ -73,6 +73,10 @@ class ResNet(keras.Model):
         deep_stem: Three 3x3 convolutions in place of the 7x7 (the _d forms).
         avg_pool_shortcut: Average-pool before the shortcut's 1x1 (the _d forms).
         output_stride: 32, or 16 or 8: the last stages dilated in place of strided.
+        contract_dilation: Whether the convolution that would have strided, in the
+            first block of a dilated stage, has half the stage's dilation, as
+            torchvision and mmsegmentation have it. The map, taken at every second
+            (fourth) position, is then that of the strided network.
         input_shape: (height, width, 3); None for free sizes.
 
     Call arguments:
@@ -98,6 +102,7 @@ class ResNet(keras.Model):
         deep_stem=False,
         avg_pool_shortcut=False,
         output_stride=32,
+        contract_dilation=False,
         input_shape=(None, None, 3),
         name=None,
         dtype=None,
@@ -121,6 +126,7 @@ class ResNet(keras.Model):
             "deep_stem": deep_stem,
             "avg_pool_shortcut": avg_pool_shortcut,
             "output_stride": output_stride,
+            "contract_dilation": contract_dilation,
         }
         build = _Builder(dtype=dtype, **config)
         inputs = keras.Input(input_shape, name="images", dtype=dtype and "float32")
@@ -133,8 +139,8 @@ class ResNet(keras.Model):
                 if stride_left > 1:
                     stride_left //= 2
                 else:
-                    # Reference: the first block is dilated as well, where torchvision
-                    # would leave it as the stage before.
+                    # Reference: the original dilates the first block as well, where
+                    # torchvision leaves it as the stage before (contract_dilation).
                     stride, dilation = 1, dilation * 2
             x = build.stage(x, stage, depth, stride, dilation)
             pyramid[f"P{stage + 1}"] = x
@@ -168,6 +174,7 @@ class ResNet(keras.Model):
             "deep_stem": self.deep_stem,
             "avg_pool_shortcut": self.avg_pool_shortcut,
             "output_stride": self.output_stride,
+            "contract_dilation": self.contract_dilation,
             "input_shape": list(self.image_shape),
             "name": self.name,
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
@@ -239,16 +246,19 @@ class _Builder:
     def stage(self, x, stage, depth, stride, dilation):
         planes = self.width * 2 ** (stage - 1)
         for index in range(depth):
+            contracted = self.contract_dilation and index == 0 and dilation > 1
+            first_dilation = dilation // 2 if contracted else dilation
             x = self.residual(
                 x,
                 f"layer{stage}_{index}",
                 planes,
                 stride=stride if index == 0 else 1,
+                first_dilation=first_dilation,
                 dilation=dilation,
             )
         return x
 
-    def residual(self, x, name, planes, *, stride, dilation):
+    def residual(self, x, name, planes, *, stride, first_dilation, dilation):
         shortcut = x
         filters = planes * self.expansion
         if self.block == "bottleneck":
@@ -261,7 +271,7 @@ class _Builder:
                 3,
                 f"{name}_conv2",
                 stride=stride,
-                dilation=dilation,
+                dilation=first_dilation,
                 groups=self.groups,
             )
             y = self.relu(self.norm(y, f"{name}_bn2"), f"{name}_relu2")
@@ -269,7 +279,7 @@ class _Builder:
             y = self.norm(y, f"{name}_bn3", gamma="zeros")
         else:
             y = self.conv(
-                x, planes, 3, f"{name}_conv1", stride=stride, dilation=dilation
+                x, planes, 3, f"{name}_conv1", stride=stride, dilation=first_dilation
             )
             y = self.relu(self.norm(y, f"{name}_bn1"), f"{name}_relu1")
             y = self.conv(y, planes, 3, f"{name}_conv2", dilation=dilation)

@@ -1,4 +1,4 @@
-"""WarmupCosine: the learning rate per step."""
+"""The learning rate per step: of pretraining, and of fine-tuning."""
 
 import math
 
@@ -67,3 +67,97 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
             "final": self.final,
             "name": self.name,
         }
+
+
+@keras.saving.register_keras_serializable(package="slotcon_tf")
+class Poly(keras.optimizers.schedules.LearningRateSchedule):
+    """`floor + (peak - floor) * (1 - step / total_steps) ** power`.
+
+    Args:
+        peak: Learning rate at step 0.
+        total_steps: Steps of the whole run.
+        power: 1 falls linearly.
+        floor: Learning rate at `total_steps` and after.
+
+    Raises:
+        ValueError: If `total_steps` is not positive.
+
+    Reference: mmsegmentation 0.x, PolyLrUpdaterHook. (1.x arrives at the floor with the
+    last step, one step earlier.)
+    """
+
+    def __init__(self, *, peak, total_steps, power=0.9, floor=1e-4, name="poly"):
+        super().__init__()
+        _check_length(total_steps)
+        self.peak = peak
+        self.total_steps = total_steps
+        self.power = power
+        self.floor = floor
+        self.name = name
+
+    def __call__(self, step):
+        step = ops.cast(step, keras.config.floatx())
+        left = ops.clip(1.0 - step / self.total_steps, 0.0, 1.0)
+        return self.floor + (self.peak - self.floor) * left**self.power
+
+    def get_config(self):
+        return {
+            "peak": self.peak,
+            "total_steps": self.total_steps,
+            "power": self.power,
+            "floor": self.floor,
+            "name": self.name,
+        }
+
+
+@keras.saving.register_keras_serializable(package="slotcon_tf")
+class Steps(keras.optimizers.schedules.LearningRateSchedule):
+    """Constant, and times `gamma` from each milestone on.
+
+    Args:
+        peak: Learning rate at step 0.
+        total_steps: Steps of the whole run.
+        milestones: Shares of the run, rounded down to steps.
+        gamma: Factor per milestone.
+
+    Raises:
+        ValueError: If `total_steps` is not positive.
+
+    Reference: Wen et al. 2022 (arXiv 2205.15288), appendix: the learning rate falls
+    at 70% and 90% of the run on PASCAL VOC and Cityscapes.
+    """
+
+    def __init__(
+        self, *, peak, total_steps, milestones=(0.7, 0.9), gamma=0.1, name="steps"
+    ):
+        super().__init__()
+        _check_length(total_steps)
+        self.peak = peak
+        self.total_steps = total_steps
+        self.milestones = tuple(milestones)
+        self.gamma = gamma
+        self.name = name
+
+    def __call__(self, step):
+        rate = ops.cast(self.peak, keras.config.floatx())
+        for share in self.milestones:
+            # Floats: 0.7 * 30_000 is 20_999.999...
+            milestone = int(share * self.total_steps + 1e-6)
+            rate = ops.where(step >= milestone, rate * self.gamma, rate)
+        return rate
+
+    def get_config(self):
+        return {
+            "peak": self.peak,
+            "total_steps": self.total_steps,
+            "milestones": list(self.milestones),
+            "gamma": self.gamma,
+            "name": self.name,
+        }
+
+
+def _check_length(total_steps):
+    if total_steps < 1:
+        raise ValueError(
+            f"total_steps must be positive. Received: total_steps={total_steps}."
+        )

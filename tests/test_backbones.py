@@ -120,6 +120,48 @@ def test_round_trips(arch, tmp_path):
     assert twin.get_config() == model.get_config()
 
 
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("output_stride", [16, 8])
+def test_contracted_dilation_keeps_the_strided_network(arch, output_stride, tmp_path):
+    """The finer map holds the coarse one: where it strided, the same weights fit."""
+    rng = np.random.default_rng(0)
+    strided = tiny(arch)
+    # Blocks whose last gammas are 0 would show nothing.
+    values = strided.get_weights()
+    strided.set_weights(
+        [rng.uniform(0.5, 1.0, w.shape) if w.ndim == 1 else w for w in values]
+    )
+    fine = tiny(arch, output_stride=output_stride, contract_dilation=True)
+    other = tiny(arch, output_stride=output_stride)
+    for model in (fine, other):
+        model.set_weights(strided.get_weights())
+    x = rng.normal(size=(1, 96, 64, 3)).astype(np.float32)
+    step = 32 // output_stride
+    got, expected = fine(x).numpy(), strided(x).numpy()
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(got[:, ::step, ::step], expected, atol=1e-5 * scale)
+    assert np.abs(other(x)[:, ::step, ::step] - expected).max() > 1e-2 * scale
+    fine.save(tmp_path / "encoder.keras")
+    loaded = keras.models.load_model(tmp_path / "encoder.keras")
+    np.testing.assert_array_equal(loaded(x), got)
+    assert loaded.contract_dilation
+
+
+def test_dilations_of_the_papers_segmenters():
+    """mmsegmentation's strides and dilations, contract_dilation=True."""
+
+    def convs(output_stride, stage):
+        model = tiny("resnet50", output_stride=output_stride, contract_dilation=True)
+        found = [model.get_layer(f"layer{stage}_{i}_conv2") for i in range(3)]
+        return [(conv.strides[0], conv.dilation_rate[0]) for conv in found]
+
+    assert convs(16, 3) == [(2, 1), (1, 1), (1, 1)]
+    assert convs(16, 4) == [(1, 1), (1, 2), (1, 2)]
+    assert convs(8, 2) == [(2, 1), (1, 1), (1, 1)]
+    assert convs(8, 3) == [(1, 1), (1, 2), (1, 2)]
+    assert convs(8, 4) == [(1, 2), (1, 4), (1, 4)]
+
+
 def test_unknown_names_and_settings_are_refused():
     with pytest.raises(ValueError, match="Did you mean resnet50_d"):
         backbone("resnet50d")

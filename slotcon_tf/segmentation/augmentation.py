@@ -1,0 +1,191 @@
+"""What training does to an image and its labels: resize, cut, flip, change colours.
+
+Frames: pixels, x to the right, y down. Boxes are (left, top, right, bottom), and may
+have fractions: the source box of a cut of the resized image.
+
+Reference: mmsegmentation's RandomResize, RandomCrop, RandomFlip and
+PhotoMetricDistortion. Differs: images that shrink are resized with antialias (Pillow),
+where OpenCV takes single pixels; hue and saturation change in floats, not in OpenCV's
+8-bit HSV.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from slotcon_tf.data.labelled import VOID
+
+CAT_TRIES = 10  # crops that are tried for `cat_max_ratio`
+FLIP_PROBABILITY = 0.5
+DISTORTION_PROBABILITY = 0.5  # of each of the four operations
+BRIGHTNESS_DELTA = 32  # grey levels
+CONTRAST_RANGE = SATURATION_RANGE = (0.5, 1.5)
+HUE_DELTA = 18  # of 180, OpenCV's full circle
+
+
+def fitting_scale(height, width, scale):
+    """Factor by which an image just fits into (long edge, short edge), pixels."""
+    longer, shorter = max(scale), min(scale)
+    return min(longer / max(height, width), shorter / min(height, width))
+
+
+def fitted_size(height, width, scale):
+    """Height and width of an image that was resized to fit, the aspect kept."""
+    factor = fitting_scale(height, width, scale)
+    return tuple(max(1, int(edge * factor + 0.5)) for edge in (height, width))
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The random changes of one protocol.
+
+    Attributes:
+        scale: (long, short), pixels: what images fit into, before the random factor.
+        crop_size: Edge of the square that is cut, pixels.
+        ratios: Range of the random factor, uniform.
+        cat_max_ratio: Largest share of one class among a crop's valid pixels; crops
+            are drawn up to `CAT_TRIES` times for it. 1 takes the first.
+        flip: Probability of a horizontal flip.
+        distort: Whether `distort_colors` follows.
+    """
+
+    scale: tuple
+    crop_size: int
+    ratios: tuple = (0.5, 2.0)
+    cat_max_ratio: float = 1.0
+    flip: float = FLIP_PROBABILITY
+    distort: bool = False
+
+    def __call__(self, image, labels, rng):
+        """One random crop.
+
+        Args:
+            image: uint8 (height, width, 3).
+            labels: uint8 (height, width).
+            rng: numpy Generator, which decides everything.
+
+        Returns:
+            Tuple of uint8 (h, w, 3) and uint8 (h, w); h and w are `crop_size`, or less
+            where the resized image is smaller.
+        """
+        height, width = labels.shape
+        ratio = rng.uniform(*self.ratios)
+        scale = tuple(max(1, int(edge * ratio)) for edge in self.scale)
+        size = fitted_size(height, width, scale)
+        pixels, classes = Image.fromarray(image), Image.fromarray(labels)
+        for _ in range(CAT_TRIES):
+            box, cut = self._box(size, (height, width), rng)
+            found = np.asarray(classes.resize(cut, Image.NEAREST, box))
+            if self._varied(found):
+                break
+        else:
+            box, cut = self._box(size, (height, width), rng)
+            found = np.asarray(classes.resize(cut, Image.NEAREST, box))
+        # Only the cut is resized, by the same grid as the whole image would be.
+        image = np.asarray(pixels.resize(cut, Image.BILINEAR, box))
+        if rng.uniform() < self.flip:
+            image, found = image[:, ::-1], found[:, ::-1]
+        if self.distort:
+            image = distort_colors(image, rng)
+        return np.ascontiguousarray(image), np.ascontiguousarray(found)
+
+    def _box(self, size, original, rng):
+        """A crop of the resized image: its box in the original; its width, height."""
+        cut = [min(self.crop_size, edge) for edge in size]
+        first = [
+            rng.integers(0, edge - c + 1) for edge, c in zip(size, cut, strict=True)
+        ]
+        (top, bottom), (left, right) = (
+            (o * f / s, min(o * (f + c) / s, o))
+            for f, c, s, o in zip(first, cut, size, original, strict=True)
+        )
+        return (left, top, right, bottom), (cut[1], cut[0])
+
+    def _varied(self, labels):
+        if self.cat_max_ratio >= 1:
+            return True
+        counts = np.bincount(labels.ravel(), minlength=VOID + 1)
+        counts[VOID] = 0
+        share = counts.max() / max(counts.sum(), 1)
+        return np.count_nonzero(counts) > 1 and share < self.cat_max_ratio
+
+
+def distort_colors(image, rng):
+    """Brightness, contrast, saturation and hue, each with probability 0.5.
+
+    Contrast comes before saturation and hue or after them, with equal probability.
+
+    Args:
+        image: uint8 (H, W, 3).
+        rng: numpy Generator.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+
+    def chosen():
+        return rng.uniform() < DISTORTION_PROBABILITY
+
+    pixels = image.astype(np.float32)
+    if chosen():
+        pixels = _levels(pixels + rng.uniform(-BRIGHTNESS_DELTA, BRIGHTNESS_DELTA))
+    contrast_first, contrast = chosen(), chosen()
+    factor = rng.uniform(*CONTRAST_RANGE)
+    if contrast and contrast_first:
+        pixels = _levels(pixels * factor)
+    if chosen():
+        pixels = _levels(change_saturation(pixels, rng.uniform(*SATURATION_RANGE)))
+    if chosen():
+        pixels = _levels(turn_hue(pixels, rng.integers(-HUE_DELTA, HUE_DELTA) / 180.0))
+    if contrast and not contrast_first:
+        pixels = _levels(pixels * factor)
+    return pixels.astype(np.uint8)
+
+
+def change_saturation(pixels, factor):
+    """Multiplies HSV's saturation, up to 1; value and hue stay.
+
+    Args:
+        pixels: float32 (H, W, 3), grey levels.
+        factor: 0 is grey.
+
+    Returns:
+        float32 (H, W, 3).
+    """
+    value = pixels.max(axis=-1, keepdims=True)
+    chroma = value - pixels.min(axis=-1, keepdims=True)
+    # The saturation chroma / value may not exceed 1.
+    factor = np.minimum(factor, value / np.maximum(chroma, 1e-6))
+    return value - (value - pixels) * factor
+
+
+def turn_hue(pixels, turn):
+    """Adds a share of the full circle to HSV's hue.
+
+    Args:
+        pixels: float32 (H, W, 3), grey levels.
+        turn: In circles.
+
+    Returns:
+        float32 (H, W, 3).
+    """
+    red, green, blue = np.moveaxis(pixels, -1, 0)
+    value = pixels.max(axis=-1)
+    chroma = value - pixels.min(axis=-1)
+    safe = np.maximum(chroma, 1e-6)
+    sixths = np.where(
+        value == red,
+        (green - blue) / safe,
+        np.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    sixths = sixths + np.float32(6 * turn)
+    out = np.empty_like(pixels)
+    for channel, offset in enumerate((5, 3, 1)):
+        k = (offset + sixths) % 6
+        out[..., channel] = value - chroma * np.clip(np.minimum(k, 4 - k), 0, 1)
+    return out
+
+
+def _levels(pixels):
+    return np.floor(np.clip(pixels, 0, 255))

@@ -1,0 +1,61 @@
+"""crop_dataset: from labelled images to batches of crops."""
+
+import numpy as np
+import tensorflow as tf
+
+from slotcon_tf.data.labelled import VOID
+from slotcon_tf.data.photometric import normalize
+
+
+def crop_dataset(images, augment, *, batch_size, seed=0, start_step=0):
+    """Endless batches of random crops, for `Segmenter.fit`.
+
+    Every choice is a function of (seed, position in the stream) alone: neither threads
+    nor replicas nor the step where the stream starts change a batch. Every image comes
+    once in `images.num_images` positions, in another order each time; batches go on
+    over that border.
+
+    Args:
+        images: `SegmentedImages`, or anything with `num_images` and `load(i)`.
+        augment: `Augmentation`.
+        batch_size: Images per step over all replicas.
+        seed: Of the run.
+        start_step: The stream begins with this step's batch.
+
+    Returns:
+        tf.data.Dataset of tuples: images float32 (B, size, size, 3), normalised with
+        ImageNet's mean and deviation, 0 where a crop is padded on the right and below;
+        labels uint8 (B, size, size), `VOID` there.
+    """
+    size, count = augment.crop_size, images.num_images
+
+    def cut(position, index):
+        rng = np.random.default_rng([seed, int(position)])
+        return augment(*images.load(index), rng)
+
+    def example(position):
+        epoch = position // count
+        index = tf.random.experimental.index_shuffle(
+            position % count,
+            tf.stack([tf.constant(seed, tf.int64), epoch]),
+            tf.constant(count - 1, tf.int64),
+        )
+        image, labels = tf.numpy_function(
+            cut, [position, index], (tf.uint8, tf.uint8), stateful=False
+        )
+        image = tf.ensure_shape(image, [None, None, 3])
+        labels = tf.ensure_shape(labels, [None, None])
+        height, width = tf.unstack(size - tf.shape(labels))
+        margins = [[0, height], [0, width]]
+        # Padded after the normalisation: with the mean colour.
+        image = tf.pad(normalize(tf.cast(image, tf.float32)), [*margins, [0, 0]])
+        labels = tf.pad(labels, margins, constant_values=VOID)
+        image = tf.ensure_shape(image, [size, size, 3])
+        return image, tf.ensure_shape(labels, [size, size])
+
+    positions = tf.data.Dataset.range(start_step * batch_size, tf.int64.max)
+    return (
+        positions.map(example, tf.data.AUTOTUNE, deterministic=True)
+        .batch(batch_size, drop_remainder=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )

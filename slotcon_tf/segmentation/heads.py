@@ -1,0 +1,166 @@
+"""FCNHead: convolutions and a classifier on a map; and dropout of whole channels."""
+
+import keras
+import tensorflow as tf
+from keras import layers, ops
+
+from slotcon_tf import replicas
+from slotcon_tf.normalization import BatchNormalization
+
+
+@keras.saving.register_keras_serializable(package="slotcon_tf")
+class ChannelDropout(layers.Layer):
+    """Sets whole channels of an image to 0 and scales the others by 1 / (1 - rate).
+
+    Which ones is a function of the key and of the image's place in the global batch
+    alone: a run that goes on, or that has other replicas, drops the same.
+
+    Args:
+        rate: Share of the channels, in [0, 1).
+
+    Call arguments:
+        inputs: (B, H, W, C).
+        key: int64 (2,), another one for every step.
+
+    Returns:
+        The inputs' shape.
+
+    Reference: torch.nn.Dropout2d, which mmsegmentation's heads have.
+    """
+
+    def __init__(self, rate, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate must lie in [0, 1). Received: rate={rate}.")
+        self.rate = rate
+
+    def call(self, inputs, key):
+        count = ops.shape(inputs)[0]
+        shape = (replicas.num_replicas() * count, inputs.shape[-1])
+        kept = tf.random.stateless_uniform(shape, key) >= self.rate  # (G, C)
+        first = replicas.replica_index() * count
+        kept = ops.cast(kept[first : first + count], inputs.dtype)  # (B, C)
+        return inputs * kept[:, None, None] / (1.0 - self.rate)
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate}
+
+
+@keras.saving.register_keras_serializable(package="slotcon_tf")
+class FCNHead(layers.Layer):
+    """3x3 convolutions, each with batch normalisation and ReLU; then a 1x1 classifier.
+
+    Args:
+        num_classes: Channels of the result.
+        channels: Of the convolutions.
+        num_convs: Their number.
+        dilation: Theirs.
+        concat_input: Whether one more convolution sees the input beside their result.
+        dropout: Share of channels that are dropped before the classifier.
+
+    Call arguments:
+        inputs: Map (B, H, W, C).
+        training: Whether batch statistics and dropout are on.
+        dropout_key: int64 (2,), another one for every step; None for no dropout.
+
+    Returns:
+        Logits (B, H, W, num_classes) in the layer's compute dtype.
+
+    Reference: Long et al. 2015 (arXiv 1411.4038); mmsegmentation's FCNHead.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes,
+        channels,
+        num_convs=2,
+        dilation=1,
+        concat_input=True,
+        dropout=0.1,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.channels = channels
+        self.num_convs = num_convs
+        self.dilation = dilation
+        self.concat_input = concat_input
+        self.dropout = dropout
+        self._own = {"dtype": self.dtype_policy}
+        # Attributes, not lists: tf.train.Checkpoint does not look into Keras's lists.
+        for i in range(num_convs):
+            setattr(self, f"conv{i}", self._conv(f"conv{i}", dilation))
+            setattr(self, f"bn{i}", BatchNormalization(name=f"bn{i}", **self._own))
+        if concat_input:
+            self.concat_conv = self._conv("concat_conv", 1)
+            self.concat_norm = BatchNormalization(name="concat_bn", **self._own)
+        self.channel_dropout = ChannelDropout(dropout, name="dropout", **self._own)
+        self.classifier = layers.Conv2D(
+            num_classes,
+            1,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+            name="classifier",
+            **self._own,
+        )
+
+    @property
+    def convs(self):
+        return [getattr(self, f"conv{i}") for i in range(self.num_convs)]
+
+    @property
+    def norms(self):
+        return [getattr(self, f"bn{i}") for i in range(self.num_convs)]
+
+    def _conv(self, name, dilation):
+        # Kaiming's normal by fan-out, mmcv's default for a ConvModule.
+        scale = (2.0 / (9 * self.channels)) ** 0.5
+        return layers.Conv2D(
+            self.channels,
+            3,
+            padding="same",
+            dilation_rate=dilation,
+            use_bias=False,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=scale),
+            name=name,
+            **self._own,
+        )
+
+    def build(self, input_shape):
+        shape, inner = tuple(input_shape), (*input_shape[:-1], self.channels)
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            conv.build(shape)
+            norm.build(inner)
+            shape = inner
+        if self.concat_input:
+            both = (*inner[:-1], input_shape[-1] + shape[-1])
+            self.concat_conv.build(both)
+            self.concat_norm.build(inner)
+            shape = inner
+        self.classifier.build(shape)
+        self.built = True
+
+    def call(self, inputs, training=None, dropout_key=None):
+        x = inputs
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = ops.relu(norm(conv(x), training=training))  # (B, H, W, channels)
+        if self.concat_input:
+            x = self.concat_conv(ops.concatenate([inputs, x], axis=-1))
+            x = ops.relu(self.concat_norm(x, training=training))
+        if training and self.dropout and dropout_key is not None:
+            x = self.channel_dropout(x, dropout_key)
+        return self.classifier(x)  # (B, H, W, num_classes)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.num_classes)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "channels": self.channels,
+            "num_convs": self.num_convs,
+            "dilation": self.dilation,
+            "concat_input": self.concat_input,
+            "dropout": self.dropout,
+        }

@@ -1,0 +1,126 @@
+"""Predictor: classes of images of any size, at once or window by window."""
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from slotcon_tf.data.labelled import VOID
+from slotcon_tf.data.photometric import normalize
+from slotcon_tf.evaluation.metrics import confusion_matrix, segmentation_metrics
+from slotcon_tf.segmentation.augmentation import fitted_size
+from slotcon_tf.segmentation.resize import bilinear_matrix
+
+_ROWS_AT_ONCE = 64  # whose logits are held at the label map's size
+
+
+class Predictor:
+    """A trained `Segmenter` over images of any size.
+
+    Args:
+        model: `Segmenter`; its present weights are used at every call.
+        scale: (long, short), pixels: what images are fitted into first; None for none.
+        window: Edge of sliding windows, pixels; 0 for the whole image at once.
+        stride: Pixels between windows; the last one ends with the image.
+
+    Raises:
+        ValueError: If windows would leave gaps.
+    """
+
+    def __init__(self, model, *, scale=None, window=0, stride=0):
+        if window and not 0 < stride <= window:
+            raise ValueError(
+                "stride must lie between 1 and the window, or pixels would be left "
+                f"out. Received: stride={stride} for window={window}."
+            )
+        self.model = model
+        self.scale = scale
+        self.window = window
+        self.stride = stride
+        images = tf.TensorSpec([1, None, None, 3], tf.float32)
+        self._call = tf.function(self._traced, input_signature=[images])
+        maps = tf.TensorSpec([None, None, model.num_classes])
+        matrix = tf.TensorSpec([None, None])
+        self._strip = tf.function(_winners, input_signature=[maps, matrix, matrix])
+
+    def __call__(self, image):
+        """Classes of an image.
+
+        Args:
+            image: uint8 (height, width, 3).
+
+        Returns:
+            uint8 (height, width).
+        """
+        size = image.shape[:2]
+        if self.scale:
+            fitted = fitted_size(*size, self.scale)
+            resized = Image.fromarray(image).resize(fitted[::-1], Image.BILINEAR)
+            image = np.asarray(resized)
+        return self._classes(self.logits(image), size)
+
+    def logits(self, image):
+        """Logits of an image as it is: float32 (height, width, num_classes)."""
+        pixels = normalize(tf.cast(image, tf.float32))[None]
+        if not self.window:
+            return self._call(pixels)[0]
+        height, width = image.shape[:2]
+        total = np.zeros((height, width, self.model.num_classes), np.float32)
+        count = np.zeros((height, width, 1), np.float32)
+        for top, bottom in _windows(height, self.window, self.stride):
+            for left, right in _windows(width, self.window, self.stride):
+                part = self._call(pixels[:, top:bottom, left:right])[0]
+                total[top:bottom, left:right] += part.numpy()
+                count[top:bottom, left:right] += 1
+        return total / count
+
+    def _traced(self, images):
+        return tf.cast(self.model(images, training=False), tf.float32)
+
+    def _classes(self, logits, size):
+        """Argmax of logits resized to (height, width), some rows at a time."""
+        corners = {"align_corners": self.model.align_corners}
+        rows = bilinear_matrix(int(logits.shape[0]), size[0], **corners)
+        columns = bilinear_matrix(int(logits.shape[1]), size[1], **corners)
+        strips = [
+            self._strip(logits, rows[first : first + _ROWS_AT_ONCE], columns).numpy()
+            for first in range(0, size[0], _ROWS_AT_ONCE)
+        ]
+        return np.concatenate(strips)
+
+
+def _winners(logits, rows, columns):
+    found = tf.einsum("yh,hwc->ywc", rows, logits)
+    found = tf.einsum("xw,ywc->yxc", columns, found)  # (rows, width, C)
+    return tf.cast(tf.argmax(found, axis=-1), tf.uint8)
+
+
+def _windows(length, window, stride):
+    """Starts and ends of windows that cover a length; all are as long as the first.
+
+    Reference: mmsegmentation's EncoderDecoder.slide_inference.
+    """
+    number = max(length - window + stride - 1, 0) // stride + 1
+    for index in range(number):
+        end = min(index * stride + window, length)
+        yield max(end - window, 0), end
+
+
+def evaluate(predict, images, *, indices=None):
+    """Scores of predictions against label maps.
+
+    Args:
+        predict: Function of an image uint8 (height, width, 3) to classes (height,
+            width), such as a `Predictor`.
+        images: `SegmentedImages`.
+        indices: Numbers of the images that count; None for all.
+
+    Returns:
+        Dict of `miou`, `pixel_accuracy`, `mean_accuracy` and `class_iou`, as
+        `segmentation_metrics` has them: classes without a pixel are left out.
+    """
+    count = images.num_classes
+    confusion = np.zeros((count, count), np.int64)
+    for index in range(images.num_images) if indices is None else indices:
+        image, labels = images.load(index)
+        confusion += confusion_matrix(labels, predict(image), count, count, ignore=VOID)
+    return segmentation_metrics(confusion)

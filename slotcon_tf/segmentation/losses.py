@@ -1,0 +1,38 @@
+"""The pixels' cross-entropy."""
+
+from keras import ops
+
+from slotcon_tf.data.labelled import VOID
+
+
+def pixel_cross_entropy(logits, labels, *, num_replicas=1):
+    """Cross-entropy of valid pixels over the number of *all* pixels.
+
+    Void pixels add nothing to the sum and count in its divisor, so that a replica's
+    share needs no word from the others, and the shares of all sum to the loss of the
+    global batch.
+
+    Args:
+        logits: (B, H, W, C) float32 or float64.
+        labels: Integers (B, H, W), `VOID` where a pixel counts nowhere.
+        num_replicas: Replicas with as many images each.
+
+    Returns:
+        Tuple of the loss, this replica's share, and a dict of `correct` and `valid`:
+        its numbers of rightly named and of valid pixels.
+
+    Reference: mmsegmentation's CrossEntropyLoss, avg_non_ignore=False (the default).
+    """
+    labels = ops.cast(labels, "int32")
+    valid = ops.not_equal(labels, VOID)  # (B, H, W)
+    weight = ops.cast(valid, logits.dtype)
+    known = ops.where(valid, labels, 0)
+    # As a sum over classes, not a gather, whose gradient would scatter.
+    truth = ops.one_hot(known, logits.shape[-1], dtype=logits.dtype)  # (B, H, W, C)
+    log_probabilities = ops.log_softmax(logits, axis=-1)
+    entropy = -ops.sum(truth * log_probabilities, axis=-1)  # (B, H, W)
+    pixels = ops.cast(ops.prod(ops.shape(labels)), logits.dtype)
+    loss = ops.sum(entropy * weight) / (pixels * num_replicas)
+    found = ops.cast(ops.argmax(logits, axis=-1), "int32")
+    correct = ops.cast(ops.equal(found, labels), logits.dtype) * weight
+    return loss, {"correct": ops.sum(correct), "valid": ops.sum(weight)}

@@ -1,0 +1,53 @@
+"""Bilinear resizing of maps as two matrices, with torch's two conventions."""
+
+from keras import ops
+
+
+def bilinear_matrix(length, size, *, align_corners, dtype="float32"):
+    """Weights of each input in each output along one axis.
+
+    Pixel centres: with `align_corners` the first and last centres of both grids
+    coincide, output i lies at `i * (length - 1) / (size - 1)`; without it the outer
+    edges do, output i lies at `(i + 0.5) * length / size - 0.5`, moved into the grid.
+    Nothing is smoothed where the grid shrinks.
+
+    Args:
+        length: Inputs, int or int32 scalar.
+        size: Outputs, int or int32 scalar.
+        align_corners: See above.
+        dtype: Of the result.
+
+    Returns:
+        (size, length); rows sum to 1.
+
+    Reference: torch.nn.functional.interpolate(mode="bilinear").
+    """
+    last = ops.cast(length - 1, dtype)
+    places = ops.cast(ops.arange(size), dtype)  # (size,)
+    if align_corners:
+        places *= last / ops.cast(ops.maximum(size - 1, 1), dtype)
+    else:
+        places = (places + 0.5) * ((last + 1.0) / ops.cast(size, dtype)) - 0.5
+    places = ops.clip(places, 0.0, last)
+    inputs = ops.cast(ops.arange(length), dtype)  # (length,)
+    return ops.relu(1.0 - ops.abs(places[:, None] - inputs))
+
+
+def resize_bilinear(maps, size, *, align_corners):
+    """Resizes maps; differentiable, compiles for XLA where sizes are static.
+
+    Args:
+        maps: (B, h, w, C) float32 or float64.
+        size: Pair of height and width.
+        align_corners: See `bilinear_matrix`.
+
+    Returns:
+        (B, height, width, C).
+    """
+    shape, dtype = ops.shape(maps), maps.dtype
+    rows, columns = (
+        bilinear_matrix(shape[a], size[a - 1], align_corners=align_corners, dtype=dtype)
+        for a in (1, 2)
+    )
+    maps = ops.einsum("yh,bhwc->bywc", rows, maps)  # (B, height, w, C)
+    return ops.einsum("xw,bywc->byxc", columns, maps)  # (B, height, width, C)
