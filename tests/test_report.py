@@ -156,7 +156,7 @@ def test_names_are_text_not_markup(report):
 
 def test_scores_are_told_with_their_intervals(report):
     text = Page(report[1]).text.replace("\N{NO-BREAK SPACE}", " ")
-    assert "linear segmentation, streets val" in text
+    assert "linear segmentation: streets" in text
     assert "0.125 (0.100 to 0.150)" in text and "−0.062 (−0.100 to 0.010)" in text
     assert "torn.json" in text  # said, and no reason to fail
 

@@ -219,8 +219,8 @@ def test_maps_of_any_size_agree_with_the_groups_of_batches(model):
         assert maps.similarity.shape == (6,) and (abs(maps.similarity) <= 1.001).all()
         groups = groups_at(maps.logits, size)
         expected = predict_groups(model, image[None])[0]
-        assert (groups == expected).mean() > 0.98
-        assert set(np.unique(groups)) <= set(np.unique(maps.winners))
+        # Rounding decides at a few pixels where two prototypes are as near.
+        assert (groups == expected).mean() > 0.999
 
 
 def test_an_encoder_alone_has_features_only(model):

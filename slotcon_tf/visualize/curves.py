@@ -39,6 +39,16 @@ TITLES = {
     "nmi": ("NMI", "What groups tell of the true classes: 0 nothing, 1 everything."),
     "ari": ("ARI", "Pairs of pixels grouped as in the true masks: 0 by chance, 1 all."),
     "miou": ("mIoU", "Overlap of groups with the classes matched to them."),
+    "pixel_accuracy": (
+        "pixel accuracy",
+        "Pixels in the group of their class.",
+    ),
+    "miou_majority": ("mIoU, many to one", "Every group takes its commonest class."),
+    "majority_accuracy": (
+        "pixel accuracy, many to one",
+        "Every group takes its commonest class; grows with their number.",
+    ),
+    "knn_accuracy": ("nearest neighbours", "Images whose class their neighbours tell."),
 }
 _LOSSES = ("loss", "grouping_loss", "slot_contrastive_loss")
 _VALIDATION = "val_"

@@ -8,6 +8,7 @@ from keras import ops
 
 from slotcon_tf.backbones import as_encoder
 from slotcon_tf.data.photometric import normalize
+from slotcon_tf.evaluation.inference import winners
 from slotcon_tf.grouping import l2_normalize, pool_slots
 from slotcon_tf.slotcon import SlotCon
 
@@ -83,17 +84,11 @@ def map_reader(model, which="teacher", scale=1.0):
 def groups_at(logits, size):
     """The winning prototype at every pixel of a picture.
 
-    The logits are upsampled bilinearly before the argmax. Only active prototypes,
-    those that win a position of the map, take part: with K = 2048 all would need
-    gigabytes, and another one can win between two positions only.
-
     Args:
-        logits: float32 (H, W, K).
+        logits: float32 (H, W, K); upsampled bilinearly before the argmax.
         size: (height, width) in pixels.
 
     Returns:
-        int64 (height, width) of prototype ids.
+        int32 (height, width) of prototype ids.
     """
-    active = np.unique(logits.argmax(-1))
-    large = tf.image.resize(logits[..., active], size)  # (height, width, active)
-    return active[tf.argmax(large, axis=-1).numpy()]
+    return winners(logits[None], size)[0].numpy()

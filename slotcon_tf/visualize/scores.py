@@ -55,9 +55,7 @@ def read_scores(folder):
 
 
 def _of_evaluation(content, stem):
-    where = " ".join(
-        f"{content[key]}" for key in ("dataset", "split") if content.get(key)
-    )
+    where = content.get("dataset")
     task = str(content.get("task") or stem).replace("_", " ")
     rows = [
         [name, *(_interval(stages.get(stage)) for stage in _STAGES)]
@@ -68,7 +66,7 @@ def _of_evaluation(content, stem):
         for name, found in (content.get("classes") or {}).items()
     ]
     settings = {k: str(v) for k, v in (content.get("settings") or {}).items()}
-    title = f"{task}, {where}" if where else task
+    title = f"{task}: {where}" if where else task
     return ScoreTable(title, ["score", *_STAGES], rows, classes, settings)
 
 
