@@ -10,7 +10,13 @@ from tests.test_pretrain import ENVIRONMENT, ROOT
 
 @pytest.mark.parametrize(
     ("module", "flag"),
-    [("trainers.pretrain", "num_prototypes"), ("export.client", "retry_minutes")],
+    [
+        ("trainers.pretrain", "num_prototypes"),
+        ("trainers.evaluate", "train_split"),
+        ("trainers.finetune_segmentation", "sliding_stride"),
+        ("trainers.visualize", "prototype_images"),
+        ("export.client", "retry_minutes"),
+    ],
 )
 def test_help_lists_its_flags(module, flag):
     done = subprocess.run(
