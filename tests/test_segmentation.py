@@ -141,6 +141,23 @@ def test_dropout_takes_whole_channels_by_key_and_place():
     assert (layer(x, tf.constant([1, 3], tf.int64)).numpy() != out).any()
 
 
+def test_xla_equals_the_plain_step(float64):
+    """Dropout included: the same channels go."""
+    rng = np.random.default_rng(0)
+    images = tf.constant(rng.normal(size=(2, 33, 33, 3)))
+    labels = tf.constant(rng.integers(0, 4, (2, 33, 33)), tf.uint8)
+    found = []
+    for jit in (False, True):
+        model = tiny("d8")
+        model.compile(optimizer=SGD(0.1))
+        model.optimizer.build(model.trainable_variables)
+        step = tf.function(lambda *d, m=model: m.train_step(d), jit_compile=jit)
+        step(images, labels)
+        found.append([v.numpy() for v in model.variables])
+    for plain, compiled in zip(*found, strict=True):
+        np.testing.assert_allclose(plain, compiled, rtol=1e-8, atol=1e-9)
+
+
 def disagreement(image, labels):
     """Share of wrong greys inside of regions; and the share of what is inside."""
     same = ndimage.minimum_filter(labels, 7) == ndimage.maximum_filter(labels, 7)

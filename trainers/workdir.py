@@ -22,6 +22,7 @@ _FREE = {
     "keep_every_epochs",
     "remat",
     "picture_epochs",
+    "num_pictures",
     "augment_on",
     "export",
     "eval_every_epochs",

@@ -37,7 +37,11 @@ class ChannelDropout(layers.Layer):
     def call(self, inputs, key):
         count = ops.shape(inputs)[0]
         shape = (replicas.num_replicas() * count, inputs.shape[-1])
-        kept = tf.random.stateless_uniform(shape, key) >= self.rate  # (G, C)
+        # Whole numbers: as floats XLA draws others from the same key.
+        numbers = tf.random.stateless_uniform(
+            shape, key, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
+        )
+        kept = numbers >= tf.constant(int(self.rate * 2**32), tf.uint32)  # (G, C)
         first = replicas.replica_index() * count
         kept = ops.cast(kept[first : first + count], inputs.dtype)  # (B, C)
         return inputs * kept[:, None, None] / (1.0 - self.rate)

@@ -27,10 +27,8 @@ def pixel_cross_entropy(logits, labels, *, num_replicas=1):
     valid = ops.not_equal(labels, VOID)  # (B, H, W)
     weight = ops.cast(valid, logits.dtype)
     known = ops.where(valid, labels, 0)
-    # As a sum over classes, not a gather, whose gradient would scatter.
-    truth = ops.one_hot(known, logits.shape[-1], dtype=logits.dtype)  # (B, H, W, C)
-    log_probabilities = ops.log_softmax(logits, axis=-1)
-    entropy = -ops.sum(truth * log_probabilities, axis=-1)  # (B, H, W)
+    # Fused: no probabilities of all classes are kept at every pixel.
+    entropy = ops.sparse_categorical_crossentropy(known, logits, from_logits=True)
     pixels = ops.cast(ops.prod(ops.shape(labels)), logits.dtype)
     loss = ops.sum(entropy * weight) / (pixels * num_replicas)
     found = ops.cast(ops.argmax(logits, axis=-1), "int32")
