@@ -123,6 +123,8 @@ def test_scenes_and_slices():
     assert len(data) == 5 and data.class_names[0] == "sky"
     assert data.load(4)[1].shape == (144, 192)
     assert len(open_segmented("scenes", max_images=7)) == 7
+    with pytest.raises(ValueError, match="split must be one of .*test.*'valid'"):
+        open_segmented("scenes", split="valid")
 
 
 class Labelled(tfds.core.GeneratorBasedBuilder):

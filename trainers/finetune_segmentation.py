@@ -14,7 +14,6 @@ error.
 
 import json
 import math
-import os
 import pathlib
 import sys
 
@@ -33,6 +32,7 @@ from slotcon_tf.callbacks import (
 )
 from slotcon_tf.data.labelled import LabelError
 from slotcon_tf.devices import best_precision
+from slotcon_tf.monitoring import CsvHistory, PeriodicEvaluation
 from slotcon_tf.schedules import Poly, Steps
 from slotcon_tf.segmentation import (
     HEADS,
@@ -45,17 +45,17 @@ from slotcon_tf.segmentation import (
     evaluate,
     save_masks,
 )
-from slotcon_tf.segmentation.callbacks import REPORTED, Validation
 from trainers import finetune_settings as settings
 from trainers import loop, report, workdir
 from trainers.checkpoints import CheckpointError, Checkpoints
 from trainers.command_line import run_main
 from trainers.finetune_flags import MODULE, define_flags
-from trainers.signals import StopRequest
+from trainers.signals import INTERRUPTED, StopRequest, end
 
 FLAGS = flags.FLAGS
-INTERRUPTED = 143  # exit status; 128 + SIGTERM, which schedulers know
+_NAME = "finetune_segmentation"
 _SCHEDULES = {"poly": Poly, "steps": Steps}
+REPORTED = ("miou", "pixel_accuracy", "mean_accuracy")
 _ADVICE = "with a lower --base_lr, or with --precision=float32"
 
 
@@ -66,28 +66,20 @@ def main(argv):
     try:
         run = Run()
     except (ValueError, OSError, CheckpointError) as error:
-        sys.exit(f"finetune_segmentation: {error}")
+        sys.exit(f"{_NAME}: {error}")
     try:
         with StopRequest() as stop:
             run.train(stop)
         run.finish()
     except Interrupted as error:
-        _end(error, INTERRUPTED)
+        end(error, INTERRUPTED, _NAME)
     except (NonFiniteError, LabelError, CheckpointError) as error:
-        _end(error, 1)
+        end(error, 1, _NAME)
     except tf.errors.OpError:
         # What stops the input pipeline arrives here as an error of TensorFlow.
         if run.train_images.error:
-            _end(run.train_images.error, 1)
+            end(run.train_images.error, 1, _NAME)
         raise
-
-
-def _end(error, status):
-    """Ends the process at once: threads of the input pipeline still run Python."""
-    print(f"finetune_segmentation: {error}", file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
 
 
 class Run:
@@ -179,8 +171,8 @@ class Run:
         return [
             Throughput(FLAGS.batch_size),
             NanGuard(self.checkpoints.latest, advice=_ADVICE),
-            Validation(lambda: evaluate(self.predict, self.val_images), self._record),
-            keras.callbacks.CSVLogger(history, append=True),
+            PeriodicEvaluation(self._measure, every_epochs=1, epochs=FLAGS.steps),
+            CsvHistory(history),
             keras.callbacks.TensorBoard(board, write_graph=False),
             Checkpointing(
                 self.checkpoints.save,
@@ -191,8 +183,10 @@ class Run:
             ),
         ]
 
-    def _record(self, scores):
-        """Writes scores.json."""
+    def _measure(self, model):
+        """Scores of --val_split, which are also written to scores.json."""
+        del model  # the predictor holds it
+        scores = evaluate(self.predict, self.val_images)
         names = self.val_images.class_names
         iou = [None if math.isnan(v) else round(v, 4) for v in scores["class_iou"]]
         content = {
@@ -204,6 +198,7 @@ class Run:
         }
         path = self.workdir / "scores.json"
         workdir.write_text(path, json.dumps(content, indent=1) + "\n")
+        return {name: scores[name] for name in REPORTED}
 
     def _log_start(self):
         replicas, batch = self.strategy.num_replicas_in_sync, FLAGS.batch_size
@@ -265,7 +260,7 @@ class Run:
         """The scores, the picture, and the model for others."""
         path = self.workdir / "scores.json"
         if not path.exists() or json.loads(path.read_text())["step"] != FLAGS.steps:
-            self._record(evaluate(self.predict, self.val_images))
+            self._measure(self.model)
         scores = json.loads(path.read_text())
         for name, value in scores["classes"].items():
             print(f"  {name:24}" + ("     -" if value is None else f"{value:6.3f}"))

@@ -38,13 +38,20 @@ class LabelledMonitor:
             self.data = open_segmented(
                 dataset, data_dir, split, max_images=num_images, crop_size=crop_size
             )
-            self.data.load(0)  # what is wrong with it shows before training
+            self._look_through(self.data)
             return
         opened = functools.partial(open_classified, dataset, data_dir)
         options = {} if crop_size is None else {"crop_size": crop_size}
         self.data = opened(split, max_images=num_images, **options)
         self.train = opened(train_split, max_images=10 * num_images, **options)
-        next(iter(self.data))
+        self._look_through(self.train)
+        self._look_through(self.data)
+
+    @staticmethod
+    def _look_through(data):
+        """What is wrong with any image shows before training, not in its middle."""
+        for _ in data:
+            pass
 
     def __call__(self, model):
         """Scores by name: miou, pixel_accuracy, nmi, ari ...; or knn_accuracy."""

@@ -10,7 +10,6 @@ error.
 """
 
 import functools
-import os
 import pathlib
 import sys
 
@@ -42,7 +41,7 @@ from trainers.initialization import initialize
 from trainers.labelled_monitor import LabelledMonitor
 from trainers.pretrain_flags import MODULE, define_flags
 from trainers.runs import write_model_config
-from trainers.signals import StopRequest
+from trainers.signals import INTERRUPTED, StopRequest, end
 from trainers.strategy import (
     any_worker,
     build_strategy,
@@ -52,7 +51,7 @@ from trainers.strategy import (
 )
 
 FLAGS = flags.FLAGS
-INTERRUPTED = 143  # exit status; 128 + SIGTERM, which schedulers know
+_NAME = "pretrain"
 _OPTIMIZERS = {"lars": LARS, "sgd": SGD}
 define_flags()
 
@@ -68,32 +67,20 @@ def main(argv):
     try:
         run = Run()
     except (ValueError, OSError, CheckpointError) as error:
-        sys.exit(f"pretrain: {error}")
+        sys.exit(f"{_NAME}: {error}")
     try:
         with StopRequest() as stop:
             run.train(stop)
         run.finish()
     except Interrupted as error:
-        _end(error, INTERRUPTED)
+        end(error, INTERRUPTED, _NAME)
     except (NonFiniteError, TooManyBadImages, CheckpointError) as error:
-        _end(error, 1)
+        end(error, 1, _NAME)
     except tf.errors.OpError:
         # What stops the input pipeline arrives here as an error of TensorFlow.
         if run.source.bad.fatal:
-            _end(run.source.bad.fatal, 1)
+            end(run.source.bad.fatal, 1, _NAME)
         raise
-
-
-def _end(error, status):
-    """Ends the process in the middle of training, with a word.
-
-    At once: threads of the input pipeline still run Python, and an interpreter that
-    takes itself apart may wait for them for ever.
-    """
-    print(f"pretrain: {error}", file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
 
 
 class Run:

@@ -1,8 +1,29 @@
-"""SIGTERM and Ctrl-C as a request to stop after the step in progress."""
+"""How a run stops: SIGTERM and Ctrl-C as a request, and the end of the process."""
 
+import os
 import signal
+import sys
 
 from absl import logging
+
+INTERRUPTED = 143  # exit status; 128 + SIGTERM, which schedulers know
+
+
+def end(error, status, name):
+    """Ends the process in the middle of training, with a word.
+
+    At once: threads of the input pipeline still run Python, and an interpreter that
+    takes itself apart may wait for them for ever.
+
+    Args:
+        error: What is said.
+        status: Exit status.
+        name: Of the command.
+    """
+    print(f"{name}: {error}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 class StopRequest:

@@ -122,7 +122,7 @@ class SequentialSource(Source):
 
     def __init__(self, builder, split, **limits):
         self.builder, self.split = builder, split
-        count = builder.info.splits[split].num_examples
+        count = split_size(builder, split)
         super().__init__(f"{builder.info.full_name} ({split})", count, **limits)
 
     def examples(self, seed):
@@ -254,6 +254,21 @@ def source_of(source):
         kind = "list" if os.fspath(source).endswith(".txt") else "folder"
         return open_source(kind, source)
     return source
+
+
+def split_size(builder, split):
+    """Number of examples of a tensorflow-datasets split, or a slice of one.
+
+    Raises:
+        ValueError: If there is no such split.
+    """
+    try:
+        return builder.info.splits[split].num_examples
+    except (KeyError, ValueError):
+        raise ValueError(
+            f"split must be one of {', '.join(builder.info.splits)}, or a slice of "
+            f"one. Received: {split!r} of {builder.info.full_name}."
+        ) from None
 
 
 def prepared_builder(name, data_dir):

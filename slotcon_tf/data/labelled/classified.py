@@ -10,7 +10,7 @@ from slotcon_tf.data.decoding import BadImage, decode_image
 from slotcon_tf.data.labelled.decoding import LabelError
 from slotcon_tf.data.labelled.segmented import central_square, read_image, spaced
 from slotcon_tf.data.listing import list_images
-from slotcon_tf.data.sources import prepared_builder
+from slotcon_tf.data.sources import prepared_builder, split_size
 
 CLASSIFIED = ("class_folders", "imagenet", "tfds:NAME")
 _RESIZED = 256 / 224  # the shorter edge before the crop, in crops
@@ -111,7 +111,7 @@ def _of_builder(builder, split, crop_size, most):
             f"{builder.info.full_name} must have a 'label'. Received: "
             f"{', '.join(features)}. For label maps take --task=groups or linear."
         )
-    count = builder.info.splits[split].num_examples
+    count = split_size(builder, split)
     kept = set(spaced(count, most))
 
     def examples():

@@ -20,7 +20,7 @@ from slotcon_tf.data.labelled.decoding import (
 )
 from slotcon_tf.data.labelled.layouts import LAYOUTS, read_class_names
 from slotcon_tf.data.scenes import scenes_builder
-from slotcon_tf.data.sources import prepared_builder
+from slotcon_tf.data.sources import prepared_builder, split_size
 
 SEGMENTED = (*LAYOUTS, "scenes", "tfds:NAME")
 # Names that tensorflow-datasets' sets give their label maps.
@@ -286,6 +286,7 @@ def _categories(ids, segments, path):
 
 def _builder_reader(builder, split, most):
     """Examples of a tensorflow-datasets set; what was read stays, still encoded."""
+    count = split_size(builder, split)
     features = builder.info.features
     feature = next((name for name in LABEL_FEATURES if name in features), None)
     if feature is None:
@@ -301,7 +302,6 @@ def _builder_reader(builder, split, most):
     dataset = builder.as_dataset(
         split=split, shuffle_files=False, decoders=decoders, read_config=read_config
     )
-    count = builder.info.splits[split].num_examples
     kept, encoded = spaced(count, most), {}
     examples = enumerate(dataset.as_numpy_iterator())
 
