@@ -24,8 +24,8 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from tests.command import ENVIRONMENT, ROOT
 from tests.test_hosts import free_ports
-from tests.test_pretrain import ENVIRONMENT, ROOT
 
 
 def binary_of(request):

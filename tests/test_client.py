@@ -27,10 +27,11 @@ from export.extraction import (
     extract,
 )
 from slotcon_tf import SlotCon
+from tests.command import ENVIRONMENT, ROOT
 from tests.serving_case import serving
 from tests.test_convert import CHECKPOINT, run
 from tests.test_hosts import free_ports
-from tests.test_pretrain import ENVIRONMENT, ROOT, until
+from tests.test_pretrain import until
 from tests.test_saved_model import OPTIONS, pictures
 
 

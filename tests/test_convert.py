@@ -1,8 +1,5 @@
 """The converter and --init_from as a user types them."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -11,8 +8,9 @@ import tensorflow as tf
 from slotcon_tf import LARS, SlotCon, backbone
 from slotcon_tf.data.photometric import normalize
 from slotcon_tf.interop import load_encoder, load_slotcon, save_encoder
+from tests.command import module
 from tests.golden_case import GOLDEN
-from tests.test_pretrain import ENVIRONMENT, ROOT, TINY, pretrain
+from tests.test_pretrain import TINY, pretrain
 from tests.test_slotcon import small_model
 from trainers.checkpoints import Checkpoints
 from trainers.initialization import initialize
@@ -21,15 +19,8 @@ from trainers.runs import load_trained, write_model_config
 CHECKPOINT = GOLDEN / "ckpt_tinyA.pth"
 
 
-def run(module, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+def run(name, *arguments):
+    return module(name, *map(str, arguments), check=False)
 
 
 def test_official_weights_to_a_saved_model(tmp_path):

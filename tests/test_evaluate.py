@@ -2,31 +2,20 @@
 
 import csv
 import json
-import subprocess
-import sys
 
 import pytest
 from tensorflow.python.summary.summary_iterator import summary_iterator
 
 from slotcon_tf.interop import save_encoder
 from tests import labelled_case as case
-from tests.test_pretrain import ENVIRONMENT, ROOT, TINY, pretrain
+from tests.command import module
+from tests.test_pretrain import TINY, pretrain
 from trainers.labelled_monitor import LabelledMonitor
 from trainers.runs import load_trained
 
 
 def evaluate(*flags, check=True):
-    done = subprocess.run(
-        [sys.executable, "-m", "trainers.evaluate", *flags],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    if check:
-        assert done.returncode == 0, done.stderr[-3000:]
-    return done
+    return module("trainers.evaluate", *flags, check=check)
 
 
 @pytest.fixture(scope="module")

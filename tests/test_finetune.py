@@ -18,7 +18,8 @@ from slotcon_tf import LARS, SlotCon, backbone
 from slotcon_tf.interop import load_encoder, save_encoder
 from slotcon_tf.interop.mmsegmentation_config import _PROTOCOLS
 from slotcon_tf.segmentation import Segmenter
-from tests.test_pretrain import ENVIRONMENT, ROOT, difference, until
+from tests.command import ENVIRONMENT, ROOT, run
+from tests.test_pretrain import difference, until
 from trainers import finetune_settings
 from trainers.checkpoints import Checkpoints
 from trainers.runs import load_trained, write_model_config
@@ -49,20 +50,6 @@ for line in json.loads(sys.argv[1]):
 
 def command(*flags):
     return [sys.executable, "-m", "trainers.finetune_segmentation", *flags]
-
-
-def run(*arguments, check=True):
-    done = subprocess.run(
-        arguments,
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    if check:
-        assert done.returncode == 0, done.stderr[-3000:]
-    return done
 
 
 def drawn(seed, ids):

@@ -6,7 +6,8 @@ import subprocess
 
 import pytest
 
-from tests.test_pretrain import ENVIRONMENT, ROOT, TINY, command, pretrain
+from tests.command import ENVIRONMENT, ROOT
+from tests.test_pretrain import TINY, command, pretrain
 from trainers.checkpoints import checkpoint_paths, largest_difference
 
 SETTINGS = [*TINY, "--batch_size=8", "--base_lr=0.3", "--epochs=2", "--noexport"]

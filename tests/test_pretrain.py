@@ -1,7 +1,6 @@
 """The trainer as a user types it: what it writes, resumes and refuses."""
 
 import csv
-import os
 import pathlib
 import re
 import shutil
@@ -15,9 +14,9 @@ import pytest
 from PIL import Image
 
 from slotcon_tf.devices import best_precision
+from tests.command import ENVIRONMENT, ROOT, module, run
 from trainers.checkpoints import checkpoint_paths, largest_difference
 
-ROOT = pathlib.Path(__file__).parents[1]
 TINY = [
     "--dataset=fake",
     "--arch=resnet18",
@@ -32,26 +31,13 @@ TINY = [
 ]
 
 
-ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-
-
 def command(*flags):
     return [sys.executable, "-m", "trainers.pretrain", *flags]
 
 
 def pretrain(*flags, check=True):
     """Runs the command line; returns the finished process."""
-    done = subprocess.run(
-        command(*flags),
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    if check:
-        assert done.returncode == 0, done.stderr[-3000:]
-    return done
+    return module("trainers.pretrain", *flags, check=check)
 
 
 def test_a_stop_in_an_epoch_changes_nothing(tmp_path):
@@ -176,15 +162,7 @@ def test_two_replicas_train_through_the_trainer(tmp_path):
     )
     flags = [*TINY, "--epochs=1", "--noexport", "--strategy=mirrored"]
     flags += ["--augment_on=device", "--precision=auto"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *flags, f"--workdir={tmp_path / 'run'}"],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run(sys.executable, "-c", code, *flags, f"--workdir={tmp_path / 'run'}")
     assert "2 replica(s)" in done.stderr
     # What auto came to is written down, so that a repeated run computes alike.
     precision = best_precision()

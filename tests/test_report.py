@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,7 +13,8 @@ from PIL import Image
 from slotcon_tf import backbone
 from slotcon_tf.visualize import label_colors
 from slotcon_tf.visualize.colors import hex_color
-from tests.test_pretrain import ENVIRONMENT, ROOT, TINY, pretrain
+from tests.command import module
+from tests.test_pretrain import TINY, pretrain
 
 SIZES = ((64, 48), (40, 90), (200, 50), (33, 33), (7, 5), (700, 300), (64, 64), (9, 80))
 CHROMIUM = next(
@@ -30,17 +30,7 @@ ALL = ["scores", "curves", "slots", "components", "prototypes", "usage"]
 
 def visualize(*flags, check=True):
     """Runs the command line; returns the finished process."""
-    done = subprocess.run(
-        [sys.executable, "-m", "trainers.visualize", *flags],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    if check:
-        assert done.returncode == 0, done.stderr[-3000:]
-    return done
+    return module("trainers.visualize", *flags, check=check)
 
 
 class Page(html.parser.HTMLParser):

@@ -192,7 +192,7 @@ def _open_segmented(split, most, image_list=None):
         split,
         crop_size=FLAGS.crop_size,
         class_file=FLAGS.class_file,
-        void_ids=[int(i) for i in FLAGS.void_ids],
+        void_ids=FLAGS.void_ids,
         image_list=image_list,
         max_images=most,
     )

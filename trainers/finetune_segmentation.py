@@ -25,12 +25,9 @@ from absl import app, flags, logging
 from slotcon_tf import SGD, backbone
 from slotcon_tf.callbacks import (
     Checkpointing,
-    Interrupted,
     NanGuard,
-    NonFiniteError,
     Throughput,
 )
-from slotcon_tf.data.labelled import LabelError
 from slotcon_tf.devices import best_precision
 from slotcon_tf.monitoring import CsvHistory, PeriodicEvaluation
 from slotcon_tf.schedules import Poly, Steps
@@ -47,13 +44,12 @@ from slotcon_tf.segmentation import (
 )
 from trainers import finetune_settings as settings
 from trainers import loop, report, workdir
-from trainers.checkpoints import CheckpointError, Checkpoints
+from trainers.checkpoints import Checkpoints
 from trainers.command_line import run_main
 from trainers.finetune_flags import MODULE, define_flags
-from trainers.signals import INTERRUPTED, StopRequest, end
+from trainers.signals import run_to_the_end
 
 FLAGS = flags.FLAGS
-_NAME = "finetune_segmentation"
 _SCHEDULES = {"poly": Poly, "steps": Steps}
 REPORTED = ("miou", "pixel_accuracy", "mean_accuracy")
 _ADVICE = "with a lower --base_lr, or with --precision=float32"
@@ -63,23 +59,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"No arguments but flags are taken. Received: {argv[1:]}.")
     report.start_logging()
-    try:
-        run = Run()
-    except (ValueError, OSError, CheckpointError) as error:
-        sys.exit(f"{_NAME}: {error}")
-    try:
-        with StopRequest() as stop:
-            run.train(stop)
-        run.finish()
-    except Interrupted as error:
-        end(error, INTERRUPTED, _NAME)
-    except (NonFiniteError, LabelError, CheckpointError) as error:
-        end(error, 1, _NAME)
-    except tf.errors.OpError:
-        # What stops the input pipeline arrives here as an error of TensorFlow.
-        if run.train_images.error:
-            end(run.train_images.error, 1, _NAME)
-        raise
+    run_to_the_end(Run, "finetune_segmentation")
 
 
 class Run:
@@ -119,6 +99,11 @@ class Run:
             **kind,
         )
         self.first_step = self.checkpoints.restore()
+
+    @property
+    def fatal(self):
+        """The error that ended the input pipeline, or None."""
+        return self.train_images.error
 
     def _build_model(self, pretrained):
         encoder = pretrained or backbone(FLAGS.arch)

@@ -98,13 +98,8 @@ def check_batch(replicas: int) -> None:
 
 def open_images() -> tuple[TrainImages, SegmentedImages]:
     """The images of both splits, which must have the same classes."""
-    try:
-        void_ids = tuple(int(number) for number in FLAGS.void_ids)
-    except ValueError:
-        raise UsageError(
-            f"--void_ids must be whole numbers. Received: {FLAGS.void_ids}."
-        ) from None
-    options = {"class_file": FLAGS.class_file, "void_ids": void_ids, "crop_size": 0}
+    options = {"class_file": FLAGS.class_file, "void_ids": FLAGS.void_ids}
+    options["crop_size"] = 0
     splits = (
         (FLAGS.train_split, FLAGS.max_train_images),
         (FLAGS.val_split, FLAGS.max_val_images),

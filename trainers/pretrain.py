@@ -14,7 +14,6 @@ import pathlib
 import sys
 
 import keras
-import tensorflow as tf
 from absl import app, flags, logging
 
 from export.archive import export_model
@@ -23,25 +22,22 @@ from slotcon_tf import LARS, SGD, SlotCon, WarmupCosine, backbone
 from slotcon_tf.callbacks import (
     Checkpointing,
     CollapseWarning,
-    Interrupted,
     NanGuard,
-    NonFiniteError,
     SlotPictures,
     Throughput,
 )
 from slotcon_tf.data import crop_pair_dataset, open_source
-from slotcon_tf.data.bad_images import TooManyBadImages
 from slotcon_tf.devices import best_precision
 from slotcon_tf.monitoring import CsvHistory, PeriodicEvaluation
 from slotcon_tf.visualize import picture_of
 from trainers import loop, report, workdir
-from trainers.checkpoints import CheckpointError, Checkpoints
+from trainers.checkpoints import Checkpoints
 from trainers.command_line import run_main
 from trainers.initialization import initialize
 from trainers.labelled_monitor import LabelledMonitor
 from trainers.pretrain_flags import MODULE, define_flags
 from trainers.runs import write_model_config
-from trainers.signals import INTERRUPTED, StopRequest, end
+from trainers.signals import run_to_the_end
 from trainers.strategy import (
     any_worker,
     build_strategy,
@@ -51,7 +47,6 @@ from trainers.strategy import (
 )
 
 FLAGS = flags.FLAGS
-_NAME = "pretrain"
 _OPTIMIZERS = {"lars": LARS, "sgd": SGD}
 define_flags()
 
@@ -64,23 +59,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"No arguments but flags are taken. Received: {argv[1:]}.")
     report.start_logging()
-    try:
-        run = Run()
-    except (ValueError, OSError, CheckpointError) as error:
-        sys.exit(f"{_NAME}: {error}")
-    try:
-        with StopRequest() as stop:
-            run.train(stop)
-        run.finish()
-    except Interrupted as error:
-        end(error, INTERRUPTED, _NAME)
-    except (NonFiniteError, TooManyBadImages, CheckpointError) as error:
-        end(error, 1, _NAME)
-    except tf.errors.OpError:
-        # What stops the input pipeline arrives here as an error of TensorFlow.
-        if run.source.bad.fatal:
-            end(run.source.bad.fatal, 1, _NAME)
-        raise
+    run_to_the_end(Run, "pretrain")
 
 
 class Run:
@@ -166,6 +145,11 @@ class Run:
             )
         steps = self.source.num_images // batch
         return min(steps, FLAGS.max_steps_per_epoch or steps)
+
+    @property
+    def fatal(self):
+        """The error that ended the input pipeline, or None."""
+        return self.source.bad.fatal
 
     def _build_model(self):
         total_steps = self.steps * FLAGS.epochs

@@ -1,29 +1,18 @@
-"""How a run stops: SIGTERM and Ctrl-C as a request, and the end of the process."""
+"""How a run ends: by itself, by SIGTERM or Ctrl-C, or by an error that is told."""
 
 import os
 import signal
 import sys
 
+import tensorflow as tf
 from absl import logging
 
+from slotcon_tf.callbacks import Interrupted, NonFiniteError
+from slotcon_tf.data.bad_images import TooManyBadImages
+from slotcon_tf.data.labelled import LabelError
+from trainers.checkpoints import CheckpointError
+
 INTERRUPTED = 143  # exit status; 128 + SIGTERM, which schedulers know
-
-
-def end(error, status, name):
-    """Ends the process in the middle of training, with a word.
-
-    At once: threads of the input pipeline still run Python, and an interpreter that
-    takes itself apart may wait for them for ever.
-
-    Args:
-        error: What is said.
-        status: Exit status.
-        name: Of the command.
-    """
-    print(f"{name}: {error}", file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
 
 
 class StopRequest:
@@ -55,3 +44,42 @@ class StopRequest:
 
     def __call__(self):
         return self.received is not None
+
+
+def run_to_the_end(make, name):
+    """Makes a run, trains it and finishes it; ends the process where that fails.
+
+    Args:
+        make: Function without arguments that returns the run, which has `train(stop)`,
+            `finish()`, and `fatal`, the error that ended its input pipeline, or None.
+        name: Of the command.
+    """
+    try:
+        run = make()
+    except (ValueError, OSError, CheckpointError) as error:
+        sys.exit(f"{name}: {error}")
+    try:
+        with StopRequest() as stop:
+            run.train(stop)
+        run.finish()
+    except Interrupted as error:
+        _end(error, INTERRUPTED, name)
+    except (NonFiniteError, TooManyBadImages, LabelError, CheckpointError) as error:
+        _end(error, 1, name)
+    except tf.errors.OpError:
+        # What stops the input pipeline arrives here as an error of TensorFlow.
+        if run.fatal:
+            _end(run.fatal, 1, name)
+        raise
+
+
+def _end(error, status, name):
+    """Ends the process in the middle of training, with a word.
+
+    At once: threads of the input pipeline still run Python, and an interpreter that
+    takes itself apart may wait for them for ever.
+    """
+    print(f"{name}: {error}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

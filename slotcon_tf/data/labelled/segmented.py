@@ -91,14 +91,12 @@ class SegmentedImages:
             yield self.load(index)
 
     def _scan(self, void_ids):
-        logging.info("%s names no classes: its label maps are looked through.", self)
+        logging.info("%s names no classes: looking through label maps.", self.name)
         found = set()
         for index in range(self.num_images):
             found.update(np.unique(self._read(index)[1]).tolist())
         found -= {VOID, *void_ids}
         return ClassTable({i: str(i) for i in sorted(found)}, void=void_ids)
-
-    class_names = ()  # until they are known
 
 
 def open_segmented(
@@ -124,7 +122,7 @@ def open_segmented(
         crop_size: See `SegmentedImages`; None is 320 for coco_stuff27, as published,
             and 0 elsewhere.
         class_file: "id name" per line, for sets that do not name their classes.
-        void_ids: Ids that count nowhere, beside 255.
+        void_ids: Ids that count nowhere, beside 255; whole numbers or their text.
         image_list: Text file of image names (without folder and ending) to keep, such
             as the subset a benchmark is defined on.
         max_images: Evenly spaced images that are kept of more; None for all.
@@ -139,6 +137,12 @@ def open_segmented(
     """
     if crop_size is None:
         crop_size = 320 if dataset == "coco_stuff27" else 0
+    try:
+        void_ids = [int(number) for number in void_ids]
+    except ValueError:
+        raise ValueError(
+            f"void_ids must be whole numbers. Received: {void_ids}."
+        ) from None
     table = read_class_names(class_file) if class_file else None
     if dataset in LAYOUTS:
         if not data_dir:
