@@ -66,6 +66,8 @@ def _of_evaluation(content, stem):
         for name, found in (content.get("classes") or {}).items()
     ]
     settings = {k: str(v) for k, v in (content.get("settings") or {}).items()}
+    if "which" in settings:
+        task += f" ({settings['which']})"
     title = f"{task}: {where}" if where else task
     return ScoreTable(title, ["score", *_STAGES], rows, classes, settings)
 
