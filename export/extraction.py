@@ -12,8 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from export.decoding import REASONS
-from export.tables import write_table, write_whole
+from export.tables import write_table
 from slotcon_tf.data.bad_images import printable
+from slotcon_tf.files import write_whole
 
 _NAMED = 20  # failed images; the others are counted
 

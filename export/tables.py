@@ -4,6 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from slotcon_tf.files import write_whole
+
 ENDINGS = (".npz", ".parquet")
 
 
@@ -23,14 +25,6 @@ def write_table(path, names, columns):
     else:
         table = _arrow(names, columns)
         write_whole(path, lambda file: pq.write_table(table, file))
-
-
-def write_whole(path, write):
-    """Gives a file open for writing to `write`, and renames it into place after."""
-    aside = path.with_name(f".writing-{path.name}")
-    with aside.open("wb") as file:
-        write(file)
-    aside.rename(path)
 
 
 def _arrow(names, columns):

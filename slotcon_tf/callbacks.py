@@ -273,7 +273,7 @@ class SlotPictures(keras.callbacks.Callback):
 
     Args:
         log_dir: TensorBoard folder.
-        draw: Function of the model that returns a picture uint8 (H, W, 3).
+        draw: Function without arguments that returns a picture uint8 (H, W, 3).
         every_epochs: Epochs between pictures; the last epoch has one always.
         epochs: Epochs of the whole run.
         name: Of the pictures.
@@ -290,6 +290,6 @@ class SlotPictures(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every_epochs and epoch + 1 != self.epochs:
             return
-        picture = self.draw(self.model)
+        picture = self.draw()
         with tf.summary.create_file_writer(self.log_dir).as_default():
             tf.summary.image(self.picture_name, picture[None], step=epoch + 1)

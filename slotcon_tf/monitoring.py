@@ -7,6 +7,8 @@ import pathlib
 
 import keras
 
+from slotcon_tf.files import write_text
+
 
 class CsvHistory(keras.callbacks.Callback):
     """A row per epoch in a CSV file; goes on below the rows that are there.
@@ -39,9 +41,7 @@ class CsvHistory(keras.callbacks.Callback):
         writer = csv.DictWriter(text, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows([*rows, row])
-        aside = self.path.with_name(f".{self.path.name}.writing")
-        aside.write_text(text.getvalue())
-        aside.replace(self.path)
+        write_text(self.path, text.getvalue())
 
     def _header(self):
         if not self.path.exists():
@@ -57,7 +57,7 @@ class PeriodicEvaluation(keras.callbacks.Callback):
     have them, under names that begin with `val_`.
 
     Args:
-        evaluate: Function of the model that returns a dict of floats.
+        evaluate: Function without arguments that returns a dict of floats.
         every_epochs: Epochs between evaluations; the last epoch is evaluated always.
         epochs: Epochs of the whole run.
     """
@@ -72,6 +72,6 @@ class PeriodicEvaluation(keras.callbacks.Callback):
         done = epoch + 1
         if done % self.every_epochs and done != self.epochs:
             return
-        scores = self.evaluate(self.model)
+        scores = self.evaluate()
         # What does not exist, such as the score of a class without pixels, is left out.
         logs.update({f"val_{k}": v for k, v in scores.items() if math.isfinite(v)})

@@ -177,7 +177,7 @@ def test_csv_history_takes_new_columns_and_goes_on(tmp_path):
 
 def test_evaluation_comes_every_few_epochs_and_at_the_end():
     callback = PeriodicEvaluation(
-        lambda model: {"nmi": 0.5, "miou": math.nan}, every_epochs=2, epochs=5
+        lambda: {"nmi": 0.5, "miou": math.nan}, every_epochs=2, epochs=5
     )
     seen = []
     for epoch in range(5):

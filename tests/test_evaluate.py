@@ -133,9 +133,10 @@ def test_a_missing_labelled_set_stops_before_training(tmp_path):
 def test_neighbours_on_the_way(run, tmp_path):
     workdir, _ = run
     data = case.class_folders(tmp_path, train=4, val=2)
-    monitor = LabelledMonitor(
-        "knn", "class_folders", data, "val", "train", num_images=6, crop_size=32
-    )
     model, _ = load_trained(workdir)
-    scores = monitor(model)
+    sizes = {"num_images": 6, "crop_size": 32}
+    monitor = LabelledMonitor(
+        model, "knn", "class_folders", data, "val", "train", **sizes
+    )
+    scores = monitor()
     assert list(scores) == ["knn_accuracy"] and 0 <= scores["knn_accuracy"] <= 1

@@ -6,6 +6,37 @@ import tensorflow as tf
 from absl import app, flags
 
 
+class ModuleFlags:
+    """Defines flags under the name of one module.
+
+    Args:
+        module: As `run_main` takes it.
+    """
+
+    def __init__(self, module):
+        self._own = {"module_name": module}
+
+    def string(self, name, default, text):
+        flags.DEFINE_string(name, default, text, **self._own)
+
+    def boolean(self, name, default, text):
+        flags.DEFINE_bool(name, default, text, **self._own)
+
+    def listed(self, name, default, text):
+        flags.DEFINE_list(name, default, text, **self._own)
+
+    def choice(self, name, default, values, text):
+        flags.DEFINE_enum(name, default, values, text, **self._own)
+
+    def integer(self, name, default, text, low=1):
+        flags.DEFINE_integer(name, default, text, lower_bound=low, **self._own)
+
+    def real(self, name, default, text, low=0.0, high=None):
+        flags.DEFINE_float(
+            name, default, text, lower_bound=low, upper_bound=high, **self._own
+        )
+
+
 def run_main(main, module):
     """Runs a main with quiet logs; `--help` lists the flags of its module.
 

@@ -35,67 +35,65 @@ from slotcon_tf.evaluation import classification, tasks
 from slotcon_tf.evaluation.bootstrap import LEVEL, RESAMPLES, compare
 from slotcon_tf.evaluation.inference import Inference
 from slotcon_tf.evaluation.linear import LinearSettings
+from slotcon_tf.files import write_text
 from slotcon_tf.network import twin
-from trainers.command_line import run_main
+from trainers.command_line import ModuleFlags, run_main
 from trainers.runs import load_trained
-from trainers.workdir import write_text
 
 FLAGS = flags.FLAGS
+_MODULE = "trainers.evaluate"
 TASKS = ("groups", "linear", "retrieval", "knn", "classification")
 _LINEAR = LinearSettings()
 
 
 def define_flags():
     """Defines the flags of this main, which importing it does not."""
-    own = {"module_name": "trainers.evaluate"}
-
-    def integer(name, default, text, low=1):
-        flags.DEFINE_integer(name, default, text, lower_bound=low, **own)
-
-    def string(name, default, text):
-        flags.DEFINE_string(name, default, text, **own)
-
-    string("checkpoint", None, "Work directory, .keras or torch file, published name.")
-    flags.DEFINE_list("task", ["groups"], f"Any of {', '.join(TASKS)}.", **own)
-    string(
+    define = ModuleFlags(_MODULE)
+    define.string(
+        "checkpoint", None, "Work directory, .keras or torch file, published name."
+    )
+    define.listed("task", ["groups"], f"Any of {', '.join(TASKS)}.")
+    define.string(
         "dataset",
         "folders",
         f"Label maps: {', '.join(SEGMENTED)}. Classes: {', '.join(CLASSIFIED)}.",
     )
-    string("data_dir", None, "Folder of the labelled images.")
-    string("split", "val", "What is measured.")
-    string("train_split", "train", "What probes learn from; '' for none (retrieval).")
-    flags.DEFINE_enum("which", "teacher", ("teacher", "student"), "Network.", **own)
-    flags.DEFINE_float(
-        "scale", 1.0, "Images are resized by this first.", lower_bound=0.1, **own
+    define.string("data_dir", None, "Folder of the labelled images.")
+    define.string("split", "val", "What is measured.")
+    define.string(
+        "train_split", "train", "What probes learn from; '' for none (retrieval)."
     )
-    integer(
+    define.choice("which", "teacher", ("teacher", "student"), "Network.")
+    define.real("scale", 1.0, "Images are resized by this first.", 0.1)
+    define.integer(
         "crop_size",
         None,
         "Shorter edge resized to this, and the central square cut; 0: whole images. "
         "Default: 320 for coco_stuff27, 224 for classes, 0 elsewhere.",
         0,
     )
-    string("class_file", None, "Text file: 'id name' per line.")
-    flags.DEFINE_list("void_ids", [], "Ids that count nowhere, beside 255.", **own)
-    string("image_list", None, "Text file of image names to keep, of --split.")
-    integer("max_images", None, "Evenly spaced images of --split.")
-    integer("max_train_images", None, "Evenly spaced images of --train_split.")
-    integer("batch_size", 16, "Images at once.")
-    integer("steps", _LINEAR.steps, "Of the linear probe.")
-    flags.DEFINE_float(
-        "learning_rate", _LINEAR.learning_rate, "Of the linear probe.", **own
+    define.string("class_file", None, "Text file: 'id name' per line.")
+    define.listed("void_ids", [], "Ids that count nowhere, beside 255.")
+    define.string("image_list", None, "Text file of image names to keep, of --split.")
+    define.integer("max_images", None, "Evenly spaced images of --split.")
+    define.integer("max_train_images", None, "Evenly spaced images of --train_split.")
+    define.integer("batch_size", 16, "Images at once.")
+    define.integer("steps", _LINEAR.steps, "Of the linear probe.")
+    define.real("learning_rate", _LINEAR.learning_rate, "Of the linear probe.")
+    define.integer(
+        "probe_batch_size", _LINEAR.batch_size, "Images per step of the probe."
     )
-    integer("probe_batch_size", _LINEAR.batch_size, "Images per step of the probe.")
-    integer("label_stride", _LINEAR.label_stride, "Pixels between trained labels.")
-    flags.DEFINE_float(
-        "memory_gb", _LINEAR.memory_gb, "Maps that the probe keeps.", **own
+    define.integer(
+        "label_stride", _LINEAR.label_stride, "Pixels between trained labels."
     )
-    integer("neighbors", classification.NEIGHBORS, "Of knn.")
-    flags.DEFINE_bool("baseline", True, "Measure the network untrained, too.", **own)
-    integer("resamples", RESAMPLES, "Of the bootstrap; 0: no intervals.", 0)
-    integer("seed", 0, "Of the untrained weights, probes and resamples.", 0)
-    string("output", None, "JSON file, for one task; default: in a run's folder.")
+    define.real("memory_gb", _LINEAR.memory_gb, "Maps that the probe keeps.")
+    define.integer("neighbors", classification.NEIGHBORS, "Of knn.")
+    define.boolean("baseline", True, "Measure the network untrained, too.")
+    define.integer("resamples", RESAMPLES, "Of the bootstrap; 0: no intervals.", 0)
+    define.integer("seed", 0, "Of the untrained weights, probes and resamples.", 0)
+    define.string(
+        "output", None, "JSON file, for one task; default: in a run's folder."
+    )
 
 
 def main(argv):
@@ -185,6 +183,7 @@ def open_task(name, inference):
     return data, tasks.linear_task(train, data, probe, **options)
 
 
+@functools.cache  # of several tasks: label maps are looked through once
 def _open_segmented(split, most, image_list=None):
     return open_segmented(
         FLAGS.dataset,
@@ -226,7 +225,7 @@ def class_rows(task, counts):
 
 def settings():
     """Flags that a result depends on."""
-    own = FLAGS.get_flags_for_module("trainers.evaluate")
+    own = FLAGS.get_flags_for_module(_MODULE)
     return {f.name: f.value for f in own if f.name not in ("task", "output")}
 
 
@@ -285,4 +284,4 @@ def _finite(value):
 
 if __name__ == "__main__":
     define_flags()
-    run_main(main, "trainers.evaluate")
+    run_main(main, _MODULE)

@@ -28,7 +28,9 @@ from slotcon_tf.callbacks import (
     NanGuard,
     Throughput,
 )
+from slotcon_tf.data.labelled.segmented import spaced
 from slotcon_tf.devices import best_precision
+from slotcon_tf.files import write_text
 from slotcon_tf.monitoring import CsvHistory, PeriodicEvaluation
 from slotcon_tf.schedules import Poly, Steps
 from slotcon_tf.segmentation import (
@@ -168,9 +170,8 @@ class Run:
             ),
         ]
 
-    def _measure(self, model):
+    def _measure(self):
         """Scores of --val_split, which are also written to scores.json."""
-        del model  # the predictor holds it
         scores = evaluate(self.predict, self.val_images)
         names = self.val_images.class_names
         iou = [None if math.isnan(v) else round(v, 4) for v in scores["class_iou"]]
@@ -182,7 +183,7 @@ class Run:
             "classes": dict(zip(names, iou, strict=True)),
         }
         path = self.workdir / "scores.json"
-        workdir.write_text(path, json.dumps(content, indent=1) + "\n")
+        write_text(path, json.dumps(content, indent=1) + "\n")
         return {name: scores[name] for name in REPORTED}
 
     def _log_start(self):
@@ -245,16 +246,15 @@ class Run:
         """The scores, the picture, and the model for others."""
         path = self.workdir / "scores.json"
         if not path.exists() or json.loads(path.read_text())["step"] != FLAGS.steps:
-            self._measure(self.model)
+            self._measure()
         scores = json.loads(path.read_text())
         for name, value in scores["classes"].items():
             print(f"  {name:24}" + ("     -" if value is None else f"{value:6.3f}"))
         print("; ".join(f"{name} {scores[name]:.3f}" for name in REPORTED))
         self.model.save(self.workdir / "segmenter.keras")
         if FLAGS.num_pictures:
-            count = self.val_images.num_images
-            most = min(FLAGS.num_pictures, count)
-            shown = [self.val_images.load(i * count // most) for i in range(most)]
+            numbers = spaced(self.val_images.num_images, FLAGS.num_pictures)
+            shown = [self.val_images.load(number) for number in numbers]
             images, truths = zip(*shown, strict=True)
             predicted = [self.predict(image) for image in images]
             picture = self.workdir / "masks.png"

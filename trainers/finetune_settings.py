@@ -7,7 +7,12 @@ import tensorflow as tf
 from absl import flags
 
 from slotcon_tf import ResNet, SlotCon
-from slotcon_tf.data.labelled import LabelError, SegmentedImages, open_segmented
+from slotcon_tf.data.labelled import (
+    LabelError,
+    SegmentedImages,
+    check_same_classes,
+    open_segmented,
+)
 from slotcon_tf.segmentation import Segmenter
 from trainers.runs import load_trained
 from trainers.strategy import build_strategy, num_workers
@@ -108,15 +113,7 @@ def open_images() -> tuple[TrainImages, SegmentedImages]:
         open_segmented(FLAGS.dataset, FLAGS.data_dir, split, max_images=most, **options)
         for split, most in splits
     )
-    if train.class_names != val.class_names:
-        extra = [n for n in val.class_names if n not in train.class_names]
-        more = f", {', '.join(extra[:5])} only in the latter" if extra else ""
-        raise UsageError(
-            "Both splits must have the same classes. Received: "
-            f"{train.num_classes} classes in --train_split={FLAGS.train_split}, "
-            f"{val.num_classes} in --val_split={FLAGS.val_split}{more}. Name all "
-            "classes in a --class_file."
-        )
+    check_same_classes(train, val)
     in_order = FLAGS.dataset == "scenes" or FLAGS.dataset.startswith("tfds:")
     return TrainImages(train, in_order), val
 

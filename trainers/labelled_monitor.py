@@ -7,8 +7,8 @@ import numpy as np
 from slotcon_tf.data.labelled import open_classified, open_segmented
 from slotcon_tf.evaluation import classification, grouping_metrics
 from slotcon_tf.evaluation.groups import group_confusions
-from slotcon_tf.evaluation.inference import Inference
-from slotcon_tf.visualize import picture_of
+from slotcon_tf.evaluation.inference import Inference, same_size_batches
+from slotcon_tf.visualize.figures import figure_pixels, slots_figure
 
 TASKS = ("groups", "knn")
 PICTURES = 6
@@ -18,6 +18,7 @@ class LabelledMonitor:
     """What `trainers.pretrain --eval_every_epochs` measures: the teacher.
 
     Args:
+        model: A `SlotCon`; its present weights are measured at every call.
         task: "groups": slots against label maps; "knn": classes of images by their
             nearest images of the train split.
         dataset, data_dir: As in trainers.evaluate.
@@ -31,9 +32,20 @@ class LabelledMonitor:
     """
 
     def __init__(
-        self, task, dataset, data_dir, split, train_split, *, num_images, crop_size
+        self,
+        model,
+        task,
+        dataset,
+        data_dir,
+        split,
+        train_split,
+        *,
+        num_images,
+        crop_size,
     ):
         self.task = task
+        self._inference = Inference(model)
+        self._matching = {}  # of the newest scores
         if task == "groups":
             self.data = open_segmented(
                 dataset, data_dir, split, max_images=num_images, crop_size=crop_size
@@ -53,34 +65,36 @@ class LabelledMonitor:
         for _ in data:
             pass
 
-    def __call__(self, model):
+    def __call__(self):
         """Scores by name: miou, pixel_accuracy, nmi, ari ...; or knn_accuracy."""
-        inference = Inference(model)
         if self.task == "knn":
-            known = classification.features(inference, self.train)
-            found = classification.features(inference, self.data)
+            known = classification.features(self._inference, self.train)
+            found = classification.features(self._inference, self.data)
             classifier = classification.nearest_neighbours(*known)
             counts = classification.accuracy_counts(classifier, *found).sum(axis=0)
             return {"knn_accuracy": classification.accuracy(counts)["accuracy"]}
-        return {k: v for k, v in self._grouping(inference).items() if type(v) is float}
-
-    def _grouping(self, inference):
-        counts = group_confusions(inference, self.data, self.data.num_classes)
+        counts = group_confusions(self._inference, self.data, self.data.num_classes)
         counts = np.asarray(counts.sum(axis=0))
-        return grouping_metrics(counts.reshape(self.data.num_classes, -1))
+        metrics = grouping_metrics(counts.reshape(self.data.num_classes, -1))
+        self._matching = metrics["matching"]
+        return {k: v for k, v in metrics.items() if isinstance(v, float)}
 
-    def picture(self, model):
+    def picture(self):
         """Images, true masks and slots of the first images of one size.
+
+        Groups have the colours of the classes that the newest scores matched them to.
 
         Returns:
             uint8 (height, width, 3).
         """
         pairs = [self.data.load(i) for i in range(min(PICTURES, len(self.data)))]
-        shape = pairs[0][0].shape
-        images, masks = (
-            np.stack(column)
-            for column in zip(*(p for p in pairs if p[0].shape == shape), strict=True)
+        images, masks = next(same_size_batches(pairs, PICTURES))
+        return figure_pixels(
+            slots_figure(
+                images,
+                self._inference.groups(images),
+                masks,
+                class_names=self.data.class_names,
+                matching=self._matching,
+            )
         )
-        matching = self._grouping(Inference(model))["matching"]
-        names = self.data.class_names
-        return picture_of(model, images, masks, class_names=names, matching=matching)

@@ -115,6 +115,7 @@ class Run:
         if not FLAGS.eval_every_epochs:
             return None
         return LabelledMonitor(
+            self.model,
             FLAGS.eval_task,
             FLAGS.eval_dataset,
             FLAGS.eval_data_dir,
@@ -238,7 +239,7 @@ class Run:
         ]
         if FLAGS.picture_epochs:
             images = report.sample_images(self.source, 2 * FLAGS.image_size)
-            draw = functools.partial(picture_of, images=images)
+            draw = functools.partial(picture_of, self.model, images)
             when = {"every_epochs": FLAGS.picture_epochs, "epochs": FLAGS.epochs}
             callbacks.append(SlotPictures(board, draw, **when))
         return [*callbacks, checkpointing]

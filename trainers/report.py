@@ -12,8 +12,8 @@ from PIL import Image
 from slotcon_tf.data.drawing import CATEGORIES
 from slotcon_tf.data.scenes import scenes_arrays
 from slotcon_tf.evaluation.groups import evaluate_groups, predict_groups
+from slotcon_tf.files import write_text
 from slotcon_tf.visualize import save_slots
-from trainers.workdir import write_text
 
 REPORTED = ("miou", "nmi", "ari", "pixel_accuracy", "majority_accuracy")
 NUM_PICTURES = 6

@@ -5,11 +5,11 @@ import pathlib
 
 import tensorflow as tf
 
+from slotcon_tf.files import write_text
 from slotcon_tf.interop import load_pretrained
 from slotcon_tf.interop.pretrained import MODEL_FILE
 from slotcon_tf.slotcon import SlotCon
 from trainers.checkpoints import STATE, checkpoint_paths
-from trainers.workdir import write_text
 
 _CONFIG = "model.json"
 

@@ -19,17 +19,18 @@ from slotcon_tf import SlotCon
 from slotcon_tf.data import open_source
 from slotcon_tf.data.bad_images import TooManyBadImages
 from slotcon_tf.data.decoding import MAX_PIXELS
+from slotcon_tf.files import write_text
 from slotcon_tf.interop import CheckpointFileError
 from slotcon_tf.visualize.curves import read_history
 from slotcon_tf.visualize.maps import map_reader
 from slotcon_tf.visualize.overlays import fit_edge
-from slotcon_tf.visualize.photographs import photographs
+from slotcon_tf.visualize.photographs import photographs, spread
 from slotcon_tf.visualize.prototypes import PrototypeAtlas
-from slotcon_tf.visualize.report import Report, spread
+from slotcon_tf.visualize.report import Report
 from slotcon_tf.visualize.scores import read_scores
 from trainers.command_line import run_main
 from trainers.runs import load_trained
-from trainers.workdir import FLAGFILE, write_text
+from trainers.workdir import FLAGFILE
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "trainers.visualize"}
@@ -153,7 +154,7 @@ def look(model, source):
         atlas = PrototypeAtlas(model.num_prototypes)
         count = max(count, FLAGS.prototype_images)
     count = min(count, source.num_images)
-    wanted = sorted(spread(FLAGS.num_images, count))
+    wanted = spread(FLAGS.num_images, count)
     shown, images = [], photographs(source, count)
     images = tqdm(images, total=count, unit="image", desc="visualize", leave=False)
     for number, photograph in enumerate(images):

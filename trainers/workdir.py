@@ -6,6 +6,8 @@ import pathlib
 
 from absl import flags
 
+from slotcon_tf.files import write_text
+
 FLAGFILE = "pretrain.flags"
 FINETUNE_FLAGFILE = "finetune.flags"
 # Flags that may differ when a run goes on: they change no number of it.
@@ -93,13 +95,6 @@ def claim(
         f"#   python -m {module} --flagfile={path} --workdir=NEW_FOLDER",
     ]
     write_text(path, "\n".join([*header, *lines]) + "\n")
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    aside = path.with_name(f".{path.name}.writing")
-    aside.write_text(text)
-    aside.replace(path)
 
 
 def check_same(path, old_lines, new_lines):

@@ -272,6 +272,12 @@ def split_size(builder, split):
 
 
 def prepared_builder(name, data_dir):
+    """A tensorflow-datasets builder of images that is prepared already.
+
+    Raises:
+        FileNotFoundError: If it is not.
+        ValueError: If it has no images.
+    """
     builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
     if "image" not in builder.info.features:
         raise ValueError(

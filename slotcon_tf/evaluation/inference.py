@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
+from slotcon_tf.backbones import as_encoder
 from slotcon_tf.data.photometric import normalize
 from slotcon_tf.grouping import active_slots, l2_normalize, pool_slots
 from slotcon_tf.slotcon import SlotCon
@@ -19,9 +20,17 @@ class Inference:
         model: A `SlotCon`, or an encoder alone: images to a map.
         which: "teacher" or "student" of a `SlotCon`.
         scale: Factor by which images are resized first; the larger, the finer the map.
+
+    Raises:
+        ValueError: If it is another model or network, or the scale is not positive.
     """
 
     def __init__(self, model, which="teacher", scale=1.0):
+        if not scale > 0:
+            raise ValueError(
+                f"scale must be positive. Received: scale={scale}. Take 1 for an "
+                "image's own size."
+            )
         self.grouping = isinstance(model, SlotCon)
         self.scale = scale
         if self.grouping:
@@ -29,11 +38,12 @@ class Inference:
             self._temperature = model.teacher_temperature
             self._network = model.network(which)
         else:
-            self._network = model
+            self._network = as_encoder(model)
         images = tf.TensorSpec([None, None, None, 3], tf.uint8)
         self._map = tf.function(self._traced_map, input_signature=[images])
         self._groups = tf.function(self._traced_groups, input_signature=[images])
         self._slots = tf.function(self._traced_slots, input_signature=[images])
+        self._outputs = tf.function(self._traced_outputs, input_signature=[images])
 
     def maps(self, images):
         """The encoder's last map.
@@ -79,6 +89,19 @@ class Inference:
         self.need_groups()
         return tuple(x.numpy() for x in self._slots(images))
 
+    def outputs(self, images):
+        """All that the network says.
+
+        Args:
+            images: uint8 (B, height, width, 3).
+
+        Returns:
+            Dict of float32 `map` (B, H, W, C) and, of a `SlotCon`, `assignment_logits`
+            (B, H, W, K) and `similarity` (B, K), the cosine of each prototype and the
+            slot that it pools.
+        """
+        return {name: x.numpy() for name, x in self._outputs(images).items()}
+
     def need_groups(self):
         """Raises `ValueError` if the model has no prototypes."""
         if not self.grouping:
@@ -91,24 +114,42 @@ class Inference:
         images = tf.cast(images, tf.float32)
         if self.scale != 1.0:
             size = tf.cast(tf.shape(images)[1:3], tf.float32) * self.scale
-            size = tf.cast(tf.round(size), tf.int32)
+            size = tf.maximum(tf.cast(tf.round(size), tf.int32), 1)
             images = tf.image.resize(images, size, "bicubic")
         return normalize(images)
 
-    def _traced_map(self, images):
+    def _call(self, images):
+        """The network's dict; of an encoder alone, of its map only."""
         found = self._network(self._prepared(images), training=False)
-        return tf.cast(found["map"] if self.grouping else found, tf.float32)
+        return found if self.grouping else {"map": found}
+
+    def _pooled(self, found):
+        """Slots of length 1, (B, K, D), pooled as in training."""
+        logits = found["assignment_logits"]
+        return l2_normalize(pool_slots(found["projected"], logits, self._temperature))
+
+    def _traced_map(self, images):
+        return tf.cast(self._call(images)["map"], tf.float32)
 
     def _traced_groups(self, images):
-        found = self._network(self._prepared(images), training=False)
-        return winners(found["assignment_logits"], tf.shape(images)[1:3])
+        logits = self._call(images)["assignment_logits"]
+        return winners(logits, tf.shape(images)[1:3])
 
     def _traced_slots(self, images):
-        found = self._network(self._prepared(images), training=False)
+        found = self._call(images)
         logits = found["assignment_logits"]
-        slots = pool_slots(found["projected"], logits, self._temperature)  # (B, K, D)
         groups = winners(logits, tf.shape(images)[1:3])
-        return l2_normalize(slots), active_slots(logits), groups
+        return self._pooled(found), active_slots(logits), groups
+
+    def _traced_outputs(self, images):
+        found = self._call(images)
+        kept = {"map": tf.cast(found["map"], tf.float32)}
+        if self.grouping:
+            prototypes = l2_normalize(self._network.grouping.prototypes)  # (K, D)
+            similarity = tf.einsum("bkd,kd->bk", self._pooled(found), prototypes)
+            logits = tf.cast(found["assignment_logits"], tf.float32)
+            kept |= {"assignment_logits": logits, "similarity": similarity}
+        return kept
 
 
 def winners(logits, size):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from slotcon_tf.data.labelled import check_same_classes
 from slotcon_tf.evaluation import classification, retrieval
 from slotcon_tf.evaluation.groups import group_confusions
 from slotcon_tf.evaluation.linear import fit_linear, linear_confusions
@@ -72,7 +73,7 @@ def linear_task(train, data, settings, *, batch_size=16, progress=iter):
     Raises:
         ValueError: If the sets have other classes.
     """
-    _check_classes(train, data)
+    check_same_classes(train, data)
 
     def measure(inference):
         segmenter = fit_linear(inference, train, settings, progress)
@@ -108,7 +109,7 @@ def retrieval_task(gallery, data, *, batch_size=16, progress=iter):
         ValueError: If the sets have other classes.
     """
     if gallery is not None:
-        _check_classes(gallery, data)
+        check_same_classes(gallery, data)
     count, options = data.num_classes, {"batch_size": batch_size}
 
     def measure(inference):
@@ -143,7 +144,7 @@ def classification_task(fit, train, data, *, batch_size=16, progress=iter):
     Raises:
         ValueError: If the sets have other classes.
     """
-    _check_classes(train, data)
+    check_same_classes(train, data)
 
     def measure(inference):
         known = classification.features(
@@ -159,14 +160,3 @@ def classification_task(fit, train, data, *, batch_size=16, progress=iter):
 
 def _floats(metrics):
     return {name: value for name, value in metrics.items() if isinstance(value, float)}
-
-
-def _check_classes(train, data):
-    if tuple(train.class_names) != tuple(data.class_names):
-        strange = set(train.class_names) ^ set(data.class_names)
-        raise ValueError(
-            "Both splits must have the same classes, in the same order. Received: "
-            f"{train!r} and {data!r}, which differ in "
-            f"{', '.join(sorted(strange)[:5]) or 'their order'}. For folders and lists "
-            "give --class_file."
-        )

@@ -11,6 +11,9 @@ from slotcon_tf.evaluation.groups import predict_groups
 from slotcon_tf.visualize.colors import label_colors, matched_colors
 from slotcon_tf.visualize.overlays import overlay
 
+_CELL = 2.4  # inches, a column
+_LEGEND_COLUMNS = 7
+
 
 def slots_figure(images, groups, masks=None, *, class_names=(), matching=None):
     """A row per image: the image, its true mask if known, and its slots.
@@ -34,30 +37,50 @@ def slots_figure(images, groups, masks=None, *, class_names=(), matching=None):
         columns.append(("true categories", masks, label_colors(num_classes)))
         colors = matched_colors(num_groups, matching or {}, num_classes)
         columns.append(("slots", groups, colors))
-    count, (height, width) = len(images), images.shape[1:3]
-    cell = 2.4  # inches, a column
-    legend = 0.7 if len(class_names) else 0.0
-    size = (cell * len(columns), cell * height / width * count + 0.3 + legend)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(count, len(columns), squeeze=False)
-    for row in range(count):
-        for column, (title, labels, colors) in enumerate(columns):
-            picture = images[row]
-            if labels is not None:
-                picture = overlay(picture, labels[row], colors)
-            axes[row, column].imshow(picture, interpolation="nearest")
-            axes[row, column].set_axis_off()
-            if row == 0:
-                axes[row, column].set_title(title, fontsize=9)
-    if len(class_names):
-        colors = label_colors(len(class_names)) / 255.0
-        handles = [
-            Patch(color=c, label=n) for c, n in zip(colors, class_names, strict=True)
+    rows = [
+        [
+            image if labels is None else overlay(image, labels[row], colors)
+            for _, labels, colors in columns
         ]
+        for row, image in enumerate(images)
+    ]
+    titles = [title for title, _, _ in columns]
+    legend = zip(class_names, label_colors(len(class_names)), strict=True)
+    return picture_grid(rows, titles, list(legend))
+
+
+def picture_grid(rows, titles, legend=()):
+    """Pictures in rows, with titles above the columns and a legend below.
+
+    Args:
+        rows: Lists of uint8 (H, W, 3); all pictures of a row have one size.
+        titles: Of the columns.
+        legend: List of (name, colour uint8 (3,)).
+
+    Returns:
+        A matplotlib Figure.
+    """
+    heights = [_CELL * row[0].shape[0] / row[0].shape[1] for row in rows]
+    below = 0.3 + 0.2 * -(-len(legend) // _LEGEND_COLUMNS)
+    size = (_CELL * len(titles), sum(heights) + 0.3 + below)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(
+        len(rows),
+        len(titles),
+        squeeze=False,
+        gridspec_kw={"height_ratios": heights},
+    )
+    for places, pictures in zip(axes, rows, strict=True):
+        for place, picture in zip(places, pictures, strict=True):
+            place.imshow(picture, interpolation="nearest")
+            place.set_axis_off()
+    for place, title in zip(axes[0], titles, strict=True):
+        place.set_title(title, fontsize=9)
+    if legend:
         figure.legend(
-            handles=handles,
+            handles=[Patch(color=color / 255.0, label=name) for name, color in legend],
             loc="outside lower center",
-            ncols=7,
+            ncols=_LEGEND_COLUMNS,
             fontsize=7,
             frameon=False,
         )
@@ -70,14 +93,13 @@ def save_slots(path, *args, **options):
     slots_figure(*args, **options).savefig(path, dpi=150)
 
 
-def picture_of(model, images, masks=None, **options):
-    """The teacher's slots on images, as one picture uint8 (height, width, 3).
+def picture_of(model, images):
+    """The teacher's slots on images, as one picture uint8 (height, width, 3)."""
+    return figure_pixels(slots_figure(images, predict_groups(model, images)))
 
-    Args:
-        model: A `SlotCon`.
-        images, masks, **options: Of `slots_figure`.
-    """
-    groups = predict_groups(model, images)
-    canvas = FigureCanvasAgg(slots_figure(images, groups, masks, **options))
+
+def figure_pixels(figure):
+    """A matplotlib Figure as uint8 (height, width, 3)."""
+    canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]

@@ -3,14 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
-from keras import ops
 
-from slotcon_tf.backbones import as_encoder
-from slotcon_tf.data.photometric import normalize
-from slotcon_tf.evaluation.inference import winners
-from slotcon_tf.grouping import l2_normalize, pool_slots
-from slotcon_tf.slotcon import SlotCon
+from slotcon_tf.evaluation.inference import Inference, winners
 
 
 class ImageMaps(NamedTuple):
@@ -43,40 +37,12 @@ def map_reader(model, which="teacher", scale=1.0):
     Raises:
         ValueError: If it is another model or network, or the scale is not positive.
     """
-    if not scale > 0:
-        raise ValueError(
-            f"scale must be positive. Received: scale={scale}. Take 1 for an image's "
-            "own size."
-        )
-    whole = isinstance(model, SlotCon)
-    network = model.network(which) if whole else as_encoder(model)
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec((1, None, None, 3), tf.uint8),
-            tf.TensorSpec((2,), tf.int32),
-        ]
-    )
-    def maps(image, size):
-        image = tf.image.resize(tf.cast(image, tf.float32), size, "bicubic")
-        outputs = network(normalize(image), training=False)
-        if not whole:
-            return {"features": tf.cast(outputs, tf.float32)}
-        logits = outputs["assignment_logits"]
-        # Pooled as in training, where both networks take the teacher's temperature.
-        slots = pool_slots(outputs["projected"], logits, model.teacher_temperature)
-        prototypes = l2_normalize(network.grouping.prototypes)  # (K, D)
-        similarity = ops.sum(l2_normalize(slots[0]) * prototypes, axis=-1)  # (K,)
-        return {
-            "features": tf.cast(outputs["map"], tf.float32),
-            "logits": tf.cast(logits, tf.float32),
-            "similarity": tf.cast(similarity, tf.float32),
-        }
+    inference = Inference(model, which, scale)
 
     def read(image):
-        size = [max(1, round(edge * scale)) for edge in image.shape[:2]]
-        found = {k: v.numpy() for k, v in maps(image[None], size).items()}
-        return ImageMaps(**{k: v if v.ndim == 1 else v[0] for k, v in found.items()})
+        found = {name: x[0] for name, x in inference.outputs(image[None]).items()}
+        logits, similarity = found.get("assignment_logits"), found.get("similarity")
+        return ImageMaps(found["map"], logits, similarity)
 
     return read
 

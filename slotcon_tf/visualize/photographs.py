@@ -49,6 +49,16 @@ def photographs(source, count):
         yield Photograph(pathlib.PurePath(printable(label)).name, image)
 
 
+def spread(count, total):
+    """`count` of the numbers 0 .. total - 1, the first and the last included, rising.
+
+    Returns:
+        List of int.
+    """
+    chosen = np.linspace(0, total - 1, min(count, total)).round()
+    return np.unique(chosen.astype(int)).tolist()
+
+
 def _candidates(source, count):
     """Pairs of a label and a function without arguments that gives the image."""
     count = min(count, source.num_images)
@@ -56,8 +66,7 @@ def _candidates(source, count):
         for number, data in source.examples(None).take(count).as_numpy_iterator():
             yield f"image {number}", lambda data=data: _decode(source, data)
         return
-    numbers = np.unique(np.linspace(0, source.num_images - 1, count).round())
-    for number in map(int, numbers):
+    for number in spread(count, source.num_images):
         if hasattr(source, "read"):
             load = lambda n=number: _decode(source, source.read(n))  # noqa: E731
             yield source.label(number), load

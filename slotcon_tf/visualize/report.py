@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from slotcon_tf.visualize.html import (
     Pictures,
     escaped,
@@ -103,9 +101,3 @@ class Report:
                 folded("Every flag of this run", f"<pre>{escaped(self.flags)}</pre>")
             )
         return "".join(parts)
-
-
-def spread(count, total):
-    """`count` of the numbers 0 .. total - 1, spread evenly: a set."""
-    chosen = np.linspace(0, total - 1, min(count, total)).round()
-    return set(chosen.astype(int).tolist())

@@ -1,7 +1,7 @@
 """Images with labels, for evaluation and fine-tuning: label maps, or one per image."""
 
 from slotcon_tf.data.labelled.classified import ClassifiedImages, open_classified
-from slotcon_tf.data.labelled.decoding import VOID, LabelError
+from slotcon_tf.data.labelled.decoding import VOID, LabelError, check_same_classes
 from slotcon_tf.data.labelled.segmented import (
     SEGMENTED,
     SegmentedImages,
@@ -14,6 +14,7 @@ __all__ = [
     "ClassifiedImages",
     "LabelError",
     "SegmentedImages",
+    "check_same_classes",
     "open_classified",
     "open_segmented",
 ]

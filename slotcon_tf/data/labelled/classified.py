@@ -6,9 +6,13 @@ import pathlib
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from slotcon_tf.data.decoding import BadImage, decode_image
 from slotcon_tf.data.labelled.decoding import LabelError
-from slotcon_tf.data.labelled.segmented import central_square, read_image, spaced
+from slotcon_tf.data.labelled.segmented import (
+    central_square,
+    decode_labelled,
+    read_image,
+    spaced,
+)
 from slotcon_tf.data.listing import list_images
 from slotcon_tf.data.sources import prepared_builder, split_size
 
@@ -123,13 +127,8 @@ def _of_builder(builder, split, crop_size, most):
         for number, example in enumerate(dataset.as_numpy_iterator()):
             if number not in kept:
                 continue
-            try:
-                image = _cut(decode_image(example["image"]), crop_size)
-            except BadImage as error:
-                raise LabelError(
-                    f"Every image must be readable: {builder.info.full_name} "
-                    f"{number}: {error}"
-                ) from None
+            path = f"{builder.info.full_name} ({split}) {number}"
+            image = _cut(decode_labelled(example["image"], path), crop_size)
             yield image, int(example["label"])
 
     name = f"{builder.info.full_name} ({split})"

@@ -83,6 +83,20 @@ def check_size(labels, image, path):
         )
 
 
+def check_same_classes(train, data):
+    """Raises `LabelError` unless two labelled sets have the same classes in order."""
+    if train.class_names != data.class_names:
+        strange = set(train.class_names) ^ set(data.class_names)
+        extra = sorted(set(data.class_names) - set(train.class_names))[:5]
+        more = f", {', '.join(extra)} only in the latter" if extra else ""
+        raise LabelError(
+            "Both splits must have the same classes, in the same order. Received: "
+            f"{train!r} and {data!r}, which differ in "
+            f"{', '.join(sorted(strange)[:5]) or 'their order'}{more}. For folders and "
+            "lists give --class_file."
+        )
+
+
 class ClassTable:
     """From the ids in label files to classes 0 .. C - 1, and their names.
 

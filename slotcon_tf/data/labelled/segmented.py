@@ -152,8 +152,6 @@ def open_segmented(
         _check_pairs(found.pairs, kept, data_dir)
         read, count = _file_reader(found, kept), len(kept)
         table = table or found.table
-        if found.table and void_ids:
-            table = _with_void(table, void_ids)
     elif dataset == "scenes" or dataset.startswith("tfds:"):
         if dataset == "scenes":
             builder = scenes_builder(data_dir)
@@ -162,7 +160,7 @@ def open_segmented(
             builder = prepared_builder(dataset[5:], data_dir)
         names = (builder.info.metadata or {}).get("categories")
         if table is None and names:
-            table = ClassTable(dict(enumerate(names)), void=void_ids)
+            table = ClassTable(dict(enumerate(names)))
         read, count = _builder_reader(builder, split, max_images)
     else:
         near = difflib.get_close_matches(dataset, SEGMENTED, n=1)
@@ -170,6 +168,12 @@ def open_segmented(
         raise ValueError(
             f"A labelled data set must be one of {', '.join(SEGMENTED)}. "
             f"Received: {dataset!r}.{hint}"
+        )
+    if table and void_ids:
+        raise LabelError(
+            "--void_ids is for sets that do not name their classes. Received: "
+            f"{void_ids} for classes {', '.join(table.names[:5])} ... Set "
+            "--class_file with a class named void."
         )
     return SegmentedImages(
         f"{dataset} {data_dir or ''} ({split})",
@@ -211,25 +215,32 @@ def spaced(count, most):
 
 
 def read_image(path):
-    """A file of a labelled set, which must be readable: uint8 (height, width, 3).
+    """A file of a labelled set; see `decode_labelled`."""
+    try:
+        data = pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return decode_labelled(data, path)
+
+
+def decode_labelled(data, path):
+    """An image of a labelled set, which must be readable: uint8 (height, width, 3).
+
+    Training replaces what cannot be decoded; a score must be that of the whole set.
 
     Raises:
         LabelError: If it is not.
     """
     try:
-        return decode_image(pathlib.Path(path).read_bytes())
-    except (OSError, BadImage) as error:
-        raise LabelError(
-            f"Every image of a labelled set must be readable. Received: {path} "
-            f"({error}). Mend it, or leave it out."
-        ) from None
+        return decode_image(data)
+    except BadImage as error:
+        raise _unreadable(path, error) from None
 
 
-def _with_void(table, void_ids):
-    raise LabelError(
-        "--void_ids is for sets that do not name their classes. Received: "
-        f"{list(void_ids)} for classes {', '.join(table.names[:5])} ... Set "
-        "--class_file with a class named void."
+def _unreadable(path, error):
+    return LabelError(
+        f"Every image of a labelled set must be readable. Received: {path} ({error}). "
+        "Mend it, or leave it out."
     )
 
 
@@ -316,10 +327,7 @@ def _builder_reader(builder, split, most):
             encoded[place] = example["image"], example[feature]
         data, labels = encoded[number]
         path = f"{builder.info.full_name} ({split}) {number}"
-        try:
-            image = decode_image(data)
-        except BadImage as error:
-            raise LabelError(f"Every image must be readable: {path}: {error}") from None
+        image = decode_labelled(data, path)
         ids = decode_ids(labels, path)
         check_size(ids, image, path)
         return image, ids, path
