@@ -1,9 +1,7 @@
 """What the benchmarks share: images, turns, and a line about the machine."""
 
 import datetime
-import os
 import pathlib
-import platform
 import statistics
 import time
 
@@ -11,22 +9,18 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from slotcon_tf import processor
 from slotcon_tf.data.drawing import draw_scene
 
 
 def machine():
-    """Processor, cores, accelerators, TensorFlow and date, on one line."""
-    cpu = platform.processor() or platform.machine()
-    info = pathlib.Path("/proc/cpuinfo")
-    if info.exists():
-        names = [x for x in info.read_text().splitlines() if "model name" in x]
-        cpu = names[0].split(":")[1].strip() if names else cpu
+    """Processor, oneDNN, threads, accelerators, TensorFlow and date, on one line."""
     gpus = [
         tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
         for gpu in tf.config.list_physical_devices("GPU")
     ]
-    parts = [cpu, f"{os.cpu_count()} cores", *gpus, f"TensorFlow {tf.__version__}"]
-    return ", ".join([*parts, datetime.date.today().isoformat()])
+    parts = [processor.describe(), *gpus, f"TensorFlow {tf.__version__}"]
+    return "; ".join([*parts, datetime.date.today().isoformat()])
 
 
 def generate(folder, count):

@@ -15,13 +15,13 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 from sklearn.metrics import adjusted_rand_score
-from tqdm import tqdm
 
 from export.decoding import REASONS
 from export.loading import load_version
 from export.precision import cosines
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.listing import list_images
+from slotcon_tf.progress import bar
 from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
@@ -66,7 +66,7 @@ def compare(first, second, paths, batch_size=8):
     if grouped:
         found |= {"same_prototype": [], "rand_index": []}
     bad = {}
-    for start in tqdm(range(0, len(paths), batch_size), desc="compare", unit="batch"):
+    for start in bar(range(0, len(paths), batch_size), desc="compare", unit="batch"):
         part = paths[start : start + batch_size]
         content = tf.constant([pathlib.Path(p).read_bytes() for p in part])
         a, b = (_ask(model, "image_bytes", content) for model in models)

@@ -9,12 +9,12 @@ import shutil
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from export.decoding import REASONS
 from export.tables import write_table
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.files import write_whole
+from slotcon_tf.progress import bar
 
 _NAMED = 20  # failed images; the others are counted
 
@@ -94,7 +94,7 @@ def extract(
         return len(paths)
 
     done = len(images.paths) - sum(len(images.paths[s : s + batch_size]) for s in todo)
-    progress = tqdm(total=len(images.paths), initial=done, unit="image", desc="extract")
+    progress = bar(total=len(images.paths), initial=done, unit="image", desc="extract")
     with concurrent.futures.ThreadPoolExecutor(concurrency) as pool:
         futures = [pool.submit(work, start) for start in todo]
         try:

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from slotcon_tf.convolution import Conv2D
 from slotcon_tf.normalization import BatchNormalization
 
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.Dense)
@@ -38,7 +39,9 @@ def fold_batch_norm(encoder, dtype="float32"):
             config["dtype"] = dtype
         if layer.name in folds:
             config |= {"use_bias": True, "bias_initializer": "zeros"}
-        return layer.__class__.from_config(config)
+        # Keras's own, without the gradients that training needs.
+        kind = keras.layers.Conv2D if isinstance(layer, Conv2D) else type(layer)
+        return kind.from_config(config)
 
     def call(layer, *inputs, **kwargs):
         return inputs[0] if layer.name in gone else layer(*inputs, **kwargs)

@@ -1,5 +1,9 @@
 """SlotCon (arXiv 2205.15288) in Keras: groups and features from unlabelled scenes."""
 
+from slotcon_tf import processor
+
+processor.turn_onednn_on()  # before anything below imports TensorFlow
+
 from slotcon_tf.backbones import BACKBONES, ResNet, backbone
 from slotcon_tf.optimizers import LARS, SGD
 from slotcon_tf.schedules import WarmupCosine

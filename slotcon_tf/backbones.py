@@ -5,9 +5,11 @@ import difflib
 import keras
 from keras import layers
 
+from slotcon_tf.convolution import Conv2D
 from slotcon_tf.normalization import BatchNormalization
 
 _DEPTHS = {
+    "10": ("basic", (1, 1, 1, 1)),
     "18": ("basic", (2, 2, 2, 2)),
     "34": ("basic", (3, 4, 6, 3)),
     "50": ("bottleneck", (3, 4, 6, 3)),
@@ -36,7 +38,7 @@ def backbone(arch, **overrides):
     """A ResNet of the family by name, with random weights.
 
     Args:
-        arch: A key of `BACKBONES`: resnet18, 34, 50, 101, 152, their `_d` forms,
+        arch: A key of `BACKBONES`: resnet10, 18, 34, 50, 101, 152, their `_d` forms,
             resnet50_16s, resnet50_w2x, resnext101_32x8d, resnext152_32x8d.
         **overrides: Arguments of `ResNet` that replace those of the name.
 
@@ -161,7 +163,7 @@ class ResNet(keras.Model):
 
     @property
     def depth(self):
-        """Convolutions on the way, with the classifier: 18 to 152 in the family."""
+        """Convolutions on the way, with the classifier: 10 to 152 in the family."""
         return 2 + (3 if self.block == "bottleneck" else 2) * sum(self.stage_depths)
 
     def get_config(self):
@@ -207,7 +209,7 @@ class _Builder:
         if stride > 1 and padding:
             # "same" would pad a strided convolution on the right and bottom only.
             x = layers.ZeroPadding2D(padding, name=f"{name}_pad", dtype=self.dtype)(x)
-        return layers.Conv2D(
+        return Conv2D(
             filters,
             kernel,
             strides=stride,

@@ -1,13 +1,12 @@
 """What suits the device at hand."""
 
-import pathlib
-
 import tensorflow as tf
 
 # Not public; the public way, asking `tf.function`, does not exist.
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
-CPU_INFO = pathlib.Path("/proc/cpuinfo")
+from slotcon_tf import processor
+
 _BFLOAT16_FEATURES = {"avx512_bf16", "amx_bf16"}
 _BFLOAT16_CAPABILITY = (8, 0)  # NVIDIA Ampere; older cards emulate it
 
@@ -17,7 +16,7 @@ def best_precision() -> str:
 
     bfloat16 is taken where the device multiplies it in hardware: TPUs, GPUs of compute
     capability 8.0 and above (all visible ones), and x86 processors with AVX512_BF16 or
-    AMX, as Linux reports them.
+    AMX, as Linux reports them, through oneDNN.
     """
     if tf.config.list_physical_devices("TPU"):
         return "mixed_bfloat16"
@@ -28,16 +27,9 @@ def best_precision() -> str:
             d.get("compute_capability", (0, 0)) >= _BFLOAT16_CAPABILITY for d in details
         )
     else:
-        able = bool(_BFLOAT16_FEATURES & _cpu_features())
+        has = _BFLOAT16_FEATURES & processor.features()
+        able = bool(has) and processor.onednn_is_on()
     return "mixed_bfloat16" if able else "float32"
-
-
-def _cpu_features() -> set[str]:
-    if not CPU_INFO.exists():
-        return set()
-    lines = CPU_INFO.read_text().splitlines()
-    found = next((line for line in lines if line.startswith("flags")), "")
-    return set(found.partition(":")[2].split())
 
 
 def compiled_by_xla() -> bool:
@@ -51,4 +43,9 @@ def dynamic_shapes_pay() -> bool:
     It is on CPUs, where every row costs time. XLA needs static shapes, and a GPU would
     wait for the host to learn the size.
     """
+    return runs_on_cpu()
+
+
+def runs_on_cpu() -> bool:
+    """Whether TensorFlow's own kernels for CPUs run the code being traced."""
     return not compiled_by_xla() and not tf.config.list_physical_devices("GPU")

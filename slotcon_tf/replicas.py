@@ -36,6 +36,16 @@ def gather(x):
     return tf.distribute.get_replica_context().all_gather(x, axis=0)
 
 
+def gather_small(x):
+    """Stacks a small tensor of every replica: (...) to (replicas, ...).
+
+    One sum in which every replica fills its own place: twice the traffic of `gather`
+    and, since no sizes are exchanged, a tenth of its operations.
+    """
+    mine = tf.one_hot(replica_index(), num_replicas(), dtype=x.dtype)
+    return sum_over_replicas(tf.tensordot(mine, x, axes=0))
+
+
 def sum_over_replicas(x):
     """Sum of a tensor (or a nest of tensors) over replicas, known to each of them."""
     if num_replicas() == 1:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from slotcon_tf import devices
+from slotcon_tf import devices, processor
 from slotcon_tf.fused import apply_momentum, norm, subtract_scaled
 
 
@@ -55,7 +55,7 @@ def test_xla_is_seen_while_tracing():
 def test_precision_of_a_processor(features, precision, tmp_path, monkeypatch):
     file = tmp_path / "cpuinfo"
     file.write_text(f"processor : 0\nmodel name : X\nflags\t\t: {features}\n")
-    monkeypatch.setattr(devices, "CPU_INFO", file)
+    monkeypatch.setattr(processor, "CPU_INFO", file)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
     assert devices.best_precision() == precision
 

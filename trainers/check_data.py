@@ -13,11 +13,11 @@ import sys
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
-from tqdm import tqdm
 
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image, open_image
 from slotcon_tf.data.sources import open_files, read_file
+from slotcon_tf.progress import bar
 from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
@@ -55,7 +55,7 @@ def check(paths):
     rows, bad = [], []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
         found = threads.map(_look, paths)
-        shown = tqdm(found, total=len(paths), unit="image")
+        shown = bar(found, total=len(paths), unit="image", desc="check")
         for path, row in zip(paths, shown, strict=True):
             if isinstance(row, str):
                 bad.append((printable(path), printable(row)))

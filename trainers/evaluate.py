@@ -26,7 +26,6 @@ import keras
 from absl import app, flags
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from slotcon_tf import SlotCon
 from slotcon_tf.data.labelled import SEGMENTED, open_classified, open_segmented
@@ -37,6 +36,7 @@ from slotcon_tf.evaluation.inference import Inference
 from slotcon_tf.evaluation.linear import LinearSettings
 from slotcon_tf.files import write_text
 from slotcon_tf.network import twin
+from slotcon_tf.progress import bar
 from trainers.command_line import ModuleFlags, run_main
 from trainers.runs import load_trained
 
@@ -205,7 +205,7 @@ def _open_classified(split, most):
 
 
 def _progress(items):
-    return tqdm(items, disable=None, leave=False)
+    return bar(items, desc="evaluate", leave=False)
 
 
 def class_rows(task, counts):

@@ -15,11 +15,9 @@ error.
 import json
 import math
 import pathlib
-import sys
 
 import keras
 import numpy as np
-import tensorflow as tf
 from absl import app, flags, logging
 
 from slotcon_tf import SGD, backbone
@@ -188,7 +186,7 @@ class Run:
 
     def _log_start(self):
         replicas, batch = self.strategy.num_replicas_in_sync, FLAGS.batch_size
-        logging.info("TensorFlow %s, Keras %s", tf.__version__, keras.__version__)
+        report.log_machine()
         logging.info(
             "%s, %d replica(s); precision %s, XLA %s",
             type(self.strategy).__name__,
@@ -235,11 +233,10 @@ class Run:
         loop.train(
             self.model,
             self._distributed,
+            batch_size=FLAGS.batch_size,
             steps_per_epoch=self.every,
             epochs=FLAGS.steps // self.every,
             callbacks=self._callbacks(stop),
-            verbose=1 if sys.stdout.isatty() else 2,
-            plain=False,
         )
 
     def finish(self):

@@ -1,94 +1,94 @@
-"""The loops that train: Keras's own, and a plain one for several hosts."""
+"""The loop that trains, on one device, several, or several hosts."""
 
 import keras
 import tensorflow as tf
 
 from slotcon_tf.callbacks import ContinueMetrics
+from slotcon_tf.progress import Progress, Stopwatch
 
 
-def train(model, make_dataset, *, steps_per_epoch, epochs, callbacks, verbose, plain):
+def train(
+    model,
+    make_dataset,
+    *,
+    batch_size,
+    steps_per_epoch,
+    epochs,
+    callbacks,
+    shows_progress=True,
+):
     """Trains from the model's step on to the end, in the middle of an epoch too.
 
+    `fit` in its essence, with the model's own step and Keras's callbacks. Not `fit`
+    itself: it does not tell how long a step waited for its data; it traces anew where
+    a run goes on in the middle of an epoch; and under MultiWorkerMirroredStrategy that
+    of Keras 3.15 fails at the first step, since it averages the step's logs along
+    their first axis, and logs are scalars.
+
     Args:
-        model: A compiled `SlotCon`.
-        make_dataset: Function of a step that returns the dataset from there on.
+        model: A compiled `SlotCon` or `Segmenter`.
+        make_dataset: Function of a step that returns the dataset from there on, cut
+            for the model's strategy.
+        batch_size: Images per step, of all replicas.
         steps_per_epoch, epochs: Of the whole run.
         callbacks: List of Keras callbacks.
-        verbose: As in `fit`.
-        plain: Whether `plain_loop` trains in place of `fit`.
+        shows_progress: Whether this process tells how far training is.
     """
-    loop = plain_loop if plain else keras_fit
-    epoch, offset = divmod(int(model.step.numpy()), steps_per_epoch)
-    options = {"verbose": verbose}
+    waiting = Stopwatch()
+    progress = Progress(
+        batch_size=batch_size,
+        steps_per_epoch=steps_per_epoch,
+        epochs=epochs,
+        waiting=waiting,
+    )
+    if shows_progress:
+        callbacks = [*callbacks, progress]
+    step = distributed_step(model)
+    start = int(model.step.numpy())
+    epoch, offset = divmod(start, steps_per_epoch)
     if offset:
-        # The rest of the epoch is a stretch of its own, since `fit` knows whole ones.
-        loop(
-            model,
-            make_dataset(epoch * steps_per_epoch + offset),
-            initial_epoch=epoch,
-            epochs=epoch + 1,
-            steps_per_epoch=steps_per_epoch - offset,
-            callbacks=[ContinueMetrics(model), *callbacks],
-            **options,
-        )
-        epoch += 1
-    if epoch < epochs:
-        loop(
-            model,
-            make_dataset(epoch * steps_per_epoch),
-            initial_epoch=epoch,
-            epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
-            callbacks=callbacks,
-            **options,
-        )
+        callbacks = [ContinueMetrics(model), *callbacks]
+    calls = keras.callbacks.CallbackList(
+        callbacks, model=model, epochs=epochs, steps=steps_per_epoch
+    )
+    model.stop_training = False
+    try:
+        calls.on_train_begin()
+        batches = iter(make_dataset(start))
+        logs = {}
+        while epoch < epochs and not model.stop_training:
+            model.reset_metrics()
+            calls.on_epoch_begin(epoch)
+            for number in range(offset, steps_per_epoch):
+                calls.on_train_batch_begin(number)
+                with waiting:
+                    batch = next(batches)
+                logs = step(batch)
+                calls.on_train_batch_end(number, logs)
+            logs = dict(logs)
+            calls.on_epoch_end(epoch, logs)
+            epoch, offset = epoch + 1, 0
+        calls.on_train_end(logs)
+    finally:
+        progress.close()
 
 
-def keras_fit(model, dataset, **options):
-    model.fit(dataset, shuffle=False, **options)
-
-
-def plain_loop(
-    model, dataset, *, initial_epoch, epochs, steps_per_epoch, callbacks, verbose
-):
-    """`fit` in its essence, with the model's own step and Keras's callbacks.
-
-    For MultiWorkerMirroredStrategy, under which the `fit` of Keras 3.15 fails at the
-    first step: it averages the step's logs along their first axis, and logs are
-    scalars, as those of Keras's own step are.
-    """
+def distributed_step(model):
+    """Function of a batch: a step on all replicas, whose logs it returns as numbers."""
     strategy = model.distribute_strategy
+    own = model.train_step
+    if model.jit_compile:
+        own = tf.function(own, jit_compile=True)
 
     @tf.function
     def step(batch):
-        return strategy.run(model.train_step, args=(batch,))
+        return strategy.run(own, args=(batch,))
 
-    calls = keras.callbacks.CallbackList(
-        callbacks,
-        add_progbar=verbose != 0,
-        verbose=verbose,
-        epochs=epochs,
-        steps=steps_per_epoch,
-        model=model,
-    )
-    model.stop_training = False
-    calls.on_train_begin()
-    batches = iter(dataset)
-    logs = {}
-    for epoch in range(initial_epoch, epochs):
-        model.reset_metrics()
-        calls.on_epoch_begin(epoch)
-        for number in range(steps_per_epoch):
-            calls.on_train_batch_begin(number)
-            found = step(next(batches))
-            # Reduced over replicas in the step: each of them knows the same.
-            logs = {
-                name: float(strategy.experimental_local_results(value)[0])
-                for name, value in found.items()
-            }
-            calls.on_train_batch_end(number, logs)
-        logs = dict(logs)
-        calls.on_epoch_end(epoch, logs)
-        if model.stop_training:
-            break
-    calls.on_train_end(logs)
+    def run(batch):
+        # Reduced over replicas in the step: each of them knows the same.
+        return {
+            name: float(strategy.experimental_local_results(value)[0])
+            for name, value in step(batch).items()
+        }
+
+    return run

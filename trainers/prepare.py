@@ -12,12 +12,12 @@ import sys
 import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
-from tqdm import tqdm
 
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image
 from slotcon_tf.data.records import INDEX, shard_name, write_index, write_shard
 from slotcon_tf.data.sources import open_files, read_file
+from slotcon_tf.progress import bar
 from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
@@ -54,7 +54,7 @@ def prepare():
     tf.io.gfile.makedirs(FLAGS.output)
     shards = min(FLAGS.shards, source.num_images)
     places, bad = [], []
-    with tqdm(total=source.num_images, unit="image", desc="prepare") as progress:
+    with bar(total=source.num_images, unit="image", desc="prepare") as progress:
         for shard, part in enumerate(np.array_split(source.paths, shards)):
             path = os.path.join(FLAGS.output, shard_name(shard, shards))
             places.append(write_shard(path, _good(part, progress, bad)))

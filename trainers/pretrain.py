@@ -11,7 +11,6 @@ error.
 
 import functools
 import pathlib
-import sys
 
 import keras
 from absl import app, flags, logging
@@ -282,11 +281,11 @@ class Run:
         loop.train(
             self.model,
             self._distributed,
+            batch_size=FLAGS.batch_size,
             steps_per_epoch=self.steps,
             epochs=FLAGS.epochs,
             callbacks=self._callbacks(stop),
-            verbose=(1 if sys.stdout.isatty() else 2) if self.chief else 0,
-            plain=spans_hosts(self.strategy),
+            shows_progress=self.chief,
         )
 
     def finish(self):

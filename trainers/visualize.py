@@ -13,7 +13,6 @@ import sys
 
 import tensorflow as tf
 from absl import app, flags
-from tqdm import tqdm
 
 from slotcon_tf import SlotCon
 from slotcon_tf.data import open_source
@@ -21,6 +20,7 @@ from slotcon_tf.data.bad_images import TooManyBadImages
 from slotcon_tf.data.decoding import MAX_PIXELS
 from slotcon_tf.files import write_text
 from slotcon_tf.interop import CheckpointFileError
+from slotcon_tf.progress import bar
 from slotcon_tf.visualize.curves import read_history
 from slotcon_tf.visualize.maps import map_reader
 from slotcon_tf.visualize.overlays import fit_edge
@@ -156,7 +156,7 @@ def look(model, source):
     count = min(count, source.num_images)
     wanted = spread(FLAGS.num_images, count)
     shown, images = [], photographs(source, count)
-    images = tqdm(images, total=count, unit="image", desc="visualize", leave=False)
+    images = bar(images, total=count, unit="image", desc="visualize", leave=False)
     for number, photograph in enumerate(images):
         if photograph is None:
             continue

@@ -5,6 +5,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from slotcon_tf import replicas
+from slotcon_tf.convolution import Conv2D
 from slotcon_tf.normalization import BatchNormalization
 
 
@@ -100,7 +101,7 @@ class FCNHead(layers.Layer):
             self.concat_conv = self._conv("concat_conv", 1)
             self.concat_norm = BatchNormalization(name="concat_bn", **self._own)
         self.channel_dropout = ChannelDropout(dropout, name="dropout", **self._own)
-        self.classifier = layers.Conv2D(
+        self.classifier = Conv2D(
             num_classes,
             1,
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
@@ -119,7 +120,7 @@ class FCNHead(layers.Layer):
     def _conv(self, name, dilation):
         # Kaiming's normal by fan-out, mmcv's default for a ConvModule.
         scale = (2.0 / (9 * self.channels)) ** 0.5
-        return layers.Conv2D(
+        return Conv2D(
             self.channels,
             3,
             padding="same",
