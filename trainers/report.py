@@ -79,9 +79,8 @@ def _devices():
     return tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices()
 
 
-def log_first_batch(dataset):
+def log_first_batch(batch):
     """Shapes and ranges of one batch: a wrong normalisation shows here."""
-    batch = next(iter(dataset))
     for name, value in batch.items():
         if name.startswith("view"):
             logging.info(
