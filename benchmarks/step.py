@@ -11,15 +11,12 @@ own, and so that TensorFlow, which decides about oneDNN when it is imported, com
 once with it and once without. The parts come from TensorFlow's profiler, by name scope.
 """
 
-import concurrent.futures
 import dataclasses
-import multiprocessing
-import os
 
 from absl import app, flags
 
+from benchmarks.own_process import in_own_process
 from benchmarks.step_cost import CASES, PARTS, RESNET50, measure, startup
-from slotcon_tf.processor import ONEDNN
 from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
@@ -58,8 +55,9 @@ def main(argv):
                 )
                 rows, parts = {}, {}
                 for state in settings:
-                    own = dataclasses.replace(case, onednn=state)
-                    machine, rows[state], parts[state] = in_own_process(measure, own)
+                    machine, rows[state], parts[state] = in_own_process(
+                        measure, case, onednn=state
+                    )
                     if machine not in told:
                         print(machine, flush=True)
                         told.add(machine)
@@ -70,21 +68,6 @@ def main(argv):
     if FLAGS.startup:
         case = dataclasses.replace(RESNET50, device=FLAGS.device)
         print(f"\nstart-up, {case.arch}:\n{in_own_process(startup, case)}")
-
-
-def in_own_process(function, case):
-    """Calls a function of a case in a process whose TensorFlow has its oneDNN."""
-    before = os.environ.get(ONEDNN)
-    if case.onednn is not None:
-        os.environ[ONEDNN] = str(int(case.onednn))
-    try:
-        context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-            return pool.submit(function, case).result()
-    finally:
-        os.environ.pop(ONEDNN, None)
-        if before is not None:
-            os.environ[ONEDNN] = before
 
 
 def describe(case):

@@ -33,8 +33,6 @@ class Case:
 
     Attributes:
         num_prototypes: One model, and one row, for each K.
-        onednn: Whether TensorFlow computes with oneDNN; None leaves it to the
-            environment and the processor.
         Others: As the flags and `SlotCon` have them.
     """
 
@@ -45,7 +43,6 @@ class Case:
     projection_dim: int
     num_prototypes: tuple
     output_stride: int = 32
-    onednn: bool | None = None
     device: str = "CPU"
     precision: str = "float32"
     jit_compile: str = "auto"
