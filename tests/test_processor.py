@@ -103,3 +103,10 @@ def test_packages_turn_it_on_before_tensorflow(imports):
     code = SCRIPT.format(f"import {imports}")
     done = run("env", f"{ONEDNN}=0", sys.executable, "-c", code)
     assert json.loads(done.stdout) == ["0", False, 0]
+
+
+def test_a_command_begins_by_saying_so(tmp_path):
+    words = ("-m", "trainers.check_data", f"--data_dir={tmp_path / 'none'}")
+    done = run("env", f"{ONEDNN}=0", sys.executable, *words, check=False)
+    (line,) = (x for x in done.stderr.splitlines() if x.startswith("Processor: "))
+    assert f"oneDNN off ({ONEDNN}=0)" in line and "threads" in line
