@@ -6,6 +6,10 @@ import shutil
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+# Before TensorFlow, which reads once whether oneDNN is on.
+import slotcon_tf  # noqa: E402, F401
+
+# isort: split
 import keras  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
@@ -23,6 +27,11 @@ def pytest_addoption(parser):
         default=shutil.which("tensorflow_model_server"),
         help="TF Serving's binary: what the local server is tested by, it is too.",
     )
+
+
+def pytest_collection_modifyitems(items):
+    """The longest tests begin first: none is left alone at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)

@@ -24,8 +24,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from tests.command import ENVIRONMENT, ROOT
-from tests.test_hosts import free_ports
+from tests.command import ENVIRONMENT, ROOT, free_ports
 
 
 def binary_of(request):

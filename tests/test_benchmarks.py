@@ -51,15 +51,18 @@ def test_the_profile_sees_where_the_time_goes():
     assert parts["heavy"] > parts["light"] > 0
 
 
-def test_turns_are_taken_and_ratios_paired():
-    calls = []
-    runs = {
-        "slow": lambda: (calls.append("slow"), time.sleep(0.02)),
-        "fast": lambda: calls.append("fast"),
-    }
+def test_turns_are_taken_and_ratios_paired(monkeypatch):
+    calls, now = [], [0.0]
+
+    def take(name, seconds):
+        calls.append(name)
+        now[0] += seconds
+
+    runs = {"slow": lambda: take("slow", 5.0), "fast": lambda: take("fast", 2.0)}
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     seconds = in_turns(runs, rounds=3, warmup=1)
     assert calls == ["slow", "fast"] * 4
-    assert median_ratio(seconds["slow"], seconds["fast"]) > 2
+    assert median_ratio(seconds["slow"], seconds["fast"]) == 2.5
     assert median_ratio([2.0, 8.0, 3.0], [1.0, 2.0, 3.0]) == 2.0
 
 

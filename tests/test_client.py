@@ -27,11 +27,9 @@ from export.extraction import (
     extract,
 )
 from slotcon_tf import SlotCon
-from tests.command import ENVIRONMENT, ROOT
+from tests.command import ENVIRONMENT, ROOT, free_ports, until
 from tests.serving_case import serving
 from tests.test_convert import CHECKPOINT, run
-from tests.test_hosts import free_ports
-from tests.test_pretrain import until
 from tests.test_saved_model import OPTIONS, pictures
 
 
@@ -230,7 +228,7 @@ def test_the_client_is_killed_and_goes_on(server, served, photos, tmp_path):
         marked = {**rows, "pooled": np.full_like(rows["pooled"], 7)}
     np.savez(first, **marked)
     done = subprocess.run(
-        command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200
+        command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
     pooled = np.load(output)["pooled"]

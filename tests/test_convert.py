@@ -8,9 +8,8 @@ import tensorflow as tf
 from slotcon_tf import LARS, SlotCon, backbone
 from slotcon_tf.data.photometric import normalize
 from slotcon_tf.interop import load_encoder, load_slotcon, save_encoder
-from tests.command import module
+from tests.command import TINY, module, pretrain
 from tests.golden_case import GOLDEN
-from tests.test_pretrain import TINY, pretrain
 from tests.test_slotcon import small_model
 from trainers.checkpoints import Checkpoints
 from trainers.initialization import initialize

@@ -5,39 +5,22 @@ import pathlib
 import re
 import shutil
 import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from slotcon_tf.devices import best_precision
-from tests.command import ENVIRONMENT, ROOT, module, run
-from trainers.checkpoints import checkpoint_paths, largest_difference
-
-TINY = [
-    "--dataset=fake",
-    "--arch=resnet18",
-    "--image_size=32",
-    "--num_prototypes=8",
-    "--hidden_dim=16",
-    "--projection_dim=8",
-    "--batch_size=4",
-    "--max_steps_per_epoch=2",
-    "--warmup_epochs=1",
-    "--precision=float32",
-]
-
-
-def command(*flags):
-    return [sys.executable, "-m", "trainers.pretrain", *flags]
-
-
-def pretrain(*flags, check=True):
-    """Runs the command line; returns the finished process."""
-    return module("trainers.pretrain", *flags, check=check)
+from tests.command import (
+    TINY,
+    difference,
+    pretrain,
+    pretrain_command,
+    run,
+    started,
+    until,
+)
 
 
 def test_a_stop_in_an_epoch_changes_nothing(tmp_path):
@@ -47,12 +30,11 @@ def test_a_stop_in_an_epoch_changes_nothing(tmp_path):
     pretrain(*flags, f"--workdir={whole}")
     again = [f"--flagfile={whole / 'pretrain.flags'}", f"--workdir={parts}"]
     again.append("--checkpoint_steps=2")
-    process = subprocess.Popen(
-        command(*again), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
-    )
-    until((parts / "checkpoints" / "step_000000002").exists, "a checkpoint", 120)
-    process.send_signal(signal.SIGTERM)
-    _, log = process.communicate(timeout=120)
+    with started(*pretrain_command(*again)) as process:
+        first = parts / "checkpoints" / "step_000000002"
+        until(first.exists, "a checkpoint", process)
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate()
     assert process.returncode == 143, log[-2000:]
     (said,) = re.findall(r"pretrain: Stopped by a signal after step (\d+)", log)
     newest = max((parts / "checkpoints").iterdir())
@@ -80,18 +62,6 @@ def test_a_stop_in_an_epoch_changes_nothing(tmp_path):
     assert "another configuration: seed=0 (now 3)" in done.stderr
     done = pretrain(*again, "--resume=never", check=False)
     assert "fresh --workdir" in done.stderr
-
-
-def difference(first, second):
-    newest = [checkpoint_paths(run / "checkpoints")[0] for run in (first, second)]
-    return largest_difference(*newest)
-
-
-def until(condition, what="it", seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not come"
-        time.sleep(0.02)
 
 
 def test_bad_files_do_not_stop_training(tmp_path, shared_folder):

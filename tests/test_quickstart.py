@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from slotcon_tf.data.photometric import normalize
-from tests.test_pretrain import pretrain
+from tests.command import pretrain
 
 SHORT = [
     "--flagfile=quickstart.flags",

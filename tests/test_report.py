@@ -13,8 +13,7 @@ from PIL import Image
 from slotcon_tf import backbone
 from slotcon_tf.visualize import label_colors
 from slotcon_tf.visualize.colors import hex_color
-from tests.command import module
-from tests.test_pretrain import TINY, pretrain
+from tests.command import TINY, module, pretrain
 
 SIZES = ((64, 48), (40, 90), (200, 50), (33, 33), (7, 5), (700, 300), (64, 64), (9, 80))
 CHROMIUM = next(

@@ -21,6 +21,7 @@ from tensorflow_serving.apis import (
 )
 
 from export.server_versions import InvalidRequest, NotServed, Versions
+from tests.command import free_ports
 from tests.serving_case import (
     model_server,  # noqa: F401  a fixture
     noise,
@@ -28,7 +29,6 @@ from tests.serving_case import (
     write_tiny_model,
 )
 from tests.test_convert import run
-from tests.test_hosts import free_ports
 
 KINDS = {"x": np.array([1, -2], np.float16), "y": np.array([3, 4, 5])}
 CASES = [

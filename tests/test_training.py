@@ -13,7 +13,7 @@ from tests.test_slotcon import batch, small_model
 
 def step_of(model):
     model.optimizer.build(model.trainable_variables)
-    return tf.function(model.train_step)
+    return tf.function(model.train_step, autograph=False)
 
 
 def values(variables):
@@ -217,7 +217,7 @@ def run_on(strategy, optimizer, data, steps=5, **options):
         keras.utils.set_random_seed(3)
         model = compile_with(small_model(), optimizer(0.05))
         model.optimizer.build(model.trainable_variables)
-    step = tf.function(model.train_step, **options)
+    step = tf.function(model.train_step, autograph=False, **options)
     step = distribute(strategy, model) if strategy else step
     for number in range(steps):
         logs = step(data(number))
@@ -274,7 +274,7 @@ def test_a_step_is_static_under_xla():
     """What a TPU needs: no shape known at run time only, nothing left to the host."""
     model = small_model()
     model.optimizer.build(model.trainable_variables)
-    step = tf.function(model.train_step, jit_compile=True)
+    step = tf.function(model.train_step, autograph=False, jit_compile=True)
     data = {k: tf.constant(v) for k, v in batch().items()}
     graph = step.get_concrete_function(data).graph
     graphs = [
