@@ -7,23 +7,24 @@ The *ideal* is the bare encoder and projector: two forward and backward passes o
 student and two forward passes of the teacher, in one graph, with no loss, no update and
 no other part of the method. Step and ideal run in turns in one process; the ratio is
 the median over rounds. Every case has a process of its own, so that peak memory is its
-own. The parts come from TensorFlow's profiler, by name scope.
+own, and so that TensorFlow, which decides about oneDNN when it is imported, computes
+once with it and once without. The parts come from TensorFlow's profiler, by name scope.
 """
 
-import concurrent.futures
 import dataclasses
-import multiprocessing
 
 from absl import app, flags
 
+from benchmarks.own_process import in_own_process
 from benchmarks.step_cost import CASES, PARTS, RESNET50, measure, startup
 from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "benchmarks.step"}
-flags.DEFINE_list("cases", ["resnet18", "resnet50", "prototypes"], "Which.", **_OWN)
+flags.DEFINE_list("cases", list(CASES), "Which.", **_OWN)
 flags.DEFINE_enum("device", "CPU", ("CPU", "GPU"), "Where the step runs.", **_OWN)
 flags.DEFINE_list("precision", ["float32"], "float32, mixed_bfloat16.", **_OWN)
+flags.DEFINE_list("onednn", ["on", "off"], "On CPUs: on, off, or both.", **_OWN)
 flags.DEFINE_list("jit_compile", ["auto"], "auto, true, false.", **_OWN)
 flags.DEFINE_integer("rounds", 7, "Timed steps of each.", 1, **_OWN)
 flags.DEFINE_integer("batch_scale", 1, "Multiplies the batch sizes.", 1, **_OWN)
@@ -36,7 +37,10 @@ def main(argv):
     unknown = set(FLAGS.cases) - set(CASES)
     if unknown:
         raise app.UsageError(f"--cases knows {list(CASES)}. Received: {unknown}.")
-    shown = False
+    settings = [state == "on" for state in FLAGS.onednn]
+    if FLAGS.device == "GPU":
+        settings = [None]
+    told = set()
     for name in FLAGS.cases:
         for precision in FLAGS.precision:
             for jit_compile in FLAGS.jit_compile:
@@ -49,22 +53,21 @@ def main(argv):
                     rounds=FLAGS.rounds,
                     parts=FLAGS.parts and CASES[name].parts,
                 )
-                machine, rows, parts = in_own_process(measure, case)
-                if not shown:
-                    print(machine)
-                    shown = True
+                rows, parts = {}, {}
+                for state in settings:
+                    machine, rows[state], parts[state] = in_own_process(
+                        measure, case, onednn=state
+                    )
+                    if machine not in told:
+                        print(machine, flush=True)
+                        told.add(machine)
                 print(f"\n{describe(case)}\n{table(rows)}", flush=True)
-                if parts:
-                    print(f"\n{parts_table(parts)}", flush=True)
+                shown = parts[settings[0]]
+                if shown:
+                    print(f"\n{parts_table(shown)}", flush=True)
     if FLAGS.startup:
         case = dataclasses.replace(RESNET50, device=FLAGS.device)
         print(f"\nstart-up, {case.arch}:\n{in_own_process(startup, case)}")
-
-
-def in_own_process(function, case):
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, case).result()
 
 
 def describe(case):
@@ -75,14 +78,25 @@ def describe(case):
     )
 
 
-def table(rows):
+def table(found):
+    """Rows of a case under each setting of oneDNN, one below the other.
+
+    Args:
+        found: Dict of setting (True, False or None) to rows of `measure`.
+    """
     head = ("K", "step s", "ideal s", "step/ideal", "images/s", "peak MiB", "queries")
+    head = ("oneDNN", *head, "step/first")
     lines = ["".join(f"{name:>11}" for name in head)]
-    for k, step, bare, ratio, rate, peak, share in rows:
-        lines.append(
-            f"{k:11d}{step:11.3f}{bare:11.3f}{ratio:11.3f}{rate:11.2f}{peak:11.0f}"
-            f"{share:11.1%}"
-        )
+    names = {True: "on", False: "off", None: "-"}
+    firsts = [row[1] for row in next(iter(found.values()))]
+    for setting, rows in found.items():
+        for (k, step, bare, ratio, rate, peak, share), first in zip(
+            rows, firsts, strict=True
+        ):
+            lines.append(
+                f"{names[setting]:>11}{k:11d}{step:11.3f}{bare:11.3f}{ratio:11.3f}"
+                f"{rate:11.2f}{peak:11.0f}{share:11.1%}{step / first:11.2f}"
+            )
     return "\n".join(lines)
 
 

@@ -4,6 +4,7 @@ Everything heavy is imported inside the functions: `startup` times those imports
 """
 
 import dataclasses
+import pathlib
 import resource
 import statistics
 import tempfile
@@ -41,6 +42,7 @@ class Case:
     hidden_dim: int
     projection_dim: int
     num_prototypes: tuple
+    output_stride: int = 32
     device: str = "CPU"
     precision: str = "float32"
     jit_compile: str = "auto"
@@ -48,11 +50,28 @@ class Case:
     parts: bool = True
 
 
-RESNET18 = Case("resnet18", 112, 16, 512, 128, (64,))
+def of_recipe(flagfile):
+    """The step of a recipe at the root of the checkout, without its parts."""
+    path = pathlib.Path(__file__).parents[1] / flagfile
+    lines = (line for line in path.read_text().splitlines() if line.startswith("--"))
+    values = dict(line[2:].split("=") for line in lines)
+    sizes = ("image_size", "batch_size", "hidden_dim", "projection_dim")
+    return Case(
+        values["arch"],
+        *(int(values[name]) for name in sizes),
+        num_prototypes=(int(values["num_prototypes"]),),
+        output_stride=int(values["output_stride"]),
+        parts=False,
+    )
+
+
+RESNET18 = Case("resnet18", 112, 32, 512, 128, (64,))
 RESNET50 = Case("resnet50", 224, 8, 4096, 256, (256,))
 CASES = {
     "resnet18": RESNET18,
     "resnet50": RESNET50,
+    "quickstart": of_recipe("quickstart.flags"),
+    "small": of_recipe("small.flags"),
     "prototypes": dataclasses.replace(
         RESNET50, num_prototypes=(64, 256, 1024, 2048), parts=False
     ),
@@ -63,8 +82,9 @@ def measure(case):
     """Times step and ideal of a case in this process.
 
     Returns:
-        Tuple of the machine, rows (K, step seconds, ideal seconds, ratio, images/s,
-        peak MiB, share of queries that are valid), and seconds per part of the step.
+        Tuple of the machine with its oneDNN, rows (K, step seconds, ideal seconds,
+        ratio, images/s, peak MiB, share of queries that are valid), and seconds per
+        part of the step.
     """
     import keras
     import tensorflow as tf
@@ -122,7 +142,7 @@ def build(case, num_prototypes, **options):
     from slotcon_tf import LARS, SlotCon, backbone
 
     model = SlotCon(
-        backbone(case.arch),
+        backbone(case.arch, output_stride=case.output_stride),
         total_steps=10_000,
         num_prototypes=num_prototypes,
         hidden_dim=case.hidden_dim,

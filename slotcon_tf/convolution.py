@@ -14,7 +14,10 @@ another kind, or as TensorFlow's own operation where that is the fastest.
 
 import keras
 import tensorflow as tf
-from keras import layers, ops
+from keras import layers
+
+# Not public; there is no public way to ask whether a tape is recording.
+from tensorflow.python.eager.record import could_possibly_record
 
 from slotcon_tf.devices import runs_on_cpu
 from slotcon_tf.processor import onednn_is_on
@@ -28,34 +31,37 @@ SMALL_MAP = 1 / 4
 class Conv2D(layers.Conv2D):
     """keras.layers.Conv2D, with gradients of its own where TensorFlow's are slow.
 
-    That is on CPUs, outside XLA, without oneDNN or with groups. In inference
-    (`training=False`) the result is always that of the plain operation, which is what
-    SavedModels and ONNX files hold.
+    That is on CPUs, outside XLA, without oneDNN or with groups, and where a gradient
+    may be asked for: no SavedModel and no ONNX file holds anything but the plain
+    operation.
 
     Args:
         As keras.layers.Conv2D.
 
     Call arguments:
         inputs: (B, H, W, C).
-        training: Whether a grouped convolution is computed group by group.
 
     Returns:
         (B, H', W', filters).
+
+    Example:
+        >>> import numpy as np
+        >>> Conv2D(8, 3, padding="same")(np.ones((1, 4, 4, 2))).shape
+        TensorShape([1, 4, 4, 8])
     """
 
-    def call(self, inputs, training=None):
-        if not self._differentiates_itself():
+    def call(self, inputs):
+        if not (could_possibly_record() and self._differentiates_itself()):
             return super().call(inputs)
-        split = self.groups > 1 and training is not False
 
         @tf.custom_gradient
         def convolve(x, kernel):
-            forward = self._grouped if split else self.convolution_op
-            return forward(x, kernel), lambda dy: self._gradients(x, kernel, dy)
+            outputs = self._grouped(x, kernel)
+            return outputs, lambda dy: self._gradients(x, kernel, dy)
 
-        outputs = convolve(inputs, ops.convert_to_tensor(self.kernel))
+        outputs = convolve(inputs, tf.convert_to_tensor(self.kernel))
         if self.use_bias:
-            outputs = ops.add(outputs, self.bias)
+            outputs += self.bias
         return outputs if self.activation is None else self.activation(outputs)
 
     def _differentiates_itself(self):
@@ -69,6 +75,7 @@ class Conv2D(layers.Conv2D):
         return known and runs_on_cpu() and (self.groups > 1 or not onednn_is_on())
 
     def _grouped(self, x, kernel):
+        """The convolution, group by group."""
         parts = zip(self._split(x), self._split(kernel), strict=True)
         return tf.concat([self.convolution_op(a, b) for a, b in parts], axis=-1)
 

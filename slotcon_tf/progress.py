@@ -17,11 +17,9 @@ class _Lines(tqdm):
         del pos
         print(msg or str(self), file=self.fp, flush=True)
 
-    def refresh(self, *args, **kwargs):
-        """What changes beside the count waits for the next line."""
-
     def close(self):
-        if not self.disable and self._time() - self.start_t >= LINE_SECONDS:
+        long = not self.disable and self._time() - self.start_t >= LINE_SECONDS
+        if long and self.last_print_n < self.n:
             self.display()
         self.disable = True
 
@@ -40,7 +38,7 @@ def bar(items=None, **options):
         >>> sum(bar(range(3), desc="count"))
         3
     """
-    if options.get("file", sys.stderr).isatty():
+    if (options.get("file") or sys.stderr).isatty():
         return tqdm(items, dynamic_ncols=True, **options)
     when = {"mininterval": LINE_SECONDS, "maxinterval": LINE_SECONDS, "miniters": 1}
     return _Lines(items, ncols=0, delay=LINE_SECONDS, **when, **options)

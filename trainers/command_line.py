@@ -5,6 +5,8 @@ import sys
 import tensorflow as tf
 from absl import app, flags
 
+from slotcon_tf import processor
+
 
 class ModuleFlags:
     """Defines flags under the name of one module.
@@ -38,7 +40,9 @@ class ModuleFlags:
 
 
 def run_main(main, module):
-    """Runs a main with quiet logs; `--help` lists the flags of its module.
+    """Runs a main with quiet logs, behind a line about the processor on stderr.
+
+    `--help` lists the flags of its module.
 
     Args:
         main: Function of the arguments.
@@ -46,6 +50,11 @@ def run_main(main, module):
             that is run, which has another name when it is imported.
     """
     tf.get_logger().setLevel("ERROR")
+
+    def told(argv):
+        print(f"Processor: {processor.describe()}", file=sys.stderr, flush=True)
+        return main(argv)
+
     for flag in flags.FLAGS.get_flags_for_module(module):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(main)
+    app.run(told)

@@ -18,6 +18,7 @@ import pathlib
 
 import keras
 import numpy as np
+import tensorflow as tf
 from absl import app, flags, logging
 
 from slotcon_tf import SGD, backbone
@@ -186,7 +187,7 @@ class Run:
 
     def _log_start(self):
         replicas, batch = self.strategy.num_replicas_in_sync, FLAGS.batch_size
-        report.log_machine()
+        logging.info("TensorFlow %s, Keras %s", tf.__version__, keras.__version__)
         logging.info(
             "%s, %d replica(s); precision %s, XLA %s",
             type(self.strategy).__name__,

@@ -15,6 +15,7 @@ def train(
     steps_per_epoch,
     epochs,
     callbacks,
+    look_at=None,
     shows_progress=True,
 ):
     """Trains from the model's step on to the end, in the middle of an epoch too.
@@ -32,6 +33,7 @@ def train(
         batch_size: Images per step, of all replicas.
         steps_per_epoch, epochs: Of the whole run.
         callbacks: List of Keras callbacks.
+        look_at: Function that is called with the first batch of one replica, or None.
         shows_progress: Whether this process tells how far training is.
     """
     waiting = Stopwatch()
@@ -63,6 +65,9 @@ def train(
                 calls.on_train_batch_begin(number)
                 with waiting:
                     batch = next(batches)
+                if look_at is not None:
+                    look_at(_of_one_replica(model, batch))
+                    look_at = None
                 logs = step(batch)
                 calls.on_train_batch_end(number, logs)
             logs = dict(logs)
@@ -71,6 +76,11 @@ def train(
         calls.on_train_end(logs)
     finally:
         progress.close()
+
+
+def _of_one_replica(model, batch):
+    local = model.distribute_strategy.experimental_local_results
+    return {name: local(value)[0] for name, value in batch.items()}
 
 
 def distributed_step(model):

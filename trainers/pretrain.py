@@ -277,7 +277,6 @@ class Run:
                 self.first_step,
                 self.checkpoints.latest(),
             )
-        report.log_first_batch(self._dataset(self.first_step))
         loop.train(
             self.model,
             self._distributed,
@@ -285,6 +284,7 @@ class Run:
             steps_per_epoch=self.steps,
             epochs=FLAGS.epochs,
             callbacks=self._callbacks(stop),
+            look_at=report.log_first_batch,
             shows_progress=self.chief,
         )
 

@@ -9,7 +9,6 @@ import tensorflow as tf
 from absl import logging
 from PIL import Image
 
-from slotcon_tf import processor
 from slotcon_tf.data.drawing import CATEGORIES
 from slotcon_tf.data.scenes import scenes_arrays
 from slotcon_tf.evaluation.groups import evaluate_groups, predict_groups
@@ -30,17 +29,11 @@ def start_logging():
     )
 
 
-def log_machine():
-    """Versions, and what the processor has and TensorFlow makes of it."""
-    logging.info("TensorFlow %s, Keras %s", tf.__version__, keras.__version__)
-    logging.info("Processor: %s", processor.describe())
-
-
 def log_start(strategy, source, batch_size, steps_per_epoch, epochs, peak_lr, model):
     """Versions, devices, batch arithmetic and parameter counts."""
     replicas = strategy.num_replicas_in_sync
     devices = [d.name.replace("/physical_device:", "") for d in _devices()]
-    log_machine()
+    logging.info("TensorFlow %s, Keras %s", tf.__version__, keras.__version__)
     logging.info(
         "Devices: %s; %s, %d replica(s)",
         ", ".join(devices),
@@ -79,9 +72,8 @@ def _devices():
     return tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices()
 
 
-def log_first_batch(dataset):
+def log_first_batch(batch):
     """Shapes and ranges of one batch: a wrong normalisation shows here."""
-    batch = next(iter(dataset))
     for name, value in batch.items():
         if name.startswith("view"):
             logging.info(

@@ -14,9 +14,9 @@ data/transforms.py (CVMI-Lab/SlotCon).
 
 import math
 
-import numba
 import numpy as np
 
+from slotcon_tf.data.compiled import compiled
 from slotcon_tf.data.resize import resize_crop
 
 TRIES = 10
@@ -28,7 +28,7 @@ MIN_OVERLAP = 0.01  # share of the second crop's area
 FLIP_PROBABILITY = 0.5
 
 
-@numba.njit(nogil=True)
+@compiled()
 def _candidate(height, width, numbers, min_scale):
     """A random box; height 0 if it does not fit into the image."""
     area = height * width * (min_scale + (1.0 - min_scale) * numbers[0])
@@ -43,7 +43,7 @@ def _candidate(height, width, numbers, min_scale):
     return top, left, h, w
 
 
-@numba.njit(nogil=True)
+@compiled()
 def central_crop(height, width):
     """The fallback: the largest central box with an aspect between 3/4 and 4/3."""
     h, w = height, width
@@ -54,7 +54,7 @@ def central_crop(height, width):
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-@numba.njit(nogil=True)
+@compiled()
 def random_crop(height, width, numbers, min_scale):
     """One box: the first of ten tries that fits, else the central crop."""
     for i in range(TRIES):
@@ -64,7 +64,7 @@ def random_crop(height, width, numbers, min_scale):
     return central_crop(height, width)
 
 
-@numba.njit(nogil=True)
+@compiled()
 def random_crop_pair(height, width, numbers, min_scale):
     """Two boxes; the second covers at least 1% of its own area inside the first.
 
@@ -93,7 +93,7 @@ def random_crop_pair(height, width, numbers, min_scale):
     return boxes
 
 
-@numba.njit(nogil=True)
+@compiled()
 def _shared(a, b):
     """Pixels that lie in both boxes."""
     height = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
@@ -101,7 +101,7 @@ def _shared(a, b):
     return max(height, 0) * max(width, 0)
 
 
-@numba.njit(nogil=True)
+@compiled()
 def overlap_boxes(boxes, flipped):
     """The crops' intersection in each crop's own frame, after its flip.
 
@@ -130,7 +130,6 @@ def overlap_boxes(boxes, flipped):
     return overlaps
 
 
-@numba.njit(nogil=True)
 def crop_views(image, numbers, image_size, min_scale):
     """Two views of an image before their colours are changed.
 

@@ -6,13 +6,14 @@ the scale where an image shrinks); this differs from it by rounding once, not tw
 
 import math
 
-import numba
 import numpy as np
+
+from slotcon_tf.data.compiled import compiled
 
 _LANES = 16  # rows that are resized together: what fits a wide register
 
 
-@numba.njit(nogil=True, fastmath=True)
+@compiled(fastmath=True)
 def _cubic(x):
     x = abs(x)
     if x < 1.0:
@@ -22,7 +23,7 @@ def _cubic(x):
     return 0.0
 
 
-@numba.njit(nogil=True, fastmath=True)
+@compiled(fastmath=True)
 def _taps(length, size):
     """For each of `size` outputs: its first input, their number, their weights."""
     scale = length / size
@@ -44,7 +45,7 @@ def _taps(length, size):
     return first, count, weights
 
 
-@numba.njit(nogil=True, fastmath=True)
+@compiled(fastmath=True)
 def resize_crop(image, box, flipped, out):
     """Cuts a box, resizes it to `out` and flips it if asked.
 

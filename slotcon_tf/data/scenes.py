@@ -1,8 +1,10 @@
 """Scenes: a tensorflow-datasets builder that draws its images offline."""
 
+import concurrent.futures
 import contextlib
 import io
 import pathlib
+import sys
 
 import numpy as np
 import tensorflow as tf
@@ -10,7 +12,9 @@ import tensorflow_datasets as tfds
 from absl import logging
 from PIL import Image
 
+from slotcon_tf import processor
 from slotcon_tf.data.drawing import CATEGORIES, draw_scene
+from slotcon_tf.progress import bar
 
 HEIGHT, WIDTH = 144, 192  # pixels
 NUM_TRAIN, NUM_TEST = 3000, 200
@@ -29,6 +33,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
     indices into `CATEGORIES`, which are also `info.metadata["categories"]`.
     """
 
+    shown_on = None  # file that progress is told in; standard error if None
     # Raise it with every change of the drawing: tfds goes on reading what it prepared.
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES = {
@@ -60,17 +65,20 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
         }
 
     def _generate_examples(self, split, count):
-        for index in range(count):
+        def example(index):
             rng = np.random.default_rng([_SPLIT_SEEDS[split], index])
             image, mask = draw_scene(rng, HEIGHT, WIDTH)
             # Encoded here: tfds would run a TensorFlow session for each of them.
-            yield (
-                index,
-                {
-                    "image": _encoded(image, "JPEG", quality=JPEG_QUALITY),
-                    "segmentation": _encoded(mask, "PNG"),
-                },
-            )
+            return {
+                "image": _encoded(image, "JPEG", quality=JPEG_QUALITY),
+                "segmentation": _encoded(mask, "PNG"),
+            }
+
+        # NumPy and Pillow let other threads draw meanwhile.
+        with concurrent.futures.ThreadPoolExecutor(processor.cores()) as threads:
+            examples = threads.map(example, range(count))
+            told = {"total": count, "desc": f"draw {split}", "unit": "scene"}
+            yield from enumerate(bar(examples, file=self.shown_on, **told))
 
 
 def scenes_builder(data_dir: str | None = None) -> Scenes:
@@ -95,6 +103,7 @@ def scenes_builder(data_dir: str | None = None) -> Scenes:
         return builder
     logging.info("Drawing %d scenes into %s", NUM_TRAIN + NUM_TEST, folder)
     config = tfds.download.DownloadConfig(try_download_gcs=False)
+    builder.shown_on = sys.stderr
     quiet = io.StringIO()  # tfds prints, and has no switch for it
     try:
         with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
