@@ -1,18 +1,17 @@
 """The benchmarks measure what they say."""
 
 import dataclasses
-import pathlib
 import re
-import subprocess
-import sys
 import time
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from benchmarks import step_cost
 from benchmarks.common import in_turns, median_ratio
 from benchmarks.profiling import by_scope, operation_times
+from tests.command import module
 
 
 def test_scopes_gather_forward_backward_and_the_rest():
@@ -66,6 +65,7 @@ def test_turns_are_taken_and_ratios_paired(monkeypatch):
     assert median_ratio([2.0, 8.0, 3.0], [1.0, 2.0, 3.0]) == 2.0
 
 
+@pytest.mark.slow
 def test_a_small_case_is_measured_whole():
     case = dataclasses.replace(
         step_cost.RESNET18,
@@ -87,14 +87,11 @@ def test_a_small_case_is_measured_whole():
     assert parts["encoder"] > parts["other"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_run_killed_five_times_ends_as_an_undisturbed_one():
     """The short form of the endurance run: SIGKILL, also while it writes."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.endurance", "--kills=5", "--steps=100"],
-        cwd=pathlib.Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-    )
+    done = module("benchmarks.endurance", "--kills=5", "--steps=100", check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     (kills,) = re.findall(r"kills survived +(\d+)", done.stdout)
     assert int(kills) == 5

@@ -173,6 +173,7 @@ def runs(data, pretrained, tmp_path_factory):
     return root, run(sys.executable, "-c", IN_ONE, json.dumps(lines)), refused
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(runs, tmp_path):
     """ADE20K's protocol: dropout, drawn crops, colours; a kill, then SIGTERM."""
     whole, parts = runs[0] / "ade", tmp_path / "parts"

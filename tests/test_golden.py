@@ -87,7 +87,7 @@ def buffer_errors(case, model, suffix):
     return worst
 
 
-@pytest.mark.parametrize("name", ["tinyA", "A"])
+@pytest.mark.parametrize("name", ["tinyA", pytest.param("A", marks=pytest.mark.slow)])
 def test_float64_matches_the_original(name, float64, record_property):
     case = GoldenCase(name)
     model = case.model()
@@ -98,7 +98,13 @@ def test_float64_matches_the_original(name, float64, record_property):
     record_property("largest_errors", worst)
 
 
-@pytest.mark.parametrize("jit", [False, True], ids=["plain", "xla"])
+@pytest.mark.parametrize(
+    "jit",
+    [
+        pytest.param(False, id="plain"),
+        pytest.param(True, id="xla", marks=pytest.mark.slow),
+    ],
+)
 def test_float32_stays_within_noise(jit, record_property):
     case = GoldenCase("tinyA")
     model = case.model()
@@ -107,6 +113,7 @@ def test_float32_stays_within_noise(jit, record_property):
     record_property("largest_errors", worst)
 
 
+@pytest.mark.slow
 def test_four_replicas_match_the_original(float64, mirrored, record_property):
     """The original on one process, step by step; two replicas are below, in `fit`."""
     case = GoldenCase("tinyA")
@@ -143,6 +150,7 @@ def distribute(strategy, model):
     return run
 
 
+@pytest.mark.slow
 def test_case_a_in_fit_with_two_replicas(mirrored, float64, record_property):
     """Keras's own loop reaches the recorded weights, whole widths, float64."""
     case = GoldenCase("A")

@@ -271,6 +271,7 @@ def mend_sums(data):
     return data.replace(struct.pack("<I", info.CRC), check)
 
 
+@pytest.mark.slow
 def test_a_thousand_damaged_files(tmp_path):
     """None runs anything, hangs, takes a gigabyte or ends in another error."""
     done = subprocess.run(

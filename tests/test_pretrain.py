@@ -34,6 +34,7 @@ def refusal(*given):
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_stop_in_an_epoch_changes_nothing(tmp_path):
     """Two epochs in one go; and again with SIGTERM in the first, and a lost one."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -74,6 +75,7 @@ def test_a_stop_in_an_epoch_changes_nothing(tmp_path):
     assert "fresh --workdir" in refusal(*again, "--resume=never")
 
 
+@pytest.mark.slow
 def test_bad_files_do_not_stop_training(tmp_path, shared_folder):
     """Photographs and every awkward file: the run ends, each bad one is named once."""
     photos = tmp_path / "photos"
@@ -121,6 +123,7 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_two_replicas_train_through_the_trainer(tmp_path):
     """--strategy=mirrored with logical CPUs, in a process of its own."""
     code = (

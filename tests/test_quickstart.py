@@ -12,6 +12,7 @@ import tensorflow as tf
 from slotcon_tf.data.photometric import normalize
 from tests.command import pretrain
 
+pytestmark = pytest.mark.slow
 SHORT = [
     "--flagfile=quickstart.flags",
     "--max_steps_per_epoch=2",

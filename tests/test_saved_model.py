@@ -248,6 +248,7 @@ def test_warm_up_requests_are_answered(version):
     assert len(asked) == len(set(asked)) == 2 * (len(names) - 1)
 
 
+@pytest.mark.slow
 def test_saved_model_cli(version, tmp_path):
     """`show --all`, and `run` of every signature, side by side."""
     np.save(tmp_path / "images.npy", pictures())
@@ -308,6 +309,7 @@ def test_onnx(model, tmp_path):
     np.testing.assert_allclose(pooled, maps.mean(axis=(1, 2)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_command_line_with_int8_and_bfloat16(tmp_path):
     """From a run's folder; the distances are measured; versions count up."""
     photos = tmp_path / "photos"

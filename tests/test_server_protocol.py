@@ -301,6 +301,7 @@ def test_a_folder_that_goes_away_leaves_what_is_loaded(versions, tmp_path):
     assert found.numbers() == []
 
 
+@pytest.mark.slow
 def test_command_lines_that_cannot_be(versions, tmp_path):
     folder = versions(tmp_path, 1)
     with serving(folder) as server:
