@@ -4,6 +4,7 @@ import pathlib
 import re
 
 import numpy as np
+import pytest
 from PIL import Image
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
