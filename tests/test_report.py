@@ -249,7 +249,6 @@ def test_the_page_looks_like_one_in_a_browser(report, tmp_path):
             + ["--dump-dom", page.as_uri()],
             capture_output=True,
             text=True,
-            timeout=120,
         )
         shown = len(Page(report[1]).images)
         assert f"shown {shown} broken 0 wide false" in done.stdout, done.stderr[-1000:]
