@@ -178,6 +178,7 @@ def test_a_refused_batch_is_halved_until_the_culprit_is_alone(photos, tmp_path):
     assert sorted(calls) == [1, 1, 2, 2, 4, 4, 8]
 
 
+@pytest.mark.slow
 def test_the_server_dies_and_comes_back(served, photos, tmp_path):
     """Killed in mid-run and started again on its port: nothing lost, nothing mixed."""
     paths = tuple(sorted(photos.glob("?/*.png"))) * 4
@@ -207,6 +208,7 @@ def until_parts(output, count):
     until(lambda: len(list(folder.glob("0*.npz"))) >= count, "a part")
 
 
+@pytest.mark.slow
 def test_the_client_is_killed_and_goes_on(server, served, photos, tmp_path):
     """SIGKILL in mid-run; the same command asks only for what is missing."""
     many = tmp_path / "list.txt"

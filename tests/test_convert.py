@@ -22,6 +22,7 @@ def run(name, *arguments):
     return module(name, *map(str, arguments), check=False)
 
 
+@pytest.mark.slow
 def test_official_weights_to_a_saved_model(tmp_path):
     """The README's commands, without the server: convert, export, load, compare."""
     model_file = tmp_path / "slotcon.keras"

@@ -21,9 +21,8 @@ def start_hosts(stack, *flags):
         yield stack.enter_context(host)
 
 
-@pytest.mark.parametrize(
-    "optimizer", [pytest.param("lars", marks=pytest.mark.slow), "sgd"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["lars", "sgd"])
 def test_two_hosts_equal_one(optimizer, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     flags = [*SETTINGS, f"--optimizer={optimizer}"]

@@ -276,6 +276,7 @@ def test_replicas_equal_one_device(optimizer, mirrored, float64):
 
 
 @pytest.mark.parametrize("optimizer", [LARS, SGD])
+@pytest.mark.slow
 def test_xla_equals_the_plain_step(optimizer, float64):
     plain, logs = on_one_device(optimizer)
     compiled, other = run_on(None, optimizer, uneven, jit_compile=True)
