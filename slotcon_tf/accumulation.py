@@ -49,7 +49,7 @@ def accumulate(gradients_of, batch, parts):
     """
     if replicas.num_replicas() == 1:
         # Traced once for all parts. Replicas cannot meet inside of a function.
-        gradients_of = tf.function(gradients_of)
+        gradients_of = tf.function(gradients_of, autograph=False)
     total, found = [], []
     for part in split_batch(batch, parts):
         with tf.control_dependencies(total):

@@ -85,6 +85,7 @@ class Progress(keras.callbacks.Callback):
         if self.terminal and self._bar is None:
             options = {"total": self.total, "unit": "step", "dynamic_ncols": True}
             self._bar = tqdm(initial=self._step(), **options)
+            logging.get_absl_handler().addFilter(self._make_room)
 
     def on_train_batch_begin(self, batch, logs=None):
         self._begin = time.perf_counter()
@@ -118,7 +119,13 @@ class Progress(keras.callbacks.Callback):
     def close(self):
         """Ends the bar, so that what is printed next has a line of its own."""
         if self._bar is not None:
+            logging.get_absl_handler().removeFilter(self._make_room)
             self._bar.close()
+
+    def _make_room(self, record):
+        """Filter that lets every line of the log pass, where the bar stood."""
+        self._bar.clear()
+        return True
 
     def _step(self):
         return int(self.model.step.numpy())

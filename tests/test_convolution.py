@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from export.folding import fold_batch_norm
 from slotcon_tf import backbone, convolution
 from slotcon_tf.convolution import Conv2D
 from slotcon_tf.processor import ONEDNN
@@ -141,6 +142,9 @@ def test_exports_hold_plain_convolutions(tmp_path, without_onednn):
     found = operations(loaded.signatures["serving_default"])
     assert "Conv2D" in found
     assert not [op for op in found if "Backprop" in op or op == "MatMul"]
+    # The project's own exports, ONNX among them, fold normalisation first.
+    kinds = {type(one) for one in fold_batch_norm(encoder).layers}
+    assert keras.layers.Conv2D in kinds and Conv2D not in kinds
     images = tf.constant(
         np.random.default_rng(0).normal(size=(1, 32, 32, 3)), "float32"
     )

@@ -88,9 +88,10 @@ def distributed_step(model):
     strategy = model.distribute_strategy
     own = model.train_step
     if model.jit_compile:
-        own = tf.function(own, jit_compile=True)
+        own = tf.function(own, autograph=False, jit_compile=True)
 
-    @tf.function
+    # Steps hold no Python control flow that depends on tensors.
+    @tf.function(autograph=False)
     def step(batch):
         return strategy.run(own, args=(batch,))
 
