@@ -33,7 +33,7 @@ flags.DEFINE_string("watched", "", "Internal: this process is a run.", **_OWN)
 
 SETTINGS = (
     "--dataset=fake",
-    "--arch=resnet18",
+    "--arch=resnet10",
     "--image_size=32",
     "--num_prototypes=8",
     "--hidden_dim=16",

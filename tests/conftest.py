@@ -6,6 +6,10 @@ import shutil
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+# Before TensorFlow, which reads once whether oneDNN is on.
+import slotcon_tf  # noqa: E402, F401
+
+# isort: split
 import keras  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
@@ -23,6 +27,15 @@ def pytest_addoption(parser):
         default=shutil.which("tensorflow_model_server"),
         help="TF Serving's binary: what the local server is tested by, it is too.",
     )
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests come first: no long one is left alone at the end.
+
+    Whole files, since their tests share what a fixture has made.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)

@@ -24,8 +24,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from tests.command import ENVIRONMENT, ROOT
-from tests.test_hosts import free_ports
+from tests.command import ENVIRONMENT, ROOT, free_ports
 
 
 def binary_of(request):
@@ -36,6 +35,10 @@ def binary_of(request):
     if not binary:
         pytest.skip("no tensorflow_model_server on PATH, and no --server_binary")
     return binary
+
+
+# Seconds after which an answer will not come any more, on the slowest machine.
+PATIENCE = 300
 
 
 class Server:
@@ -79,7 +82,7 @@ class Server:
 
     def _connect(self):
         if self.local:
-            watchdog = threading.Timer(60, self.process.kill)
+            watchdog = threading.Timer(PATIENCE, self.process.kill)
             watchdog.start()
             line = self.process.stdout.readline()
             watchdog.cancel()
@@ -90,7 +93,7 @@ class Server:
         self.channel = grpc.insecure_channel(
             self.address, options=[("grpc.max_receive_message_length", -1)]
         )
-        grpc.channel_ready_future(self.channel).result(60)
+        grpc.channel_ready_future(self.channel).result(PATIENCE)
         self.predictions = prediction_service_pb2_grpc.PredictionServiceStub(
             self.channel
         )
@@ -111,7 +114,7 @@ class Server:
     def stop(self, number=signal.SIGTERM):
         """With a signal; returns the exit status."""
         self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE)
 
     def predict(self, *, output_filter=(), version=None, label="", **inputs):
         """Outputs of a call, as arrays."""
@@ -125,7 +128,7 @@ class Server:
         request.output_filter.extend(output_filter)
         for name, value in inputs.items():
             request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-        response = self.predictions.Predict(request, timeout=60)
+        response = self.predictions.Predict(request, timeout=PATIENCE)
         outputs = {k: tf.make_ndarray(v) for k, v in response.outputs.items()}
         return outputs, response.model_spec
 

@@ -1,18 +1,17 @@
 """The benchmarks measure what they say."""
 
 import dataclasses
-import pathlib
 import re
-import subprocess
-import sys
 import time
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from benchmarks import step_cost
 from benchmarks.common import in_turns, median_ratio
 from benchmarks.profiling import by_scope, operation_times
+from tests.command import module
 
 
 def test_scopes_gather_forward_backward_and_the_rest():
@@ -51,18 +50,22 @@ def test_the_profile_sees_where_the_time_goes():
     assert parts["heavy"] > parts["light"] > 0
 
 
-def test_turns_are_taken_and_ratios_paired():
-    calls = []
-    runs = {
-        "slow": lambda: (calls.append("slow"), time.sleep(0.02)),
-        "fast": lambda: calls.append("fast"),
-    }
+def test_turns_are_taken_and_ratios_paired(monkeypatch):
+    calls, now = [], [0.0]
+
+    def take(name, seconds):
+        calls.append(name)
+        now[0] += seconds
+
+    runs = {"slow": lambda: take("slow", 5.0), "fast": lambda: take("fast", 2.0)}
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     seconds = in_turns(runs, rounds=3, warmup=1)
     assert calls == ["slow", "fast"] * 4
-    assert median_ratio(seconds["slow"], seconds["fast"]) > 2
+    assert median_ratio(seconds["slow"], seconds["fast"]) == 2.5
     assert median_ratio([2.0, 8.0, 3.0], [1.0, 2.0, 3.0]) == 2.0
 
 
+@pytest.mark.slow
 def test_a_small_case_is_measured_whole():
     case = dataclasses.replace(
         step_cost.RESNET18,
@@ -84,14 +87,11 @@ def test_a_small_case_is_measured_whole():
     assert parts["encoder"] > parts["other"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_run_killed_five_times_ends_as_an_undisturbed_one():
     """The short form of the endurance run: SIGKILL, also while it writes."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.endurance", "--kills=5", "--steps=100"],
-        cwd=pathlib.Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-    )
+    done = module("benchmarks.endurance", "--kills=5", "--steps=100", check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     (kills,) = re.findall(r"kills survived +(\d+)", done.stdout)
     assert int(kills) == 5

@@ -56,8 +56,8 @@ def test_skipped_steps_are_counted_named_and_limited(caplog):
         model.fit(poisoned(2, (0,)), callbacks=[guard], verbose=0, shuffle=False)
 
 
-def checkpointing(saves, **options):
-    model = small_model()
+def checkpointing(saves, model=None, **options):
+    model = model or small_model()
 
     def save():
         saves.append(int(model.step.numpy()))
@@ -67,6 +67,7 @@ def checkpointing(saves, **options):
 
 
 def test_saves_by_steps_minutes_and_epochs():
+    model = small_model()
     for options, expected in (
         ({"every_epochs": 1}, [3, 6]),
         ({"every_epochs": 5}, [6]),
@@ -74,7 +75,8 @@ def test_saves_by_steps_minutes_and_epochs():
         ({"every_epochs": 5, "every_minutes": 1e-9}, [1, 2, 3, 4, 5, 6]),
     ):
         saves = []
-        model, callback = checkpointing(saves, **options)
+        model.step.assign(0)
+        _, callback = checkpointing(saves, model, **options)
         steps = {"epochs": 2, "steps_per_epoch": 3, "verbose": 0, "shuffle": False}
         model.fit(dataset(6), callbacks=[callback], **steps)
         assert saves == expected, options
@@ -87,7 +89,8 @@ def test_a_stop_saves_first():
         model.fit(dataset(3), callbacks=[callback], verbose=0, shuffle=False)
     assert saves == [1]
     # On an epoch's last step the other callbacks see its end first.
-    model, callback = checkpointing(saves, stop_requested=lambda: True)
+    model.step.assign(0)
+    _, callback = checkpointing(saves, model, stop_requested=lambda: True)
     with pytest.raises(Interrupted, match="after step 1"):
         model.fit(dataset(1), callbacks=[callback], verbose=0, shuffle=False)
     assert saves == [1, 1]

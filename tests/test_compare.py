@@ -40,6 +40,7 @@ def test_drift(exports):
     assert other["rand_index"].mean() < half["rand_index"].mean()
 
 
+@pytest.mark.slow
 def test_command_line(exports):
     photos = f"--images={exports / 'photos'}"
     served = exports / "served"

@@ -8,9 +8,8 @@ import tensorflow as tf
 from slotcon_tf import LARS, SlotCon, backbone
 from slotcon_tf.data.photometric import normalize
 from slotcon_tf.interop import load_encoder, load_slotcon, save_encoder
-from tests.command import module
+from tests.command import TINY, module, pretrain
 from tests.golden_case import GOLDEN
-from tests.test_pretrain import TINY, pretrain
 from tests.test_slotcon import small_model
 from trainers.checkpoints import Checkpoints
 from trainers.initialization import initialize
@@ -23,6 +22,7 @@ def run(name, *arguments):
     return module(name, *map(str, arguments), check=False)
 
 
+@pytest.mark.slow
 def test_official_weights_to_a_saved_model(tmp_path):
     """The README's commands, without the server: convert, export, load, compare."""
     model_file = tmp_path / "slotcon.keras"
@@ -48,6 +48,7 @@ def test_official_weights_to_a_saved_model(tmp_path):
     np.testing.assert_allclose(found, truth, atol=1e-4 * np.abs(truth).max())
 
 
+@pytest.mark.slow
 def test_converting_back_and_to_others(tmp_path):
     done = run(
         "trainers.convert",
@@ -67,16 +68,17 @@ def test_converting_back_and_to_others(tmp_path):
         assert done.returncode == 1 and message in done.stderr + done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_another_runs_weights(tmp_path):
     """The first run's model, as the second's first weights; and it goes on."""
     first, second = tmp_path / "first", tmp_path / "second"
     flags = [*TINY, "--epochs=1"]
     pretrain(*flags, f"--workdir={first}")
-    flags += [f"--init_from={first}", "--base_lr=0", "--seed=5"]
+    flags += [f"--init_from={first}", "--base_lr=0", "--seed=5", "--noexport"]
     done = pretrain(*flags, f"--workdir={second}")
     assert f"Student, teacher and predictor begin as {first}" in done.stderr
     # Without a learning rate the student stays what it was.
-    students = [SlotCon.from_preset(run).student for run in (first, second)]
+    students = [SlotCon.from_preset(first).student, load_trained(second)[0].student]
     for old, new in zip(*[s.parameters() for s in students], strict=True):
         np.testing.assert_array_equal(old, new)
     done = pretrain(*flags, f"--workdir={second}")

@@ -8,8 +8,7 @@ from tensorflow.python.summary.summary_iterator import summary_iterator
 
 from slotcon_tf.interop import save_encoder
 from tests import labelled_case as case
-from tests.command import module
-from tests.test_pretrain import TINY, pretrain
+from tests.command import TINY, module, pretrain
 from trainers.labelled_monitor import LabelledMonitor
 from trainers.runs import load_trained
 

@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import signal
-import subprocess
 import sys
 import types
 
@@ -18,8 +17,7 @@ from slotcon_tf import LARS, SlotCon, backbone
 from slotcon_tf.interop import load_encoder, save_encoder
 from slotcon_tf.interop.mmsegmentation_config import _PROTOCOLS
 from slotcon_tf.segmentation import Segmenter
-from tests.command import ENVIRONMENT, ROOT, run
-from tests.test_pretrain import difference, until
+from tests.command import ROOT, difference, run, started, until
 from trainers import finetune_settings
 from trainers.checkpoints import Checkpoints
 from trainers.runs import load_trained, write_model_config
@@ -175,17 +173,17 @@ def runs(data, pretrained, tmp_path_factory):
     return root, run(sys.executable, "-c", IN_ONE, json.dumps(lines)), refused
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(runs, tmp_path):
     """ADE20K's protocol: dropout, drawn crops, colours; a kill, then SIGTERM."""
     whole, parts = runs[0] / "ade", tmp_path / "parts"
     again = command(f"--flagfile={whole / 'finetune.flags'}", f"--workdir={parts}")
     for number, step, status in ((signal.SIGKILL, 2, -9), (signal.SIGTERM, 6, 143)):
-        process = subprocess.Popen(
-            again, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
-        )
-        until((parts / "checkpoints" / f"step_{step:09d}").exists, "a checkpoint", 120)
-        process.send_signal(number)
-        _, log = process.communicate(timeout=120)
+        with started(*again) as process:
+            written = parts / "checkpoints" / f"step_{step:09d}"
+            until(written.exists, "a checkpoint", process)
+            process.send_signal(number)
+            _, log = process.communicate()
         assert process.returncode == status, log[-2000:]
     assert "Stopped by a signal after step" in log
     done = run(*again)

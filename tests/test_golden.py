@@ -87,24 +87,33 @@ def buffer_errors(case, model, suffix):
     return worst
 
 
-@pytest.mark.parametrize("name", ["tinyA", "A"])
+@pytest.mark.parametrize("name", ["tinyA", pytest.param("A", marks=pytest.mark.slow)])
 def test_float64_matches_the_original(name, float64, record_property):
     case = GoldenCase(name)
     model = case.model()
     tolerance = dict.fromkeys(FLOAT32_NOISE, FLOAT64_TOLERANCE)
-    worst = check(case, model, tf.function(model.train_step), "_f64", tolerance)
+    worst = check(
+        case, model, tf.function(model.train_step, autograph=False), "_f64", tolerance
+    )
     record_property("largest_errors", worst)
 
 
-@pytest.mark.parametrize("jit", [False, True], ids=["plain", "xla"])
+@pytest.mark.parametrize(
+    "jit",
+    [
+        pytest.param(False, id="plain"),
+        pytest.param(True, id="xla", marks=pytest.mark.slow),
+    ],
+)
 def test_float32_stays_within_noise(jit, record_property):
     case = GoldenCase("tinyA")
     model = case.model()
-    step = tf.function(model.train_step, jit_compile=jit)
+    step = tf.function(model.train_step, autograph=False, jit_compile=jit)
     worst = check(case, model, step, "_f64", FLOAT32_NOISE)
     record_property("largest_errors", worst)
 
 
+@pytest.mark.slow
 def test_four_replicas_match_the_original(float64, mirrored, record_property):
     """The original on one process, step by step; two replicas are below, in `fit`."""
     case = GoldenCase("tinyA")
@@ -121,7 +130,7 @@ def distribute(strategy, model):
     """Function: global batch -> logs of a step on all replicas."""
     replicas = strategy.num_replicas_in_sync
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(batch):
         return strategy.run(model.train_step, args=(batch,))
 
@@ -141,6 +150,7 @@ def distribute(strategy, model):
     return run
 
 
+@pytest.mark.slow
 def test_case_a_in_fit_with_two_replicas(mirrored, float64, record_property):
     """Keras's own loop reaches the recorded weights, whole widths, float64."""
     case = GoldenCase("A")

@@ -1,54 +1,35 @@
 """Two hosts, as two processes on loopback, train as one does."""
 
+import contextlib
 import json
-import socket
-import subprocess
 
 import pytest
 
-from tests.command import ENVIRONMENT, ROOT
-from tests.test_pretrain import TINY, command, pretrain
+from tests.command import TINY, free_ports, pretrain, pretrain_command, started
 from trainers.checkpoints import checkpoint_paths, largest_difference
 
 SETTINGS = [*TINY, "--batch_size=8", "--base_lr=0.3", "--epochs=2", "--noexport"]
 
 
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def start_hosts(*flags):
+def start_hosts(stack, *flags):
+    """Both hosts' processes, which end with the stack."""
     workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    processes = []
     for index in range(2):
         task = {"type": "worker", "index": index}
         config = json.dumps({"cluster": {"worker": workers}, "task": task})
-        processes.append(
-            subprocess.Popen(
-                command(*flags),
-                cwd=ROOT,
-                env={**ENVIRONMENT, "TF_CONFIG": config},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    return processes
+        host = started(*pretrain_command(*flags), TF_CONFIG=config)
+        yield stack.enter_context(host)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["lars", "sgd"])
 def test_two_hosts_equal_one(optimizer, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     flags = [*SETTINGS, f"--optimizer={optimizer}"]
-    hosts = start_hosts(*flags, f"--workdir={two}")
-    pretrain(*flags, f"--workdir={one}")
-    logs = [host.communicate(timeout=300)[1] for host in hosts]
+    with contextlib.ExitStack() as stack:
+        hosts = list(start_hosts(stack, *flags, f"--workdir={two}"))
+        pretrain(*flags, f"--workdir={one}")
+        logs = [host.communicate()[1] for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], logs[0][-3000:]
     # What MultiWorkerMirroredStrategy is called inside TensorFlow.
     assert "CollectiveAllReduceStrategy, 2 replica(s)" in logs[0]

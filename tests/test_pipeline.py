@@ -161,6 +161,7 @@ def test_imagenet_layout(photos, tmp_path):
     assert open_source("imagenet", tmp_path).num_images == 1
 
 
+@pytest.mark.slow
 def test_scenes_start_anywhere():
     """Read in sequence, as every tensorflow-datasets source; starting late skips."""
     source = open_source("scenes")

@@ -5,54 +5,48 @@ import pathlib
 import re
 import shutil
 import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 from PIL import Image
 
 from slotcon_tf.devices import best_precision
-from tests.command import ENVIRONMENT, ROOT, module, run
-from trainers.checkpoints import checkpoint_paths, largest_difference
-
-TINY = [
-    "--dataset=fake",
-    "--arch=resnet18",
-    "--image_size=32",
-    "--num_prototypes=8",
-    "--hidden_dim=16",
-    "--projection_dim=8",
-    "--batch_size=4",
-    "--max_steps_per_epoch=2",
-    "--warmup_epochs=1",
-    "--precision=float32",
-]
+from tests.command import (
+    TINY,
+    difference,
+    pretrain,
+    pretrain_command,
+    run,
+    started,
+    until,
+)
+from trainers import pretrain as trainer
 
 
-def command(*flags):
-    return [sys.executable, "-m", "trainers.pretrain", *flags]
+def refusal(*given):
+    """What the trainer ends with, in this process; it must not come to train."""
+    with flagsaver.flagsaver(), pytest.raises(SystemExit) as caught:
+        flags.FLAGS(["pretrain", *given])
+        trainer.main(["pretrain"])
+    return str(caught.value)
 
 
-def pretrain(*flags, check=True):
-    """Runs the command line; returns the finished process."""
-    return module("trainers.pretrain", *flags, check=check)
-
-
+@pytest.mark.slow
 def test_a_stop_in_an_epoch_changes_nothing(tmp_path):
     """Two epochs in one go; and again with SIGTERM in the first, and a lost one."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    flags = [*TINY, "--epochs=2", "--max_steps_per_epoch=8", "--noexport"]
-    pretrain(*flags, f"--workdir={whole}")
+    settings = [*TINY, "--epochs=2", "--max_steps_per_epoch=8", "--noexport"]
+    pretrain(*settings, f"--workdir={whole}")
     again = [f"--flagfile={whole / 'pretrain.flags'}", f"--workdir={parts}"]
     again.append("--checkpoint_steps=2")
-    process = subprocess.Popen(
-        command(*again), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
-    )
-    until((parts / "checkpoints" / "step_000000002").exists, "a checkpoint", 120)
-    process.send_signal(signal.SIGTERM)
-    _, log = process.communicate(timeout=120)
+    with started(*pretrain_command(*again)) as process:
+        first = parts / "checkpoints" / "step_000000002"
+        until(first.exists, "a checkpoint", process)
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate()
     assert process.returncode == 143, log[-2000:]
     (said,) = re.findall(r"pretrain: Stopped by a signal after step (\d+)", log)
     newest = max((parts / "checkpoints").iterdir())
@@ -78,34 +72,22 @@ def test_a_stop_in_an_epoch_changes_nothing(tmp_path):
     done = pretrain(*again, "--seed=3", check=False)
     assert done.returncode == 1
     assert "another configuration: seed=0 (now 3)" in done.stderr
-    done = pretrain(*again, "--resume=never", check=False)
-    assert "fresh --workdir" in done.stderr
+    assert "fresh --workdir" in refusal(*again, "--resume=never")
 
 
-def difference(first, second):
-    newest = [checkpoint_paths(run / "checkpoints")[0] for run in (first, second)]
-    return largest_difference(*newest)
-
-
-def until(condition, what="it", seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not come"
-        time.sleep(0.02)
-
-
+@pytest.mark.slow
 def test_bad_files_do_not_stop_training(tmp_path, shared_folder):
     """Photographs and every awkward file: the run ends, each bad one is named once."""
     photos = tmp_path / "photos"
     shutil.copytree(shared_folder / "data" / "nasty", photos)
     for path in sorted((shared_folder / "data" / "camvid" / "train").iterdir())[:30]:
         shutil.copy(path, photos)
-    flags = [*TINY, "--dataset=folder", f"--data_dir={photos}", "--noexport"]
-    flags += ["--max_steps_per_epoch=0", "--epochs=2", f"--workdir={tmp_path / 'run'}"]
-    done = pretrain(*flags, check=False)
+    settings = [*TINY, "--dataset=folder", f"--data_dir={photos}", "--noexport"]
+    settings += ["--max_steps_per_epoch=0", "--epochs=2"]
+    done = pretrain(*settings, f"--workdir={tmp_path / 'run'}", check=False)
     assert done.returncode == 1 and "At most 10% of the images" in done.stderr
-    flags[-1] += "2"
-    done = pretrain(*flags, "--max_bad_share=0.5")
+    settings += [f"--workdir={tmp_path / 'run2'}"]
+    done = pretrain(*settings, "--max_bad_share=0.5")
     skipped = (tmp_path / "run2" / "skipped.txt").read_text().splitlines()
     names = [pathlib.Path(line.split("\t")[0]).name for line in skipped]
     assert "truncated_60pct.jpg" in names and "bomb_20000x20000.png" in names
@@ -115,40 +97,33 @@ def test_bad_files_do_not_stop_training(tmp_path, shared_folder):
     assert f"{len(names)} bad images were replaced" in done.stdout
 
 
-def test_bad_input_is_refused_in_one_sentence(tmp_path, monkeypatch):
+def test_bad_input_is_refused_in_one_sentence(tmp_path):
     """In this process, since every refusal comes before training."""
-    from absl import flags
-    from absl.testing import flagsaver
-
-    from trainers import pretrain as trainer
-
     empty = tmp_path / "empty"
     empty.mkdir()
     few = tmp_path / "few"
     few.mkdir()
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(few / "one.jpg")
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["pretrain"])
     cases = [
-        ({"dataset": "folder", "data_dir": str(tmp_path / "none")}, "no such folder"),
-        ({"dataset": "folder", "data_dir": str(empty)}, "must hold images"),
-        ({"dataset": "folder", "data_dir": None}, "Set --data_dir"),
-        ({"dataset": "folder", "data_dir": str(few)}, "no larger than the data set"),
-        ({"dataset": "coco", "data_dir": str(few)}, "train2017"),
-        ({"dataset": "foldr"}, "Did you mean 'folder'"),
-        ({"dataset": "fake", "arch": "resnet5"}, "Did you mean resnet50"),
+        (["--dataset=folder", f"--data_dir={tmp_path / 'none'}"], "no such folder"),
+        (["--dataset=folder", f"--data_dir={empty}"], "must hold images"),
+        (["--dataset=folder"], "Set --data_dir"),
+        (["--dataset=folder", f"--data_dir={few}"], "no larger than the data set"),
+        (["--dataset=coco", f"--data_dir={few}"], "train2017"),
+        (["--dataset=foldr"], "Did you mean 'folder'"),
+        (["--dataset=fake", "--arch=resnet5"], "Did you mean resnet50"),
         (
-            {"dataset": "fake", "strategy": "mirrored", "batch_size": 6},
+            ["--dataset=fake", "--strategy=mirrored", "--batch_size=6"],
             "must divide by the 4 replicas.*Use 4",
         ),
     ]
-    for values, words in cases:
-        values = {"workdir": str(tmp_path / "run"), "batch_size": 4, **values}
-        with flagsaver.flagsaver(**values), pytest.raises(SystemExit, match=words):
-            trainer.main(["pretrain"])
+    for given, words in cases:
+        said = refusal(f"--workdir={tmp_path / 'run'}", "--batch_size=4", *given)
+        assert re.search(words, said), (given, said)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_two_replicas_train_through_the_trainer(tmp_path):
     """--strategy=mirrored with logical CPUs, in a process of its own."""
     code = (
@@ -160,9 +135,10 @@ def test_two_replicas_train_through_the_trainer(tmp_path):
         "from trainers import pretrain\n"
         "app.run(pretrain.main, argv=sys.argv)\n"
     )
-    flags = [*TINY, "--epochs=1", "--noexport", "--strategy=mirrored"]
-    flags += ["--augment_on=device", "--precision=auto"]
-    done = run(sys.executable, "-c", code, *flags, f"--workdir={tmp_path / 'run'}")
+    given = [*TINY, "--epochs=1", "--noexport", "--strategy=mirrored"]
+    given += ["--augment_on=device", "--precision=auto"]
+    given += [f"--workdir={tmp_path / 'run'}"]
+    done = run(sys.executable, "-c", code, *given)
     assert "2 replica(s)" in done.stderr
     # What auto came to is written down, so that a repeated run computes alike.
     precision = best_precision()

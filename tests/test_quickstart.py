@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 
 from slotcon_tf.data.photometric import normalize
-from tests.test_pretrain import pretrain
+from tests.command import pretrain
 
+pytestmark = pytest.mark.slow
 SHORT = [
     "--flagfile=quickstart.flags",
     "--max_steps_per_epoch=2",

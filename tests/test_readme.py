@@ -4,11 +4,13 @@ import pathlib
 import re
 
 import numpy as np
+import pytest
 from PIL import Image
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 
 
+@pytest.mark.slow
 def test_keras_example_runs(tmp_path, monkeypatch):
     interop, code = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     photos = tmp_path / "photos" / "holiday"

@@ -33,7 +33,6 @@ def command(module, *flags):
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
         capture_output=True,
         text=True,
-        timeout=300,
     )
 
 

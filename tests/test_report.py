@@ -13,8 +13,7 @@ from PIL import Image
 from slotcon_tf import backbone
 from slotcon_tf.visualize import label_colors
 from slotcon_tf.visualize.colors import hex_color
-from tests.command import module
-from tests.test_pretrain import TINY, pretrain
+from tests.command import TINY, module, pretrain
 
 SIZES = ((64, 48), (40, 90), (200, 50), (33, 33), (7, 5), (700, 300), (64, 64), (9, 80))
 CHROMIUM = next(
@@ -250,7 +249,6 @@ def test_the_page_looks_like_one_in_a_browser(report, tmp_path):
             + ["--dump-dom", page.as_uri()],
             capture_output=True,
             text=True,
-            timeout=120,
         )
         shown = len(Page(report[1]).images)
         assert f"shown {shown} broken 0 wide false" in done.stdout, done.stderr[-1000:]

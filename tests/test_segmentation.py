@@ -324,6 +324,7 @@ def train(strategy, steps=2):
     return [v.numpy() for v in model.variables], {k: float(v) for k, v in logs.items()}
 
 
+@pytest.mark.slow
 def test_replicas_equal_one_device(mirrored, float64):
     """Batch statistics, void pixels, dropout and the auxiliary head included."""
     one, logs = train(mirrored(1))

@@ -16,9 +16,9 @@ from tensorflow_serving.apis import (
 from benchmarks.serving_load import measure_load
 from export.archive import export_model
 from slotcon_tf import SlotCon
+from tests.command import until
 from tests.serving_case import binary_of, noise, serving
 from tests.test_convert import CHECKPOINT
-from tests.test_pretrain import until
 from tests.test_saved_model import OPTIONS, files, session_answers
 
 

@@ -4,7 +4,6 @@ import concurrent.futures
 import contextlib
 import shutil
 import signal
-import time
 
 import grpc
 import numpy as np
@@ -21,14 +20,15 @@ from tensorflow_serving.apis import (
 )
 
 from export.server_versions import InvalidRequest, NotServed, Versions
+from tests.command import free_ports, until
 from tests.serving_case import (
+    PATIENCE,
     model_server,  # noqa: F401  a fixture
     noise,
     serving,
     write_tiny_model,
 )
 from tests.test_convert import run
-from tests.test_hosts import free_ports
 
 KINDS = {"x": np.array([1, -2], np.float16), "y": np.array([3, 4, 5])}
 CASES = [
@@ -132,7 +132,7 @@ def test_malformed_requests(model_server, request_, message):  # noqa: F811
     if not model_server.local:
         pytest.skip("texts are the local server's")
     with refused("INVALID_ARGUMENT") as caught:
-        model_server.predictions.Predict(request_, timeout=20)
+        model_server.predictions.Predict(request_, timeout=PATIENCE)
     assert message in caught.value.details()
 
 
@@ -207,13 +207,16 @@ def test_an_empty_folder_then_versions(tmp_path):
         shutil.copytree(tmp_path / "good", tmp_path / "1")
         (tmp_path / "1").rename(folder / "1")
         state = get_model_status_pb2.ModelVersionStatus
-        end, found = time.monotonic() + 30, {}
-        while found.get(1) != state.AVAILABLE:
-            assert time.monotonic() < end and server.process.poll() is None
-            time.sleep(0.05)
+        statuses, found = [], {}
+
+        def available():
             with contextlib.suppress(grpc.RpcError):
-                statuses = server.models.GetModelStatus(request).model_version_status
-                found = {status.version: status.state for status in statuses}
+                answer = server.models.GetModelStatus(request)
+                statuses[:] = answer.model_version_status
+                found.update({status.version: status.state for status in statuses})
+            return found.get(1) == state.AVAILABLE
+
+        until(available, "version 1", server.process)
         assert found == {1: state.AVAILABLE, 3: state.END}
         assert "Version 3 of slotcon is damaged" in server.log()
         assert server.predict(image=IMAGE)[1].version.value == 1
@@ -301,6 +304,7 @@ def test_a_folder_that_goes_away_leaves_what_is_loaded(versions, tmp_path):
     assert found.numbers() == []
 
 
+@pytest.mark.slow
 def test_command_lines_that_cannot_be(versions, tmp_path):
     folder = versions(tmp_path, 1)
     with serving(folder) as server:

@@ -104,7 +104,7 @@ def test_config_round_trip():
     assert [v.shape for v in twin.variables] == [v.shape for v in model.variables]
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_bfloat16_stays_near_float32(jit):
     def losses(policy):
         keras.utils.set_random_seed(1)
@@ -190,6 +190,7 @@ def test_no_active_query_gives_zero_and_finite_gradients():
     ],
     ids=["keras.applications", "keras-cv"],
 )
+@pytest.mark.slow
 def test_foreign_encoders_train(make):
     model = SlotCon(make(), total_steps=5, **SIZES)
     model.compile(optimizer=SGD(0.01))

@@ -1,5 +1,7 @@
 """What a step may be asked for: parts, skips, recomputed stages, float16, replicas."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from tests.test_slotcon import batch, small_model
 
 def step_of(model):
     model.optimizer.build(model.trainable_variables)
-    return tf.function(model.train_step)
+    return tf.function(model.train_step, autograph=False)
 
 
 def values(variables):
@@ -26,13 +28,13 @@ def largest(first, second):
     return float(np.max([np.abs(a - b).max() for a, b in pairs]))  # NaN stays NaN
 
 
-def twins(**options):
-    """Two models with the same weights; the second one has the options."""
-    pair = small_model(), small_model(**options)
-    pair[1].student.set_weights(pair[0].student.get_weights())
-    pair[1].teacher.set_weights(pair[0].teacher.get_weights())
-    pair[1].predictor.set_weights(pair[0].predictor.get_weights())
-    return pair
+def alike(*options):
+    """Models with the same weights, one for each dict of options."""
+    first, *others = models = [small_model(**given) for given in options]
+    for model in others:
+        for part in ("student", "teacher", "predictor"):
+            getattr(model, part).set_weights(getattr(first, part).get_weights())
+    return models
 
 
 def compile_with(model, optimizer):
@@ -40,27 +42,36 @@ def compile_with(model, optimizer):
     return model
 
 
+def in_float64(data):
+    return {
+        k: v.astype("float64") if v.dtype == "float32" else v for k, v in data.items()
+    }
+
+
 def repeat(data, times):
     return {k: np.concatenate([v] * times) for k, v in data.items()}
 
 
-@pytest.mark.parametrize("parts", [2, 4])
-def test_equal_parts_accumulate_to_one_of_them(parts, float64):
+def test_equal_parts_accumulate_to_one_of_them(float64):
     """Statistics and negatives are those of a part: so are the updates."""
-    plain, accumulating = twins(accumulate_steps=parts)
-    data = {
-        k: v.astype("float64") if v.dtype == "float32" else v
-        for k, v in batch().items()
-    }
+    counts = (2, 4)
+    plain, *accumulating = alike({}, *({"accumulate_steps": n} for n in counts))
+    data = in_float64(batch())
+    step = step_of(plain)
     for _ in range(2):
-        step_of(plain)(data)
-        logs = step_of(accumulating)(repeat(data, parts))
-    found = largest(
-        values(plain.trainable_variables), values(accumulating.trainable_variables)
-    )
-    assert found < 1e-12
-    np.testing.assert_allclose(plain.center.numpy(), accumulating.center.numpy())
-    np.testing.assert_allclose(logs["active_slots"], plain.metrics[4].result())
+        step(data)
+    for parts, model in zip(counts, accumulating, strict=True):
+        step = step_of(model)
+        for _ in range(2):
+            logs = step(repeat(data, parts))
+        found = largest(
+            values(plain.trainable_variables), values(model.trainable_variables)
+        )
+        assert found < 1e-12, parts
+        np.testing.assert_allclose(
+            plain.center.numpy(), model.center.numpy(), err_msg=f"{parts} parts"
+        )
+        np.testing.assert_allclose(logs["active_slots"], plain.metrics[4].result())
 
 
 def test_parts_must_divide():
@@ -76,10 +87,9 @@ def state(model):
 
 @pytest.mark.parametrize("optimizer", [LARS, SGD])
 def test_a_step_that_is_not_finite_changes_nothing(optimizer):
-    model = compile_with(small_model(skip_nonfinite=True), optimizer(0.1))
-    plain = compile_with(small_model(), optimizer(0.1))
-    for part in ("student", "teacher", "predictor"):
-        getattr(plain, part).set_weights(getattr(model, part).get_weights())
+    model, plain = alike({"skip_nonfinite": True}, {})
+    for either in (model, plain):
+        compile_with(either, optimizer(0.1))
     step, plain_step = step_of(model), step_of(plain)
     step(batch(seed=1))
     plain_step(batch(seed=1))
@@ -130,21 +140,22 @@ def test_an_optimizer_that_cannot_skip_is_refused():
         step_of(model)(batch())
 
 
-def resnet_model(depths=(2, 2, 2, 2), **options):
+def resnet_model(**options):
     keras.utils.set_random_seed(0)
     sizes = {"num_prototypes": 8, "hidden_dim": 16, "projection_dim": 12}
-    encoder = backbone("resnet18", width=8, stage_depths=depths)
+    encoder = backbone("resnet10", width=8)
     model = SlotCon(encoder, **{"total_steps": 10, **sizes, **options})
     return compile_with(model, LARS(0.1))
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.slow
 def test_recomputed_stages_change_no_number(replicas, mirrored):
     found = []
     for remat in (False, True):
         strategy = mirrored(replicas)
         with strategy.scope():
-            model = resnet_model((1, 1, 1, 1), remat=remat)
+            model = resnet_model(remat=remat)
             model.optimizer.build(model.trainable_variables)
         step = distribute(strategy, model)
         for seed in range(2):
@@ -164,27 +175,25 @@ def float16():
 
 
 def test_float16_scales_its_loss_on_replicas(float16, mirrored):
-    """Keras wraps LARS; the scale halves on overflow, and no weight breaks."""
-    _, model, step = on_two_replicas(mirrored)
-    updates = model.optimizer.inner_optimizer.iterations
-    losses = []
-    while int(updates.numpy()) < 3 and len(losses) < 20:
-        losses.append(float(step(batch(seed=0))["loss"]))
-    assert int(updates.numpy()) == 3
-    assert np.isfinite(losses).all()
-    assert 1 < float(model.optimizer.dynamic_scale.numpy()) < 2.0**15
-    assert all(np.isfinite(v).all() for v in values(model.variables))
+    """Keras wraps LARS; the scale halves on overflow, and no weight breaks.
 
-
-def test_float16_overflow_of_one_replica_is_everyones(float16, mirrored):
-    """The second replica's images overflow; the first one's gradients are fine."""
+    In the end the second replica's images overflow; the first one's gradients are fine.
+    """
     _, model, step = on_two_replicas(mirrored)
     inner = model.optimizer.inner_optimizer
+    losses = []
+    while int(inner.iterations.numpy()) < 3 and len(losses) < 20:
+        losses.append(float(step(batch(seed=0))["loss"]))
+    assert int(inner.iterations.numpy()) == 3
+    assert np.isfinite(losses).all()
+    scale = float(model.optimizer.dynamic_scale.numpy())
+    assert 1 < scale < 2.0**15
+    assert all(np.isfinite(v).all() for v in values(model.variables))
     bad = batch()
     bad["view_a"][2:] = np.inf
-    scale, before = model.optimizer.dynamic_scale.numpy(), values(inner.buffers)
+    before = values(inner.buffers)
     step(bad)
-    assert int(inner.iterations.numpy()) == 0
+    assert int(inner.iterations.numpy()) == 3
     assert largest(before, values(inner.buffers)) == 0
     assert model.optimizer.dynamic_scale.numpy() == scale / 2
 
@@ -195,7 +204,8 @@ def test_bfloat16_follows_the_loss_of_float32():
     def losses(policy):
         keras.config.set_dtype_policy(policy)
         try:
-            model = resnet_model(total_steps=40)
+            # A rate at which two runs of this size do not go apart by themselves.
+            model = compile_with(resnet_model(total_steps=40), LARS(0.002))
             step = step_of(model)
             found = []
             for number in range(40):
@@ -217,11 +227,17 @@ def run_on(strategy, optimizer, data, steps=5, **options):
         keras.utils.set_random_seed(3)
         model = compile_with(small_model(), optimizer(0.05))
         model.optimizer.build(model.trainable_variables)
-    step = tf.function(model.train_step, **options)
+    step = tf.function(model.train_step, autograph=False, **options)
     step = distribute(strategy, model) if strategy else step
     for number in range(steps):
         logs = step(data(number))
     return values(model.variables), {k: float(v) for k, v in logs.items()}
+
+
+@functools.cache
+def on_one_device(optimizer):
+    """`run_on` without a strategy, float64: what other devices are compared with."""
+    return run_on(None, optimizer, uneven)
 
 
 def uneven(number):
@@ -229,9 +245,7 @@ def uneven(number):
     data = batch(count=8, seed=number)
     data["view_a"][:4] = data["view_a"][:1, :1, :1]
     data["view_b"][:4] = -3.0 * data["view_a"][:4]
-    return {
-        k: v.astype("float64") if v.dtype == "float32" else v for k, v in data.items()
-    }
+    return in_float64(data)
 
 
 def queries_per_image(model, data):
@@ -245,12 +259,13 @@ def queries_per_image(model, data):
 
 
 @pytest.mark.parametrize("optimizer", [LARS, SGD])
+@pytest.mark.slow
 def test_replicas_equal_one_device(optimizer, mirrored, float64):
     """Five steps; at first some replicas have no query at all."""
     keras.utils.set_random_seed(3)
     queries = queries_per_image(small_model(), uneven(0))
     assert not queries[:4].any() and queries[4:].any()
-    one, logs = run_on(None, optimizer, uneven)
+    one, logs = on_one_device(optimizer)
     for replicas in (2, 4):
         many, other = run_on(mirrored(replicas), optimizer, uneven)
         assert largest(one, many) < 1e-8, replicas
@@ -261,8 +276,9 @@ def test_replicas_equal_one_device(optimizer, mirrored, float64):
 
 
 @pytest.mark.parametrize("optimizer", [LARS, SGD])
+@pytest.mark.slow
 def test_xla_equals_the_plain_step(optimizer, float64):
-    plain, logs = run_on(None, optimizer, uneven)
+    plain, logs = on_one_device(optimizer)
     compiled, other = run_on(None, optimizer, uneven, jit_compile=True)
     for expected, found in zip(plain, compiled, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8)
@@ -274,7 +290,7 @@ def test_a_step_is_static_under_xla():
     """What a TPU needs: no shape known at run time only, nothing left to the host."""
     model = small_model()
     model.optimizer.build(model.trainable_variables)
-    step = tf.function(model.train_step, jit_compile=True)
+    step = tf.function(model.train_step, autograph=False, jit_compile=True)
     data = {k: tf.constant(v) for k, v in batch().items()}
     graph = step.get_concrete_function(data).graph
     graphs = [
