@@ -18,14 +18,15 @@ class _Lines(tqdm):
         print(msg or str(self), file=self.fp, flush=True)
 
     def close(self):
-        long = not self.disable and self._time() - self.start_t >= LINE_SECONDS
-        if long and self.last_print_n < self.n:
+        if not self.disable and self.leave and self.last_print_n < self.n:
             self.display()
         self.disable = True
 
 
 def bar(items=None, **options):
-    """tqdm's bar on a terminal; in a log file, a line every 20 s.
+    """tqdm's bar on a terminal; in a log file, lines of their own.
+
+    There is one every 20 s and, unless `leave` is false, one at the end.
 
     Args:
         items: Iterable whose passing is counted, or None to call `update`.

@@ -114,8 +114,10 @@ def test_bars_of_other_work(clock):
     assert [re.search(r"(\d)/6", line)[1] for line in said.splitlines()] == ["3", "6"]
     assert said.startswith("extract:  50%")
     quick = io.StringIO()
-    list(bar(range(6), file=quick))
+    list(bar(range(6), file=quick, leave=False))
     assert quick.getvalue() == ""
+    list(bar(range(6), file=quick))
+    assert "100% 6/6" in quick.getvalue()
     screen = Terminal()
     list(bar(range(6), file=screen))
     assert "\r" in screen.getvalue() and "6/6" in screen.getvalue()
