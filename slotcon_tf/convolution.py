@@ -3,10 +3,11 @@
 Two of TensorFlow's ways to differentiate a convolution on a CPU are holes, in which a
 step of a second takes minutes:
 - Without oneDNN, the gradient of the inputs packs the whole kernel anew for a handful
-  of positions: 3 to 40 times slower on small maps with many channels, and on dilated
-  ones, which TensorFlow cuts into smaller maps (tensorflow/tensorflow#54279, #49123).
+  of positions: a layer trains up to 14 times slower on small maps with many channels,
+  and on dilated ones, which TensorFlow cuts into smaller maps
+  (tensorflow/tensorflow#54279, #49123).
 - Grouped convolutions (ResNeXt), with oneDNN as well: Keras has XLA compile them, whose
-  gradients are 70 to 290 times slower than those of one convolution per group.
+  gradients make a layer 70 to 140 times slower than one convolution per group.
 The functions here give the same gradients as products of matrices, as convolutions of
 another kind, or as TensorFlow's own operation where that is the fastest.
 `benchmarks/README.md` has the times.
