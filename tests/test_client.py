@@ -82,6 +82,7 @@ def truth(served, paths):
 
 
 @pytest.mark.parametrize("count", [1, 8, 64])
+@pytest.mark.slow
 def test_one_eight_and_sixty_four_images(count, server, served, photos, tmp_path):
     paths = tuple(sorted(photos.glob("?/*.png"))[:count])
     output = tmp_path / "features.npz"
@@ -95,6 +96,7 @@ def test_one_eight_and_sixty_four_images(count, server, served, photos, tmp_path
     assert sorted(p.name for p in tmp_path.iterdir()) == ["features.npz"]
 
 
+@pytest.mark.slow
 def test_bad_images_are_named_and_the_others_have_their_rows(
     server, served, photos, tmp_path
 ):

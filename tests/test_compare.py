@@ -27,6 +27,7 @@ def exports(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_drift(exports):
     versions = [load_version(exports / "served" / str(n)) for n in (1, 2, 3)]
     paths = sorted((exports / "photos").iterdir())

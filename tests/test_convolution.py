@@ -153,6 +153,7 @@ def test_exports_hold_plain_convolutions(tmp_path, without_onednn):
     )
 
 
+@pytest.mark.slow
 def test_onednn_off_in_a_process_of_its_own():
     """The real switch: a dilated step of small maps is what it is with oneDNN."""
     code = (

@@ -83,6 +83,7 @@ def test_label_map_tasks(run, labelled):
         assert found["settings"]["which"] == "student"
 
 
+@pytest.mark.slow
 def test_classes_with_an_encoder_alone(run, tmp_path):
     workdir, _ = run
     model, _ = load_trained(workdir)

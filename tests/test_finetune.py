@@ -201,6 +201,7 @@ def test_a_killed_run_goes_on_bit_for_bit(runs, tmp_path):
     assert scores[0]["classes"]["class 2"] is None
 
 
+@pytest.mark.slow
 def test_each_protocol_from_another_start(runs, pretrained):
     root, done, refused = runs
     said = [w for w in done.stdout.splitlines() if w.startswith(("DONE", "REFUSED"))]

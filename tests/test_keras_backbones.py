@@ -203,6 +203,7 @@ def test_keras_cv_deeplab_trains(tmp_path):
     assert_file_round_trip(model, tmp_path / "deeplab.keras")
 
 
+@pytest.mark.slow
 def test_keras_cv_retinanet_trains(tmp_path):
     models = pytest.importorskip("keras_cv").models
     encoder = pretrained()
@@ -221,6 +222,7 @@ def hub_models():
 
 
 @pytest.mark.parametrize("stride, level", [(32, "P5"), (16, "P4")])
+@pytest.mark.slow
 def test_keras_hub_deeplab_trains(stride, level, tmp_path):
     models = hub_models()
     encoder = pretrained(output_stride=stride)
@@ -242,6 +244,7 @@ def test_keras_hub_deeplab_trains(stride, level, tmp_path):
     assert_file_round_trip(model, tmp_path / "deeplab.keras")
 
 
+@pytest.mark.slow
 def test_keras_hub_retinanet_trains(tmp_path):
     models = hub_models()
     encoder = pretrained()

@@ -100,7 +100,10 @@ def test_packages_turn_it_on_before_tensorflow(imports):
     assert told == 0
     if processor.gains_by_onednn():
         assert (setting, is_on) == ("1", True)
-    code = SCRIPT.format(f"import {imports}")
+
+
+def test_a_users_setting_wins():
+    code = SCRIPT.format("import slotcon_tf")
     done = run("env", f"{ONEDNN}=0", sys.executable, "-c", code)
     assert json.loads(done.stdout) == ["0", False, 0]
 

@@ -36,6 +36,7 @@ def command(module, *flags):
     )
 
 
+@pytest.mark.slow
 def test_records_hold_what_the_folder_holds(photos, tmp_path):
     shards = tmp_path / "shards"
     flags = [f"--data_dir={photos}", f"--output={shards}", "--shards=3"]

@@ -212,6 +212,7 @@ def test_an_encoder_alone_shows_its_features_and_says_so(photos, tmp_path):
     assert len(page.images) == 9
 
 
+@pytest.mark.slow
 def test_errors_are_sentences(workdir, photos, tmp_path):
     done = visualize(
         f"--checkpoint={workdir}", f"--data_dir={tmp_path / 'none'}", check=False

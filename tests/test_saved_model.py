@@ -84,6 +84,7 @@ def inputs():
     return by_image | dict.fromkeys(("image_bytes", "groups", "objects"), content)
 
 
+@pytest.mark.slow
 def test_every_signature_equals_the_model_in_memory(model, version):
     answer, names = session_answers(version)
     served = serve(model, options=OPTIONS)

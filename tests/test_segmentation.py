@@ -141,6 +141,7 @@ def test_dropout_takes_whole_channels_by_key_and_place():
     assert (layer(x, tf.constant([1, 3], tf.int64)).numpy() != out).any()
 
 
+@pytest.mark.slow
 def test_xla_equals_the_plain_step(float64):
     """Dropout included: the same channels go."""
     rng = np.random.default_rng(0)

@@ -82,6 +82,7 @@ def test_teacher_uses_batch_statistics_and_stays_frozen():
 
 
 @pytest.mark.parametrize("optimizer", [LARS(0.1), SGD(0.1)])
+@pytest.mark.slow
 def test_save_and_load_continue_alike(tmp_path, optimizer):
     model = small_model()
     model.compile(optimizer=optimizer)

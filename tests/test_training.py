@@ -52,6 +52,7 @@ def repeat(data, times):
     return {k: np.concatenate([v] * times) for k, v in data.items()}
 
 
+@pytest.mark.slow
 def test_equal_parts_accumulate_to_one_of_them(float64):
     """Statistics and negatives are those of a part: so are the updates."""
     counts = (2, 4)
@@ -174,6 +175,7 @@ def float16():
     keras.config.set_dtype_policy("mixed_float16")
 
 
+@pytest.mark.slow
 def test_float16_scales_its_loss_on_replicas(float16, mirrored):
     """Keras wraps LARS; the scale halves on overflow, and no weight breaks.
 
@@ -198,6 +200,7 @@ def test_float16_scales_its_loss_on_replicas(float16, mirrored):
     assert model.optimizer.dynamic_scale.numpy() == scale / 2
 
 
+@pytest.mark.slow
 def test_bfloat16_follows_the_loss_of_float32():
     """Forty steps on eight batches: the same fall, within bfloat16's rounding."""
 
