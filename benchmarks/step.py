@@ -37,6 +37,9 @@ def main(argv):
     unknown = set(FLAGS.cases) - set(CASES)
     if unknown:
         raise app.UsageError(f"--cases knows {list(CASES)}. Received: {unknown}.")
+    unknown = set(FLAGS.onednn) - {"on", "off"}
+    if unknown or not FLAGS.onednn:
+        raise app.UsageError(f"--onednn takes on, off or both. Received: {unknown}.")
     settings = [state == "on" for state in FLAGS.onednn]
     if FLAGS.device == "GPU":
         settings = [None]

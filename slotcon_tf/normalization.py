@@ -68,8 +68,8 @@ def masked_moments(x, mask=None):
 def normalize_batch(x, gamma, beta, epsilon, mask=None):
     """Batch normalisation over the *global* batch, with its gradient in closed form.
 
-    What autodiff makes of the moments is as exact, but 40 times as many operations for
-    each layer and replica: tracing took minutes on several replicas.
+    What autodiff makes of the moments is as exact, but several times as many operations
+    for each layer and replica: tracing took minutes on several replicas.
 
     Args:
         x: (..., C) float32 or float64.
