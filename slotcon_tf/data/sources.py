@@ -16,7 +16,8 @@ import tensorflow_datasets as tfds
 
 from slotcon_tf.data.bad_images import BadImages, TooManyBadImages, printable
 from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image
-from slotcon_tf.data.listing import LAYOUTS, is_remote, list_images, read_list
+from slotcon_tf.data.listing import LAYOUTS, list_images, read_list
+from slotcon_tf.data.reading import read_file
 from slotcon_tf.data.records import RecordReader
 from slotcon_tf.data.scenes import scenes_builder
 
@@ -176,15 +177,6 @@ class FakeSource(Source):
         height, width = _FAKE_SIZE
         image = patches.astype(np.uint8).repeat(height // 6, 0).repeat(width // 8, 1)
         return np.ascontiguousarray(image)
-
-
-def read_file(path):
-    """Bytes of a file, local or remote."""
-    if is_remote(path):
-        with tf.io.gfile.GFile(path, "rb") as file:
-            return file.read()
-    with open(path, "rb") as file:
-        return file.read()
 
 
 def open_source(dataset, data_dir=None, *, split="train", **limits):
