@@ -17,10 +17,8 @@ IMAGE_COLUMNS = (
     *("images", "image_path", "image_name", "image_file", "img", "img_path", "name"),
 )
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_NAME_END = re.compile(
-    r"\.(?:%s)(?=(\s*[,;]\s*|\s+))" % "|".join(e[1:] for e in ALL_EXTENSIONS),
-    re.IGNORECASE,
-)
+_ENDINGS = "|".join(extension[1:] for extension in ALL_EXTENSIONS)
+_NAME_END = re.compile(rf"\.(?:{_ENDINGS})(?=(\s*[,;]\s*|\s+))", re.IGNORECASE)
 
 
 class Row(NamedTuple):

@@ -14,10 +14,11 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from slotcon_tf.data.bad_images import BadImages, TooManyBadImages, printable
+from slotcon_tf.data.bad_images import BadImages, printable
 from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image
+from slotcon_tf.data.extensions import PassedOver
 from slotcon_tf.data.listing import LAYOUTS, list_images, read_list
-from slotcon_tf.data.reading import read_file
+from slotcon_tf.data.reading import Patience, largest_file, read_file
 from slotcon_tf.data.records import RecordReader
 from slotcon_tf.data.scenes import scenes_builder
 
@@ -42,22 +43,36 @@ class Source:
         self.num_images = num_images
         self.max_pixels = max_pixels
         self.bad = BadImages(num_images, max_bad_share)
+        self.patience = Patience()
 
     def __repr__(self):
         return f"{self.name}: {self.num_images} images"
 
     def _first_good(self, candidates):
         """The first image of (label, function that reads its bytes) that decodes."""
+        self.bad.check()
         for label, read in candidates:
             try:
-                return decode_image(read(), self.max_pixels)
+                image = decode_image(self._patiently(label, read), self.max_pixels)
             except (BadImage, OSError, tf.errors.OpError) as error:
                 self.bad.add(label, getattr(error, "strerror", None) or str(error))
-        self.bad.fatal = TooManyBadImages(
+            else:
+                self.bad.good(label)
+                return image
+        self.bad.stop(
             f"One of {_REPLACEMENT_TRIES} images tried must be readable. Received: "
             f"none, the last {printable(label)}. Check {self.name}."
         )
-        raise self.bad.fatal
+
+    def _patiently(self, label, read):
+        # What was bad before may be there again, but is not waited for.
+        if label in self.bad.reasons:
+            return read()
+        return self.patience.read(read, self.path(label))
+
+    def path(self, label):
+        """The file that a label names, or None."""
+        return None
 
 
 class NumberedSource(Source):
@@ -86,18 +101,29 @@ class FileSource(NumberedSource):
     Args:
         paths: Paths that tf.io.gfile reads.
         name: What to call the source in messages.
+        folders_known: Whether their folders were all there.
+        passed_over: What was not taken of a folder, `PassedOver`.
         **limits: `max_pixels` and `max_bad_share`.
     """
 
-    def __init__(self, paths, name, **limits):
+    def __init__(self, paths, name, *, folders_known=True, passed_over="", **limits):
         super().__init__(name, len(paths), **limits)
         self.paths = paths
+        self.passed_over = passed_over
+        self.patience = Patience(folders_known=folders_known)
 
     def label(self, number):
         return self.paths[number]
 
+    def path(self, label):
+        return label
+
     def read(self, number):
-        return read_file(self.paths[number])
+        return read_file(self.paths[number], largest_file(self.max_pixels))
+
+    def read_patiently(self, number):
+        """Bytes of a file, which is waited for if its disk is away."""
+        return self._patiently(self.paths[number], functools.partial(self.read, number))
 
 
 class RecordSource(NumberedSource):
@@ -106,10 +132,11 @@ class RecordSource(NumberedSource):
     def __init__(self, folder, **limits):
         reader = RecordReader(folder)
         super().__init__(f"records {folder}", reader.num_images, **limits)
-        self.read = reader.read
+        reader.max_bytes = largest_file(self.max_pixels)
+        self.read, self.label = reader.read, reader.label
 
-    def label(self, number):
-        return f"record {number}"
+    def path(self, label):
+        return label.partition(" of ")[2]
 
 
 class SequentialSource(Source):
@@ -179,7 +206,7 @@ class FakeSource(Source):
         return np.ascontiguousarray(image)
 
 
-def open_source(dataset, data_dir=None, *, split="train", **limits):
+def open_source(dataset, data_dir=None, *, split="train", allow_remote=False, **limits):
     """Opens a source of images.
 
     Args:
@@ -193,6 +220,7 @@ def open_source(dataset, data_dir=None, *, split="train", **limits):
             "scenes": the embedded procedural scenes; "fake": coloured patches.
         data_dir: Folder, list file, or tensorflow-datasets' folder.
         split: Of tensorflow-datasets sources.
+        allow_remote: Whether a list on this machine may name files elsewhere (gs://).
         **limits: max_pixels: larger images count as bad (89 million); max_bad_share:
             reading stops when a larger share is bad (0.1).
 
@@ -204,10 +232,13 @@ def open_source(dataset, data_dir=None, *, split="train", **limits):
         FileNotFoundError: If the folder, a part of its layout or the list is missing.
     """
     if dataset in LAYOUTS:
-        paths = list_images(dataset, data_dir)
-        return FileSource(paths, f"{dataset} {data_dir}", **limits)
+        passed_over = PassedOver()
+        paths = list_images(dataset, data_dir, passed_over)
+        name = f"{dataset} {data_dir}"
+        return FileSource(paths, name, passed_over=passed_over, **limits)
     if dataset == "list":
-        return FileSource(read_list(data_dir), f"list {data_dir}", **limits)
+        paths = read_list(data_dir, allow_remote)
+        return FileSource(paths, f"list {data_dir}", folders_known=False, **limits)
     if dataset == "records":
         return RecordSource(data_dir, **limits)
     if dataset == "scenes":
@@ -225,13 +256,16 @@ def open_source(dataset, data_dir=None, *, split="train", **limits):
     )
 
 
-def open_files(dataset, data_dir):
+def open_files(dataset, data_dir, **options):
     """The `FileSource` of a folder or list, for programs that work on image files.
+
+    Args:
+        dataset, data_dir, **options: Of `open_source`.
 
     Raises:
         ValueError, FileNotFoundError: As `open_source`; and if it is no such source.
     """
-    source = open_source(dataset, data_dir)
+    source = open_source(dataset, data_dir, **options)
     if not isinstance(source, FileSource):
         raise ValueError(
             f"Only image files are taken. Received: --dataset={dataset}. Use one of "
