@@ -50,7 +50,8 @@ def main(argv):
         sys.exit(f"check_data: {error}")
     rows, bad = check(source)
     print(summary(rows, bad, source.num_images))
-    print("\n".join(remarks(source)))
+    for line in remarks(source):
+        print(line)
     if FLAGS.bad_list:
         with open(FLAGS.bad_list, "w", encoding="utf-8") as file:
             file.writelines(f"{path}\t{reason}\n" for path, reason in bad)
