@@ -18,7 +18,7 @@ from absl import app, flags
 
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image, open_image
-from slotcon_tf.data.reading import is_remote
+from slotcon_tf.data.reading import is_remote, reason_of
 from slotcon_tf.data.sources import open_files
 from slotcon_tf.progress import bar
 from trainers.command_line import run_main
@@ -84,7 +84,7 @@ def _look(source, number):
         kind, mode = header.format, header.mode
         height, width, _ = decode_image(data, source.max_pixels).shape
     except (BadImage, OSError, tf.errors.OpError) as error:
-        return getattr(error, "strerror", None) or str(error)
+        return reason_of(error)
     return kind, mode, width, height
 
 

@@ -15,6 +15,7 @@ from absl import app, flags, logging
 
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image
+from slotcon_tf.data.reading import reason_of
 from slotcon_tf.data.records import INDEX, shard_name, write_index, write_shard
 from slotcon_tf.data.sources import open_files
 from slotcon_tf.progress import bar
@@ -82,7 +83,7 @@ def _good(source, numbers, progress, bad):
             decode_image(data, source.max_pixels)
         except (BadImage, OSError, tf.errors.OpError) as error:
             bad.append(path)
-            reason = getattr(error, "strerror", None) or str(error)
+            reason = reason_of(error)
             logging.warning("Left out %s: %s", printable(path), reason)
             continue
         yield printable(os.path.basename(path)), data

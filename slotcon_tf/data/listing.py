@@ -140,7 +140,8 @@ def read_list(path, allow_remote=False):
     if not rows:
         raise ValueError(f"The list {path} must name images. Received: an empty list.")
     folder = os.path.dirname(path)
-    paths = [os.path.join(folder, _image_of(row, header, folder)) for row in rows]
+    names = [_image_of(row, header, folder) for row in rows]
+    paths = [n if is_remote(n) else os.path.join(folder, n) for n in names]
     if not allow_remote:
         for row, name in zip(rows, paths, strict=True):
             if is_remote(name) and not _same_store(name, path):

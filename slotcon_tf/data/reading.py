@@ -6,6 +6,7 @@ seconds are waited for.
 
 import errno
 import os
+import re
 import stat
 import time
 
@@ -18,6 +19,7 @@ from slotcon_tf.data.decoding import MAX_PIXELS, BadImage
 _SMALLEST_LIMIT = 2**26  # bytes; a file of few pixels may carry much beside them
 _BYTES_PER_PIXEL = 8  # of 16-bit RGBA without compression
 _START = 16  # bytes, of which no image format has only zeros
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFCHR: "a device",
@@ -45,7 +47,13 @@ ALONE_SECONDS = 3.0  # for one file, while others are read
 
 def is_remote(path):
     """Whether a path needs tf.io.gfile."""
-    return "://" in path
+    return _SCHEME.match(path) is not None
+
+
+def reason_of(error):
+    """Why something could not be read, as one line."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split())
 
 
 def largest_file(max_pixels=MAX_PIXELS):
@@ -158,7 +166,9 @@ class Patience:
                     self._given_up = True
                     raise
                 if not waited:
-                    logging.warning("Waiting for %s: %s", printable(path), error)
+                    logging.warning(
+                        "Waiting for %s: %s", printable(path), reason_of(error)
+                    )
                 time.sleep(wait)
                 waited += wait
             else:

@@ -6,12 +6,13 @@ any image by its number; a `SequentialSource` has `examples`.
 """
 
 import functools
+import math
 
 import tensorflow as tf
 
 from slotcon_tf.data.bad_images import BadImages, printable
 from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image
-from slotcon_tf.data.reading import Patience
+from slotcon_tf.data.reading import Patience, reason_of
 
 _SHUFFLE_BLOCK = 8_192  # encoded images held at once by sources read in sequence
 _REPLACEMENT_TRIES = 100
@@ -48,13 +49,14 @@ class Source:
             try:
                 image = self.decode(self._patiently(label, read))
             except (BadImage, OSError, tf.errors.OpError) as error:
-                self.bad.add(label, getattr(error, "strerror", None) or str(error))
+                self.bad.add(label, reason_of(error))
             else:
                 self.bad.good(label)
                 return image
         self.bad.stop(
-            f"One of {_REPLACEMENT_TRIES} images tried must be readable. Received: "
-            f"none, the last {printable(label)}. Check {self.name}."
+            f"One of {min(_REPLACEMENT_TRIES, self.num_images)} images tried must be "
+            f"readable. Received: none, the last {printable(label)} "
+            f"({self.bad.reasons.get(label)}). Check {self.name}."
         )
 
     def _patiently(self, label, read):
@@ -83,9 +85,11 @@ class NumberedSource(Source):
 
     def _numbers_from(self, index):
         """An image's number, then those that replace it, far from it and each other."""
-        stride = max(1, int(0.618 * self.num_images))
-        for step in range(min(_REPLACEMENT_TRIES, self.num_images)):
-            yield (index + step * stride) % self.num_images
+        count = self.num_images
+        stride = max(1, int(0.618 * count))
+        cycle = count // math.gcd(stride, count)
+        for step in range(min(_REPLACEMENT_TRIES, count)):
+            yield (index + step * stride + step // cycle) % count
 
 
 class SequentialSource(Source):

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.decoding import BadImage
+from slotcon_tf.data.reading import reason_of
 from slotcon_tf.data.source_bases import SequentialSource
 
 
@@ -43,7 +44,7 @@ def photographs(source, count):
         try:
             image = load()
         except (BadImage, OSError, tf.errors.OpError) as error:
-            source.bad.add(label, getattr(error, "strerror", None) or str(error))
+            source.bad.add(label, reason_of(error))
             yield None
             continue
         yield Photograph(pathlib.PurePath(printable(label)).name, image)
