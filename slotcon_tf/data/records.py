@@ -4,7 +4,8 @@
 (the file's bytes, unchanged) and `name`. `index.npz` says where each record's proto
 lies, so that any image is read by its number: epochs are full permutations without a
 shuffle buffer, and a stream starts anywhere. The checksums of the TFRecord format are
-verified as records are read.
+verified as records are read: 0.01 ms of 0.06 ms for 155 kB, which take 3.7 ms to decode
+(AMD EPYC, 2026-11-28).
 """
 
 import io
