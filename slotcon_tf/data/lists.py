@@ -82,10 +82,11 @@ def split_columns(text):
         cells = _quoted(text)
         if cells:
             return cells
-    cells, parting = [], None
-    while found := _NAME_END.search(text):
-        cells.append(text[: found.start(1)])
-        parting, text = found[1].strip(), text[found.end(1) :]
+    cells, parting, start = [], None, 0
+    for found in _NAME_END.finditer(text):
+        cells.append(text[start : found.start(1)])
+        parting, start = found[1].strip(), found.end(1)
+    text = text[start:]
     if not cells or is_image_file(text):
         return [*cells, text]
     # Any number of blanks part columns, and so does each comma.
