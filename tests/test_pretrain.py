@@ -145,3 +145,21 @@ def test_two_replicas_train_through_the_trainer(tmp_path):
     assert f"Precision {precision}, XLA False" in done.stderr
     repeats = (tmp_path / "run" / "pretrain.flags").read_text()
     assert f"--precision={precision}\n" in repeats
+
+
+@pytest.mark.slow
+def test_a_run_of_one_step_on_too_many_bad_images_is_no_success(tmp_path):
+    """Seven of thirty are missing; threads that read ahead of the only step see it."""
+    for number in range(23):
+        picture = np.full((40, 40, 3), 10 * number, np.uint8)
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+    names = "\n".join(f"{number}.png" for number in range(30))
+    (tmp_path / "list.txt").write_text(names)
+    data = ["--dataset=list", f"--data_dir={tmp_path / 'list.txt'}"]
+    settings = [*TINY, *data, "--epochs=1", "--max_steps_per_epoch=1", "--noexport"]
+    done = pretrain(*settings, f"--workdir={tmp_path / 'run'}", check=False)
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert "pretrain: At most 10% of the images may be bad" in done.stderr
+    # The step is not lost: with a larger share the run goes on, and ends.
+    settings += [f"--workdir={tmp_path / 'run'}", "--max_bad_share=0.5"]
+    assert "All 1 epochs are done already" in pretrain(*settings).stderr

@@ -1,5 +1,6 @@
 """trainers.prepare and trainers.check_data as a user types them."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -11,6 +12,20 @@ from PIL import Image
 
 from slotcon_tf.data import crop_pair_dataset, open_source
 
+# Several command lines in one process, each with fresh flags: imports take seconds.
+IN_ONE = """
+import json, sys
+from absl import flags
+from trainers import check_data
+for line in json.loads(sys.argv[1]):
+    for name in flags.FLAGS:
+        flags.FLAGS[name].unparse()
+    flags.FLAGS(['check_data', *line])
+    try:
+        check_data.main(['check_data'])
+    except SystemExit as error:
+        print('STATUS', error)
+"""
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -72,13 +87,55 @@ def test_a_folder_without_index_names_the_command(photos):
         open_source("records", photos)
 
 
-def test_check_data_reports_sizes_formats_and_bad_files(photos, tmp_path):
-    bad = tmp_path / "bad.txt"
-    done = command("check_data", f"--data_dir={photos}", f"--bad_list={bad}")
-    assert done.returncode == 1
-    assert "12 images, 1 bad" in done.stdout and "PNG RGB" in done.stdout
-    rows = [line.split() for line in done.stdout.splitlines()]
+def checked(*lines):
+    """What check_data prints and ends with, line by line, in one process."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_ONE, json.dumps([list(map(str, x)) for x in lines])],
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    parts = done.stdout.split("STATUS ")
+    statuses = [part.partition("\n")[0] for part in parts[1:]]
+    reports = [parts[0], *(part.partition("\n")[2] for part in parts[1:])]
+    return list(zip(statuses, reports, strict=False))
+
+
+def test_check_data_reports_sizes_formats_and_all_that_is_wrong(photos, tmp_path):
+    bad, mixed, listed = tmp_path / "bad.txt", tmp_path / "mixed", tmp_path / "l.csv"
+    mixed.mkdir()
+    os.mkfifo(mixed / "pipe.jpg")
+    for name in ("a.cr2", "b.CR2", "notes.txt"):
+        (mixed / name).write_bytes(b"x")
+    os.symlink(photos / "01.png", mixed / "01.png")
+    names = ["01.png,3", "pipe.jpg,3", "gone.jpg,3"]
+    listed.write_text("path,label\n" + "\n".join(f"mixed/{name}" for name in names))
+    remote = listed.with_stem("remote")
+    remote.write_text(listed.read_text() + "\nhttp://nowhere/a.jpg,3")
+    of_list = f"--data_dir={remote}", "--dataset=list"
+    whole, nowhere, other, refused, allowed = checked(
+        [f"--data_dir={photos}", f"--bad_list={bad}"],
+        ["--data_dir=/nowhere"],
+        [f"--data_dir={mixed}"],
+        of_list,
+        [*of_list, "--allow_remote_paths"],
+    )
+    status, report = whole
+    assert status == "1" and "12 images, 1 bad" in report and "PNG RGB" in report
+    rows = [line.split() for line in report.splitlines()]
     assert ["height", "30", "35", "40"] in rows and ["width", "40", "40", "40"] in rows
     assert bad.read_text() == f"{photos / '05_bad.jpg'}\ta text file\n"
-    done = command("check_data", "--data_dir=/nowhere")
-    assert done.returncode == 1 and "no such folder" in done.stderr
+    assert "no such folder" in nowhere[0]
+
+    status, report = other
+    assert status == "0" and "1 images, 0 bad" in report
+    assert "Passed over: 2 .cr2 (save as PNG or JPEG), 1 .txt, 1 pipes" in report
+    assert f"{mixed / 'pipe.jpg'}: no file" in report
+    assert "in line 5 " in refused[0] and "--allow_remote_paths" in refused[0]
+    status, report = allowed
+    assert status == "1" and "4 images, 3 bad" in report
+    assert "pipe.jpg: a named pipe, not a file" in report
+    assert "gone.jpg: No such file or directory" in report
+    assert "1 images are remote." in report
