@@ -1,7 +1,8 @@
 """Images with labels, for evaluation and fine-tuning: label maps, or one per image."""
 
+from slotcon_tf.data.labelled.classes import check_same_classes, check_two_classes
 from slotcon_tf.data.labelled.classified import ClassifiedImages, open_classified
-from slotcon_tf.data.labelled.decoding import VOID, LabelError, check_same_classes
+from slotcon_tf.data.labelled.decoding import VOID, LabelError
 from slotcon_tf.data.labelled.segmented import (
     SEGMENTED,
     SegmentedImages,
@@ -15,6 +16,7 @@ __all__ = [
     "LabelError",
     "SegmentedImages",
     "check_same_classes",
+    "check_two_classes",
     "open_classified",
     "open_segmented",
 ]

@@ -6,12 +6,11 @@ import pathlib
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from slotcon_tf.data.labelled.decoding import LabelError
-from slotcon_tf.data.labelled.segmented import (
-    central_square,
+from slotcon_tf.data.labelled.cropping import central_square, spaced
+from slotcon_tf.data.labelled.decoding import (
+    LabelError,
     decode_labelled,
     read_image,
-    spaced,
 )
 from slotcon_tf.data.listing import list_images
 from slotcon_tf.data.sources import prepared_builder, split_size

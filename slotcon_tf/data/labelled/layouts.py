@@ -3,18 +3,25 @@
 A function per layout; each returns a `Found`.
 """
 
-import json
 import os
 import pathlib
 import re
 from dataclasses import dataclass, field
 
 from slotcon_tf.data.labelled import taxonomies
-from slotcon_tf.data.labelled.decoding import ClassTable, LabelError
+from slotcon_tf.data.labelled.class_file import (
+    is_labelme,
+    read_class_names,
+    read_text,
+    split_fields,
+)
+from slotcon_tf.data.labelled.classes import ClassTable
+from slotcon_tf.data.labelled.decoding import LabelError
+from slotcon_tf.data.labelled.panoptic import read_panoptic
 from slotcon_tf.data.listing import list_images
 
 LABEL_EXTENSIONS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")
-_VOID_NAMES = {"void", "unlabeled", "unlabelled", "ignore", "ignored"}
+_HEADER = {"image", "path", "file", "file_name", "filename", "label", "mask"}
 
 
 @dataclass
@@ -62,17 +69,14 @@ def listed(root, split):
             "Received: no such file. Check --data_dir and --split."
         )
     pairs = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        # A tab where names have blanks.
-        parts = line.split("\t") if "\t" in line else line.split()
-        if len(parts) != 2:
+    for number, parts in _rows(path):
+        if len(parts) != 2 or not all(parts):
             raise LabelError(
-                "A line must name an image and its label map, with a blank or a tab "
-                f"between. Received: {line!r} in line {number} of {path}."
+                "A line must name an image and its label map, with a blank, a tab or a "
+                f"comma between. Received: {' '.join(parts)[:80]!r} in line {number} "
+                f"of {path}."
             )
-        pairs.append(tuple(path.parent / part.strip() for part in parts))
+        pairs.append(tuple(path.parent / part for part in parts))
     return Found(pairs, _named(path.parent))
 
 
@@ -120,7 +124,7 @@ def ade20k(root, split):
     )
     about, names = root / "objectInfo150.txt", ()
     if about.is_file():
-        rows = [line.split("\t") for line in about.read_text("utf-8").splitlines()]
+        rows = [line.split("\t") for line in read_text(about).splitlines()]
         names = [row[-1].split(",")[0].strip() for row in rows if row[0].isdigit()]
     return Found(pairs, taxonomies.ade20k(names))
 
@@ -133,15 +137,11 @@ def coco_panoptic(root, split, *, merge=False):
         raise FileNotFoundError(
             f"{about} must describe the segments. Received: no such file."
         )
-    content = json.loads(about.read_text("utf-8"))
-    files = {entry["id"]: entry["file_name"] for entry in content["images"]}
-    pairs, segments = [], []
-    for entry in content["annotations"]:
-        image = images / files[entry["image_id"]]
-        pairs.append((image, root / "annotations" / name / entry["file_name"]))
-        segments.append({s["id"]: s["category_id"] for s in entry["segments_info"]})
-    table = taxonomies.coco_panoptic(content["categories"], merge=merge)
-    return Found(pairs, table, segments)
+    content = read_panoptic(about, taxonomies.COCO_STUFF_27 if merge else None)
+    folder = root / "annotations" / name
+    pairs = [(images / image, folder / label) for image, label in content.files]
+    table = taxonomies.coco_panoptic(content.categories, merge=merge)
+    return Found(pairs, table, content.segments)
 
 
 def coco_stuff27(root, split):
@@ -169,32 +169,28 @@ LAYOUTS = {
 }
 
 
-def read_class_names(path):
-    """A `ClassTable` of a text file: "id name" per line, or a name per line.
-
-    Behind a tab anything may follow the name. Classes named void, unlabeled or ignore
-    count nowhere.
-    """
-    ids, void = {}, []
-    lines = pathlib.Path(path).read_text("utf-8").splitlines()
-    for line in lines:
-        if not line.strip() or line.startswith("#"):
+def _rows(path):
+    """Numbers and fields of a list's lines, without comments and blank ones."""
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
             continue
-        first, _, rest = line.strip().replace("\t", " ", 1).partition(" ")
-        if first.isdigit() and rest:
-            number, name = int(first), rest.partition("\t")[0].strip()
-        else:
-            number, name = len(ids) + len(void), line.partition("\t")[0].strip()
-        if name.lower() in _VOID_NAMES:
-            void.append(number)
-        else:
-            ids[number] = name
-    return ClassTable(dict(sorted(ids.items())), void=void)
+        words = line.split()
+        plain = len(words) == 2 and re.search(r"\.\w+$", words[0])
+        # A tab or a comma where names have blanks.
+        if "\t" in line or ("," in line and not plain):
+            words = split_fields(line, "\t" if "\t" in line else ",")
+        if not {word.lower() for word in words} <= _HEADER:
+            yield number, words
 
 
 def _named(root):
-    path = root / "classes.txt"
-    return read_class_names(path) if path.is_file() else None
+    """The table of `classes.txt`, or of a list of classes that labelme has made."""
+    if (root / "classes.txt").is_file():
+        return read_class_names(root / "classes.txt")
+    for name in ("labels.txt", "class_names.txt"):
+        if (root / name).is_file() and is_labelme(root / name):
+            return read_class_names(root / name)
+    return None
 
 
 def _folder(path):
@@ -212,7 +208,7 @@ def _names(path):
             f"The data set needs the list {path}. Received: no such file. Check "
             "--data_dir and --split."
         )
-    return path.read_text("utf-8").split()
+    return read_text(path).split()
 
 
 def _by_name(images, labels):
