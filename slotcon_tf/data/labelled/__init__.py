@@ -1,6 +1,10 @@
 """Images with labels, for evaluation and fine-tuning: label maps, or one per image."""
 
-from slotcon_tf.data.labelled.classes import check_same_classes, check_two_classes
+from slotcon_tf.data.labelled.classes import (
+    check_same_classes,
+    check_two_classes,
+    check_two_labels,
+)
 from slotcon_tf.data.labelled.classified import ClassifiedImages, open_classified
 from slotcon_tf.data.labelled.decoding import VOID, LabelError
 from slotcon_tf.data.labelled.segmented import (
@@ -17,6 +21,7 @@ __all__ = [
     "SegmentedImages",
     "check_same_classes",
     "check_two_classes",
+    "check_two_labels",
     "open_classified",
     "open_segmented",
 ]

@@ -171,13 +171,28 @@ def check_two_classes(images):
         seen |= found - {VOID}
         if len(seen) > 1:
             return
-    only = f"only {images.class_names[seen.pop()]!r}" if seen else "none"
+    names = getattr(images, "class_names", range(VOID))
+    only = f"only {names[seen.pop()]!r}" if seen else "none"
     raise LabelError(
         "Labelled pixels must be of two classes at least, or any network is perfect. "
         f"Received: {images!r}, with {only}{' and void' if void else ''}. "
         "Take more images, or, if void is a class, list the ids of the classes "
         "(--label_ids=0,255 for masks of 0 and 255)."
     )
+
+
+def check_two_labels(labels, name):
+    """Raises `LabelError` unless there are two classes at least among labels.
+
+    Args:
+        labels: Class numbers, of images or of pixels that count.
+        name: Of their set, for the error.
+    """
+    if len(np.unique(labels)) < 2:
+        raise LabelError(
+            "Labels must be of two classes at least, or any network is perfect. "
+            f"Received: {name}, with one class only. Take images of others, too."
+        )
 
 
 def check_same_classes(train, data):
@@ -211,8 +226,9 @@ def _spread(found):
 def _blurred(pixels):
     """Whether ids are mixtures of a few classes, as antialiasing or JPEG leaves them.
 
-    Most of the 256 levels are in use; or a few levels hold nearly all pixels, many others little, and these lie in both
-    halves between them. Small classes with their ids in sequence lie in one half.
+    Most of the 256 levels are in use; or a few levels hold nearly all pixels, many
+    others little, and these lie in both halves between them. Small classes with their
+    ids in sequence lie in one half.
     """
     if len(pixels) > _LEVELS:
         return True

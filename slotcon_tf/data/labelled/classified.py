@@ -6,6 +6,7 @@ import pathlib
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from slotcon_tf.data.labelled.classes import check_two_labels
 from slotcon_tf.data.labelled.cropping import central_square, spaced
 from slotcon_tf.data.labelled.decoding import (
     LabelError,
@@ -69,7 +70,7 @@ def open_classified(
 
     Raises:
         FileNotFoundError: If the folder or set is missing.
-        LabelError: If it holds no classes.
+        LabelError: If it holds no classes, or images of one only.
         ValueError: If the data set is not known.
     """
     if dataset.startswith("tfds:"):
@@ -99,6 +100,7 @@ def open_classified(
             f"Received: {loose[:1] or 'no folder'}."
         )
     kept = [items[i] for i in spaced(len(items), max_images)]
+    check_two_labels([classes[parts[0]] for _, parts in kept], root)
 
     def examples():
         for path, parts in kept:

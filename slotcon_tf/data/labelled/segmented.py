@@ -171,6 +171,12 @@ def open_segmented(
         )
     if label_ids:
         table = table_of_values(label_ids, void_ids, table)
+    elif table and len(table.names) < 2:
+        raise LabelError(
+            "There must be two classes at least, or any network is perfect. Received: "
+            f"only {table.names[0]!r} for {dataset} {data_dir or ''}. Name the others "
+            "in --class_file."
+        )
     elif table and void_ids:
         raise LabelError(
             "--void_ids is for sets that do not name their classes. Received: "
