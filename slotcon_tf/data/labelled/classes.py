@@ -5,10 +5,10 @@ import numpy as np
 from slotcon_tf.data.labelled.decoding import MAX_CLASSES, VOID, LabelError
 
 _STEPS = 8  # greys 255 / 8 apart and more are drawn to be seen, not counted
-_MAJOR_SHARE = 0.01  # of all pixels: what a class that was meant covers, see `_blurred`
-_MAJORS = 4
 _LEVELS = 200  # more are no classes without names; COCO-Stuff has 182
-_BLURRED = 8  # more levels than that beside the majors
+# See `_blurred`: at most so many levels, each of such a share of the pixels, together of
+# such a share, so far apart, and more than so many others.
+_MAJORS, _MAJOR_SHARE, _MAJORS_SHARE, _APART, _MINORS = 4, 0.05, 0.6, 64, 8
 
 
 class ClassTable:
@@ -226,18 +226,19 @@ def _spread(found):
 def _blurred(pixels):
     """Whether ids are mixtures of a few classes, as antialiasing or JPEG leaves them.
 
-    Most of the 256 levels are in use; or a few levels hold nearly all pixels, many
-    others little, and these lie in both halves between them. Small classes with their
-    ids in sequence lie in one half.
+    Most of the 256 levels are in use; or a few levels, far apart, hold most pixels,
+    and many others, in both halves between them, little. (Ids of many small classes
+    stand in sequence, and so in one half.)
     """
     if len(pixels) > _LEVELS:
         return True
     total = sum(pixels.values())
-    major = [i for i, count in pixels.items() if count > _MAJOR_SHARE * total]
-    if not 2 <= len(major) <= _MAJORS:
+    major = {i: n for i, n in pixels.items() if n > _MAJOR_SHARE * total}
+    if not 2 <= len(major) <= _MAJORS or sum(major.values()) < _MAJORS_SHARE * total:
         return False
     low, high = min(major), max(major)
     minor = [i for i in pixels if i not in major]
     above = sum(low < i < high and 2 * i > low + high for i in minor)
     below = sum(low < i < high and 2 * i < low + high for i in minor)
-    return len(minor) > _BLURRED and min(above, below) >= _BLURRED / 4
+    many = len(minor) > _MINORS and min(above, below) >= _MINORS / 4
+    return many and high - low >= _APART

@@ -1,18 +1,20 @@
 """Files of label maps to ids, or an error that says what is wrong with them."""
 
+import io
 import os
 import pathlib
 
 import numpy as np
+from PIL import Image
 
-from slotcon_tf.data.decoding import BadImage, decode_image, open_image
+from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image, open_image
 from slotcon_tf.data.labelled import orientation
 
 VOID = 255  # label of pixels that count nowhere
 MAX_CLASSES = 255
 _ID_MODES = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L"}
 _GREY_MODES = {"RGB", "RGBA", "LA", "PA"}  # if all channels agree and nothing shines
-_LOSSLESS = {"PNG", "BMP", "DIB", "TIFF", "GIF", "WEBP", "PPM"}
+_LOSSLESS = ("PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM")
 _MAX_BYTES = 2**30  # of a file; a label map of 89 megapixels with 32 bits has a third
 
 
@@ -169,7 +171,7 @@ def _unreadable(path, error):
 def _open(data, path):
     """The image as it is stored, its EXIF orientation, and `_step`."""
     try:
-        image = open_image(data)
+        image = _header(data)
         if _is_lossy(image, data):
             raise LabelError(
                 "A label map must be stored without loss. Received: "
@@ -198,6 +200,17 @@ def _open(data, path):
         ) from None
 
 
+def _header(data):
+    """A label map that is not decoded yet: a small file may be a large flat area."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=(*_LOSSLESS, "JPEG"))
+    except Image.UnidentifiedImageError:
+        raise BadImage(f"none of {', '.join(_LOSSLESS)}") from None
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImage(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
+    return image
+
+
 def _is_lossy(image, data):
     if image.format == "WEBP":
         return b"VP8L" not in data
@@ -223,10 +236,10 @@ def _step(image):
     colours with 16 bits the upper 8 are left.
     """
     for tile in image.tile:
-        raw = tile.args[0] if isinstance(tile.args, tuple) and tile.args else tile.args
-        if isinstance(raw, int) and raw not in (255, 65535):
+        of_codec = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+        if tile.codec_name.startswith("ppm") and of_codec[-1] not in (255, 65535):
             return 0
-        raw = str(raw)
+        raw = str(of_codec[0]) if of_codec else ""
         if raw.startswith(("L;2", "L;4")):
             return 85 if raw[2] == "2" else 17
         if ";16" in raw and not image.mode.startswith("I"):
