@@ -293,9 +293,8 @@ def smooth():
 
 def disc():
     y, x = np.mgrid[:333, :444]
-    return Image.fromarray(
-        np.where((x - 200) ** 2 + (y - 150) ** 2 < 9e3, 255, 0)
-    ).convert("L")
+    inside = (x - 200) ** 2 + (y - 150) ** 2 < 9000
+    return Image.fromarray(inside.astype(np.uint8) * 255)
 
 
 SHADES = {

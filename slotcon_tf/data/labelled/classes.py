@@ -6,8 +6,8 @@ from slotcon_tf.data.labelled.decoding import MAX_CLASSES, VOID, LabelError
 
 _STEPS = 8  # greys 255 / 8 apart and more are drawn to be seen, not counted
 _LEVELS = 200  # more are no classes without names; COCO-Stuff has 182
-# See `_blurred`: at most so many levels, each of such a share of the pixels, together of
-# such a share, so far apart, and more than so many others.
+# See `_blurred`: at most so many levels, each of such a share of all pixels, together
+# of such a share, so far apart, and more than so many others.
 _MAJORS, _MAJOR_SHARE, _MAJORS_SHARE, _APART, _MINORS = 4, 0.05, 0.6, 64, 8
 
 
