@@ -451,12 +451,20 @@ def test_only_files_are_label_maps(tmp_path, kind):
 
 
 class Masks(tfds.core.GeneratorBasedBuilder):
-    """Four images with masks of 0 and 255."""
+    """Four images with masks of two values."""
 
     VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = [
+        tfds.core.BuilderConfig(name="drawn"),
+        tfds.core.BuilderConfig(name="named"),
+    ]
 
     def _info(self):
-        mask = tfds.features.Image(shape=(None, None, 1), encoding_format="png")
+        shape = {"shape": (None, None, 1), "encoding_format": "png"}
+        mask = tfds.features.Image(**shape)
+        if self.builder_config.name == "named":
+            names = ["ground", "object", "sky"]
+            mask = tfds.features.LabeledImage(labels=names, **shape)
         features = {"image": tfds.features.Image(), "segmentation_mask": mask}
         return tfds.core.DatasetInfo(
             builder=self, features=tfds.features.FeaturesDict(features)
@@ -466,14 +474,31 @@ class Masks(tfds.core.GeneratorBasedBuilder):
         return {"test": self._generate_examples()}
 
     def _generate_examples(self):
+        values = (0, 255) if self.builder_config.name == "drawn" else (0, 2)
         for index in range(4):
-            mask = (CLASSES % 2 * 255)[..., None].astype(np.uint8)
+            mask = ids(*values)[..., None].astype(np.uint8)
             yield index, {"image": IMAGE, "segmentation_mask": mask}
 
 
 def test_masks_of_prepared_sets(tmp_path):
-    Masks(data_dir=tmp_path).download_and_prepare()
-    with pytest.raises(LabelError, match="what 255 is in tfds:masks .*--label_ids"):
-        open_segmented("tfds:masks", tmp_path, "test")
-    data = open_segmented("tfds:masks", tmp_path, "test", label_ids=[0, 255])
+    for config in ("drawn", "named"):
+        Masks(data_dir=tmp_path, config=config).download_and_prepare()
+    with pytest.raises(LabelError, match="what 255 is in tfds:masks/drawn .*_ids=0"):
+        open_segmented("tfds:masks/drawn", tmp_path, "test")
+    data = open_segmented("tfds:masks/drawn", tmp_path, "test", label_ids=[0, 255])
     np.testing.assert_array_equal(data.load(3)[1], CLASSES % 2)
+    named = open_segmented("tfds:masks/named", tmp_path, "test")
+    assert named.class_names == ("ground", "object", "sky")
+    np.testing.assert_array_equal(named.load(0)[1], ids(0, 2))
+
+
+def test_masks_in_the_folders_of_a_public_set(tmp_path):
+    root = case.voc(tmp_path) / "VOCdevkit" / "VOC2012"
+    for path in (root / "SegmentationClass").iterdir():
+        case.save(ids(0, 255).astype(np.uint8), path)
+    data = open_segmented("voc", tmp_path, "val", label_ids=[0, 255])
+    assert data.class_names == ("0", "255")
+    (tmp_path / "two.txt").write_text("ground\nobject\n")
+    options = {"label_ids": [0, 255], "class_file": tmp_path / "two.txt"}
+    data = open_segmented("voc", tmp_path, "val", **options)
+    assert data.class_names == ("ground", "object")

@@ -190,6 +190,9 @@ def test_flags_of_label_maps_say_what_was_typed():
     nothing = {"class_file": None, "void_ids": None, "label_ids": None}
     values(["command"])
     assert label_options(values) == label_options(values, "eval_") == nothing
+    # Written into a run's flagfile, and compared when it goes on: as before.
+    assert values["void_ids"].serialize() == "--void_ids="
+    assert values["label_ids"].value is None
     values(["command", "--void_ids=", "--eval_label_ids=0,255"])
     assert label_options(values) == {**nothing, "void_ids": []}
     assert label_options(values, "eval_") == {**nothing, "label_ids": ["0", "255"]}

@@ -85,11 +85,20 @@ def _categories(ids, segments, path):
     return values[place].reshape(ids.shape)
 
 
+def builder_names(builder):
+    """Names of the classes 0, 1 ... of a tensorflow-datasets set, or None."""
+    names = (builder.info.metadata or {}).get("categories")
+    feature = dict(builder.info.features).get(_label_feature(builder))
+    if not names and isinstance(feature, tfds.features.LabeledImage):
+        names = feature.names if feature.num_classes else None
+    return names
+
+
 def builder_reader(builder, split, most):
     """Examples of a tensorflow-datasets set; what was read stays, still encoded."""
     count = split_size(builder, split)
     features = builder.info.features
-    feature = next((name for name in LABEL_FEATURES if name in features), None)
+    feature = _label_feature(builder)
     if feature is None:
         raise LabelError(
             f"{builder.info.full_name} must have a label map, one of "
@@ -118,6 +127,10 @@ def builder_reader(builder, split, most):
         return image.pixels, label_map.beside(image), path
 
     return read, len(kept)
+
+
+def _label_feature(builder):
+    return next((n for n in LABEL_FEATURES if n in builder.info.features), None)
 
 
 def _is_file(path):

@@ -16,6 +16,7 @@ from slotcon_tf.data.labelled.cropping import crop_center
 from slotcon_tf.data.labelled.decoding import LabelError
 from slotcon_tf.data.labelled.layouts import LAYOUTS
 from slotcon_tf.data.labelled.readers import (
+    builder_names,
     builder_reader,
     check_pairs,
     file_reader,
@@ -125,7 +126,8 @@ def open_segmented(
         void_ids: Ids that count nowhere, beside 255; whole numbers or their text. An
             empty list says of maps of 0 and 255 alone that both are classes.
         label_ids: The ids of the classes, in their order, for masks such as 0 and 255;
-            the names are those of the file of classes, if there is one.
+            the names are those of the file of classes, if there is one, not those of
+            a public data set.
         image_list: Text file of image names (without folder and ending) to keep, such
             as the subset a benchmark is defined on.
         max_images: Evenly spaced images that are kept of more; None for all.
@@ -143,7 +145,7 @@ def open_segmented(
         crop_size = 320 if dataset == "coco_stuff27" else 0
     void_ids = _numbers("void_ids", void_ids)
     label_ids = _numbers("label_ids", label_ids)
-    table = read_class_names(class_file) if class_file else None
+    table = named = read_class_names(class_file) if class_file else None
     if dataset in LAYOUTS:
         if not data_dir:
             raise ValueError(f"--dataset={dataset} needs a folder: set --data_dir.")
@@ -152,15 +154,16 @@ def open_segmented(
         check_pairs(found.pairs, kept, data_dir)
         read, count = file_reader(found, kept), len(kept)
         table = table or found.table
+        named = named or (found.table if dataset in ("folders", "list") else None)
     elif dataset == "scenes" or dataset.startswith("tfds:"):
         if dataset == "scenes":
             builder = scenes_builder(data_dir)
             split = "test" if split == "val" else split
         else:
             builder = prepared_builder(dataset[5:], data_dir)
-        names = (builder.info.metadata or {}).get("categories")
+        names = builder_names(builder)
         if table is None and names:
-            table = ClassTable(dict(enumerate(names)))
+            table = named = ClassTable(dict(enumerate(names)))
         read, count = builder_reader(builder, split, max_images)
     else:
         near = difflib.get_close_matches(dataset, SEGMENTED, n=1)
@@ -170,7 +173,7 @@ def open_segmented(
             f"Received: {dataset!r}.{hint}"
         )
     if label_ids:
-        table = table_of_values(label_ids, void_ids, table)
+        table = table_of_values(label_ids, void_ids, named)
     elif table and len(table.names) < 2:
         raise LabelError(
             "There must be two classes at least, or any network is perfect. Received: "
