@@ -13,6 +13,7 @@ from slotcon_tf.data import crop_pair_dataset, open_source
 from slotcon_tf.data.bad_images import TooManyBadImages
 from slotcon_tf.data.decoding import BadImage, decode_image
 from slotcon_tf.data.listing import is_image_name, list_images
+from slotcon_tf.data.source_bases import NumberedSource
 
 
 @pytest.fixture
@@ -111,6 +112,15 @@ def test_a_folder_of_broken_files_stops(tmp_path):
     source = open_source("folder", tmp_path, max_bad_share=1.0)
     with pytest.raises(TooManyBadImages, match="must be readable"):
         source.load(0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 10, 50, 99])
+def test_one_good_image_replaces_all_others(count):
+    source = open_source("fake")
+    source.num_images = count
+    for index in (0, count - 1):
+        tried = list(NumberedSource._numbers_from(source, index))
+        assert tried[0] == index and sorted(tried) == list(range(count))
 
 
 @pytest.mark.parametrize(

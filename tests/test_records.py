@@ -7,9 +7,12 @@ import sys
 
 import numpy as np
 import pytest
+from absl.flags import FLAGS
+from absl.testing import flagsaver
 from PIL import Image
 
 from slotcon_tf.data import crop_pair_dataset, open_source
+from trainers import check_data
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -82,3 +85,36 @@ def test_check_data_reports_sizes_formats_and_bad_files(photos, tmp_path):
     assert bad.read_text() == f"{photos / '05_bad.jpg'}\ta text file\n"
     done = command("check_data", "--data_dir=/nowhere")
     assert done.returncode == 1 and "no such folder" in done.stderr
+
+
+def checked(capsys, *words):
+    """What check_data prints and ends with, in this process."""
+    with flagsaver.flagsaver():
+        FLAGS(["check_data", *words])
+        with pytest.raises(SystemExit) as end:
+            check_data.main(["check_data"])
+    return end.value.code, capsys.readouterr().out
+
+
+def test_check_data_reports_what_is_missing_special_remote_or_passed_over(
+    photos, tmp_path, capsys
+):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for name in ("a.cr2", "b.CR2", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    os.symlink(photos / "01.png", tmp_path / "01.png")
+    status, report = checked(capsys, f"--data_dir={tmp_path}")
+    assert status == 0 and "1 images, 0 bad" in report
+    assert "Passed over: 2 .cr2 (save as PNG or JPEG), 1 .txt, 1 pipes" in report
+    assert f"{tmp_path / 'pipe.jpg'}: no file" in report
+
+    names = ["01.png,3", "pipe.jpg,3", "gone.jpg,3", "http://nowhere/a.jpg,3"]
+    (tmp_path / "list.csv").write_text("path,label\n" + "\n".join(names))
+    words = ["--dataset=list", f"--data_dir={tmp_path / 'list.csv'}"]
+    status, _ = checked(capsys, *words)
+    assert "--allow_remote_paths" in status and "\n" not in status
+    status, report = checked(capsys, *words, "--allow_remote_paths")
+    assert status == 1 and "4 images, 3 bad" in report
+    assert "pipe.jpg: a named pipe, not a file" in report
+    assert "gone.jpg: No such file or directory" in report
+    assert "1 images are remote." in report

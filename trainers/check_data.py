@@ -2,11 +2,13 @@
 
     python -m trainers.check_data --data_dir=photos
 
-The exit status is 1 if an image is bad.
+Named as well: files that are missing, pipes and devices, remote files, and how many of
+which extension were passed over. The exit status is 1 if an image is bad.
 """
 
 import collections
 import concurrent.futures
+import functools
 import os
 import sys
 
@@ -16,7 +18,8 @@ from absl import app, flags
 
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image, open_image
-from slotcon_tf.data.sources import open_files, read_file
+from slotcon_tf.data.reading import is_remote, reason_of
+from slotcon_tf.data.sources import open_files
 from slotcon_tf.progress import bar
 from trainers.command_line import run_main
 
@@ -27,6 +30,9 @@ flags.DEFINE_string(
     "dataset", "folder", "folder, coco, coco_plus, imagenet or list.", **_OWN
 )
 flags.DEFINE_integer("max_pixels", MAX_PIXELS, "Larger images are bad.", **_OWN)
+flags.DEFINE_bool(
+    "allow_remote_paths", False, "A local list may name remote files.", **_OWN
+)
 flags.DEFINE_string("bad_list", "", "Write the bad files to this text file.", **_OWN)
 
 
@@ -34,29 +40,36 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"No arguments but flags are taken. Received: {argv[1:]}.")
     try:
-        source = open_files(FLAGS.dataset, FLAGS.data_dir)
-    except (ValueError, FileNotFoundError) as error:
+        source = open_files(
+            FLAGS.dataset,
+            FLAGS.data_dir,
+            allow_remote=FLAGS.allow_remote_paths,
+            max_pixels=FLAGS.max_pixels,
+        )
+    except (ValueError, OSError, tf.errors.OpError) as error:
         sys.exit(f"check_data: {error}")
-    rows, bad = check(source.paths)
+    rows, bad = check(source)
     print(summary(rows, bad, source.num_images))
+    for line in remarks(source):
+        print(line)
     if FLAGS.bad_list:
         with open(FLAGS.bad_list, "w", encoding="utf-8") as file:
             file.writelines(f"{path}\t{reason}\n" for path, reason in bad)
     sys.exit(1 if bad else 0)
 
 
-def check(paths):
-    """Decodes every file.
+def check(source):
+    """Decodes every file of a `FileSource`.
 
     Returns:
         Tuple of a list of (format, mode, width, height) of the good ones and a list of
-        (path, reason) of the bad ones, both in the order of `paths`.
+        (path, reason) of the bad ones, both in the order of the paths.
     """
     rows, bad = [], []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-        found = threads.map(_look, paths)
-        shown = bar(found, total=len(paths), unit="image", desc="check")
-        for path, row in zip(paths, shown, strict=True):
+        found = threads.map(functools.partial(_look, source), range(source.num_images))
+        shown = bar(found, total=source.num_images, unit="image", desc="check")
+        for path, row in zip(source.paths, shown, strict=True):
             if isinstance(row, str):
                 bad.append((printable(path), printable(row)))
             else:
@@ -64,15 +77,26 @@ def check(paths):
     return rows, bad
 
 
-def _look(path):
+def _look(source, number):
     try:
-        data = read_file(path)
-        header = open_image(data, FLAGS.max_pixels)
+        data = source.read_patiently(number)
+        header = open_image(data, source.max_pixels)
         kind, mode = header.format, header.mode
-        height, width, _ = decode_image(data, FLAGS.max_pixels).shape
+        height, width, _ = decode_image(data, source.max_pixels).shape
     except (BadImage, OSError, tf.errors.OpError) as error:
-        return str(error)
+        return reason_of(error)
     return kind, mode, width, height
+
+
+def remarks(source):
+    """What is to be known of a source beside its images, a list of lines."""
+    lines = [str(source.passed_over)] if str(source.passed_over) else []
+    special = getattr(source.passed_over, "special", [])
+    lines += [f"  {printable(path)}: no file" for path in special]
+    remote = sum(map(is_remote, source.paths))
+    if remote:
+        lines.append(f"{remote} images are remote.")
+    return lines
 
 
 def summary(rows, bad, total):

@@ -15,8 +15,9 @@ from absl import app, flags, logging
 
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image
+from slotcon_tf.data.reading import reason_of
 from slotcon_tf.data.records import INDEX, shard_name, write_index, write_shard
-from slotcon_tf.data.sources import open_files, read_file
+from slotcon_tf.data.sources import open_files
 from slotcon_tf.progress import bar
 from trainers.command_line import run_main
 
@@ -25,6 +26,9 @@ _OWN = {"module_name": "trainers.prepare"}
 flags.DEFINE_string("data_dir", None, "Folder of the images, or the list.", **_OWN)
 flags.DEFINE_string(
     "dataset", "folder", "folder, coco, coco_plus, imagenet or list.", **_OWN
+)
+flags.DEFINE_bool(
+    "allow_remote_paths", False, "A local list may name remote files.", **_OWN
 )
 flags.DEFINE_string("output", None, "New folder of the shards.", **_OWN)
 flags.DEFINE_integer("shards", 64, "Number of shards.", lower_bound=1, **_OWN)
@@ -36,7 +40,7 @@ def main(argv):
         raise app.UsageError(f"No arguments but flags are taken. Received: {argv[1:]}.")
     try:
         written, bad = prepare()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError, tf.errors.OpError) as error:
         sys.exit(f"prepare: {error}")
     print(f"{written} images in {FLAGS.output}, {bad} bad ones left out")
 
@@ -50,29 +54,37 @@ def prepare():
             f"--output must be a folder without shards. Received: {FLAGS.output}, "
             "which has some. Take another folder."
         )
-    source = open_files(FLAGS.dataset, FLAGS.data_dir)
+    source = open_files(
+        FLAGS.dataset,
+        FLAGS.data_dir,
+        allow_remote=FLAGS.allow_remote_paths,
+        max_pixels=FLAGS.max_pixels,
+    )
     tf.io.gfile.makedirs(FLAGS.output)
     shards = min(FLAGS.shards, source.num_images)
+    numbers = np.arange(source.num_images)
     places, bad = [], []
     with bar(total=source.num_images, unit="image", desc="prepare") as progress:
-        for shard, part in enumerate(np.array_split(source.paths, shards)):
+        for shard, part in enumerate(np.array_split(numbers, shards)):
             path = os.path.join(FLAGS.output, shard_name(shard, shards))
-            places.append(write_shard(path, _good(part, progress, bad)))
+            places.append(write_shard(path, _good(source, part, progress, bad)))
     if not sum(map(len, places)):
         raise ValueError(f"{source.name} must hold images that can be decoded: none.")
     write_index(FLAGS.output, places)
     return sum(map(len, places)), len(bad)
 
 
-def _good(paths, progress, bad):
-    for path in map(str, paths):
+def _good(source, numbers, progress, bad):
+    for number in numbers.tolist():
+        path = source.paths[number]
         progress.update()
         try:
-            data = read_file(path)
-            decode_image(data, FLAGS.max_pixels)
+            data = source.read_patiently(number)
+            decode_image(data, source.max_pixels)
         except (BadImage, OSError, tf.errors.OpError) as error:
             bad.append(path)
-            logging.warning("Left out %s: %s", printable(path), error)
+            reason = reason_of(error)
+            logging.warning("Left out %s: %s", printable(path), reason)
             continue
         yield printable(os.path.basename(path)), data
 

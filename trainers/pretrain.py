@@ -76,6 +76,7 @@ class Run:
         self.source = open_source(
             FLAGS.dataset,
             FLAGS.data_dir,
+            allow_remote=FLAGS.allow_remote_paths,
             max_pixels=FLAGS.max_pixels,
             max_bad_share=FLAGS.max_bad_share,
         )

@@ -23,6 +23,9 @@ def define_flags():
         "folder, coco, coco_plus, imagenet, list, records, tfds:NAME, scenes or fake.",
     )
     define.string("data_dir", None, "Folder of the images, or the list file.")
+    define.boolean(
+        "allow_remote_paths", False, "A local list may name remote files (gs://)."
+    )
     define.integer("image_size", 224, "Edge of the views in pixels.")
     define.real(
         "min_scale", 0.08, "Smallest area of a crop, share of the image.", high=1.0

@@ -61,6 +61,9 @@ def run_to_the_end(make, name):
     try:
         with StopRequest() as stop:
             run.train(stop)
+        if run.fatal:
+            # Found by threads that read ahead of the last step.
+            _end(run.fatal, 1, name)
         run.finish()
     except Interrupted as error:
         _end(error, INTERRUPTED, name)

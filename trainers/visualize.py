@@ -49,6 +49,9 @@ flags.DEFINE_string(
     **_OWN,
 )
 flags.DEFINE_string("data_dir", None, "Folder of the images, or the list file.", **_OWN)
+flags.DEFINE_bool(
+    "allow_remote_paths", False, "A local list may name remote files (gs://).", **_OWN
+)
 flags.DEFINE_enum(
     "which", "teacher", ("teacher", "student"), "Whose groups and features.", **_OWN
 )
@@ -119,6 +122,7 @@ def visualize():
     source = open_source(
         FLAGS.dataset,
         FLAGS.data_dir,
+        allow_remote=FLAGS.allow_remote_paths,
         max_pixels=FLAGS.max_pixels,
         max_bad_share=1.0,  # a report of what is left is better than none
     )

@@ -26,6 +26,8 @@ _FREE = {
     "picture_epochs",
     "num_pictures",
     "augment_on",
+    "allow_remote_paths",
+    "max_bad_share",
     "export",
     "eval_every_epochs",
     "eval_task",

@@ -1,11 +1,15 @@
 """The record of images that could not be used."""
 
+import math
 import os
 import threading
 
 from absl import logging
 
 _NAMED = 100  # warnings; what follows is in the list and counted
+# A share of fewer images than the source has says little: from so many on, and so many
+# standard deviations above the limit, it is told from chance.
+_FEW_IMAGES, _DEVIATIONS = 100, 5
 
 
 class TooManyBadImages(RuntimeError):
@@ -19,6 +23,9 @@ def printable(path):
 
 class BadImages:
     """Names each bad image once, lists them, and stops a run that has too many.
+
+    Too many are more than the share of the source, or so many of those read so far
+    that the source cannot have fewer. From then on everything raises.
 
     Args:
         num_images: Of the source.
@@ -34,6 +41,7 @@ class BadImages:
         self.max_share = max_share
         self.reasons = {}
         self.fatal = None
+        self._read = 0
         self._list = None
         self._listed = set()
         self._lock = threading.Lock()
@@ -48,13 +56,28 @@ class BadImages:
             with open(path, encoding="utf-8") as lines:
                 self._listed = {line.partition("\t")[0] for line in lines}
 
+    def check(self):
+        """Raises `TooManyBadImages` if there were too many once."""
+        if self.fatal:
+            raise self.fatal
+
+    def good(self, path):
+        """Notes an image that was read. It may have been bad, on a disk then away."""
+        self._read += 1
+        if self.reasons and path in self.reasons:
+            with self._lock:
+                self.reasons.pop(path, None)
+            logging.info("%s can be read again.", printable(path))
+
     def add(self, path, reason):
         """Records an image.
 
         Raises:
-            TooManyBadImages: If there are too many now.
+            TooManyBadImages: If there are too many now, or were before.
         """
         with self._lock:
+            self.check()
+            self._read += 1
             if path in self.reasons:
                 return
             self.reasons[path] = reason
@@ -66,11 +89,31 @@ class BadImages:
             if self._list and printable(path) not in self._listed:
                 with open(self._list, "a", encoding="utf-8") as lines:
                     lines.write(f"{printable(path)}\t{printable(reason)}\n")
-            if count > self.max_share * self.num_images:
-                self.fatal = TooManyBadImages(
+                self._listed.add(printable(path))
+            among = self._too_many(count)
+            if among:
+                self.stop(
                     f"At most {self.max_share:.0%} of the images may be bad. Received: "
-                    f"{count} bad ones among {self.num_images}, the last "
+                    f"{count} bad ones among {among}, the last "
                     f"{printable(path)} ({reason}). Mend or remove them "
                     "(trainers.check_data lists them), or raise max_bad_share."
                 )
-                raise self.fatal
+
+    def stop(self, message):
+        """Ends the use of the source.
+
+        Raises:
+            TooManyBadImages: With the message.
+        """
+        self.fatal = TooManyBadImages(message)
+        raise self.fatal
+
+    def _too_many(self, count):
+        """Among how many images `count` bad ones are too many, as text; or None."""
+        share, read = self.max_share, min(self._read, self.num_images)
+        if count > share * self.num_images:
+            return str(self.num_images)
+        chance = math.sqrt(max(share * (1 - share), 0.0) * read)
+        if read >= _FEW_IMAGES and count > share * read + _DEVIATIONS * chance:
+            return f"the first {read} read, of {self.num_images}"
+        return None

@@ -3,22 +3,30 @@
 `images-00000-of-00008.tfrecord` hold tf.train.Example protos with the features `image`
 (the file's bytes, unchanged) and `name`. `index.npz` says where each record's proto
 lies, so that any image is read by its number: epochs are full permutations without a
-shuffle buffer, and a stream starts anywhere.
+shuffle buffer, and a stream starts anywhere. The checksums of the TFRecord format are
+verified as records are read.
 """
 
 import io
 import os
+import struct
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
-INDEX = "index.npz"
-_LENGTH_AND_CHECKSUM = 12  # bytes before a record's data (TFRecord format)
-_CHECKSUM = 4  # bytes behind it
-
-
-def shard_name(shard, num_shards):
-    return f"images-{shard:05d}-of-{num_shards:05d}.tfrecord"
+from slotcon_tf.data.decoding import BadImage
+from slotcon_tf.data.reading import largest_file, read_range
+from slotcon_tf.data.record_index import (
+    CHECKSUM,
+    INDEX,
+    LENGTH_AND_CHECKSUM,
+    checked_length,
+    masked_checksum,
+    open_index,
+    shard_name,
+    shard_sizes,
+)
 
 
 def write_shard(path, images):
@@ -41,13 +49,13 @@ def write_shard(path, images):
             proto = tf.train.Example(features=tf.train.Features(feature=features))
             record = proto.SerializeToString()
             writer.write(record)
-            places.append((offset + _LENGTH_AND_CHECKSUM, len(record)))
-            offset += _LENGTH_AND_CHECKSUM + len(record) + _CHECKSUM
+            places.append((offset + LENGTH_AND_CHECKSUM, len(record)))
+            offset += LENGTH_AND_CHECKSUM + len(record) + CHECKSUM
     return np.asarray(places, np.int64).reshape(-1, 2)
 
 
 def write_index(folder, shard_places):
-    """Writes the index; last, so that a folder with an index is whole."""
+    """Writes the index, whole; last, so that a folder with an index is whole."""
     shards = [np.full(len(p), i, np.int64) for i, p in enumerate(shard_places)]
     path = os.path.join(os.fspath(folder), INDEX)
     packed = io.BytesIO()
@@ -57,38 +65,86 @@ def write_index(folder, shard_places):
         shard=np.concatenate(shards),
         num_shards=len(shard_places),
     )
-    with tf.io.gfile.GFile(path, "wb") as file:
+    aside = os.path.join(os.fspath(folder), f".writing-{INDEX}")
+    with tf.io.gfile.GFile(aside, "wb") as file:
         file.write(packed.getvalue())
+    tf.io.gfile.rename(aside, path, overwrite=True)
 
 
 class RecordReader:
     """Random access to the images of a folder of shards.
 
+    Args:
+        folder: That `python -m trainers.prepare` wrote.
+        max_bytes: Larger records are bad; None for `reading.largest_file()`.
+
     Raises:
-        FileNotFoundError: If the folder has no index.
+        FileNotFoundError: If the folder has no index, or no shard.
+        ValueError: If the index is damaged, and the shards too.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, max_bytes=None):
         self.folder = os.fspath(folder or "")
-        path = os.path.join(self.folder, INDEX)
-        if not tf.io.gfile.exists(path):
-            raise FileNotFoundError(
-                f"Dataset 'records' needs {path}. Received: no such file. Make it with "
-                "python -m trainers.prepare."
-            )
-        with tf.io.gfile.GFile(path, "rb") as file:
-            index = np.load(io.BytesIO(file.read()))
-            self._place, self._shard = index["place"], index["shard"]
-            self._num_shards = int(index["num_shards"])
+        self.max_bytes = largest_file() if max_bytes is None else max_bytes
+        self._place, self._shard, self._num_shards = open_index(self.folder)
+        self._sizes = shard_sizes(self.folder, self._num_shards)
+        shards, firsts = np.unique(self._shard, return_index=True)
+        self._first = dict(zip(shards.tolist(), firsts.tolist(), strict=True))
         self.num_images = len(self._place)
 
-    def read(self, number):
-        """The encoded image `number`."""
-        offset, length = map(int, self._place[number])
+    def path(self, number):
+        """The file that holds record `number`."""
         name = shard_name(int(self._shard[number]), self._num_shards)
-        # One open file per read: threads share no position.
-        with tf.io.gfile.GFile(os.path.join(self.folder, name), "rb") as file:
-            file.seek(offset)
-            record = file.read(length)
-        example = tf.train.Example.FromString(record)
-        return example.features.feature["image"].bytes_list.value[0]
+        return os.path.join(self.folder, name)
+
+    def label(self, number):
+        """What to call record `number` in messages: its place, from 0, and its file."""
+        place = number - self._first[int(self._shard[number])]
+        return f"record {place} of {self.path(number)}"
+
+    def read(self, number):
+        """The encoded image `number`.
+
+        Raises:
+            BadImage: If the record is damaged.
+            OSError, tf.errors.OpError: If its file cannot be read.
+        """
+        offset, length = map(int, self._place[number])
+        size = int(self._sizes[self._shard[number]])
+        # Before any memory is taken for it.
+        if not LENGTH_AND_CHECKSUM <= offset <= offset + length <= size - CHECKSUM:
+            raise BadImage(
+                f"{length} bytes from byte {offset} on are not in the shard, of {size}"
+            )
+        if length > self.max_bytes:
+            raise BadImage(
+                f"{length} bytes are more than the {self.max_bytes} of the largest "
+                "image"
+            )
+        whole = LENGTH_AND_CHECKSUM + length + CHECKSUM
+        data = read_range(self.path(number), offset - LENGTH_AND_CHECKSUM, whole)
+        if len(data) < whole:
+            raise BadImage("the shard ends within it")
+        if checked_length(data) != length:
+            raise BadImage("its length is not what the index or its checksum says")
+        record = data[LENGTH_AND_CHECKSUM:-CHECKSUM]
+        (checksum,) = struct.unpack("<I", data[-CHECKSUM:])
+        if masked_checksum(record) != checksum:
+            raise BadImage(f"its checksum is wrong{_named(record)}")
+        try:
+            return _feature(record, "image")
+        except (DecodeError, LookupError):
+            raise BadImage("it holds no image as trainers.prepare writes it") from None
+
+
+def _feature(record, name):
+    features = tf.train.Example.FromString(record).features.feature
+    return features[name].bytes_list.value[0]
+
+
+def _named(record):
+    """The image's name, if a damaged record still tells it."""
+    try:
+        return f" (image {_feature(record, 'name').decode()!r})"
+    except (DecodeError, LookupError, ValueError):
+        return ""

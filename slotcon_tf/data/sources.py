@@ -1,193 +1,47 @@
-"""Where images come from: folders, lists, records, tensorflow-datasets, scenes, fake.
+"""Where images come from: open_source by name, open_images of what somebody holds."""
 
-A source has `num_images`, `name`, `bad` (the record of images that could not be used)
-and `load`, which gives an image as uint8 (height, width, 3). Most read any image by its
-number; `SequentialSource` has `examples` and reads in the order of storage.
-"""
-
+import collections.abc
 import difflib
-import functools
 import os
-import pathlib
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
-from slotcon_tf.data.bad_images import BadImages, TooManyBadImages, printable
-from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image
-from slotcon_tf.data.listing import LAYOUTS, is_remote, list_images, read_list
-from slotcon_tf.data.records import RecordReader
+from slotcon_tf.data.extensions import PassedOver
+from slotcon_tf.data.listing import LAYOUTS, check_there, list_images, read_list
+from slotcon_tf.data.memory_sources import (
+    ArraySource,
+    CheckedSource,
+    DatasetSource,
+    GeneratorSource,
+    kind_of,
+)
 from slotcon_tf.data.scenes import scenes_builder
+from slotcon_tf.data.source_bases import Source
+from slotcon_tf.data.stored_sources import (
+    BuilderSource,
+    FakeSource,
+    FileSource,
+    RecordSource,
+    prepared_builder,
+    split_size,
+)
+
+__all__ = [
+    "DATASETS",
+    "FileSource",
+    "open_files",
+    "open_images",
+    "open_source",
+    "prepared_builder",
+    "source_of",
+    "split_size",
+]
 
 DATASETS = (*LAYOUTS, "list", "records", "scenes", "fake", "tfds:NAME")
-_FAKE_IMAGES, _FAKE_SIZE = 1024, (96, 128)
-_SHUFFLE_BLOCK = 8_192  # encoded images held at once by sources read in sequence
-_REPLACEMENT_TRIES = 100
 
 
-class Source:
-    """What all sources share.
-
-    Args:
-        name: What to call the source in messages.
-        num_images: Number of images, the bad ones included.
-        max_pixels: Larger images count as bad.
-        max_bad_share: Largest share of bad images.
-    """
-
-    def __init__(self, name, num_images, max_pixels=MAX_PIXELS, max_bad_share=0.1):
-        self.name = name
-        self.num_images = num_images
-        self.max_pixels = max_pixels
-        self.bad = BadImages(num_images, max_bad_share)
-
-    def __repr__(self):
-        return f"{self.name}: {self.num_images} images"
-
-    def _first_good(self, candidates):
-        """The first image of (label, function that reads its bytes) that decodes."""
-        for label, read in candidates:
-            try:
-                return decode_image(read(), self.max_pixels)
-            except (BadImage, OSError, tf.errors.OpError) as error:
-                self.bad.add(label, getattr(error, "strerror", None) or str(error))
-        self.bad.fatal = TooManyBadImages(
-            f"One of {_REPLACEMENT_TRIES} images tried must be readable. Received: "
-            f"none, the last {printable(label)}. Check {self.name}."
-        )
-        raise self.bad.fatal
-
-
-class NumberedSource(Source):
-    """A source whose images are read by their number; `label` and `read` say how."""
-
-    def load(self, index):
-        """Image `index`, uint8 (height, width, 3).
-
-        One that cannot be used is replaced by another one, always the same.
-        """
-        return self._first_good(
-            (self.label(number), functools.partial(self.read, number))
-            for number in self._numbers_from(int(index))
-        )
-
-    def _numbers_from(self, index):
-        """An image's number, then those that replace it, far from it and each other."""
-        stride = max(1, int(0.618 * self.num_images))
-        for step in range(min(_REPLACEMENT_TRIES, self.num_images)):
-            yield (index + step * stride) % self.num_images
-
-
-class FileSource(NumberedSource):
-    """Image files.
-
-    Args:
-        paths: Paths that tf.io.gfile reads.
-        name: What to call the source in messages.
-        **limits: `max_pixels` and `max_bad_share`.
-    """
-
-    def __init__(self, paths, name, **limits):
-        super().__init__(name, len(paths), **limits)
-        self.paths = paths
-
-    def label(self, number):
-        return self.paths[number]
-
-    def read(self, number):
-        return read_file(self.paths[number])
-
-
-class RecordSource(NumberedSource):
-    """Images in the shards that `python -m trainers.prepare` writes."""
-
-    def __init__(self, folder, **limits):
-        reader = RecordReader(folder)
-        super().__init__(f"records {folder}", reader.num_images, **limits)
-        self.read = reader.read
-
-    def label(self, number):
-        return f"record {number}"
-
-
-class SequentialSource(Source):
-    """Images of a tensorflow-datasets builder, read in the order they are stored.
-
-    Args:
-        builder: A prepared builder with an `image` feature.
-        split: Name of the split.
-        **limits: `max_pixels` and `max_bad_share`.
-    """
-
-    def __init__(self, builder, split, **limits):
-        self.builder, self.split = builder, split
-        count = split_size(builder, split)
-        super().__init__(f"{builder.info.full_name} ({split})", count, **limits)
-
-    def examples(self, seed):
-        """One epoch of (number, encoded image), shuffled by `seed`; None: not.
-
-        Blocks are shuffled, and statelessly: Dataset.shuffle mixes in the global seed.
-        """
-        dataset = (
-            self.builder.as_dataset(
-                split=self.split,
-                shuffle_files=False,
-                decoders={"image": tfds.decode.SkipDecoding()},
-                read_config=tfds.ReadConfig(
-                    interleave_cycle_length=1, try_autocache=False
-                ),
-            )
-            .map(lambda example: example["image"])
-            .enumerate()
-        )
-        if seed is None:
-            return dataset
-
-        def shuffled(numbers, encoded):
-            order = tf.range(tf.size(numbers))
-            order = tf.random.experimental.stateless_shuffle(order, seed)
-            return tf.gather(numbers, order), tf.gather(encoded, order)
-
-        blocks = dataset.batch(min(self.num_images, _SHUFFLE_BLOCK))
-        return blocks.map(shuffled).unbatch()
-
-    def load(self, number, encoded):
-        """Encoded bytes to uint8 (height, width, 3); bad ones give the first good."""
-        return self._first_good(self._from(number, encoded))
-
-    def _from(self, number, encoded):
-        yield f"{self.name} {int(number)}", lambda: encoded
-        first = self.examples(None).take(_REPLACEMENT_TRIES)
-        for other, data in first.as_numpy_iterator():
-            yield f"{self.name} {int(other)}", lambda data=data: data
-
-
-class FakeSource(Source):
-    """Coloured patches made from the image's number: no files, for smoke tests."""
-
-    def __init__(self, **limits):
-        super().__init__("fake", _FAKE_IMAGES, **limits)
-
-    def load(self, index):
-        """Image `index`, uint8 (height, width, 3)."""
-        patches = np.random.default_rng(int(index)).integers(0, 256, (6, 8, 3))
-        height, width = _FAKE_SIZE
-        image = patches.astype(np.uint8).repeat(height // 6, 0).repeat(width // 8, 1)
-        return np.ascontiguousarray(image)
-
-
-def read_file(path):
-    """Bytes of a file, local or remote."""
-    if is_remote(path):
-        with tf.io.gfile.GFile(path, "rb") as file:
-            return file.read()
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def open_source(dataset, data_dir=None, *, split="train", **limits):
+def open_source(dataset, data_dir=None, *, split="train", allow_remote=False, **limits):
     """Opens a source of images.
 
     Args:
@@ -201,6 +55,7 @@ def open_source(dataset, data_dir=None, *, split="train", **limits):
             "scenes": the embedded procedural scenes; "fake": coloured patches.
         data_dir: Folder, list file, or tensorflow-datasets' folder.
         split: Of tensorflow-datasets sources.
+        allow_remote: Whether a list on this machine may name files elsewhere (gs://).
         **limits: max_pixels: larger images count as bad (89 million); max_bad_share:
             reading stops when a larger share is bad (0.1).
 
@@ -212,20 +67,21 @@ def open_source(dataset, data_dir=None, *, split="train", **limits):
         FileNotFoundError: If the folder, a part of its layout or the list is missing.
     """
     if dataset in LAYOUTS:
-        paths = list_images(dataset, data_dir)
-        return FileSource(paths, f"{dataset} {data_dir}", **limits)
+        passed_over = PassedOver()
+        paths = list_images(dataset, data_dir, passed_over)
+        name = f"{dataset} {data_dir}"
+        return FileSource(paths, name, passed_over=passed_over, **limits)
     if dataset == "list":
-        return FileSource(read_list(data_dir), f"list {data_dir}", **limits)
+        paths = read_list(data_dir, allow_remote)
+        return FileSource(paths, f"list {data_dir}", folders_known=False, **limits)
     if dataset == "records":
         return RecordSource(data_dir, **limits)
     if dataset == "scenes":
-        return SequentialSource(scenes_builder(data_dir), split, **limits)
+        return BuilderSource(scenes_builder(data_dir), split, **limits)
     if dataset == "fake":
         return FakeSource(**limits)
     if dataset.startswith("tfds:"):
-        return SequentialSource(
-            prepared_builder(dataset[5:], data_dir), split, **limits
-        )
+        return BuilderSource(prepared_builder(dataset[5:], data_dir), split, **limits)
     near = difflib.get_close_matches(dataset, DATASETS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
@@ -233,13 +89,16 @@ def open_source(dataset, data_dir=None, *, split="train", **limits):
     )
 
 
-def open_files(dataset, data_dir):
+def open_files(dataset, data_dir, **options):
     """The `FileSource` of a folder or list, for programs that work on image files.
+
+    Args:
+        dataset, data_dir, **options: Of `open_source`.
 
     Raises:
         ValueError, FileNotFoundError: As `open_source`; and if it is no such source.
     """
-    source = open_source(dataset, data_dir)
+    source = open_source(dataset, data_dir, **options)
     if not isinstance(source, FileSource):
         raise ValueError(
             f"Only image files are taken. Received: --dataset={dataset}. Use one of "
@@ -248,45 +107,102 @@ def open_files(dataset, data_dir):
     return source
 
 
+def open_images(images, num_images=None, **limits):
+    """A source of images that somebody has.
+
+    Args:
+        images: One of
+            a path of a folder of images, or of a text file that lists them;
+            uint8 (N, height, width, 3), or (N, height, width) grey: NumPy, TensorFlow,
+            a memory map, HDF5;
+            a list of paths;
+            a sequence: what has a length and gives an image for a number;
+            a tf.data.Dataset of single images, or of tuples or dicts with one first or
+            under "image", in the same order on every pass;
+            a function without arguments that returns a new iterator of images, or what
+            can be iterated again and again, with `num_images`.
+            Images of sequences and iterators are uint8 arrays, PIL images, paths,
+            bytes of image files, or tuples and dicts as above.
+        num_images: Images of one pass, where it cannot be asked for. A tf.data.Dataset
+            that does not know is counted once, which reads it.
+        **limits: max_pixels and max_bad_share, as in `open_source`.
+
+    Returns:
+        A `Source`.
+
+    Raises:
+        ValueError: If the first image is no uint8 image, or what was given can be read
+            only once, has no end, or no length.
+        FileNotFoundError: If none of the paths is there.
+
+    Example:
+        >>> images = np.zeros((10, 48, 64, 3), np.uint8)
+        >>> open_images(images)
+        array: 10 images
+        >>> open_images(lambda: iter(images), num_images=10)
+        function: 10 images
+    """
+    if isinstance(images, str | os.PathLike):
+        path = os.fspath(images)
+        listed = path.endswith(".txt") or os.path.isfile(path)
+        return open_source("list" if listed else "folder", images, **limits)
+    if hasattr(images, "to_numpy"):
+        images = images.to_numpy()  # a column of a table
+    if tf.is_tensor(images):
+        images = images.numpy()
+    if isinstance(images, np.ndarray) and images.dtype.kind in "OUS":
+        images = images.tolist()
+    if isinstance(images, tf.data.Dataset):
+        return DatasetSource(images, num_images, **limits)
+    if hasattr(images, "__next__"):
+        raise ValueError(
+            "An iterator can be read only once, and training reads every epoch. "
+            f"Received: {kind_of(images)}. Give a function that makes a new one, and "
+            "num_images: open_images(lambda: make(), num_images=N)."
+        )
+    if hasattr(images, "shape") and hasattr(images, "dtype"):
+        return ArraySource(images, **limits)
+    if isinstance(images, collections.abc.Mapping | collections.abc.Set):
+        raise ValueError(
+            "Images must be an array, a sequence, a tf.data.Dataset or a function. "
+            f"Received: {kind_of(images)}. Give list(...) of its images."
+        )
+    if hasattr(images, "__len__") and hasattr(images, "__getitem__"):
+        return _of_sequence(images, limits)
+    if callable(images):
+        return GeneratorSource(images, num_images, "function", **limits)
+    if hasattr(images, "__iter__"):
+        return GeneratorSource(
+            lambda: iter(images), num_images, kind_of(images), **limits
+        )
+    raise ValueError(
+        "Images must be a path, an array, a sequence, a tf.data.Dataset, a function or "
+        f"a source. Received: {kind_of(images)}."
+    )
+
+
 def source_of(source):
-    """A `Source` as it is; a path as a folder of images or a .txt list."""
-    if isinstance(source, str | os.PathLike):
-        kind = "list" if os.fspath(source).endswith(".txt") else "folder"
-        return open_source(kind, source)
-    return source
+    """A `Source` of whatever stands for one.
 
-
-def split_size(builder, split):
-    """Number of examples of a tensorflow-datasets split, or a slice of one.
-
-    Raises:
-        ValueError: If there is no such split.
+    A source is taken as it is, all else as `open_images` takes it. A source that is not
+    of this package is checked: its first image now, and every other one when it is
+    loaded.
     """
-    try:
-        return builder.info.splits[split].num_examples
-    except (KeyError, ValueError):
-        raise ValueError(
-            f"split must be one of {', '.join(builder.info.splits)}, or a slice of "
-            f"one. Received: {split!r} of {builder.info.full_name}."
-        ) from None
-
-
-def prepared_builder(name, data_dir):
-    """A tensorflow-datasets builder of images that is prepared already.
-
-    Raises:
-        FileNotFoundError: If it is not.
-        ValueError: If it has no images.
-    """
-    builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
-    if "image" not in builder.info.features:
-        raise ValueError(
-            f"A tensorflow-datasets set must have an 'image' feature. Received: {name} "
-            f"with {', '.join(builder.info.features)}."
+    if hasattr(source, "load") and hasattr(source, "num_images"):
+        own = isinstance(source, Source) and type(source).__module__.startswith(
+            f"{__package__}."
         )
-    if not pathlib.Path(builder.data_dir).is_dir():
-        raise FileNotFoundError(
-            f"tfds:{name} must be prepared in {builder.data_dir}. Received: no such "
-            f"folder. Run: tfds build {name}"
-        )
-    return builder
+        return source if own else CheckedSource(source)
+    return open_images(source)
+
+
+def _of_sequence(images, limits):
+    if (
+        isinstance(images, list | tuple)
+        and images
+        and all(isinstance(path, str | os.PathLike) for path in images)
+    ):
+        paths = [os.fspath(path) for path in images]
+        check_there(paths, "A list of paths", f"The first is {paths[0]}.")
+        return FileSource(paths, f"{len(paths)} paths", folders_known=False, **limits)
+    return ArraySource(images, kind_of(images), **limits)

@@ -7,8 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from slotcon_tf.data.bad_images import printable
-from slotcon_tf.data.decoding import BadImage, decode_image
-from slotcon_tf.data.sources import SequentialSource
+from slotcon_tf.data.decoding import BadImage
+from slotcon_tf.data.reading import reason_of
+from slotcon_tf.data.source_bases import SequentialSource
 
 
 class Photograph(NamedTuple):
@@ -43,7 +44,7 @@ def photographs(source, count):
         try:
             image = load()
         except (BadImage, OSError, tf.errors.OpError) as error:
-            source.bad.add(label, getattr(error, "strerror", None) or str(error))
+            source.bad.add(label, reason_of(error))
             yield None
             continue
         yield Photograph(pathlib.PurePath(printable(label)).name, image)
@@ -64,15 +65,11 @@ def _candidates(source, count):
     count = min(count, source.num_images)
     if isinstance(source, SequentialSource):
         for number, data in source.examples(None).take(count).as_numpy_iterator():
-            yield f"image {number}", lambda data=data: _decode(source, data)
+            yield f"image {number}", lambda data=data: source.decode(data)
         return
     for number in spread(count, source.num_images):
         if hasattr(source, "read"):
-            load = lambda n=number: _decode(source, source.read(n))  # noqa: E731
+            load = lambda n=number: source.decode(source.read(n))  # noqa: E731
             yield source.label(number), load
         else:
             yield f"{source.name} {number}", lambda n=number: source.load(n)
-
-
-def _decode(source, data):
-    return decode_image(data, source.max_pixels)

@@ -86,7 +86,7 @@ def _numbered(path, rows):
         if len(digits) > 11 or abs(int(digits)) > _MAX_ID:
             raise _error(path, "have ids below 2^31", f"{line[:40]!r} in line {place}")
         mark = mark if mark in (",", ";") else "\t"
-        name = next(iter(split_fields(rest, mark)), "")
+        name = next(iter(_fields(rest, mark)), "")
         yield place, int(digits), name or digits
 
 
@@ -95,14 +95,14 @@ def _counted(path, rows):
     if rows and set(_words(rows[0][1], r"[\s,;]+")) <= _HEADERS:
         need = "begin with a class; a '#' makes a line a comment"
         raise _error(path, need, f"{rows[0][1][:40]!r} in line {rows[0][0]}")
-    both = [split_fields(line, "\t" if "\t" in line else ",") for _, line in rows]
+    both = [_fields(line, "\t" if "\t" in line else ",") for _, line in rows]
     if both and all(len(f) == 2 and re.fullmatch("[0-9]{1,3}", f[1]) for f in both):
         behind = [int(f[1]) for f in both]
         if len(set(behind)) == len(behind) and behind != list(range(len(behind))):
             raise _error(path, "have the id before the name", f"{rows[0][1]!r}")
     first = -1 if rows and rows[0][1] == _IGNORE else 0
     for number, (place, line) in enumerate(rows, start=first):
-        name = next(iter(split_fields(line, "\t")))
+        name = next(iter(_fields(line, "\t")))
         rule = {_IGNORE: -1, _BACKGROUND: 0}.get(name, number)
         if rule != number:
             need = f"have {name} as id {rule}, the rule of labelme's labels.txt"
@@ -114,8 +114,8 @@ def _words(line, marks):
     return re.split(marks, line.lower().replace('"', ""))
 
 
-def split_fields(line, mark):
-    """Fields of a line between tabs or commas, without the quotes of CSV."""
+def _fields(line, mark):
+    """Fields of a line, without the quotes of CSV."""
     try:
         return [f.strip() for row in csv.reader([line], delimiter=mark) for f in row]
     except csv.Error:  # longer than any name

@@ -4,8 +4,11 @@ import os
 import pathlib
 
 import tensorflow_datasets as tfds
+from absl import logging
 from PIL import Image
 
+from slotcon_tf.data.bad_images import printable
+from slotcon_tf.data.extensions import is_hidden
 from slotcon_tf.data.labelled.classes import check_two_labels
 from slotcon_tf.data.labelled.cropping import central_square, spaced
 from slotcon_tf.data.labelled.decoding import (
@@ -89,7 +92,9 @@ def open_classified(
             f"{root} must hold a folder per class. Received: no such folder. Check "
             "--data_dir and --split."
         )
-    names = sorted(p.name for p in root.iterdir() if p.is_dir())
+    names = sorted(
+        p.name for p in root.iterdir() if p.is_dir() and not is_hidden(p.name)
+    )
     paths = list_images("folder", root)
     classes = {name: number for number, name in enumerate(names)}
     items = [(p, os.path.relpath(p, root).split(os.sep)) for p in paths]
@@ -98,6 +103,13 @@ def open_classified(
         raise LabelError(
             f"{root} must hold a folder per class, and no image beside them. "
             f"Received: {loose[:1] or 'no folder'}."
+        )
+    empty = sorted(set(names) - {parts[0] for _, parts in items})
+    if empty:
+        # Still a class, so that splits with and without its images count alike.
+        logging.warning(
+            "%s: %d of %d classes have no image: %s",
+            *(root, len(empty), len(names), ", ".join(map(printable, empty[:5]))),
         )
     kept = [items[i] for i in spaced(len(items), max_images)]
     check_two_labels([classes[parts[0]] for _, parts in kept], root)

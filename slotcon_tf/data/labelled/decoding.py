@@ -1,14 +1,13 @@
 """Files of label maps to ids, or an error that says what is wrong with them."""
 
 import io
-import os
-import pathlib
 
 import numpy as np
 from PIL import Image
 
 from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image, open_image
 from slotcon_tf.data.labelled import orientation
+from slotcon_tf.data.reading import read_file
 
 VOID = 255  # label of pixels that count nowhere
 MAX_CLASSES = 255
@@ -135,10 +134,8 @@ def read_bytes(path):
         LabelError: If they cannot be read, or are too many for an image.
     """
     try:
-        if os.path.getsize(path) > _MAX_BYTES:
-            raise OSError(f"more than {_MAX_BYTES} bytes")
-        return pathlib.Path(path).read_bytes()
-    except OSError as error:
+        return read_file(path, _MAX_BYTES)
+    except (BadImage, OSError) as error:
         raise _unreadable(path, error) from None
 
 

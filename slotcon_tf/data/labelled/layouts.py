@@ -8,20 +8,25 @@ import pathlib
 import re
 from dataclasses import dataclass, field
 
+from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.labelled import taxonomies
 from slotcon_tf.data.labelled.class_file import (
     is_labelme,
     read_class_names,
     read_text,
-    split_fields,
 )
 from slotcon_tf.data.labelled.classes import ClassTable
 from slotcon_tf.data.labelled.decoding import LabelError
 from slotcon_tf.data.labelled.panoptic import read_panoptic
 from slotcon_tf.data.listing import list_images
+from slotcon_tf.data.lists import image_column, read_rows
 
 LABEL_EXTENSIONS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")
-_HEADER = {"image", "path", "file", "file_name", "filename", "label", "mask"}
+# What people call the column of the label maps, beside `IMAGE_COLUMNS`.
+_LABEL_COLUMNS = (
+    *("mask", "masks", "label", "labels", "label_map", "annotation", "segmentation"),
+    *("mask_path", "label_path", "mask_file", "label_file"),
+)
 
 
 @dataclass
@@ -68,15 +73,24 @@ def listed(root, split):
             f"{path} must be a text file with an image and its label map per line. "
             "Received: no such file. Check --data_dir and --split."
         )
+    try:
+        rows, header = read_rows(path)
+    except ValueError as error:
+        raise LabelError(str(error)) from None
+    columns = _columns(header)
     pairs = []
-    for number, parts in _rows(path):
-        if len(parts) != 2 or not all(parts):
+    for row in rows:
+        # Blanks part names of any ending.
+        cells = row.cells if len(row.cells) > 1 else row.text.split()
+        if columns:
+            cells = [cells[i] for i in columns if i < len(cells)]
+        if len(cells) != 2 or not all(cells):
             raise LabelError(
-                "A line must name an image and its label map, with a blank, a tab or a "
-                f"comma between. Received: {' '.join(parts)[:80]!r} in line {number} "
-                f"of {path}."
+                "A line must name an image and its label map, with a tab, a comma or a "
+                f"blank between. Received: {printable(row.text)[:80]!r} in line "
+                f"{row.number} of {path}."
             )
-        pairs.append(tuple(path.parent / part for part in parts))
+        pairs.append(tuple(path.parent / cell for cell in cells))
     return Found(pairs, _named(path.parent))
 
 
@@ -169,18 +183,10 @@ LAYOUTS = {
 }
 
 
-def _rows(path):
-    """Numbers and fields of a list's lines, without comments and blank ones."""
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        words = line.split()
-        plain = len(words) == 2 and re.search(r"\.\w+$", words[0])
-        # A tab or a comma where names have blanks.
-        if "\t" in line or ("," in line and not plain):
-            words = split_fields(line, "\t" if "\t" in line else ",")
-        if not {word.lower() for word in words} <= _HEADER:
-            yield number, words
+def _columns(header):
+    """Numbers of the columns of images and label maps; None: there are just those."""
+    label = next((name for name in _LABEL_COLUMNS if name in (header or ())), None)
+    return (image_column(header), header.index(label)) if label else None
 
 
 def _named(root):

@@ -1,0 +1,129 @@
+"""What people hold for an image, as uint8 RGB, or the reason why it is none."""
+
+import os
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image
+from slotcon_tf.data.reading import largest_file, read_file
+
+_WITH_8_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+
+
+class UnfitImage(BadImage):
+    """A value that stands for no image, whatever file it may be of."""
+
+
+def image_of(item):
+    """The image of an item of a data set.
+
+    Args:
+        item: An image, or a tuple, or a dict with "image". An image is an array, a PIL
+            image, the bytes of an image file, or a path.
+
+    Returns:
+        The image; of a path, the bytes of its file.
+
+    Raises:
+        UnfitImage: If a dict has no image.
+        BadImage: If a path is no regular file.
+        OSError: If a path cannot be read.
+    """
+    if isinstance(item, dict):
+        if "image" not in item:
+            raise UnfitImage(f"An item must have 'image'. Received: {list(item)[:5]}")
+        item = item["image"]
+    elif isinstance(item, tuple) and item:
+        item = item[0]
+    return read_file(item) if isinstance(item, str | os.PathLike) else item
+
+
+def as_image(item, max_pixels=MAX_PIXELS):
+    """An item of a data set to RGB.
+
+    Args:
+        item: As for `image_of`. Arrays are uint8: (height, width, 3), or grey (height,
+            width) or (height, width, 1).
+        max_pixels: Larger images are refused.
+
+    Returns:
+        uint8 (height, width, 3), contiguous.
+
+    Raises:
+        UnfitImage: If it is no image; what must hold, what came, what to do.
+        BadImage: If its file is none.
+        OSError: If a path cannot be read.
+    """
+    if isinstance(item, str | os.PathLike):
+        item = read_file(item, largest_file(max_pixels))
+    image = image_of(item)
+    if isinstance(image, bytes | np.bytes_):
+        return decode_image(bytes(image), max_pixels)
+    if isinstance(image, Image.Image):
+        return _of_pillow(image)
+    try:
+        image = np.asarray(image)
+    except Exception:  # noqa: BLE001  anything may be no array in any way
+        raise UnfitImage(_unfit(f"{type(image).__name__}", "Give an array")) from None
+    if image.dtype != np.uint8:
+        raise UnfitImage(_unfit(_described(image), _cure_of_type(image)))
+    if image.ndim == 3 and image.shape[-1] == 1:
+        image = image[..., 0]
+    if image.ndim == 2 and image.size:
+        image = np.repeat(image[..., None], 3, axis=-1)
+    if image.ndim != 3 or image.shape[-1] != 3 or not image.size:
+        raise UnfitImage(_unfit(_described(image), _cure_of_shape(image.shape)))
+    if image.shape[0] * image.shape[1] > max_pixels:
+        height, width, _ = image.shape
+        raise BadImage(f"{width}x{height} is more than {max_pixels} pixels")
+    return np.ascontiguousarray(image)
+
+
+def _of_pillow(image):
+    if image.mode not in _WITH_8_BITS:
+        raise UnfitImage(
+            _unfit(f"a PIL image of mode {image.mode}", "Give the path of its file")
+        )
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA")
+    return np.ascontiguousarray(image.convert("RGB"))
+
+
+def _unfit(received, cure):
+    return (
+        "An image must be uint8, 0 to 255, (height, width, 3). "
+        f"Received: {received}. {cure}"
+    )
+
+
+def _described(image):
+    text = f"{image.dtype} {image.shape}"
+    if image.dtype.kind in "fiub" and image.size:
+        text += f" from {image.min():g} to {image.max():g}"
+    return text
+
+
+def _cure_of_type(image):
+    kind = image.dtype.kind
+    if kind == "b":
+        return "Give 255 * image.astype('uint8')"
+    if kind in "fiu" and image.size and image.min() >= 0:
+        if kind == "f" and image.max() <= 1:
+            return "Give np.round(255 * image).astype('uint8')"
+        if image.max() <= 255:
+            return "Give np.round(image).astype('uint8')"
+    if kind in "fiu":
+        return "Map its range to 0 to 255, and give uint8"
+    return "Give an array of pixels"
+
+
+def _cure_of_shape(shape):
+    if len(shape) == 3 and shape[0] in (1, 3):
+        return "Channels come last: give np.moveaxis(image, 0, -1)"
+    if len(shape) == 3 and shape[-1] in (2, 4):
+        return f"Give image[..., :{shape[-1] - 1}]"
+    if len(shape) == 4:
+        return "That is a batch: give one image at a time"
+    return "Give one image at a time, its channels last"

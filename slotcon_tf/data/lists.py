@@ -1,0 +1,165 @@
+"""Text files that name files, line by line, in any of the forms that people write."""
+
+import codecs
+import csv
+import os
+import re
+from typing import NamedTuple
+
+from slotcon_tf.data.decoding import BadImage
+from slotcon_tf.data.extensions import ALL_EXTENSIONS, is_image_file
+from slotcon_tf.data.reading import read_file
+
+MAX_LIST_BYTES = 2**30
+# What people call the column of the images; the first of these that is there is it.
+IMAGE_COLUMNS = (
+    *("path", "file", "filename", "file_name", "file_path", "filepath", "image"),
+    *("images", "image_path", "image_name", "image_file", "img", "img_path", "name"),
+)
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_ENDINGS = "|".join(extension[1:] for extension in ALL_EXTENSIONS)
+_NAME_END = re.compile(rf"\.(?:{_ENDINGS})(?=(\s*[,;]\s*|\s+))", re.IGNORECASE)
+
+
+class Row(NamedTuple):
+    """A line of a list.
+
+    Attributes:
+        number: Of the line, from 1.
+        text: The line, without what surrounds it.
+        cells: List of its columns. Only tabs, commas, semicolons, quotes, and blanks
+            behind a file name that ends as images do, part columns: a line that names
+            a file of another ending has one cell.
+    """
+
+    number: int
+    text: str
+    cells: list
+
+
+def read_rows(path):
+    """Lines of a list as columns, without comments (#), blank lines and a header.
+
+    A byte order mark (UTF-8 or UTF-16), any ends of lines, tabs, CSV with quotes, and
+    names with blanks and commas are understood. Names that are not UTF-8 come as
+    `os.fsdecode` gives them.
+
+    Args:
+        path: Of the list, local or remote.
+
+    Returns:
+        Tuple of a list of `Row`, and the header: a list of lower-case names, or None.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is not text.
+
+    Example:
+        >>> rows, header = read_rows("train.csv")   # image,label / a b.jpg,3
+        >>> rows[0].cells
+        ['a b.jpg', '3']
+    """
+    rows, header = [], None
+    for number, line in enumerate(_lines(path), start=1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        if not rows and not header:
+            header = _header(text)
+            if header:
+                parting = re.search(r"[\t,;]|\s", text + " ")[0]
+                continue
+        cells = _under(header, parting, text) if header else split_columns(text)
+        rows.append(Row(number, text, cells))
+    return rows, header
+
+
+def split_columns(text):
+    """Columns of a line; see `Row`."""
+    if "\t" in text:
+        return [_bare(cell) for cell in text.split("\t")]
+    if text.startswith('"') or re.search(r'[,;]\s*"', text):
+        cells = _quoted(text)
+        if cells:
+            return cells
+    cells, parting = [], None
+    while found := _NAME_END.search(text):
+        cells.append(text[: found.start(1)])
+        parting, text = found[1].strip(), text[found.end(1) :]
+    if not cells or is_image_file(text):
+        return [*cells, text]
+    # Any number of blanks part columns, and so does each comma.
+    rest = text.split(parting) if parting else text.split()
+    return [*cells, *map(str.strip, rest)]
+
+
+def image_column(header):
+    """Number of the column that names the images."""
+    return header.index(next(name for name in IMAGE_COLUMNS if name in header))
+
+
+def _under(header, parting, text):
+    """Columns of a line below a header. A name may hold what parts the columns."""
+    if parting.isspace() and parting != "\t":
+        return split_columns(text)
+    cells = _parsed(text, parting) if '"' in text else None
+    cells = cells or text.split(parting)
+    surplus = len(cells) - len(header)
+    if surplus > 0:
+        first = image_column(header)
+        name = parting.join(cells[first : first + surplus + 1])
+        cells[first : first + surplus + 1] = [name]
+    return [cell.strip() for cell in cells]
+
+
+def _lines(path):
+    try:
+        data = read_file(path, MAX_LIST_BYTES)
+    except BadImage as error:
+        raise ValueError(
+            f"A list must be a text file. Received: {os.fspath(path)}: {error}."
+        ) from None
+    if data.startswith(_UTF16):
+        text = data.decode("utf-16", "replace")
+    else:
+        text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+    if "\0" in text:
+        raise ValueError(
+            f"A list must be a text file. Received: {os.fspath(path)}, which holds "
+            "bytes of 0. Name the list, not an image or a folder."
+        )
+    return re.split(r"\r\n|\n|\r", text)
+
+
+def _quoted(text):
+    """Cells of a line of CSV with quotes; None where the quotes are no such."""
+    behind = re.match(r'"(?:[^"]|"")*"\s*([,;]|\s|$)', text)
+    parting = (behind and behind[1]) or ("," if "," in text else ";")
+    parting = parting if parting in ",;" else " "
+    return _parsed(text, parting)
+
+
+def _parsed(text, parting):
+    """Cells of a line of CSV; None if it is none."""
+    try:
+        (cells,) = csv.reader(
+            [text], delimiter=parting, skipinitialspace=True, strict=True
+        )
+    except (csv.Error, ValueError):
+        return None
+    return [cell.strip() for cell in cells]
+
+
+def _bare(cell):
+    cell = cell.strip()
+    if len(cell) > 1 and cell[0] == cell[-1] == '"':
+        return cell[1:-1].replace('""', '"')
+    return cell
+
+
+def _header(text):
+    """Names of the columns, if a line has those and no file; otherwise None."""
+    if is_image_file(text) or _NAME_END.search(text):
+        return None
+    cells = [_bare(c).lower() for c in re.split(r"\s*[\t,;]\s*|\s+", text)]
+    return cells if set(cells) & set(IMAGE_COLUMNS) else None

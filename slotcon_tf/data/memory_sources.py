@@ -1,0 +1,243 @@
+"""Sources of what is in memory: arrays, sequences, tf.data, generators."""
+
+import io
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from slotcon_tf.data.bad_images import printable
+from slotcon_tf.data.decoding import MAX_PIXELS, BadImage
+from slotcon_tf.data.extensions import is_image_file
+from slotcon_tf.data.image_values import UnfitImage, as_image, image_of
+from slotcon_tf.data.source_bases import NumberedSource, SequentialSource, Source
+from slotcon_tf.progress import bar
+
+_BLOCK_BYTES = 2**29  # of images that are not encoded, held at once to shuffle them
+_LARGEST_BLOCK = 8_192
+_COMPARED = 4  # images of two passes
+_BAD = b"bad image: "
+_ARRAY = b"\x93NUMPY"  # how numpy's own format begins
+
+
+class ArraySource(NumberedSource):
+    """Images of one array, or of a sequence.
+
+    Args:
+        images: What gives an image for a number, and has a length.
+        name: What to call the source in messages.
+        **limits: `max_pixels` and `max_bad_share`.
+    """
+
+    def __init__(self, images, name="array", **limits):
+        shape = getattr(images, "shape", None)
+        if shape is not None and len(shape) == 3 and shape[-1] in (3, 4):
+            raise ValueError(
+                "An array must hold several images, (N, height, width, 3). Received: "
+                f"shape {tuple(shape)}, which is one. Give images[None]."
+            )
+        count = _count(shape[0] if shape else len(images) if shape is None else 0)
+        super().__init__(name, count, **limits)
+        self._images = images
+        _check_first(self, self.read(0))
+
+    def label(self, number):
+        return f"{self.name} {number}"
+
+    def read(self, number):
+        return self._images[number]
+
+    def decode(self, data):
+        return as_image(data, self.max_pixels)
+
+
+class DatasetSource(SequentialSource):
+    """Images of a tf.data.Dataset; see `sources.open_images`."""
+
+    def __init__(self, dataset, num_images=None, name="tf.data.Dataset", **limits):
+        images = _images_of(dataset)
+        if num_images is None:
+            num_images = _cardinality(images)
+        # Fewer or more than promised are an error where they end.
+        num_images = _count(num_images)
+        known = tf.data.experimental.assert_cardinality(num_images)
+        self._serialized = images.element_spec.dtype == tf.uint8
+        if self._serialized:
+            images = images.map(tf.io.serialize_tensor)
+        self._stored = images.apply(known)
+        first, *_ = start = self._start(name, num_images)
+        block = max(1, min(_BLOCK_BYTES // max(len(first), 1), _LARGEST_BLOCK))
+        super().__init__(name, num_images, block, **limits)
+        if not self._serialized and is_image_file(first.decode("utf-8", "replace")):
+            raise ValueError(
+                "A tf.data.Dataset of strings must give the bytes of image files. "
+                f"Received: {printable(first.decode('utf-8', 'replace'))}, a path. "
+                "Give the list of the paths."
+            )
+        _check_first(self, first)
+        if start != self._start(name, num_images):
+            logging.warning(
+                "%s gives other images, or another order, on each pass: a run on it "
+                "cannot be repeated or resumed exactly. Shuffling and augmentation are "
+                "done behind it; leave them out of it.",
+                name,
+            )
+
+    def _start(self, name, num_images):
+        try:
+            return list(self._stored.take(_COMPARED).as_numpy_iterator())
+        except tf.errors.FailedPreconditionError:
+            raise ValueError(
+                "A data set must hold as many images as num_images says. Received: "
+                f"fewer of {name}, num_images={num_images}."
+            ) from None
+
+    def stored(self):
+        return self._stored
+
+    def decode(self, data):
+        if self._serialized:
+            data = tf.io.parse_tensor(data, tf.uint8).numpy()
+        return as_image(data, self.max_pixels)
+
+
+class GeneratorSource(DatasetSource):
+    """Images of a function that returns an iterator; see `sources.open_images`."""
+
+    def __init__(self, make, num_images, name, **limits):
+        if num_images is None:
+            raise ValueError(
+                f"Images without a length need num_images. Received: {kind_of(make)}. "
+                "Give open_images(..., num_images=N), N being the images of one pass."
+            )
+        self.name, self.max_pixels = name, limits.get("max_pixels", MAX_PIXELS)
+        again = make()
+        if again is make():
+            raise ValueError(
+                "A function of images must return a new iterator each time. Received: "
+                f"{kind_of(again)}, twice the same. Make it within the function."
+            )
+
+        for item in again:
+            _check_first(self, item)
+            break
+
+        def pack():
+            return map(_packed, make())
+
+        spec = tf.TensorSpec((), tf.string)
+        stored = tf.data.Dataset.from_generator(pack, output_signature=spec)
+        super().__init__(stored, num_images, name, **limits)
+
+    def decode(self, data):
+        if isinstance(data, bytes) and data.startswith(_BAD):
+            raise BadImage(data.removeprefix(_BAD).decode())
+        if isinstance(data, bytes) and data.startswith(_ARRAY):
+            data = np.load(io.BytesIO(data), allow_pickle=False)
+        return as_image(data, self.max_pixels)
+
+
+class CheckedSource(Source):
+    """Somebody's own source, whose images are checked.
+
+    Args:
+        source: With `num_images` and `load`, and `examples` if it is read in sequence.
+    """
+
+    def __init__(self, source):
+        name = getattr(source, "name", type(source).__name__)
+        super().__init__(name, _count(source.num_images))
+        self._source = source
+        self.bad = getattr(source, "bad", None) or self.bad
+        if hasattr(source, "examples"):
+            self.examples = source.examples
+            first = source.examples(None).take(1).as_numpy_iterator()
+        else:
+            first = [(0,)]
+        for item in first:
+            _check_first(self, source.load(*item))
+
+    def decode(self, data):
+        return as_image(data, self.max_pixels)
+
+    def load(self, *item):
+        """An image, uint8 (height, width, 3)."""
+        self.bad.check()
+        image = self._source.load(*item)
+        try:
+            return as_image(image, self.max_pixels)
+        except BadImage as error:
+            self.bad.stop(f"{self.name}.load must give images: {error}")
+
+
+def _count(count):
+    if int(count) < 1:
+        raise ValueError(f"A source must hold images. Received: {int(count)} of them.")
+    return int(count)
+
+
+def kind_of(images):
+    """What to call what somebody gave, in messages."""
+    return type(images).__name__
+
+
+def _check_first(source, first):
+    """Raises ValueError in one line unless a source's first image is one.
+
+    Files are not asked: a bad one is replaced like any other.
+    """
+    try:
+        source.decode(first)
+    except UnfitImage as error:
+        raise ValueError(f"{error} (image 0 of {source.name}).") from None
+    except (BadImage, OSError):
+        pass
+
+
+def _images_of(dataset):
+    """A dataset of images alone: uint8, or strings of encoded ones."""
+    spec = dataset.element_spec
+    if isinstance(spec, dict) and "image" in spec:
+        dataset = dataset.map(lambda example: example["image"])
+    elif isinstance(spec, tuple) and spec:
+        dataset = dataset.map(lambda image, *_: image)
+    spec = dataset.element_spec
+    good = isinstance(spec, tf.TensorSpec) and spec.dtype in (tf.uint8, tf.string)
+    rank = spec.shape.rank if good else None
+    if good and (rank is None or rank in ((0,) if spec.dtype == tf.string else (2, 3))):
+        return dataset
+    cure = "Map each element to an image, before views and batches are made"
+    if rank in (1, 4):
+        cure = "Give single images: call .unbatch()"
+    elif isinstance(spec, tf.TensorSpec) and spec.dtype.is_floating:
+        cure = "Give uint8 from 0 to 255: tf.cast(tf.round(255 * image), tf.uint8)"
+    raise ValueError(
+        "A tf.data.Dataset of images must give uint8 (height, width, 3), or the bytes "
+        f"of image files. Received: {spec}. {cure}."
+    )
+
+
+def _cardinality(dataset):
+    count = int(dataset.cardinality())
+    if count == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(
+            "A tf.data.Dataset of images must end: it is read once per epoch. "
+            "Received: one without end. Leave .repeat() out, or call .take(N)."
+        )
+    if count == tf.data.UNKNOWN_CARDINALITY:
+        shown = bar(dataset, unit="image", desc="count (num_images= saves this)")
+        count = sum(1 for _ in shown)
+    return count
+
+
+def _packed(item):
+    """An image of a generator as bytes."""
+    try:
+        item = image_of(item)
+        if isinstance(item, bytes):
+            return item
+        file = io.BytesIO()
+        np.save(file, as_image(item), allow_pickle=False)
+    except (BadImage, OSError) as error:
+        return _BAD + str(error).encode("utf-8", "backslashreplace")
+    return file.getvalue()
