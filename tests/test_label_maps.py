@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from PIL import Image, ImageFilter, ImageOps
 
 from slotcon_tf.data.labelled import VOID, LabelError, open_segmented
+from slotcon_tf.data.labelled.decoding import decode_ids
 from tests import labelled_case as case
 
 IMAGE, CLASSES = case.scene(0)
@@ -215,6 +216,14 @@ def test_what_is_no_label_map_is_named(tmp_path, data, words):
     with pytest.raises(LabelError, match=f"{words}") as error:
         opened(a_set(tmp_path, [data]))
     assert "0.png" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_large_flat_areas_are_no_bombs():
+    """25 megapixels of background in some kB, as of an aerial picture."""
+    labels = np.zeros((5000, 5000), np.uint8)
+    labels[2500] = 1
+    found = decode_ids(encoded(Image.fromarray(labels)), "x.png").ids
+    assert found.shape == (5000, 5000) and found.sum() == 5000
 
 
 def test_overviews_beside_a_label_map_do_no_harm(tmp_path):
@@ -436,6 +445,19 @@ def test_lists_that_name_no_pairs(tmp_path, text, words):
     (tmp_path / "some.txt").write_bytes(text)
     with pytest.raises(LabelError, match=words):
         open_segmented("list", tmp_path / "some.txt")
+
+
+def test_one_of_several_files_is_taken(tmp_path):
+    a_set(tmp_path, [CLASSES])
+    for ending in ("jpg", "gif", "BMP", "webp"):
+        case.save(ids(9, 8).astype(np.uint8), tmp_path / "valannot" / f"0.{ending}")
+    np.testing.assert_array_equal(opened(tmp_path).load(0)[1], CLASSES)
+    (tmp_path / "valannot" / "0.png").unlink()
+    assert opened(tmp_path).class_names == ("8", "9")  # the BMP
+    for ending in ("BMP", "gif", "webp"):
+        (tmp_path / "valannot" / f"0.{ending}").unlink()
+    with pytest.raises(LabelError, match="without loss.*0.jpg"):
+        opened(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe"])

@@ -21,7 +21,11 @@ from slotcon_tf.data.labelled.panoptic import read_panoptic
 from slotcon_tf.data.listing import list_images
 from slotcon_tf.data.lists import image_column, read_rows
 
-LABEL_EXTENSIONS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")
+# Of several the first is taken; the last two are refused when they are read.
+LABEL_EXTENSIONS = (
+    *(".png", ".tif", ".tiff", ".bmp", ".gif", ".webp"),
+    *(".jpg", ".jpeg"),
+)
 # What people call the column of the label maps, beside `IMAGE_COLUMNS`.
 _LABEL_COLUMNS = (
     *("mask", "masks", "label", "labels", "label_map", "annotation", "segmentation"),
@@ -217,6 +221,10 @@ def _names(path):
     return read_text(path).split()
 
 
+def _preference(name):
+    return LABEL_EXTENSIONS.index(os.path.splitext(name)[1].lower()), name
+
+
 def _by_name(images, labels):
     """Pairs every image with the label map of its name; a missing one stays named."""
     stems = {}
@@ -225,7 +233,8 @@ def _by_name(images, labels):
             stem, ending = os.path.splitext(name)
             if ending.lower() in LABEL_EXTENSIONS:
                 below = os.path.relpath(where, labels)
-                stems[os.path.normpath(os.path.join(below, stem))] = name
+                key = os.path.normpath(os.path.join(below, stem))
+                stems[key] = min(name, stems.get(key, name), key=_preference)
     pairs = []
     for image in map(pathlib.Path, list_images("folder", images)):
         key = os.path.splitext(image.relative_to(images))[0]
