@@ -131,6 +131,12 @@ def runs(data, pretrained, tmp_path_factory):
         image, labels = drawn(0, ids)
         save(image, folders / split / "a.png")
         save(labels, folders / f"{split}annot" / "a.png")
+    drawing = root / "masks"
+    for split in ("train", "val"):
+        image, labels = drawn(0, (0, 255, 0, 255))
+        save(image, drawing / split / "a.png")
+        save(labels, drawing / f"{split}annot" / "a.png")
+    (root / "two.txt").write_text("0 ground\n1 object\n")
     (root / "pre").mkdir()
     (root / "pre" / "pretrain.flags").write_text("--seed=0\n")
 
@@ -158,6 +164,13 @@ def runs(data, pretrained, tmp_path_factory):
         "same classes.*, 9 only in the latter": [
             *("--dataset=folders", "--train_split=train"),
             f"--data_dir={folders}",
+        ],
+        "It must be said what 255 is.*--label_ids=0,255": [
+            *("--dataset=folders", "--train_split=train", f"--data_dir={drawing}"),
+        ],
+        "of two classes at least.*only 'ground' and void.*--label_ids": [
+            *("--dataset=folders", "--train_split=train", f"--data_dir={drawing}"),
+            f"--class_file={root / 'two.txt'}",
         ],
         "another configuration": [f"--workdir={root / 'voc'}", "--seed=8"],
         "which has pretrain.flags": [f"--workdir={root / 'pre'}"],

@@ -38,6 +38,7 @@ from slotcon_tf.files import write_text
 from slotcon_tf.network import twin
 from slotcon_tf.progress import bar
 from trainers.command_line import ModuleFlags, run_main
+from trainers.label_flags import define_label_flags, label_options
 from trainers.runs import load_trained
 
 FLAGS = flags.FLAGS
@@ -72,8 +73,7 @@ def define_flags():
         "Default: 320 for coco_stuff27, 224 for classes, 0 elsewhere.",
         0,
     )
-    define.string("class_file", None, "Text file: 'id name' per line.")
-    define.listed("void_ids", [], "Ids that count nowhere, beside 255.")
+    define_label_flags(define)
     define.string("image_list", None, "Text file of image names to keep, of --split.")
     define.integer("max_images", None, "Evenly spaced images of --split.")
     define.integer("max_train_images", None, "Evenly spaced images of --train_split.")
@@ -190,10 +190,9 @@ def _open_segmented(split, most, image_list=None):
         FLAGS.data_dir,
         split,
         crop_size=FLAGS.crop_size,
-        class_file=FLAGS.class_file,
-        void_ids=FLAGS.void_ids,
         image_list=image_list,
         max_images=most,
+        **label_options(FLAGS),
     )
 
 

@@ -3,6 +3,7 @@
 from slotcon_tf.data.labelled import SEGMENTED
 from slotcon_tf.segmentation import HEADS
 from trainers.command_line import ModuleFlags
+from trainers.label_flags import define_label_flags
 from trainers.strategy import STRATEGIES
 
 MODULE = "trainers.finetune_segmentation"
@@ -28,8 +29,7 @@ def define_flags():
     define.string("data_dir", None, "Folder of the labelled images.")
     define.string("train_split", "train", "What is learned from.")
     define.string("val_split", "val", "What is measured.")
-    define.string("class_file", None, "Text file: 'id name' per line.")
-    define.listed("void_ids", [], "Ids that count nowhere, beside 255.")
+    define_label_flags(define)
     define.integer("max_train_images", None, "Evenly spaced images of --train_split.")
     define.integer("max_val_images", None, "Evenly spaced images of --val_split.")
     define.listed(

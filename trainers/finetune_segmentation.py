@@ -27,7 +27,7 @@ from slotcon_tf.callbacks import (
     NanGuard,
     Throughput,
 )
-from slotcon_tf.data.labelled.segmented import spaced
+from slotcon_tf.data.labelled.cropping import spaced
 from slotcon_tf.devices import best_precision
 from slotcon_tf.files import write_text
 from slotcon_tf.monitoring import CsvHistory, PeriodicEvaluation

@@ -11,9 +11,11 @@ from slotcon_tf.data.labelled import (
     LabelError,
     SegmentedImages,
     check_same_classes,
+    check_two_classes,
     open_segmented,
 )
 from slotcon_tf.segmentation import Segmenter
+from trainers.label_flags import label_options
 from trainers.runs import load_trained
 from trainers.strategy import build_strategy, num_workers
 
@@ -103,8 +105,7 @@ def check_batch(replicas: int) -> None:
 
 def open_images() -> tuple[TrainImages, SegmentedImages]:
     """The images of both splits, which must have the same classes."""
-    options = {"class_file": FLAGS.class_file, "void_ids": FLAGS.void_ids}
-    options["crop_size"] = 0
+    options = {"crop_size": 0, **label_options(FLAGS)}
     splits = (
         (FLAGS.train_split, FLAGS.max_train_images),
         (FLAGS.val_split, FLAGS.max_val_images),
@@ -114,6 +115,8 @@ def open_images() -> tuple[TrainImages, SegmentedImages]:
         for split, most in splits
     )
     check_same_classes(train, val)
+    for images in (train, val):
+        check_two_classes(images)
     in_order = FLAGS.dataset == "scenes" or FLAGS.dataset.startswith("tfds:")
     return TrainImages(train, in_order), val
 

@@ -4,7 +4,12 @@ import functools
 
 import numpy as np
 
-from slotcon_tf.data.labelled import open_classified, open_segmented
+from slotcon_tf.data.labelled import (
+    check_two_classes,
+    check_two_labels,
+    open_classified,
+    open_segmented,
+)
 from slotcon_tf.evaluation import classification, grouping_metrics
 from slotcon_tf.evaluation.groups import group_confusions
 from slotcon_tf.evaluation.inference import Inference, same_size_batches
@@ -26,6 +31,7 @@ class LabelledMonitor:
         train_split: Of knn; ten times as many images are taken.
         num_images: Number of images.
         crop_size: Edge of the central squares that are measured; 0 for whole images.
+        labels: Dict of class_file, void_ids and label_ids; see `open_segmented`.
 
     Raises:
         ValueError, OSError: If the labelled set cannot be used.
@@ -42,28 +48,32 @@ class LabelledMonitor:
         *,
         num_images,
         crop_size,
+        labels=None,
     ):
         self.task = task
         self._inference = Inference(model)
         self._matching = {}  # of the newest scores
         if task == "groups":
+            options = {"max_images": num_images, "crop_size": crop_size}
             self.data = open_segmented(
-                dataset, data_dir, split, max_images=num_images, crop_size=crop_size
+                dataset, data_dir, split, **options, **(labels or {})
             )
-            self._look_through(self.data)
+            check_two_classes(self.data)
+            for _ in self._look_through(self.data):
+                pass
             return
         opened = functools.partial(open_classified, dataset, data_dir)
         options = {} if crop_size is None else {"crop_size": crop_size}
         self.data = opened(split, max_images=num_images, **options)
         self.train = opened(train_split, max_images=10 * num_images, **options)
-        self._look_through(self.train)
-        self._look_through(self.data)
+        for data in (self.train, self.data):
+            check_two_labels(list(self._look_through(data)), data)
 
     @staticmethod
     def _look_through(data):
-        """What is wrong with any image shows before training, not in its middle."""
-        for _ in data:
-            pass
+        """Labels; what is wrong with any shows before training, not in its middle."""
+        for _, labels in data:
+            yield labels
 
     def __call__(self):
         """Scores by name: miou, pixel_accuracy, nmi, ari ...; or knn_accuracy."""

@@ -33,6 +33,7 @@ from trainers import loop, report, workdir
 from trainers.checkpoints import Checkpoints
 from trainers.command_line import run_main
 from trainers.initialization import initialize
+from trainers.label_flags import label_options
 from trainers.labelled_monitor import LabelledMonitor
 from trainers.pretrain_flags import MODULE, define_flags
 from trainers.runs import write_model_config
@@ -123,6 +124,7 @@ class Run:
             FLAGS.eval_train_split,
             num_images=FLAGS.eval_images,
             crop_size=FLAGS.eval_crop_size,
+            labels=label_options(FLAGS, "eval_"),
         )
 
     def _steps_per_epoch(self):

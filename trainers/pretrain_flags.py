@@ -3,6 +3,7 @@
 from slotcon_tf.data.decoding import MAX_PIXELS
 from slotcon_tf.data.pipeline import AUGMENT_ON
 from trainers.command_line import ModuleFlags
+from trainers.label_flags import define_label_flags
 from trainers.labelled_monitor import TASKS as MONITORED
 from trainers.strategy import STRATEGIES
 
@@ -82,6 +83,7 @@ def define_flags():
     define.string("eval_data_dir", None, "Their folder.")
     define.string("eval_split", "val", "Split that is evaluated.")
     define.string("eval_train_split", "train", "Split that knn learns from.")
+    define_label_flags(define, "eval_")
     define.integer("eval_images", 64, "Images of it, evenly spaced.")
     define.integer(
         "eval_crop_size", None, "Edge of central squares; 0: whole images.", 0

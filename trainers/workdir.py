@@ -37,6 +37,9 @@ _FREE = {
     "eval_train_split",
     "eval_images",
     "eval_crop_size",
+    "eval_class_file",
+    "eval_void_ids",
+    "eval_label_ids",
 }
 
 

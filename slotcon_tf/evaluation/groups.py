@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
-from slotcon_tf.data.labelled import VOID
+from slotcon_tf.data.labelled import VOID, check_two_labels
 from slotcon_tf.evaluation.inference import Inference, same_size_batches
 from slotcon_tf.evaluation.metrics import confusion_matrix, grouping_metrics
 
@@ -63,9 +63,13 @@ def evaluate_groups(model, images, masks, num_classes, **options):
 
     Returns:
         Tuple of the metrics and the groups int32 (N, height, width).
+
+    Raises:
+        LabelError: If masks have pixels of one class only.
     """
     groups = predict_groups(model, images, **options)
     confusion = confusion_matrix(
         masks, groups, num_classes, model.num_prototypes, ignore=VOID
     )
+    check_two_labels(np.flatnonzero(confusion.sum(axis=1)), "masks")
     return grouping_metrics(confusion), groups

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slotcon_tf.data.labelled import check_same_classes
+from slotcon_tf.data.labelled import (
+    check_same_classes,
+    check_two_classes,
+    check_two_labels,
+)
 from slotcon_tf.evaluation import classification, retrieval
 from slotcon_tf.evaluation.groups import group_confusions
 from slotcon_tf.evaluation.linear import fit_linear, linear_confusions
@@ -42,7 +46,11 @@ def groups_task(data, num_prototypes, *, batch_size=16, progress=iter):
         num_prototypes: K.
         batch_size: Images at once.
         progress: Function of an iterable that shows how far it is.
+
+    Raises:
+        LabelError: If the set has pixels of one class only.
     """
+    check_two_classes(data)
 
     def measure(inference):
         return group_confusions(
@@ -71,9 +79,11 @@ def linear_task(train, data, settings, *, batch_size=16, progress=iter):
         batch_size, progress: As in `groups_task`.
 
     Raises:
-        ValueError: If the sets have other classes.
+        ValueError: If the sets have other classes, or pixels of one class only.
     """
     check_same_classes(train, data)
+    for images in (train, data):
+        check_two_classes(images)
 
     def measure(inference):
         segmenter = fit_linear(inference, train, settings, progress)
@@ -106,10 +116,12 @@ def retrieval_task(gallery, data, *, batch_size=16, progress=iter):
         batch_size, progress: As in `groups_task`.
 
     Raises:
-        ValueError: If the sets have other classes.
+        ValueError: If the sets have other classes, or pixels of one class only.
     """
+    check_two_classes(data)
     if gallery is not None:
         check_same_classes(gallery, data)
+        check_two_classes(gallery)
     count, options = data.num_classes, {"batch_size": batch_size}
 
     def measure(inference):
@@ -142,7 +154,8 @@ def classification_task(fit, train, data, *, batch_size=16, progress=iter):
         batch_size, progress: As in `groups_task`.
 
     Raises:
-        ValueError: If the sets have other classes.
+        ValueError: If the sets have other classes, or (when it is measured) images of
+            one class only.
     """
     check_same_classes(train, data)
 
@@ -153,6 +166,8 @@ def classification_task(fit, train, data, *, batch_size=16, progress=iter):
         vectors, labels = classification.features(
             inference, progress(data), batch_size=batch_size
         )
+        check_two_labels(known[1], train)
+        check_two_labels(labels, data)
         return classification.accuracy_counts(fit(*known), vectors, labels)
 
     return Task(measure, classification.accuracy)

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from slotcon_tf.data.labelled import VOID
+from slotcon_tf.data.labelled import VOID, check_two_classes
 from slotcon_tf.data.photometric import normalize
 
 
@@ -26,7 +26,11 @@ def crop_dataset(images, augment, *, batch_size, seed=0, start_step=0):
         tf.data.Dataset of tuples: images float32 (B, size, size, 3), normalised with
         ImageNet's mean and deviation, 0 where a crop is padded on the right and below;
         labels uint8 (B, size, size), `VOID` there.
+
+    Raises:
+        LabelError: If the images have pixels of one class only.
     """
+    check_two_classes(images)
     size, count = augment.crop_size, images.num_images
 
     def cut(position, index):

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from slotcon_tf.data.labelled import VOID
+from slotcon_tf.data.labelled import VOID, check_two_labels
 from slotcon_tf.data.photometric import normalize
 from slotcon_tf.evaluation.metrics import confusion_matrix, segmentation_metrics
 from slotcon_tf.segmentation.augmentation import fitted_size
@@ -117,10 +117,14 @@ def evaluate(predict, images, *, indices=None):
     Returns:
         Dict of `miou`, `pixel_accuracy`, `mean_accuracy` and `class_iou`, as
         `segmentation_metrics` has them: classes without a pixel are left out.
+
+    Raises:
+        LabelError: If label maps have pixels of one class only.
     """
     count = images.num_classes
     confusion = np.zeros((count, count), np.int64)
     for index in range(images.num_images) if indices is None else indices:
         image, labels = images.load(index)
         confusion += confusion_matrix(labels, predict(image), count, count, ignore=VOID)
+    check_two_labels(np.flatnonzero(confusion.sum(axis=1)), images)
     return segmentation_metrics(confusion)

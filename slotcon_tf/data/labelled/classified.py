@@ -9,12 +9,12 @@ from PIL import Image
 
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.extensions import is_hidden
-from slotcon_tf.data.labelled.decoding import LabelError
-from slotcon_tf.data.labelled.segmented import (
-    central_square,
+from slotcon_tf.data.labelled.classes import check_two_labels
+from slotcon_tf.data.labelled.cropping import central_square, spaced
+from slotcon_tf.data.labelled.decoding import (
+    LabelError,
     decode_labelled,
     read_image,
-    spaced,
 )
 from slotcon_tf.data.listing import list_images
 from slotcon_tf.data.sources import prepared_builder, split_size
@@ -73,7 +73,7 @@ def open_classified(
 
     Raises:
         FileNotFoundError: If the folder or set is missing.
-        LabelError: If it holds no classes.
+        LabelError: If it holds no classes, or images of one only.
         ValueError: If the data set is not known.
     """
     if dataset.startswith("tfds:"):
@@ -112,6 +112,7 @@ def open_classified(
             *(root, len(empty), len(names), ", ".join(map(printable, empty[:5]))),
         )
     kept = [items[i] for i in spaced(len(items), max_images)]
+    check_two_labels([classes[parts[0]] for _, parts in kept], root)
 
     def examples():
         for path, parts in kept:

@@ -1,146 +1,256 @@
-"""Files of label maps to class ids, or an error that says what is wrong with them."""
+"""Files of label maps to ids, or an error that says what is wrong with them."""
 
 import io
 
 import numpy as np
 from PIL import Image
 
+from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image, open_image
+from slotcon_tf.data.labelled import orientation
+from slotcon_tf.data.reading import read_file
+
 VOID = 255  # label of pixels that count nowhere
 MAX_CLASSES = 255
 _ID_MODES = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L"}
+_GREY_MODES = {"RGB", "RGBA", "LA", "PA"}  # if all channels agree and nothing shines
+_LOSSLESS = ("PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM")
+_MAX_BYTES = 2**30  # of a file; a label map of 89 megapixels with 32 bits has a third
 
 
 class LabelError(ValueError):
     """A label map, or a set of them, cannot be used; its text says why."""
 
 
+class UprightImage:
+    """An image of a labelled set.
+
+    Args:
+        data: Bytes of the file.
+        path: Named in errors.
+
+    Attributes:
+        pixels: uint8 (height, width, 3), upright.
+        orientation: By which they were turned, 1 to 8.
+
+    Raises:
+        LabelError: If it cannot be decoded.
+    """
+
+    def __init__(self, data, path):
+        self.pixels, self.path = decode_labelled(data, path), path
+        self.orientation = orientation.of_file(open_image(data), data)
+
+
+class LabelMap:
+    """Ids of a file.
+
+    Attributes:
+        ids: int32 (height, width), as they are stored.
+        orientation: What the file's EXIF says of them, 1 to 8.
+        path: Named in errors.
+    """
+
+    def __init__(self, ids, orientation, path):
+        self.ids, self.orientation, self.path = ids, orientation, path
+
+    def beside(self, image):
+        """Ids turned as an `UprightImage` is: int32 (height, width).
+
+        Raises:
+            LabelError: If the sizes do not fit, or fit in several ways.
+        """
+        size = image.pixels.shape[:2]
+        fitting = orientation.fitting(
+            self.ids.shape, self.orientation, size, image.orientation
+        )
+        if not fitting:
+            got, need = self.ids.shape[1::-1], size[::-1]
+            raise LabelError(
+                "A label map must be as large as its image. Received: "
+                f"{self.path}, {got[0]}x{got[1]}, for an image of {need[0]}x{need[1]} "
+                f"({image.path}). Resize one of them (labels by nearest neighbour)."
+            )
+        if len(fitting) > 1:
+            raise LabelError(
+                "It must be plain how a label map lies on its image. Received: "
+                f"{image.path} with EXIF orientation {image.orientation} and "
+                f"{self.path} with {self.orientation}, whose sizes fit turned and "
+                "unturned. Save both upright, without EXIF orientation."
+            )
+        return orientation.turned(self.ids, fitting[0])
+
+
 def decode_ids(data, path):
     """Bytes of a label file to the ids that it holds.
 
-    Palette images give their indices, not their colours.
+    Palette images give their indices, not their colours; colour images whose channels
+    are equal, without transparency, give a channel.
 
     Args:
         data: Bytes of a PNG (or any lossless format that Pillow reads).
         path: Named in errors.
 
     Returns:
-        int32 (height, width).
+        `LabelMap`.
 
     Raises:
         LabelError: If it is no image of one id per pixel.
     """
-    image = _open(data, path)
-    if image.mode not in _ID_MODES:
+    image, turn, step = _open(data, path)
+    ids = None
+    if image.mode in _ID_MODES:
+        ids = np.asarray(image).astype(np.int32) // step
+    elif image.mode in _GREY_MODES:
+        ids = _one_channel(np.asarray(image), image.mode)
+    if ids is None:
         raise LabelError(
             "A label map must have one channel of class ids, as 8- or 16-bit grey or "
             f"with a palette. Received: {path} of mode {image.mode}. If its colours "
             "stand for classes, save their indices instead."
         )
-    if image.format == "JPEG":
-        raise LabelError(
-            f"A label map must be stored without loss. Received: {path}, a JPEG, whose "
-            "ids are blurred at every edge. Save it as PNG."
-        )
-    return np.asarray(image).astype(np.int32)
+    return LabelMap(ids, turn, path)
 
 
 def decode_panoptic_ids(data, path):
     """Segment ids of a COCO panoptic PNG: red + 256 green + 256^2 blue.
 
     Returns:
-        int32 (height, width).
+        `LabelMap`.
     """
-    image = _open(data, path)
+    image, turn, _ = _open(data, path)
     if image.mode not in ("RGB", "RGBA"):
         raise LabelError(
             "A panoptic label map must be an RGB PNG. "
             f"Received: {path} of mode {image.mode}."
         )
     pixels = np.asarray(image)[..., :3].astype(np.int32)
-    return pixels @ np.array([1, 256, 65536], np.int32)  # (height, width)
+    return LabelMap(pixels @ np.array([1, 256, 65536], np.int32), turn, path)
+
+
+def read_bytes(path):
+    """Bytes of a file of a labelled set.
+
+    Raises:
+        LabelError: If they cannot be read, or are too many for an image.
+    """
+    try:
+        return read_file(path, _MAX_BYTES)
+    except (BadImage, OSError) as error:
+        raise _unreadable(path, error) from None
+
+
+def read_image(path):
+    """A file of a labelled set; see `decode_labelled`."""
+    return decode_labelled(read_bytes(path), path)
+
+
+def decode_labelled(data, path):
+    """An image of a labelled set, which must be readable: uint8 (height, width, 3).
+
+    Training replaces what cannot be decoded; a score must be that of the whole set.
+
+    Raises:
+        LabelError: If it is not.
+    """
+    try:
+        return decode_image(data)
+    except BadImage as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path, error):
+    return LabelError(
+        f"Every image of a labelled set must be readable. Received: {path} ({error}). "
+        "Mend it, or leave it out."
+    )
 
 
 def _open(data, path):
+    """The image as it is stored, its EXIF orientation, and `_step`."""
     try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
+        image = _header(data)
+        if _is_lossy(image, data):
+            raise LabelError(
+                "A label map must be stored without loss. Received: "
+                f"{path}, a {image.format}, whose ids are blurred at every edge, if it "
+                "has any. Save it as PNG."
+            )
+        if _is_stack(image):
+            raise LabelError(
+                "A label map must be one image. Received: "
+                f"{path}, several of one size. Save the right one by itself."
+            )
+        step = _step(image)
+        if not step:
+            raise LabelError(
+                "A label map must keep its ids while it is read: grey of 1, 2, 4, 8 or "
+                f"16 bits, a palette, or colours of 8 bits. Received: {path}, "
+                f"{image.format} of other depth. Save it as 8- or 16-bit grey PNG."
+            )
+        return *orientation.stored(image), step
+    except LabelError:
+        raise
     except Exception as error:  # noqa: BLE001  broken files fail in any way
         raise LabelError(
             f"A label map must be a readable image. Received: {path} ({error}). "
             "Write it again, or leave the image out."
         ) from None
+
+
+def _header(data):
+    """A label map that is not decoded yet: a small file may be a large flat area."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=(*_LOSSLESS, "JPEG"))
+    except Image.UnidentifiedImageError:
+        raise BadImage(f"none of {', '.join(_LOSSLESS)}") from None
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImage(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
     return image
 
 
-def check_size(labels, image, path):
-    """Raises `LabelError` unless a label map is as large as its image."""
-    if labels.shape[:2] != image.shape[:2]:
-        got, need = labels.shape[1::-1], image.shape[1::-1]
-        raise LabelError(
-            "A label map must be as large as its image. Received: "
-            f"{path}, {got[0]}x{got[1]}, for an image of {need[0]}x{need[1]}. Resize "
-            "one of them (labels by nearest neighbour)."
-        )
+def _is_lossy(image, data):
+    if image.format == "WEBP":
+        return b"VP8L" not in data
+    compression = image.info.get("compression", "")
+    return image.format not in _LOSSLESS or "jp" in str(compression)
 
 
-def check_same_classes(train, data):
-    """Raises `LabelError` unless two labelled sets have the same classes in order."""
-    if train.class_names != data.class_names:
-        strange = set(train.class_names) ^ set(data.class_names)
-        extra = sorted(set(data.class_names) - set(train.class_names))[:5]
-        more = f", {', '.join(extra)} only in the latter" if extra else ""
-        raise LabelError(
-            "Both splits must have the same classes, in the same order. Received: "
-            f"{train!r} and {data!r}, which differ in "
-            f"{', '.join(sorted(strange)[:5]) or 'their order'}{more}. For folders and "
-            "lists give --class_file."
-        )
+def _is_stack(image):
+    """Whether there are more pages of the same size, not a smaller overview."""
+    if getattr(image, "n_frames", 1) < 2:
+        return False
+    size = image.size
+    image.seek(1)
+    same = image.size == size
+    image.seek(0)
+    return same
 
 
-class ClassTable:
-    """From the ids in label files to classes 0 .. C - 1, and their names.
+def _step(image):
+    """What an id is multiplied by in the pixels that Pillow gives; 0 if not by one.
 
-    Args:
-        ids: Dict of id to name, in the order of the classes. 255 is void by itself.
-        void: Other ids that count nowhere.
-        merged: Dict of id to class, if several ids are one class; `ids` then holds a
-            key per class that is only a number.
+    Grey of 2 and 4 bits is spread over 0 .. 255, and so is PGM of other ranges; of
+    colours with 16 bits the upper 8 are left.
     """
+    for tile in image.tile:
+        of_codec = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+        if tile.codec_name.startswith("ppm") and of_codec[-1] not in (255, 65535):
+            return 0
+        raw = str(of_codec[0]) if of_codec else ""
+        if raw.startswith(("L;2", "L;4")):
+            return 85 if raw[2] == "2" else 17
+        if ";16" in raw and not image.mode.startswith("I"):
+            return 0
+    return 1
 
-    def __init__(self, ids, void=(), merged=None):
-        self.names = tuple(ids.values())
-        if not 0 < len(self.names) < MAX_CLASSES:
-            raise LabelError(
-                f"There must be between 1 and {MAX_CLASSES - 1} classes. "
-                f"Received: {len(self.names)}."
-            )
-        classes = merged or {number: index for index, number in enumerate(ids)}
-        # An id 255 that somebody has named is a class.
-        known = {**dict.fromkeys((*void, VOID), VOID), **classes}
-        self._known = np.array(sorted(known), np.int64)
-        self._class = np.array([known[i] for i in self._known.tolist()], np.uint8)
 
-    def classes(self, ids, path):
-        """Classes of ids.
-
-        Args:
-            ids: Integers (height, width).
-            path: Named in the error.
-
-        Returns:
-            uint8 (height, width), `VOID` where void.
-
-        Raises:
-            LabelError: If an id is neither a class nor void.
-        """
-        place = np.searchsorted(self._known, ids).clip(max=len(self._known) - 1)
-        strange = self._known[place] != ids
-        if strange.any():
-            found = np.unique(ids[strange])
-            raise LabelError(
-                f"Ids of {path} must be those of the {len(self.names)} classes or "
-                f"void. Received: {', '.join(map(str, found[:5].tolist()))} in "
-                f"{strange.mean():.1%} of its pixels. Name them in classes.txt, or "
-                "call them void (--void_ids)."
-            )
-        return self._class[place]
+def _one_channel(pixels, mode):
+    """Ids where all channels say the same and no pixel is transparent; else None."""
+    colors = pixels
+    if mode in ("RGBA", "LA", "PA"):
+        if (pixels[..., -1] != 255).any():
+            return None
+        colors = pixels[..., :-1]
+    if (colors != colors[..., :1]).any():
+        return None
+    return colors[..., 0].astype(np.int32)

@@ -3,18 +3,34 @@
 A function per layout; each returns a `Found`.
 """
 
-import json
 import os
 import pathlib
 import re
 from dataclasses import dataclass, field
 
+from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.labelled import taxonomies
-from slotcon_tf.data.labelled.decoding import ClassTable, LabelError
+from slotcon_tf.data.labelled.class_file import (
+    is_labelme,
+    read_class_names,
+    read_text,
+)
+from slotcon_tf.data.labelled.classes import ClassTable
+from slotcon_tf.data.labelled.decoding import LabelError
+from slotcon_tf.data.labelled.panoptic import read_panoptic
 from slotcon_tf.data.listing import list_images
+from slotcon_tf.data.lists import image_column, read_rows
 
-LABEL_EXTENSIONS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")
-_VOID_NAMES = {"void", "unlabeled", "unlabelled", "ignore", "ignored"}
+# Of several the first is taken; the last two are refused when they are read.
+LABEL_EXTENSIONS = (
+    *(".png", ".tif", ".tiff", ".bmp", ".gif", ".webp"),
+    *(".jpg", ".jpeg"),
+)
+# What people call the column of the label maps, beside `IMAGE_COLUMNS`.
+_LABEL_COLUMNS = (
+    *("mask", "masks", "label", "labels", "label_map", "annotation", "segmentation"),
+    *("mask_path", "label_path", "mask_file", "label_file"),
+)
 
 
 @dataclass
@@ -61,18 +77,24 @@ def listed(root, split):
             f"{path} must be a text file with an image and its label map per line. "
             "Received: no such file. Check --data_dir and --split."
         )
+    try:
+        rows, header = read_rows(path)
+    except ValueError as error:
+        raise LabelError(str(error)) from None
+    columns = _columns(header)
     pairs = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        # A tab where names have blanks.
-        parts = line.split("\t") if "\t" in line else line.split()
-        if len(parts) != 2:
+    for row in rows:
+        # Blanks part names of any ending.
+        cells = row.cells if len(row.cells) > 1 else row.text.split()
+        if columns:
+            cells = [cells[i] for i in columns if i < len(cells)]
+        if len(cells) != 2 or not all(cells):
             raise LabelError(
-                "A line must name an image and its label map, with a blank or a tab "
-                f"between. Received: {line!r} in line {number} of {path}."
+                "A line must name an image and its label map, with a tab, a comma or a "
+                f"blank between. Received: {printable(row.text)[:80]!r} in line "
+                f"{row.number} of {path}."
             )
-        pairs.append(tuple(path.parent / part.strip() for part in parts))
+        pairs.append(tuple(path.parent / cell for cell in cells))
     return Found(pairs, _named(path.parent))
 
 
@@ -120,7 +142,7 @@ def ade20k(root, split):
     )
     about, names = root / "objectInfo150.txt", ()
     if about.is_file():
-        rows = [line.split("\t") for line in about.read_text("utf-8").splitlines()]
+        rows = [line.split("\t") for line in read_text(about).splitlines()]
         names = [row[-1].split(",")[0].strip() for row in rows if row[0].isdigit()]
     return Found(pairs, taxonomies.ade20k(names))
 
@@ -133,15 +155,11 @@ def coco_panoptic(root, split, *, merge=False):
         raise FileNotFoundError(
             f"{about} must describe the segments. Received: no such file."
         )
-    content = json.loads(about.read_text("utf-8"))
-    files = {entry["id"]: entry["file_name"] for entry in content["images"]}
-    pairs, segments = [], []
-    for entry in content["annotations"]:
-        image = images / files[entry["image_id"]]
-        pairs.append((image, root / "annotations" / name / entry["file_name"]))
-        segments.append({s["id"]: s["category_id"] for s in entry["segments_info"]})
-    table = taxonomies.coco_panoptic(content["categories"], merge=merge)
-    return Found(pairs, table, segments)
+    content = read_panoptic(about, taxonomies.COCO_STUFF_27 if merge else None)
+    folder = root / "annotations" / name
+    pairs = [(images / image, folder / label) for image, label in content.files]
+    table = taxonomies.coco_panoptic(content.categories, merge=merge)
+    return Found(pairs, table, content.segments)
 
 
 def coco_stuff27(root, split):
@@ -169,32 +187,20 @@ LAYOUTS = {
 }
 
 
-def read_class_names(path):
-    """A `ClassTable` of a text file: "id name" per line, or a name per line.
-
-    Behind a tab anything may follow the name. Classes named void, unlabeled or ignore
-    count nowhere.
-    """
-    ids, void = {}, []
-    lines = pathlib.Path(path).read_text("utf-8").splitlines()
-    for line in lines:
-        if not line.strip() or line.startswith("#"):
-            continue
-        first, _, rest = line.strip().replace("\t", " ", 1).partition(" ")
-        if first.isdigit() and rest:
-            number, name = int(first), rest.partition("\t")[0].strip()
-        else:
-            number, name = len(ids) + len(void), line.partition("\t")[0].strip()
-        if name.lower() in _VOID_NAMES:
-            void.append(number)
-        else:
-            ids[number] = name
-    return ClassTable(dict(sorted(ids.items())), void=void)
+def _columns(header):
+    """Numbers of the columns of images and label maps; None: there are just those."""
+    label = next((name for name in _LABEL_COLUMNS if name in (header or ())), None)
+    return (image_column(header), header.index(label)) if label else None
 
 
 def _named(root):
-    path = root / "classes.txt"
-    return read_class_names(path) if path.is_file() else None
+    """The table of `classes.txt`, or of a list of classes that labelme has made."""
+    if (root / "classes.txt").is_file():
+        return read_class_names(root / "classes.txt")
+    for name in ("labels.txt", "class_names.txt"):
+        if (root / name).is_file() and is_labelme(root / name):
+            return read_class_names(root / name)
+    return None
 
 
 def _folder(path):
@@ -212,7 +218,11 @@ def _names(path):
             f"The data set needs the list {path}. Received: no such file. Check "
             "--data_dir and --split."
         )
-    return path.read_text("utf-8").split()
+    return read_text(path).split()
+
+
+def _preference(name):
+    return LABEL_EXTENSIONS.index(os.path.splitext(name)[1].lower()), name
 
 
 def _by_name(images, labels):
@@ -223,7 +233,8 @@ def _by_name(images, labels):
             stem, ending = os.path.splitext(name)
             if ending.lower() in LABEL_EXTENSIONS:
                 below = os.path.relpath(where, labels)
-                stems[os.path.normpath(os.path.join(below, stem))] = name
+                key = os.path.normpath(os.path.join(below, stem))
+                stems[key] = min(name, stems.get(key, name), key=_preference)
     pairs = []
     for image in map(pathlib.Path, list_images("folder", images)):
         key = os.path.splitext(image.relative_to(images))[0]

@@ -1,6 +1,6 @@
 """Classes of the public data sets, and which ids of their files are which class."""
 
-from slotcon_tf.data.labelled.decoding import ClassTable
+from slotcon_tf.data.labelled.classes import ClassTable
 
 _VOC = [
     "background",
@@ -82,6 +82,7 @@ _COCO_STUFF = {
     "structural": (98, 112, 137, 145, 163),
     "water": (119, 147, 154, 177, 178),
 }
+NO_SEGMENT = -1  # no category: some sets call one 0
 COCO_STUFF_27 = tuple(_COCO_STUFF)
 
 
@@ -123,10 +124,10 @@ def coco_panoptic(categories, *, merge):
         merge: Whether they are merged to the 27 supercategories of COCO-Stuff.
 
     Returns:
-        A `ClassTable` of category ids; 0, no segment, is void.
+        A `ClassTable` of category ids; `NO_SEGMENT` is void.
     """
     if not merge:
-        return ClassTable({c["id"]: c["name"] for c in categories}, void=(0,))
+        return ClassTable({c["id"]: c["name"] for c in categories}, void=(NO_SEGMENT,))
     place = {name: index for index, name in enumerate(COCO_STUFF_27)}
     merged = {c["id"]: place[c["supercategory"]] for c in categories}
-    return ClassTable(dict(enumerate(COCO_STUFF_27)), void=(0,), merged=merged)
+    return ClassTable(dict(enumerate(COCO_STUFF_27)), void=(NO_SEGMENT,), merged=merged)

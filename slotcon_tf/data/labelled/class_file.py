@@ -1,0 +1,148 @@
+"""read_class_names: a text file of classes to a table of their ids."""
+
+import csv
+import pathlib
+import re
+
+from slotcon_tf.data.labelled.classes import ClassTable
+from slotcon_tf.data.labelled.decoding import MAX_CLASSES, LabelError
+
+_VOID_NAMES = {"void", "unlabeled", "unlabelled", "ignore", "ignored"}
+_HEADERS = {
+    *("id", "ids", "idx", "index", "value", "number", "class_id", "label_id"),
+    *("name", "names", "class", "classes", "label", "labels", "category"),
+    *("class_name", "label_name", "r", "g", "b", "red", "green", "blue", "color"),
+}
+# labelme: the first line of its labels.txt, with the id -1, and the class 0.
+# Reference: examples/semantic_segmentation/labelme2voc.py of labelme.
+_IGNORE, _BACKGROUND = "__ignore__", "_background_"
+_NUMBERED = re.compile(r'"?([+-]?[0-9]+)"?(?:\s*([,;:\t])\s*|\s+|$)(.*)')
+_MAX_ID, _MAX_NAME = 2**31 - 1, 1000
+
+
+def read_text(path):
+    """The text of a file in UTF-8, with a mark at its start or without.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        LabelError: If it is no text in UTF-8.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"A text file is needed. Received: {path}, no file.")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise _error(path, "be text in UTF-8", reason) from None
+    if "\0" in text:
+        raise _error(path, "be text in UTF-8", "it holds binary zeros")
+    return text
+
+
+def read_class_names(path):
+    """A `ClassTable` of a text file: "id name" per line, or a name per line.
+
+    Ids are numbers before a blank, tab, comma, semicolon or colon; of a line with
+    commas or tabs what follows the name is left out. Either all lines have an id or
+    none; without, they count from 0. Classes named void, unlabeled or ignore count
+    nowhere. labelme's labels.txt is read as labelme does: its first line `__ignore__`
+    is void and takes no number, `_background_` is 0.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        LabelError: If a line cannot be read; it names which.
+    """
+    rows = [
+        (number, line.strip())
+        for number, line in enumerate(read_text(path).splitlines(), start=1)
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
+    if rows and rows[0][1][0] in "{[<":
+        raise _error(path, "be plain text, 'id name' per line", f"{rows[0][1][:20]!r}")
+    numbered = [bool(_NUMBERED.match(line)) for _, line in rows]
+    ids_follow = len(rows) > 1 and not numbered[0] and all(numbered[1:])
+    if ids_follow and _words(rows[0][1], r"[\s,;:]+")[0] in _HEADERS:
+        rows, numbered = rows[1:], numbered[1:]
+    if any(numbered) and not all(numbered):
+        place, line = rows[numbered.index(False)]
+        need = "have an id before every name, or before none"
+        raise _error(path, need, f"{line[:40]!r} in line {place}")
+    parsed = _numbered(path, rows) if any(numbered) else _counted(path, rows)
+    return _table(path, parsed)
+
+
+def is_labelme(path):
+    """Whether a text file begins as labelme's lists of classes do."""
+    with pathlib.Path(path).open("rb") as file:
+        first = file.read(64).removeprefix(b"\xef\xbb\xbf").split()[:1]
+    return first in ([_IGNORE.encode()], [_BACKGROUND.encode()])
+
+
+def _numbered(path, rows):
+    """Triples of line number, id and name, of lines with an id each."""
+    for place, line in rows:
+        digits, mark, rest = _NUMBERED.match(line).groups()
+        if len(digits) > 11 or abs(int(digits)) > _MAX_ID:
+            raise _error(path, "have ids below 2^31", f"{line[:40]!r} in line {place}")
+        mark = mark if mark in (",", ";") else "\t"
+        name = next(iter(_fields(rest, mark)), "")
+        yield place, int(digits), name or digits
+
+
+def _counted(path, rows):
+    """Triples of line number, id and name, of lines that are names."""
+    if rows and set(_words(rows[0][1], r"[\s,;]+")) <= _HEADERS:
+        need = "begin with a class; a '#' makes a line a comment"
+        raise _error(path, need, f"{rows[0][1][:40]!r} in line {rows[0][0]}")
+    both = [_fields(line, "\t" if "\t" in line else ",") for _, line in rows]
+    if both and all(len(f) == 2 and re.fullmatch("[0-9]{1,3}", f[1]) for f in both):
+        behind = [int(f[1]) for f in both]
+        if len(set(behind)) == len(behind) and behind != list(range(len(behind))):
+            raise _error(path, "have the id before the name", f"{rows[0][1]!r}")
+    first = -1 if rows and rows[0][1] == _IGNORE else 0
+    for number, (place, line) in enumerate(rows, start=first):
+        name = next(iter(_fields(line, "\t")))
+        rule = {_IGNORE: -1, _BACKGROUND: 0}.get(name, number)
+        if rule != number:
+            need = f"have {name} as id {rule}, the rule of labelme's labels.txt"
+            raise _error(path, need, f"it in line {place}")
+        yield place, number, name
+
+
+def _words(line, marks):
+    return re.split(marks, line.lower().replace('"', ""))
+
+
+def _fields(line, mark):
+    """Fields of a line, without the quotes of CSV."""
+    try:
+        return [f.strip() for row in csv.reader([line], delimiter=mark) for f in row]
+    except csv.Error:  # longer than any name
+        return [line]
+
+
+def _table(path, rows):
+    ids, void = {}, []
+    for place, number, name in rows:
+        if not name or re.search(r"[\x00-\x1f\x7f]", name) or len(name) > _MAX_NAME:
+            raise _error(path, "name every class", f"{name[:40]!r} in line {place}")
+        if number in ids or number in void:
+            raise _error(path, "have every id once", f"{number} in line {place} again")
+        if name.strip("_").lower() in _VOID_NAMES:
+            void.append(number)
+        elif name in ids.values():
+            raise _error(path, "have every name once", f"{name!r} in line {place}")
+        else:
+            ids[number] = name
+    if not 0 < len(ids) < MAX_CLASSES:
+        need = f"name between 1 and {MAX_CLASSES - 1} classes"
+        raise _error(path, need, f"{len(ids)}")
+    return ClassTable(dict(sorted(ids.items())), void=void)
+
+
+def _error(path, need, got):
+    return LabelError(
+        f"A file of classes must {need}. Received: {path}: {got}. Write 'id name' per "
+        "line, in UTF-8."
+    )

@@ -1,0 +1,244 @@
+"""From the ids in label files to classes, by what the data set says of them."""
+
+import numpy as np
+
+from slotcon_tf.data.labelled.decoding import MAX_CLASSES, VOID, LabelError
+
+_STEPS = 8  # greys 255 / 8 apart and more are drawn to be seen, not counted
+_LEVELS = 200  # more are no classes without names; COCO-Stuff has 182
+# See `_blurred`: at most so many levels, each of such a share of all pixels, together
+# of such a share, so far apart, and more than so many others.
+_MAJORS, _MAJOR_SHARE, _MAJORS_SHARE, _APART, _MINORS = 4, 0.05, 0.6, 64, 8
+
+
+class ClassTable:
+    """From the ids in label files to classes 0 .. C - 1, and their names.
+
+    Args:
+        ids: Dict of id to name, in the order of the classes. 255 is void by itself.
+        void: Other ids that count nowhere.
+        merged: Dict of id to class, if several ids are one class; `ids` then holds a
+            key per class that is only a number.
+    """
+
+    def __init__(self, ids, void=(), merged=None):
+        self.names = tuple(ids.values())
+        if not 0 < len(self.names) < MAX_CLASSES:
+            raise LabelError(
+                f"There must be between 1 and {MAX_CLASSES - 1} classes. "
+                f"Received: {len(self.names)}."
+            )
+        classes = merged or {number: index for index, number in enumerate(ids)}
+        # An id 255 that somebody has named is a class.
+        known = {**dict.fromkeys((*void, VOID), VOID), **classes}
+        self._known = np.array(sorted(known), np.int64)
+        self._class = np.array([known[i] for i in self._known.tolist()], np.uint8)
+
+    def classes(self, ids, path):
+        """Classes of ids.
+
+        Args:
+            ids: Integers (height, width).
+            path: Named in the error.
+
+        Returns:
+            uint8 (height, width), `VOID` where void.
+
+        Raises:
+            LabelError: If an id is neither a class nor void.
+        """
+        place = np.searchsorted(self._known, ids).clip(max=len(self._known) - 1)
+        strange = self._known[place] != ids
+        if strange.any():
+            found = np.unique(ids[strange])
+            smooth = f" {_SMOOTH}" if len(found) > 3 else ""
+            raise LabelError(
+                f"Ids of {path} must be those of the {len(self.names)} classes or "
+                f"void. Received: {', '.join(map(str, found[:5].tolist()))} in "
+                f"{strange.mean():.1%} of its pixels. Name them in classes.txt, or "
+                f"call them void (--void_ids).{smooth}"
+            )
+        return self._class[place]
+
+
+_SMOOTH = (
+    "Many grey levels where few classes are meant are smooth edges: write the label "
+    "maps without antialiasing, resize them by nearest neighbour, never as JPEG."
+)
+
+
+def table_of_found(pixels, void_ids, name):
+    """A class of every id that the label maps hold, where nothing names classes.
+
+    255 is void by itself, unless it is one of a few greys spread over the whole range:
+    masks of 0 and 255, of 0, 128 and 255. Those it may be a class of, so somebody has
+    to say it.
+
+    Args:
+        pixels: Dict of id to its number of pixels in all maps.
+        void_ids: Ids that count nowhere beside 255. An empty list says of greys that
+            are spread that 255 is a class; None says nothing.
+        name: Of the set, for errors.
+
+    Returns:
+        A `ClassTable`.
+
+    Raises:
+        LabelError: If it is open what 255 is, or grey levels are not classes.
+    """
+    found = sorted(pixels)
+    shown = ", ".join(map(str, found[:8])) + (" ..." if len(found) > 8 else "")
+    if _blurred(pixels):
+        raise LabelError(
+            f"Label maps must hold an id per class. Received: {name}, {len(found)} "
+            f"grey levels ({shown}), which look like shades. {_SMOOTH} If they are "
+            "classes, name them in --class_file."
+        )
+    void = {VOID, *(void_ids or ())}
+    if _spread(found):
+        if void_ids is None:
+            raise LabelError(
+                f"It must be said what 255 is in {name}. Received: label maps of "
+                f"{shown} only, and no file of classes. If 255 is a class, set "
+                f"--label_ids={','.join(map(str, found))} (or an empty --void_ids=, or "
+                "name the ids in --class_file); if it is void, --void_ids=255."
+            )
+        void = set(void_ids)
+    classes = {i: str(i) for i in found if i not in void}
+    if len(classes) < 2:
+        only = f"only id {next(iter(classes))}" if classes else "none"
+        hidden = [str(i) for i in found if i in void]
+        beside = f" beside void ({', '.join(hidden)})" if hidden else ""
+        ids = f"--label_ids={','.join(map(str, found))}"
+        cure = f"If void is a class, set {ids}. " if hidden and classes else ""
+        raise LabelError(
+            f"Label maps must hold two classes at least. Received: {name}, {only}"
+            f"{beside}. {cure}If other images have the other classes, take more, or "
+            "name all classes in --class_file."
+        )
+    if len(classes) >= MAX_CLASSES:
+        raise LabelError(
+            f"Label maps must hold {MAX_CLASSES - 1} ids at most. Received: {name}, "
+            f"{len(classes)} ({shown}). Are they segments or instances, not classes? "
+            f"{_SMOOTH}"
+        )
+    return ClassTable(classes, void=void)
+
+
+def table_of_values(values, void_ids, table):
+    """A class of each value that somebody lists, in that order.
+
+    Args:
+        values: Ids in the label files; value i is class i.
+        void_ids: Ids that count nowhere, beside 255 where that is no value.
+        table: `ClassTable` whose names the classes have, or None: the values.
+
+    Returns:
+        A `ClassTable`.
+
+    Raises:
+        LabelError: If values cannot be classes, or names do not fit them.
+    """
+    both = set(values) & set(void_ids or ())
+    if len(values) < 2 or len(set(values)) < len(values) or both:
+        raise LabelError(
+            "--label_ids must be two different ids or more, none of them void. "
+            f"Received: --label_ids={','.join(map(str, values))}"
+            f"{f' and void {sorted(both)}' if both else ''}."
+        )
+    names = table.names if table else tuple(map(str, values))
+    if len(names) != len(values):
+        raise LabelError(
+            "--label_ids must list an id per class. Received: "
+            f"{len(values)} ids for {len(names)} classes ({', '.join(names[:5])} ...). "
+            "Leave out ids that are void, or change the file of classes."
+        )
+    return ClassTable(dict(zip(values, names, strict=True)), void=void_ids or ())
+
+
+def check_two_classes(images):
+    """Raises `LabelError` unless a labelled set has pixels of two classes at least.
+
+    It looks until it has seen the second. With one class any network is perfect.
+
+    Args:
+        images: A `SegmentedImages`.
+    """
+    seen, void = set(), False
+    for index in range(images.num_images):
+        found = set(np.unique(images.load(index)[1]).tolist())
+        void = void or VOID in found
+        seen |= found - {VOID}
+        if len(seen) > 1:
+            return
+    names = getattr(images, "class_names", range(VOID))
+    only = f"only {names[seen.pop()]!r}" if seen else "none"
+    raise LabelError(
+        "Labelled pixels must be of two classes at least, or any network is perfect. "
+        f"Received: {images!r}, with {only}{' and void' if void else ''}. "
+        "Take more images, or, if void is a class, list the ids of the classes "
+        "(--label_ids=0,255 for masks of 0 and 255)."
+    )
+
+
+def check_two_labels(labels, name):
+    """Raises `LabelError` unless there are two classes at least among labels.
+
+    Args:
+        labels: Class numbers, of images or of pixels that count.
+        name: Of their set, for the error.
+    """
+    if len(np.unique(labels)) < 2:
+        raise LabelError(
+            "Labels must be of two classes at least, or any network is perfect. "
+            f"Received: {name}, with one class only. Take images of others, too."
+        )
+
+
+def check_same_classes(train, data):
+    """Raises `LabelError` unless two labelled sets have the same classes in order."""
+    if train.class_names != data.class_names:
+        strange = set(train.class_names) ^ set(data.class_names)
+        extra = sorted(set(data.class_names) - set(train.class_names))[:5]
+        more = f", {', '.join(extra)} only in the latter" if extra else ""
+        raise LabelError(
+            "Both splits must have the same classes, in the same order. Received: "
+            f"{train!r} and {data!r}, which differ in "
+            f"{', '.join(sorted(strange)[:5]) or 'their order'}{more}. For folders and "
+            "lists give --class_file."
+        )
+
+
+def _spread(found):
+    """Whether ids are greys such as 0, 255 or 0, 85, 170, 255 (a level off or so)."""
+    if found[-1:] != [255] or len(found) < 2 or found[0] < 0:
+        return False
+    for parts in range(len(found) - 1, _STEPS + 1):
+        nearest = [round(i * parts / 255) for i in found]
+        near = all(
+            abs(i - 255 * n / parts) < 1.5 for i, n in zip(found, nearest, strict=True)
+        )
+        if near and len(set(nearest)) == len(found):
+            return True
+    return False
+
+
+def _blurred(pixels):
+    """Whether ids are mixtures of a few classes, as antialiasing or JPEG leaves them.
+
+    Most of the 256 levels are in use; or a few levels, far apart, hold most pixels,
+    and many others, in both halves between them, little. (Ids of many small classes
+    stand in sequence, and so in one half.)
+    """
+    if len(pixels) > _LEVELS:
+        return True
+    total = sum(pixels.values())
+    major = {i: n for i, n in pixels.items() if n > _MAJOR_SHARE * total}
+    if not 2 <= len(major) <= _MAJORS or sum(major.values()) < _MAJORS_SHARE * total:
+        return False
+    low, high = min(major), max(major)
+    minor = [i for i in pixels if i not in major]
+    above = sum(low < i < high and 2 * i > low + high for i in minor)
+    below = sum(low < i < high and 2 * i < low + high for i in minor)
+    many = len(minor) > _MINORS and min(above, below) >= _MINORS / 4
+    return many and high - low >= _APART

@@ -1,0 +1,141 @@
+"""Functions that read image, ids and label map's path by number: files, builders."""
+
+import os
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from slotcon_tf.data.labelled.class_file import read_text
+from slotcon_tf.data.labelled.cropping import spaced
+from slotcon_tf.data.labelled.decoding import (
+    LabelError,
+    UprightImage,
+    decode_ids,
+    decode_panoptic_ids,
+    read_bytes,
+)
+from slotcon_tf.data.labelled.taxonomies import NO_SEGMENT
+from slotcon_tf.data.sources import split_size
+
+# Names that tensorflow-datasets' sets give their label maps.
+LABEL_FEATURES = (
+    "segmentation_label",
+    "segmentation_mask",
+    "segmentation",
+    "annotations",
+    "label_map",
+)
+
+
+def kept_pairs(pairs, image_list, most):
+    numbers = range(len(pairs))
+    if image_list:
+        names = set(read_text(image_list).split())
+        numbers = [i for i in numbers if pairs[i][0].stem in names]
+        if len(numbers) < len(names):
+            logging.warning(
+                "%d of the %d names in %s have no image",
+                len(names) - len(numbers),
+                len(names),
+                image_list,
+            )
+    return [numbers[i] for i in spaced(len(numbers), most)] if numbers else []
+
+
+def check_pairs(pairs, kept, data_dir):
+    if not kept:
+        raise LabelError(f"{data_dir} must hold images of this split. Received: none.")
+    for place, what in ((0, "image"), (1, "label map")):
+        missing = [pairs[i][place] for i in kept if not _is_file(pairs[i][place])]
+        if missing:
+            raise LabelError(
+                f"Every image needs its label map. Received: {len(missing)} of "
+                f"{len(kept)} pairs without {what}, the first {missing[0]}. Complete "
+                "the data, or name the whole pairs in a list (--dataset=list)."
+            )
+
+
+def file_reader(found, kept):
+    def read(index):
+        image_path, label_path = found.pairs[kept[index]]
+        image = UprightImage(read_bytes(image_path), image_path)
+        labels = read_bytes(label_path)
+        if found.segments:
+            label_map = decode_panoptic_ids(labels, label_path)
+            segments = found.segments[kept[index]]
+            label_map.ids = _categories(label_map.ids, segments, label_path)
+        else:
+            label_map = decode_ids(labels, label_path)
+        return image.pixels, label_map.beside(image), label_path
+
+    return read
+
+
+def _categories(ids, segments, path):
+    found, place = np.unique(ids, return_inverse=True)
+    strange = [i for i in found.tolist() if i and i not in segments]
+    if strange:
+        raise LabelError(
+            f"Segments of {path} must be described in the JSON file. Received: "
+            f"{strange[:3]}. The PNGs and the JSON are of different versions."
+        )
+    segments = {0: NO_SEGMENT, **segments}
+    values = np.array([segments[i] for i in found.tolist()], np.int32)
+    return values[place].reshape(ids.shape)
+
+
+def builder_names(builder):
+    """Names of the classes 0, 1 ... of a tensorflow-datasets set, or None."""
+    names = (builder.info.metadata or {}).get("categories")
+    feature = dict(builder.info.features).get(_label_feature(builder))
+    if not names and isinstance(feature, tfds.features.LabeledImage):
+        names = feature.names if feature.num_classes else None
+    return names
+
+
+def builder_reader(builder, split, most):
+    """Examples of a tensorflow-datasets set; what was read stays, still encoded."""
+    count = split_size(builder, split)
+    features = builder.info.features
+    feature = _label_feature(builder)
+    if feature is None:
+        raise LabelError(
+            f"{builder.info.full_name} must have a label map, one of "
+            f"{', '.join(LABEL_FEATURES)}. Received: {', '.join(features)}."
+        )
+    decoders = {
+        "image": tfds.decode.SkipDecoding(),
+        feature: tfds.decode.SkipDecoding(),
+    }
+    read_config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    dataset = builder.as_dataset(
+        split=split, shuffle_files=False, decoders=decoders, read_config=read_config
+    )
+    kept, encoded = spaced(count, most), {}
+    examples = enumerate(dataset.as_numpy_iterator())
+
+    def read(index):
+        number = kept[index]
+        while number not in encoded:
+            place, example = next(examples)
+            encoded[place] = example["image"], example[feature]
+        data, labels = encoded[number]
+        path = f"{builder.info.full_name} ({split}) {number}"
+        image = UprightImage(data, path)
+        label_map = decode_ids(labels, f"{path}, {feature}")
+        return image.pixels, label_map.beside(image), path
+
+    return read, len(kept)
+
+
+def _label_feature(builder):
+    return next((n for n in LABEL_FEATURES if n in builder.info.features), None)
+
+
+def _is_file(path):
+    """Whether a path is a file, and no folder, pipe or device."""
+    try:
+        return os.path.isfile(path)
+    except ValueError:  # a zero byte
+        return False

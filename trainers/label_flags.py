@@ -1,0 +1,42 @@
+"""The flags that say which ids in label maps are which classes, for every command."""
+
+
+def define_label_flags(define, prefix=""):
+    """Defines them.
+
+    Args:
+        define: A `ModuleFlags`.
+        prefix: Of their names, such as "eval_".
+    """
+    define.string(
+        f"{prefix}class_file",
+        None,
+        "Text file: 'id name' per line; default: classes.txt beside the label maps.",
+    )
+    define.listed(
+        f"{prefix}void_ids",
+        [],
+        "Ids that count nowhere, beside 255. Given but empty, it says that 255 is a "
+        "class where label maps hold 0 and 255 only.",
+    )
+    define.listed(
+        f"{prefix}label_ids",
+        None,
+        "Ids of the classes in the label maps, in order: 0,255 for masks of 0 and 255.",
+    )
+
+
+def label_options(values, prefix=""):
+    """Arguments of `open_segmented`, of the flags as they were given.
+
+    Args:
+        values: absl's FLAGS.
+        prefix: As it was defined with.
+    """
+    void = f"{prefix}void_ids"
+    return {
+        "class_file": values[f"{prefix}class_file"].value,
+        # Empty by default, which says nothing; typed, it says something.
+        "void_ids": values[void].value if values[void].present else None,
+        "label_ids": values[f"{prefix}label_ids"].value,
+    }
