@@ -5,17 +5,33 @@ decoder's time on 640x480 JPEGs and 7 to 12% at 12 megapixels, and changed pixel
 window's border by up to 18 levels (AMD EPYC, 2026-11-24): not worth it.
 """
 
+import functools
 import io
+import warnings
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
+from slotcon_tf.data import tiff
+from slotcon_tf.data.pixels import BadImage, as_rgb
+
+__all__ = [
+    "MAX_PIXELS",
+    "BadImage",
+    "as_rgb",
+    "decode_image",
+    "decode_pixels",
+    "open_image",
+]
+
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS  # 89 million: what Pillow itself warns about
-
-
-class BadImage(ValueError):
-    """An image that cannot be used; its text is the reason."""
+# What may be opened. Pillow knows 40 more formats: PostScript starts another program.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM")
+# Photographs have 0.5 to 20 pixels per byte; a flat picture packs 350 and more. Small
+# ones do no harm.
+DENSE_PIXELS, PIXELS_PER_BYTE = 16_777_216, 100
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 def open_image(data, max_pixels=MAX_PIXELS):
@@ -23,35 +39,76 @@ def open_image(data, max_pixels=MAX_PIXELS):
 
     Args:
         data: Bytes of the file.
-        max_pixels: Larger images are refused.
+        max_pixels: Larger images are refused, as are those above 16 megapixels with
+            more than 100 pixels per byte, which no photograph has.
 
     Returns:
-        PIL.Image.Image, not decoded yet.
+        PIL.Image.Image, not decoded yet, in one of `FORMATS`, or HEIF where the
+        package pillow-heif is installed.
 
     Raises:
-        BadImage: If the bytes are no image, or claim more than `max_pixels`.
+        BadImage: If the bytes are no such image, or claim too many pixels.
     """
     if not data:
         raise BadImage("the file is empty")
     if data.startswith(b"version https://git-lfs"):
         raise BadImage("a git LFS pointer, not the picture: run git lfs pull")
     try:
-        image = Image.open(io.BytesIO(data))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # sizes are judged here
+            image = Image.open(io.BytesIO(data), formats=_formats(data))
     except Image.DecompressionBombError:
-        raise BadImage(f"more than {max_pixels} pixels by its header") from None
+        most = min(max_pixels, 2 * Image.MAX_IMAGE_PIXELS)
+        raise BadImage(f"more than {most} pixels by its header") from None
     except Image.UnidentifiedImageError:
-        start = data[:16].lstrip().lower()
-        kind = "a text file" if start.startswith(b"<") else "no known image format"
-        raise BadImage(kind) from None
+        raise BadImage(_unknown(data)) from None
     except Exception as error:  # noqa: BLE001  broken headers fail in any way
         raise BadImage(str(error) or type(error).__name__) from None
     width, height = image.size
     if width * height > max_pixels:
         raise BadImage(f"{width}x{height} is more than {max_pixels} pixels")
+    if width * height > max(DENSE_PIXELS, PIXELS_PER_BYTE * len(data)):
+        raise BadImage(
+            f"{width}x{height} pixels in {len(data)} bytes: above {DENSE_PIXELS} "
+            f"pixels a file must have a byte for every {PIXELS_PER_BYTE} of them"
+        )
     return image
 
 
-def decode_image(data, max_pixels=MAX_PIXELS):
+def _formats(data):
+    """The formats that a file is tried as."""
+    Image.init()
+    known = [name for name in FORMATS if name in Image.OPEN]
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC and _can_read_heif():
+        known.append("HEIF")
+    return known
+
+
+@functools.cache
+def _can_read_heif():
+    """Registers pillow-heif with Pillow, if it is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def _unknown(data):
+    """Why none of the formats fits."""
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC and not _can_read_heif():
+        return "a HEIC picture: install pillow-heif, or save it as JPEG"
+    if data.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
+        return "PostScript, which is not opened: save it as JPEG or PNG"
+    reason = tiff.why_not(data) if tiff.is_tiff(data) else ""
+    if reason:
+        return reason
+    start = data[:16].lstrip().lower()
+    return "a text file" if start.startswith(b"<") else "no known image format"
+
+
+def decode_image(data, max_pixels=MAX_PIXELS, pixel_range=None):
     """Bytes of an image file to RGB.
 
     Grey, palette, CMYK and 16-bit images become 8-bit RGB; the EXIF orientation is
@@ -59,7 +116,10 @@ def decode_image(data, max_pixels=MAX_PIXELS):
 
     Args:
         data: Bytes of the file.
-        max_pixels: Larger images are refused by their header, before decoding.
+        max_pixels: Larger images are refused by their header, before decoding; see
+            `open_image`.
+        pixel_range: (low, high) that images of more than 8 bits are read in; None for
+            the rule of `slotcon_tf.data.pixels`.
 
     Returns:
         uint8 (height, width, 3), contiguous.
@@ -67,26 +127,65 @@ def decode_image(data, max_pixels=MAX_PIXELS):
     Raises:
         BadImage: If the bytes are no whole image, or not one that can be shown.
     """
+    return as_rgb(decode_pixels(data, max_pixels, pixel_range), pixel_range)
+
+
+def decode_pixels(data, max_pixels=MAX_PIXELS, pixel_range=None):
+    """As `decode_image`, with the values that the file holds.
+
+    Returns:
+        uint8 (height, width, 3); of files with more than 8 bits uint16, int32 or
+        float32, (height, width) or (height, width, 3).
+    """
     image = open_image(data, max_pixels)
-    if _is_plain_jpeg(image):
-        try:
-            # The same library and pixels as Pillow's, without its two copies.
-            pixels = tf.io.decode_jpeg(data, 3, dct_method="INTEGER_ACCURATE")
-            return pixels.numpy()
-        except tf.errors.OpError:
-            pass  # Pillow decides whether it can be used, and why not
     try:
+        if _is_plain_jpeg(image):
+            try:
+                # The same library and pixels as Pillow's, without its two copies.
+                pixels = tf.io.decode_jpeg(data, 3, dct_method="INTEGER_ACCURATE")
+                return pixels.numpy()
+            except tf.errors.OpError:
+                pass  # Pillow decides whether it can be used, and why not
+        if image.format == "TIFF":
+            tiff.check_bands(image)
+        if image.format == "PNG" and _is_deep_colour_png(data):
+            return _turned(_deep_png(data), image)
         image.load()
-        return _rgb(_upright(image))
+        return _values(_upright(image), pixel_range)
     except BadImage:
         raise
     except Exception as error:  # noqa: BLE001  broken bodies fail in any way
-        raise BadImage(str(error) or type(error).__name__) from None
+        raise BadImage(str(error).strip() or type(error).__name__) from None
 
 
 def _is_plain_jpeg(image):
     """Whether nothing but decoding is to be done."""
     return image.format == "JPEG" and image.mode == "RGB" and "exif" not in image.info
+
+
+def _is_deep_colour_png(data):
+    """Whether a PNG has 16 bits and several channels: Pillow drops 8 of them."""
+    return data[12:16] == b"IHDR" and data[24] == 16 and data[25] != 0
+
+
+def _deep_png(data):
+    try:
+        return tf.io.decode_png(data, 3, tf.uint16).numpy()
+    except tf.errors.OpError as error:
+        raise BadImage(f"broken PNG: {error.message.splitlines()[0][:80]}") from None
+
+
+def _turned(pixels, image):
+    """An array turned as the image's EXIF orientation says."""
+    try:
+        orientation = int(image.getexif().get(0x0112, 1))
+    except Exception:  # noqa: BLE001  garbage beside a good picture
+        return pixels
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
 
 
 def _upright(image):
@@ -96,12 +195,28 @@ def _upright(image):
         return image
 
 
-def _rgb(image):
+def _values(image, pixel_range):
+    """The values of a decoded image, of one or three channels."""
     if image.mode.startswith("I;16"):
-        grey = np.asarray(image) // 257
-        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
+        return np.asarray(image).astype(np.uint16)
     if image.mode in ("I", "F"):
-        raise BadImage("32-bit pixels have no fixed range: save it with 8 or 16 bits")
+        return np.asarray(image)
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")
-    return np.ascontiguousarray(image.convert("RGB"))
+    pixels = np.asarray(image.convert("RGB"))
+    if image.format == "TIFF" and image.tag_v2.get(258, (8,))[0] > 8:
+        _check_upper_byte(pixels, pixel_range)
+    return pixels
+
+
+def _check_upper_byte(pixels, pixel_range):
+    """Of 16-bit RGB TIFFs Pillow gives the upper 8 bits: fine if that is their range.
+
+    Raises:
+        BadImage: If it is not.
+    """
+    if pixel_range not in (None, (0, 65535)) or pixels.max(initial=0) < 64:
+        raise BadImage(
+            "a 16-bit RGB TIFF, of which only the upper 8 bits can be read: save it as "
+            "a PNG of 16 bits"
+        )

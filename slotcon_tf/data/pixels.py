@@ -1,0 +1,165 @@
+"""Pixel values of any depth to 8-bit RGB, by one rule for all images of a data set.
+
+The rule. 8-bit values stay. Whole numbers of up to 16 bits are read as what their
+camera wrote: 0 to the smallest of 255, 1023, 4095, 16383 and 65535 that holds the
+image's largest value (8, 10, 12, 14 and 16 bits), so that a file says enough. A stretch
+between an image's own extremes would make every image as bright as every other, and a
+fixed division by 257 makes 12-bit images black. Where a dark image may fit a smaller
+range than its neighbours, or values are 32-bit numbers, `pixel_range` fixes the range
+for all images of more than 8 bits: low becomes 0, high 255, what lies outside is cut.
+"""
+
+import numpy as np
+from absl import logging
+
+TOPS = (255, 1023, 4095, 16383, 65535)  # of 8, 10, 12, 14 and 16 bits
+FEW_LEVELS = 16  # an image with fewer was probably read in a wrong range
+_SAMPLED = 64  # rows and columns looked at first
+
+
+class BadImage(ValueError):
+    """An image that cannot be used; its text is the reason."""
+
+
+def parse_pixel_range(text):
+    """The flag `--pixel_range`: "low,high" as a tuple of numbers, "" as None.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if not text:
+        return None
+    try:
+        return check_pixel_range([float(part) for part in str(text).split(",")])
+    except ValueError:
+        raise ValueError(
+            "--pixel_range must be low,high with low < high, such as 0,4095. "
+            f"Received: {text!r}."
+        ) from None
+
+
+def check_pixel_range(pixel_range):
+    """A pair (low, high) as a tuple of floats, or None as it is.
+
+    Raises:
+        ValueError: If it is no pair of finite numbers, the first one the smaller.
+    """
+    if pixel_range is None:
+        return None
+    pair = tuple(float(value) for value in pixel_range)
+    if len(pair) != 2 or not np.isfinite(pair).all() or not pair[0] < pair[1]:
+        raise ValueError(
+            "pixel_range must be (low, high) with low < high. "
+            f"Received: {pixel_range!r}."
+        )
+    return pair
+
+
+def range_of(pixels):
+    """The range that values of more than 8 bits are read in without `pixel_range`.
+
+    Args:
+        pixels: uint16 array.
+
+    Returns:
+        (0, one of `TOPS`).
+    """
+    highest = int(pixels.max(initial=0))
+    return 0, next(top for top in TOPS if highest <= top)
+
+
+def as_rgb(array, pixel_range=None):
+    """An array of pixels, of a file or a user's own source, as 8-bit RGB.
+
+    Args:
+        array: (height, width), (height, width, 1), (height, width, 3) or with a fourth
+            channel that is dropped; uint8, uint16, or any numbers with `pixel_range`.
+        pixel_range: (low, high) that images of more than 8 bits are read in; None for
+            the rule above, which knows nothing of floats and 32-bit numbers.
+
+    Returns:
+        uint8 (height, width, 3), contiguous.
+
+    Raises:
+        BadImage: If the array is no such image.
+    """
+    array = np.asarray(array)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or 0 in array.shape:
+        hint = ""
+        if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+            hint = " Move the channels last: numpy.moveaxis(image, 0, -1)."
+        raise BadImage(
+            "an image must be (height, width), or have 1, 3 or 4 channels last. "
+            f"Received: shape {array.shape}.{hint}"
+        )
+    array = _to_bytes(array[..., :3], pixel_range)
+    if array.shape[-1] == 1:
+        array = np.repeat(array, 3, axis=-1)
+    return np.ascontiguousarray(array)
+
+
+def _to_bytes(array, pixel_range):
+    if array.dtype == np.uint8:
+        return array
+    if pixel_range is None and array.dtype == np.uint16:
+        low, high = range_of(array)
+        # Floored, so that 65535 levels are divided by 257.
+        return (array.astype(np.uint32) * 255 // high).astype(np.uint8)
+    if array.dtype.kind not in "iuf":
+        raise BadImage(f"pixels must be numbers. Received: {array.dtype}.")
+    if pixel_range is None:
+        raise BadImage(
+            f"pixels of {array.dtype} have no fixed range: save it with 8 or 16 bits "
+            "(of an array: uint8 or uint16), or set pixel_range=low,high"
+        )
+    low, high = pixel_range
+    # Rounded to what a float32 of k / 255 was made from. What is not a number is dark.
+    scaled = (np.clip(np.nan_to_num(array, nan=low), low, high) - low) / (high - low)
+    return (scaled * 255.0 + 0.5).astype(np.uint8)
+
+
+def has_few_levels(rgb, deep):
+    """Whether an image has fewer than `FEW_LEVELS` values.
+
+    Args:
+        rgb: uint8 (height, width, 3).
+        deep: Whether it was of more than 8 bits. An 8-bit image of a single value is a
+            blank one, which every data set may have, and does not count.
+    """
+    rows, columns = (max(1, size // _SAMPLED) for size in rgb.shape[:2])
+    if _levels(rgb[::rows, ::columns]) >= FEW_LEVELS:
+        return False
+    return (0 if deep else 1) < _levels(rgb) < FEW_LEVELS
+
+
+def _levels(rgb):
+    return np.count_nonzero(np.bincount(rgb.ravel(), minlength=256))
+
+
+class LevelsWatch:
+    """Warns once per data set of an image with few grey levels.
+
+    Args:
+        name: Of the data set.
+    """
+
+    def __init__(self, name):
+        self.name = name
+        self.warned = False
+
+    def look(self, label, rgb, deep):
+        """Looks at an image as `has_few_levels` does; `label` names it."""
+        if self.warned or not has_few_levels(rgb, deep):
+            return
+        self.warned = True
+        label = str(label).encode("utf-8", "backslashreplace").decode()
+        logging.warning(
+            "%s has fewer than %d grey levels as it is read, and others of %s may. If "
+            "it is no drawing, set --pixel_range=low,high to the values that the "
+            "images hold; trainers.check_data counts such images.",
+            label,
+            FEW_LEVELS,
+            self.name,
+        )
