@@ -7,6 +7,7 @@ from keras import layers
 
 from slotcon_tf.convolution import Conv2D
 from slotcon_tf.normalization import BatchNormalization
+from slotcon_tf.statistics import IMAGENET, ImageStatistics
 
 _DEPTHS = {
     "10": ("basic", (1, 1, 1, 1)),
@@ -80,6 +81,7 @@ class ResNet(keras.Model):
             torchvision and mmsegmentation have it. The map, taken at every second
             (fourth) position, is then that of the strided network.
         input_shape: (height, width, 3); None for free sizes.
+        mean, std: What its images are normalised with, see `SlotCon`.
 
     Call arguments:
         inputs: Normalised images (B, height, width, 3).
@@ -106,6 +108,8 @@ class ResNet(keras.Model):
         output_stride=32,
         contract_dilation=False,
         input_shape=(None, None, 3),
+        mean=IMAGENET.mean,
+        std=IMAGENET.std,
         name=None,
         dtype=None,
         **kwargs,
@@ -150,6 +154,7 @@ class ResNet(keras.Model):
         for key, value in config.items():
             setattr(self, key, value)
         self.image_shape = tuple(input_shape)
+        self.statistics = ImageStatistics(mean, std)
         self.pyramid_outputs = pyramid
         self.pyramid_level_inputs = {
             level: f"layer{int(level[1]) - 1}_{stage_depths[int(level[1]) - 2] - 1}_out"
@@ -167,7 +172,7 @@ class ResNet(keras.Model):
         return 2 + (3 if self.block == "bottleneck" else 2) * sum(self.stage_depths)
 
     def get_config(self):
-        return {
+        config = {
             "block": self.block,
             "stage_depths": list(self.stage_depths),
             "width": self.width,
@@ -182,6 +187,10 @@ class ResNet(keras.Model):
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
             "trainable": self.trainable,
         }
+        if self.statistics != IMAGENET:
+            config["mean"] = list(self.statistics.mean)
+            config["std"] = list(self.statistics.std)
+        return config
 
     @classmethod
     def from_config(cls, config, custom_objects=None):

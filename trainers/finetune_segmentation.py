@@ -137,6 +137,7 @@ class Run:
             batch_size=FLAGS.batch_size,
             seed=FLAGS.seed,
             start_step=step,
+            statistics=self.model.statistics,
         )
 
     def _distributed(self, step):
