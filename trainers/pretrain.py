@@ -196,6 +196,7 @@ class Run:
             seed=FLAGS.seed,
             augment_on=FLAGS.augment_on,
             start_step=step,
+            epochs=None,
             input_context=input_context,
         )
 
