@@ -1,7 +1,5 @@
 """An encoder as an ONNX file, for servers that are not TensorFlow's."""
 
-import dataclasses
-
 import keras
 import numpy as np
 import onnx
@@ -24,9 +22,11 @@ def export_onnx(model, path, *, which="teacher"):
         The path.
     """
     served = serve(model, which=which)
-    pyramid, own = served.pyramid_model, dataclasses.asdict(served.statistics)
+    pyramid, own = served.pyramid_model, served.statistics
     images = keras.Input((None, None, 3), name="image")
-    maps = list(pyramid(ImageNetNormalization(**own)(images)).values())[-1]
+    maps = list(
+        pyramid(ImageNetNormalization(mean=own.mean, std=own.std)(images)).values()
+    )[-1]
     pooled = keras.layers.GlobalAveragePooling2D()(maps)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".writing-{path.name}")

@@ -81,7 +81,7 @@ class ResNet(keras.Model):
             torchvision and mmsegmentation have it. The map, taken at every second
             (fourth) position, is then that of the strided network.
         input_shape: (height, width, 3); None for free sizes.
-        mean, std: What its images are normalised with, see `SlotCon`.
+        mean, std, pixel_range: Of its images, see `SlotCon`.
 
     Call arguments:
         inputs: Normalised images (B, height, width, 3).
@@ -110,6 +110,7 @@ class ResNet(keras.Model):
         input_shape=(None, None, 3),
         mean=IMAGENET.mean,
         std=IMAGENET.std,
+        pixel_range=None,
         name=None,
         dtype=None,
         **kwargs,
@@ -154,7 +155,7 @@ class ResNet(keras.Model):
         for key, value in config.items():
             setattr(self, key, value)
         self.image_shape = tuple(input_shape)
-        self.statistics = ImageStatistics(mean, std)
+        self.statistics = ImageStatistics(mean, std, pixel_range)
         self.pyramid_outputs = pyramid
         self.pyramid_level_inputs = {
             level: f"layer{int(level[1]) - 1}_{stage_depths[int(level[1]) - 2] - 1}_out"
@@ -172,7 +173,7 @@ class ResNet(keras.Model):
         return 2 + (3 if self.block == "bottleneck" else 2) * sum(self.stage_depths)
 
     def get_config(self):
-        config = {
+        return {
             "block": self.block,
             "stage_depths": list(self.stage_depths),
             "width": self.width,
@@ -186,11 +187,8 @@ class ResNet(keras.Model):
             "name": self.name,
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
             "trainable": self.trainable,
+            **self.statistics.config(),
         }
-        if self.statistics != IMAGENET:
-            config["mean"] = list(self.statistics.mean)
-            config["std"] = list(self.statistics.std)
-        return config
 
     @classmethod
     def from_config(cls, config, custom_objects=None):

@@ -44,6 +44,8 @@ class SlotCon(TrainingStep):
         mean, std: What images are normalised with, three shares of 255 each; None for
             the encoder's own or ImageNet's. Kept with the model: export, evaluation
             and fine-tuning go by `statistics`. Give `crop_pair_dataset` the same.
+        pixel_range: (low, high) that images of more than 8 bits were read in, or None;
+            kept in the same way (`slotcon_tf.data.pixels`).
 
     Call arguments:
         inputs: Normalised images (B, height, width, 3).
@@ -79,6 +81,7 @@ class SlotCon(TrainingStep):
         remat=False,
         mean=None,
         std=None,
+        pixel_range=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -113,7 +116,9 @@ class SlotCon(TrainingStep):
         self.accumulate_steps = accumulate_steps
         self.skip_nonfinite = skip_nonfinite
         self.remat = remat
-        self.statistics = chosen_statistics(mean, std, encoder)
+        self.statistics = chosen_statistics(
+            encoder, mean=mean, std=std, pixel_range=pixel_range
+        )
 
         sizes = {
             "num_prototypes": num_prototypes,
@@ -170,6 +175,10 @@ class SlotCon(TrainingStep):
     @property
     def std(self):
         return self.statistics.std
+
+    @property
+    def pixel_range(self):
+        return self.statistics.pixel_range
 
     @property
     def metrics(self):
@@ -239,8 +248,7 @@ class SlotCon(TrainingStep):
             "accumulate_steps": self.accumulate_steps,
             "skip_nonfinite": self.skip_nonfinite,
             "remat": self.remat,
-            "mean": list(self.mean),
-            "std": list(self.std),
+            **self.statistics.config(),
         }
 
     @classmethod

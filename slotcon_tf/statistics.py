@@ -1,6 +1,7 @@
-"""How images are normalised: a mean and a deviation, which a model keeps with it."""
+"""How pixels become a model's images: what it was trained with, and keeps."""
 
 import dataclasses
+import math
 
 import tensorflow as tf
 
@@ -8,13 +9,32 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+def check_pixel_range(pixel_range):
+    """A pair (low, high) as a tuple of floats, or None as it is.
+
+    Raises:
+        ValueError: If it is no pair of finite numbers, the first one the smaller.
+    """
+    if pixel_range is None:
+        return None
+    pair = tuple(float(value) for value in pixel_range)
+    if len(pair) != 2 or not all(map(math.isfinite, pair)) or not pair[0] < pair[1]:
+        raise ValueError(
+            "pixel_range must be (low, high) with low < high. "
+            f"Received: {pixel_range!r}."
+        )
+    return pair
+
+
 @dataclasses.dataclass(frozen=True)
 class ImageStatistics:
-    """Mean and standard deviation per channel, shares of the full range.
+    """Mean and standard deviation per channel, and the range of deep pixels.
 
     Attributes:
-        mean: Three numbers in [0, 1].
-        std: Three positive numbers.
+        mean: Three shares of 255.
+        std: Three positive shares of 255.
+        pixel_range: (low, high) that images of more than 8 bits are read in, or None,
+            see `slotcon_tf.data.pixels`.
 
     Raises:
         ValueError: If they are not.
@@ -22,6 +42,7 @@ class ImageStatistics:
 
     mean: tuple = IMAGENET_MEAN
     std: tuple = IMAGENET_STD
+    pixel_range: tuple | None = None
 
     def __post_init__(self):
         for name in ("mean", "std"):
@@ -35,10 +56,16 @@ class ImageStatistics:
                 )
             # Through the frozen class's back door: lists of a file become tuples.
             object.__setattr__(self, name, values)
+        object.__setattr__(self, "pixel_range", check_pixel_range(self.pixel_range))
 
     def normalize(self, images):
         """Grey levels 0 .. 255 (..., 3) to mean 0 and deviation 1 per channel."""
         return normalize(images, self.mean, self.std)
+
+    def config(self):
+        """What differs from ImageNet's, as arguments that JSON can hold."""
+        own, usual = dataclasses.asdict(self), dataclasses.asdict(IMAGENET)
+        return {k: list(v) for k, v in own.items() if v != usual[k]}
 
 
 IMAGENET = ImageStatistics()
@@ -64,19 +91,17 @@ def statistics_of(model):
     return getattr(model, "statistics", None) or IMAGENET
 
 
-def chosen_statistics(mean, std, encoder):
-    """Those that were asked for; where not, the encoder's own."""
-    known = statistics_of(encoder)
-    return ImageStatistics(
-        known.mean if mean is None else mean, known.std if std is None else std
-    )
+def chosen_statistics(encoder, **asked):
+    """What was asked for of `ImageStatistics`; where None, the encoder's."""
+    asked = {name: value for name, value in asked.items() if value is not None}
+    return dataclasses.replace(statistics_of(encoder), **asked)
 
 
-def parse_statistics(mean, std):
-    """The flags `--mean` and `--std`: three numbers with commas; "" or None: no word.
+def parse_statistics(mean, std, pixel_range):
+    """The flags `--mean`, `--std` and `--pixel_range`: numbers with commas, or None.
 
     Returns:
-        Dict of `mean` and `std`, tuples or None.
+        Dict of the three, tuples or None.
 
     Raises:
         ValueError: If they cannot be read, or only one of them is given.
@@ -86,13 +111,20 @@ def parse_statistics(mean, std):
             "--mean and --std must be given together. "
             f"Received: --mean={mean or ''} --std={std or ''}."
         )
-    if not mean:
-        return {"mean": None, "std": None}
+    found = {
+        "mean": _numbers("mean", mean),
+        "std": _numbers("std", std),
+        "pixel_range": _numbers("pixel_range", pixel_range),
+    }
+    chosen_statistics(None, **found)  # the checks
+    return found
+
+
+def _numbers(flag, text):
     try:
-        pair = [[float(x) for x in text.split(",")] for text in (mean, std)]
+        return tuple(float(part) for part in text.split(",")) if text else None
     except ValueError:
         raise ValueError(
-            "--mean and --std must be three numbers with commas between them. "
-            f"Received: --mean={mean} --std={std}."
+            f"--{flag} must be numbers with commas between them. "
+            f"Received: --{flag}={text}."
         ) from None
-    return dataclasses.asdict(ImageStatistics(*pair))

@@ -28,9 +28,9 @@ def initialize(model, source, part="auto"):
     theirs, ours = statistics_of(pretrained), statistics_of(model)
     if theirs != ours:
         logging.warning(
-            "%s was trained on images of mean %s and deviation %s, this run has %s and "
-            "%s. Set --mean and --std to the former unless you mean it.",
-            *(source, theirs.mean, theirs.std, ours.mean, ours.std),
+            "%s was trained on %s, this run has %s. Set --mean, --std and "
+            "--pixel_range to the former unless you mean it.",
+            *(source, theirs, ours),
         )
     whole = isinstance(pretrained, SlotCon)
     if part == "model" and not whole:

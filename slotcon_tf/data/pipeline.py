@@ -9,7 +9,7 @@ from slotcon_tf.data.pixels import as_rgb
 from slotcon_tf.data.recipe import NUMBERS, distortions, draw_numbers, draw_turns
 from slotcon_tf.data.sources import source_of
 from slotcon_tf.data.turns import turned_views
-from slotcon_tf.statistics import IMAGENET, chosen_statistics
+from slotcon_tf.statistics import chosen_statistics
 
 _CHUNK = 16  # images whose colours are changed by one call: more are slower
 AUGMENT_ON = ("host", "device")
@@ -86,7 +86,7 @@ def crop_pair_dataset(
             f"augment_on must be one of {', '.join(AUGMENT_ON)}. "
             f"Received: {augment_on!r}."
         )
-    statistics = chosen_statistics(mean, std, IMAGENET)
+    statistics = chosen_statistics(None, mean=mean, std=std)
     hosts = input_context.num_input_pipelines if input_context else 1
     host = input_context.input_pipeline_id if input_context else 0
     _check_batch(source, batch_size, hosts)

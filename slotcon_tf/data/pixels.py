@@ -21,40 +21,6 @@ class BadImage(ValueError):
     """An image that cannot be used; its text is the reason."""
 
 
-def parse_pixel_range(text):
-    """The flag `--pixel_range`: "low,high" as a tuple of numbers, "" as None.
-
-    Raises:
-        ValueError: If it is neither.
-    """
-    if not text:
-        return None
-    try:
-        return check_pixel_range([float(part) for part in str(text).split(",")])
-    except ValueError:
-        raise ValueError(
-            "--pixel_range must be low,high with low < high, such as 0,4095. "
-            f"Received: {text!r}."
-        ) from None
-
-
-def check_pixel_range(pixel_range):
-    """A pair (low, high) as a tuple of floats, or None as it is.
-
-    Raises:
-        ValueError: If it is no pair of finite numbers, the first one the smaller.
-    """
-    if pixel_range is None:
-        return None
-    pair = tuple(float(value) for value in pixel_range)
-    if len(pair) != 2 or not np.isfinite(pair).all() or not pair[0] < pair[1]:
-        raise ValueError(
-            "pixel_range must be (low, high) with low < high. "
-            f"Received: {pixel_range!r}."
-        )
-    return pair
-
-
 def range_of(pixels):
     """The range that values of more than 8 bits are read in without `pixel_range`.
 

@@ -4,8 +4,6 @@ Neither package is imported here: both ask a backbone for no more than a functio
 graph whose pyramid has names.
 """
 
-import dataclasses
-
 import keras
 from keras import ops
 
@@ -177,7 +175,8 @@ def _is_keras_cv_v1(model):
 def _normalizing_copy(encoder, image_shape):
     """A `PyramidBackbone` with the encoder's layers and weights, one copy of each."""
     images = keras.Input(image_shape, name="images", dtype="float32")
-    own = dataclasses.asdict(statistics_of(encoder))
+    own = statistics_of(encoder)
+    own = {"mean": own.mean, "std": own.std}
 
     def call(layer, *args, **kwargs):
         # The graph must be flat: keras-cv finds a level by the name of its layer.
