@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from slotcon_tf.data import tiff
 from slotcon_tf.data.pixels import BadImage, as_rgb
+from slotcon_tf.statistics import check_pixel_range
 
 __all__ = [
     "MAX_PIXELS",
@@ -23,6 +24,7 @@ __all__ = [
     "decode_image",
     "decode_pixels",
     "open_image",
+    "use_pixel_range",
 ]
 
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS  # 89 million: what Pillow itself warns about
@@ -31,7 +33,20 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM")
 # Photographs have 0.5 to 20 pixels per byte; a flat picture packs 350 and more. Small
 # ones do no harm.
 DENSE_PIXELS, PIXELS_PER_BYTE = 16_777_216, 100
+_process = {"pixel_range": None}  # of `use_pixel_range`
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+def use_pixel_range(pixel_range):
+    """Sets the range of images of more than 8 bits for all that this process decodes.
+
+    A command reads one data set, and its labelled images, pictures and samples must be
+    read as those that the model learned from: `statistics_of(model).pixel_range`.
+
+    Args:
+        pixel_range: (low, high), or None for the rule of `slotcon_tf.data.pixels`.
+    """
+    _process["pixel_range"] = check_pixel_range(pixel_range)
 
 
 def open_image(data, max_pixels=MAX_PIXELS):
@@ -119,7 +134,7 @@ def decode_image(data, max_pixels=MAX_PIXELS, pixel_range=None):
         max_pixels: Larger images are refused by their header, before decoding; see
             `open_image`.
         pixel_range: (low, high) that images of more than 8 bits are read in; None for
-            the rule of `slotcon_tf.data.pixels`.
+            that of `use_pixel_range`, or the rule of `slotcon_tf.data.pixels`.
 
     Returns:
         uint8 (height, width, 3), contiguous.
@@ -127,17 +142,22 @@ def decode_image(data, max_pixels=MAX_PIXELS, pixel_range=None):
     Raises:
         BadImage: If the bytes are no whole image, or not one that can be shown.
     """
-    return as_rgb(decode_pixels(data, max_pixels, pixel_range), pixel_range)
+    return decode_pixels(data, max_pixels, pixel_range)[0]
 
 
 def decode_pixels(data, max_pixels=MAX_PIXELS, pixel_range=None):
-    """As `decode_image`, with the values that the file holds.
+    """As `decode_image`, and the values that the image was made from.
 
     Returns:
-        uint8 (height, width, 3); of files with more than 8 bits uint16, int32 or
-        float32, (height, width) or (height, width, 3).
+        Tuple of the image, and the values: uint8 (height, width, 3), or of files with
+        more than 8 bits uint16, int32 or float32, with or without the last axis.
     """
-    image = open_image(data, max_pixels)
+    pixel_range = pixel_range or _process["pixel_range"]
+    values = _decode(data, open_image(data, max_pixels), pixel_range)
+    return as_rgb(values, pixel_range), values
+
+
+def _decode(data, image, pixel_range):
     try:
         if _is_plain_jpeg(image):
             try:

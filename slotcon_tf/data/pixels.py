@@ -86,18 +86,18 @@ def _to_bytes(array, pixel_range):
     return (scaled * 255.0 + 0.5).astype(np.uint8)
 
 
-def has_few_levels(rgb, deep):
-    """Whether an image has fewer than `FEW_LEVELS` values.
+def has_few_levels(rgb, values):
+    """Whether an image has fewer than `FEW_LEVELS` values, and is no blank one.
 
     Args:
         rgb: uint8 (height, width, 3).
-        deep: Whether it was of more than 8 bits. An 8-bit image of a single value is a
-            blank one, which every data set may have, and does not count.
+        values: What it was made from; an image of one value only does not count, since
+            every data set may have some, but one that became so does.
     """
     rows, columns = (max(1, size // _SAMPLED) for size in rgb.shape[:2])
-    if _levels(rgb[::rows, ::columns]) >= FEW_LEVELS:
+    if _levels(rgb[::rows, ::columns]) >= FEW_LEVELS or _levels(rgb) >= FEW_LEVELS:
         return False
-    return (0 if deep else 1) < _levels(rgb) < FEW_LEVELS
+    return bool(np.nanmin(values) < np.nanmax(values))
 
 
 def _levels(rgb):
@@ -115,9 +115,9 @@ class LevelsWatch:
         self.name = name
         self.warned = False
 
-    def look(self, label, rgb, deep):
+    def look(self, label, rgb, values):
         """Looks at an image as `has_few_levels` does; `label` names it."""
-        if self.warned or not has_few_levels(rgb, deep):
+        if self.warned or not has_few_levels(rgb, values):
             return
         self.warned = True
         label = str(label).encode("utf-8", "backslashreplace").decode()

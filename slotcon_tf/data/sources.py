@@ -15,10 +15,12 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from slotcon_tf.data.bad_images import BadImages, TooManyBadImages, printable
-from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image
+from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_pixels
 from slotcon_tf.data.listing import LAYOUTS, is_remote, list_images, read_list
+from slotcon_tf.data.pixels import LevelsWatch
 from slotcon_tf.data.records import RecordReader
 from slotcon_tf.data.scenes import scenes_builder
+from slotcon_tf.statistics import check_pixel_range
 
 DATASETS = (*LAYOUTS, "list", "records", "scenes", "fake", "tfds:NAME")
 _FAKE_IMAGES, _FAKE_SIZE = 1024, (96, 128)
@@ -34,12 +36,23 @@ class Source:
         num_images: Number of images, the bad ones included.
         max_pixels: Larger images count as bad.
         max_bad_share: Largest share of bad images.
+        pixel_range: (low, high) that images of more than 8 bits are read in; None for
+            the rule of `slotcon_tf.data.pixels`.
     """
 
-    def __init__(self, name, num_images, max_pixels=MAX_PIXELS, max_bad_share=0.1):
+    def __init__(
+        self,
+        name,
+        num_images,
+        max_pixels=MAX_PIXELS,
+        max_bad_share=0.1,
+        pixel_range=None,
+    ):
         self.name = name
         self.num_images = num_images
         self.max_pixels = max_pixels
+        self.pixel_range = check_pixel_range(pixel_range)
+        self._levels = LevelsWatch(name)
         self.bad = BadImages(num_images, max_bad_share)
 
     def __repr__(self):
@@ -49,7 +62,10 @@ class Source:
         """The first image of (label, function that reads its bytes) that decodes."""
         for label, read in candidates:
             try:
-                return decode_image(read(), self.max_pixels)
+                limits = self.max_pixels, self.pixel_range
+                image, values = decode_pixels(read(), *limits)
+                self._levels.look(label, image, values)
+                return image
             except (BadImage, OSError, tf.errors.OpError) as error:
                 self.bad.add(label, getattr(error, "strerror", None) or str(error))
         self.bad.fatal = TooManyBadImages(
@@ -202,7 +218,8 @@ def open_source(dataset, data_dir=None, *, split="train", **limits):
         data_dir: Folder, list file, or tensorflow-datasets' folder.
         split: Of tensorflow-datasets sources.
         **limits: max_pixels: larger images count as bad (89 million); max_bad_share:
-            reading stops when a larger share is bad (0.1).
+            reading stops when a larger share is bad (0.1); pixel_range: (low, high)
+            that images of more than 8 bits are read in.
 
     Returns:
         A `Source`.
