@@ -7,6 +7,7 @@ The exit status is 1 if an image is bad.
 
 import collections
 import concurrent.futures
+import functools
 import os
 import sys
 
@@ -15,9 +16,11 @@ import tensorflow as tf
 from absl import app, flags
 
 from slotcon_tf.data.bad_images import printable
-from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image, open_image
+from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_pixels, open_image
+from slotcon_tf.data.pixels import FEW_LEVELS, has_few_levels, range_of
 from slotcon_tf.data.sources import open_files, read_file
 from slotcon_tf.progress import bar
+from slotcon_tf.statistics import parse_statistics
 from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
@@ -27,6 +30,9 @@ flags.DEFINE_string(
     "dataset", "folder", "folder, coco, coco_plus, imagenet or list.", **_OWN
 )
 flags.DEFINE_integer("max_pixels", MAX_PIXELS, "Larger images are bad.", **_OWN)
+flags.DEFINE_string(
+    "pixel_range", None, "low,high of images of more than 8 bits.", **_OWN
+)
 flags.DEFINE_string("bad_list", "", "Write the bad files to this text file.", **_OWN)
 
 
@@ -34,6 +40,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"No arguments but flags are taken. Received: {argv[1:]}.")
     try:
+        _pixel_range()
         source = open_files(FLAGS.dataset, FLAGS.data_dir)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"check_data: {error}")
@@ -49,12 +56,14 @@ def check(paths):
     """Decodes every file.
 
     Returns:
-        Tuple of a list of (format, mode, width, height) of the good ones and a list of
-        (path, reason) of the bad ones, both in the order of `paths`.
+        Tuple of a list of (format, mode, width, height, range, few) of the good ones
+        and a list of (path, reason) of the bad ones, both in the order of `paths`.
+        `range` is what 16-bit values were read in, None for 8 bits; `few` the path
+        where there are few grey levels, else None.
     """
     rows, bad = [], []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-        found = threads.map(_look, paths)
+        found = threads.map(functools.partial(_look, pixel_range=_pixel_range()), paths)
         shown = bar(found, total=len(paths), unit="image", desc="check")
         for path, row in zip(paths, shown, strict=True):
             if isinstance(row, str):
@@ -64,25 +73,35 @@ def check(paths):
     return rows, bad
 
 
-def _look(path):
+def _pixel_range():
+    return parse_statistics(None, None, FLAGS.pixel_range)["pixel_range"]
+
+
+def _look(path, pixel_range):
     try:
         data = read_file(path)
         header = open_image(data, FLAGS.max_pixels)
         kind, mode = header.format, header.mode
-        height, width, _ = decode_image(data, FLAGS.max_pixels).shape
+        image, values = decode_pixels(data, FLAGS.max_pixels, pixel_range)
     except (BadImage, OSError, tf.errors.OpError) as error:
         return str(error)
-    return kind, mode, width, height
+    height, width, _ = image.shape
+    read_in = pixel_range
+    if read_in is None and values.dtype == np.uint16:
+        read_in = range_of(values)
+    read_in = None if values.dtype == np.uint8 else read_in
+    few = printable(path) if has_few_levels(image, values) else None
+    return kind, mode, width, height, read_in, few
 
 
 def summary(rows, bad, total):
     """The report as text."""
     lines = [f"{total} images, {len(bad)} bad"]
     if rows:
-        kinds = collections.Counter(f"{kind} {mode}" for kind, mode, _, _ in rows)
+        kinds = collections.Counter(f"{kind} {mode}" for kind, mode, *_ in rows)
         lines.append("formats:")
         lines += [f"  {kind:16}{count:>9}" for kind, count in kinds.most_common()]
-        sizes = np.asarray([row[2:] for row in rows])
+        sizes = np.asarray([row[2:4] for row in rows])
         lines.append("pixels:       smallest   median  largest")
         for name, values in (
             ("width", sizes[:, 0]),
@@ -91,10 +110,34 @@ def summary(rows, bad, total):
         ):
             figures = (values.min(), np.median(values), values.max())
             lines.append(f"  {name:12}" + "".join(f"{int(v):>9}" for v in figures))
+        lines += _levels(rows)
     if bad:
         lines.append("bad:")
         lines += [f"  {path}: {reason}" for path, reason in bad]
     return "\n".join(lines)
+
+
+def _levels(rows):
+    """What the pixels of more than 8 bits were read in, and what came out too flat."""
+    lines = []
+    ranges = collections.Counter(row[4] for row in rows if row[4])
+    if ranges:
+        lines.append("more than 8 bits, read in the range:")
+        for (low, high), count in sorted(ranges.items()):
+            lines.append(f"  {f'{low:g}..{high:g}':16}{count:>9}")
+    if len(ranges) > 1:
+        lines.append(
+            "  Images of one camera are read alike with --pixel_range=0,"
+            f"{max(high for _, high in ranges):g}."
+        )
+    few = [row[5] for row in rows if row[5]]
+    if few:
+        lines.append(
+            f"{len(few)} images have fewer than {FEW_LEVELS} grey levels as they are "
+            f"read, the first {few[0]}: set --pixel_range=low,high to the values that "
+            "they hold, unless they are drawings"
+        )
+    return lines
 
 
 if __name__ == "__main__":
