@@ -33,6 +33,8 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM")
 # Photographs have 0.5 to 20 pixels per byte; a flat picture packs 350 and more. Small
 # ones do no harm.
 DENSE_PIXELS, PIXELS_PER_BYTE = 16_777_216, 100
+# What is wrong with a file is said by its reason; threads cannot silence it locally.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 _process = {"pixel_range": None}  # of `use_pixel_range`
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
@@ -69,9 +71,7 @@ def open_image(data, max_pixels=MAX_PIXELS):
     if data.startswith(b"version https://git-lfs"):
         raise BadImage("a git LFS pointer, not the picture: run git lfs pull")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # sizes are judged here
-            image = Image.open(io.BytesIO(data), formats=_formats(data))
+        image = Image.open(io.BytesIO(data), formats=_formats(data))
     except Image.DecompressionBombError:
         most = min(max_pixels, 2 * Image.MAX_IMAGE_PIXELS)
         raise BadImage(f"more than {most} pixels by its header") from None
@@ -171,7 +171,10 @@ def _decode(data, image, pixel_range):
         if image.format == "PNG" and _is_deep_colour_png(data):
             return _turned(_deep_png(data), image)
         image.load()
-        return _values(_upright(image), pixel_range)
+        values = _values(_upright(image))
+        if image.format == "TIFF" and values.ndim == 3:
+            tiff.check_depth(image, values, pixel_range)
+        return values
     except BadImage:
         raise
     except Exception as error:  # noqa: BLE001  broken bodies fail in any way
@@ -215,7 +218,7 @@ def _upright(image):
         return image
 
 
-def _values(image, pixel_range):
+def _values(image):
     """The values of a decoded image, of one or three channels."""
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)
@@ -223,20 +226,4 @@ def _values(image, pixel_range):
         return np.asarray(image)
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")
-    pixels = np.asarray(image.convert("RGB"))
-    if image.format == "TIFF" and image.tag_v2.get(258, (8,))[0] > 8:
-        _check_upper_byte(pixels, pixel_range)
-    return pixels
-
-
-def _check_upper_byte(pixels, pixel_range):
-    """Of 16-bit RGB TIFFs Pillow gives the upper 8 bits: fine if that is their range.
-
-    Raises:
-        BadImage: If it is not.
-    """
-    if pixel_range not in (None, (0, 65535)) or pixels.max(initial=0) < 64:
-        raise BadImage(
-            "a 16-bit RGB TIFF, of which only the upper 8 bits can be read: save it as "
-            "a PNG of 16 bits"
-        )
+    return np.asarray(image.convert("RGB"))

@@ -41,6 +41,26 @@ def check_bands(image):
         )
 
 
+def check_depth(image, pixels, pixel_range):
+    """Checks what Pillow gives of RGB of 16 bits: the upper 8, fine for their range.
+
+    Args:
+        image: As of `check_bands`.
+        pixels: What Pillow gave, uint8 (height, width, 3).
+        pixel_range: That the image is to be read in, or None.
+
+    Raises:
+        BadImage: If the values reach into a quarter of that range only, or another is
+            asked for.
+    """
+    deep = max(image.tag_v2.get(_BITS, (8,))) > 8
+    if deep and (pixel_range not in (None, (0, 65535)) or pixels.max(initial=0) < 64):
+        raise BadImage(
+            "an RGB TIFF of 16 bits, of which only the upper 8 can be read: save it as "
+            "a PNG of 16 bits"
+        )
+
+
 def why_not(data):
     """The reason why Pillow does not open a TIFF, by its header; "" if unknown."""
     try:
@@ -51,7 +71,7 @@ def why_not(data):
         tags = TiffImagePlugin.ImageFileDirectory_v2(header)
         file.seek(tags.next)
         tags.load(file)
-        return _said(tags)
+        return _said(tags) if _BITS in tags else ""
     except Exception:  # noqa: BLE001  broken headers fail in any way
         return ""
 
