@@ -133,6 +133,14 @@ def test_the_range_of_a_process_is_that_of_all_its_images():
         use_pixel_range((5, 5))
 
 
+@pytest.mark.parametrize("pixel_range", [None, (0, 65_535), (0, 4095)])
+def test_a_pgm_says_itself_what_white_is(pixel_range):
+    values = np.array([[0, 1000, 2000, 4095]], ">u2")
+    data = b"P5 4 1 4095\n" + values.tobytes()
+    got = decode_image(data, pixel_range=pixel_range)
+    assert got[0, :, 0].tolist() == [0, 62, 124, 255]
+
+
 @pytest.mark.parametrize("planar", [1, 2])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("bands", [2, 5, 6, 13])
@@ -241,7 +249,9 @@ def test_postscript_is_named_and_starts_nothing(monkeypatch):
     assert not started
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM"])
+@pytest.mark.parametrize(
+    "kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF"]
+)
 def test_listed_formats_are_opened(kind):
     image = Image.fromarray(np.full((16, 24, 3), 96, np.uint8))
     assert np.abs(decode_image(encoded(image, kind)) - 96.0).max() <= 2

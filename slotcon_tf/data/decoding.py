@@ -172,6 +172,9 @@ def _decode(data, image, pixel_range):
             return _turned(_deep_png(data), image)
         image.load()
         values = _values(_upright(image))
+        if image.format == "PPM" and image.mode == "I":
+            # Its header says what white is, and Pillow has brought that to 65535.
+            return (values // 257).astype(np.uint8)
         if image.format == "TIFF" and values.ndim == 3:
             tiff.check_depth(image, values, pixel_range)
         return values
