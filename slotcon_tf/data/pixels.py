@@ -9,12 +9,15 @@ range than its neighbours, or values are 32-bit numbers, `pixel_range` fixes the
 for all images of more than 8 bits: low becomes 0, high 255, what lies outside is cut.
 """
 
+import functools
+
 import numpy as np
 from absl import logging
 
 TOPS = (255, 1023, 4095, 16383, 65535)  # of 8, 10, 12, 14 and 16 bits
 FEW_LEVELS = 16  # an image with fewer was probably read in a wrong range
 _SAMPLED = 64  # rows and columns looked at first
+_ROWS = 256  # converted at once: what is larger than bytes is never held whole
 
 
 class BadImage(ValueError):
@@ -69,21 +72,30 @@ def as_rgb(array, pixel_range=None):
 def _to_bytes(array, pixel_range):
     if array.dtype == np.uint8:
         return array
-    if pixel_range is None and array.dtype == np.uint16:
-        low, high = range_of(array)
-        # Floored, so that 65535 levels are divided by 257.
-        return (array.astype(np.uint32) * 255 // high).astype(np.uint8)
     if array.dtype.kind not in "iuf":
         raise BadImage(f"pixels must be numbers. Received: {array.dtype}.")
-    if pixel_range is None:
+    if pixel_range is not None:
+        scale = functools.partial(_scaled, pixel_range=pixel_range)
+    elif array.dtype == np.uint16:
+        _, high = range_of(array)
+        # Floored, so that 65535 levels are divided by 257.
+        scale = lambda rows: rows.astype(np.uint32) * 255 // high  # noqa: E731
+    else:
         raise BadImage(
             f"pixels of {array.dtype} have no fixed range: save it with 8 or 16 bits "
             "(of an array: uint8 or uint16), or set pixel_range=low,high"
         )
+    found = np.empty(array.shape, np.uint8)
+    for first in range(0, len(array), _ROWS):
+        found[first : first + _ROWS] = scale(array[first : first + _ROWS])
+    return found
+
+
+def _scaled(rows, pixel_range):
+    """Rounded to what a float32 of k / 255 was made from. No number is dark."""
     low, high = pixel_range
-    # Rounded to what a float32 of k / 255 was made from. What is not a number is dark.
-    scaled = (np.clip(np.nan_to_num(array, nan=low), low, high) - low) / (high - low)
-    return (scaled * 255.0 + 0.5).astype(np.uint8)
+    shares = (np.clip(np.nan_to_num(rows, nan=low), low, high) - low) / (high - low)
+    return shares * 255.0 + 0.5
 
 
 def has_few_levels(rgb, values):
@@ -95,13 +107,18 @@ def has_few_levels(rgb, values):
             every data set may have some, but one that became so does.
     """
     rows, columns = (max(1, size // _SAMPLED) for size in rgb.shape[:2])
-    if _levels(rgb[::rows, ::columns]) >= FEW_LEVELS or _levels(rgb) >= FEW_LEVELS:
+    if _has_many_levels(rgb[::rows, ::columns]) or _has_many_levels(rgb):
         return False
     return bool(np.nanmin(values) < np.nanmax(values))
 
 
-def _levels(rgb):
-    return np.count_nonzero(np.bincount(rgb.ravel(), minlength=256))
+def _has_many_levels(rgb):
+    seen = np.zeros(256, bool)
+    for first in range(0, len(rgb), _ROWS):
+        seen |= np.bincount(rgb[first : first + _ROWS].ravel(), minlength=256) > 0
+        if seen.sum() >= FEW_LEVELS:
+            return True
+    return False
 
 
 class LevelsWatch:
