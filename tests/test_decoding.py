@@ -299,6 +299,11 @@ def test_few_levels_warn_once_per_data_set(tmp_path, monkeypatch):
         return found
 
     assert not warned(None) and not warned((0, 40))
+    Image.fromarray((WAVE * 3000).astype(np.uint16)).save(tmp_path / "2.png")
+    (text,) = warned(None)
+    assert "different ranges, 0..255 and 0..4095" in text
+    assert "--pixel_range=0,4095" in text
+    Image.fromarray(narrow).save(tmp_path / "2.png")
     for wrong in ((0, 4095), (0, 65_535)):  # three levels, and one
         (text,) = warned(wrong)
         assert "0.png has fewer than 16 grey levels" in text

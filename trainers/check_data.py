@@ -17,7 +17,7 @@ from absl import app, flags
 
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_pixels, open_image
-from slotcon_tf.data.pixels import FEW_LEVELS, has_few_levels, range_of
+from slotcon_tf.data.pixels import FEW_LEVELS, has_few_levels
 from slotcon_tf.data.sources import open_files, read_file
 from slotcon_tf.progress import bar
 from slotcon_tf.statistics import parse_statistics
@@ -82,14 +82,10 @@ def _look(path, pixel_range):
         data = read_file(path)
         header = open_image(data, FLAGS.max_pixels)
         kind, mode = header.format, header.mode
-        image, values = decode_pixels(data, FLAGS.max_pixels, pixel_range)
+        image, values, read_in = decode_pixels(data, FLAGS.max_pixels, pixel_range)
     except (BadImage, OSError, tf.errors.OpError) as error:
         return str(error)
     height, width, _ = image.shape
-    read_in = pixel_range
-    if read_in is None and values.dtype == np.uint16:
-        read_in = range_of(values)
-    read_in = None if values.dtype == np.uint8 else read_in
     few = printable(path) if has_few_levels(image, values) else None
     return kind, mode, width, height, read_in, few
 

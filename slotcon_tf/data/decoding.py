@@ -8,13 +8,14 @@ window's border by up to 18 levels (AMD EPYC, 2026-11-24): not worth it.
 import functools
 import io
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
 from slotcon_tf.data import tiff
-from slotcon_tf.data.pixels import BadImage, as_rgb
+from slotcon_tf.data.pixels import BadImage, as_rgb, range_of
 from slotcon_tf.statistics import check_pixel_range
 
 __all__ = [
@@ -37,6 +38,21 @@ DENSE_PIXELS, PIXELS_PER_BYTE = 16_777_216, 100
 warnings.filterwarnings("ignore", module=r"PIL\.")
 _process = {"pixel_range": None}  # of `use_pixel_range`
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+class Decoded(NamedTuple):
+    """An image and where it comes from.
+
+    Attributes:
+        rgb: uint8 (height, width, 3).
+        values: Of the file: uint8 (height, width, 3), or of more than 8 bits uint16,
+            int32 or float32, with or without the last axis.
+        read_in: (low, high) that values of more than 8 bits were read in, else None.
+    """
+
+    rgb: np.ndarray
+    values: np.ndarray
+    read_in: tuple | None
 
 
 def use_pixel_range(pixel_range):
@@ -142,19 +158,21 @@ def decode_image(data, max_pixels=MAX_PIXELS, pixel_range=None):
     Raises:
         BadImage: If the bytes are no whole image, or not one that can be shown.
     """
-    return decode_pixels(data, max_pixels, pixel_range)[0]
+    return decode_pixels(data, max_pixels, pixel_range).rgb
 
 
 def decode_pixels(data, max_pixels=MAX_PIXELS, pixel_range=None):
     """As `decode_image`, and the values that the image was made from.
 
     Returns:
-        Tuple of the image, and the values: uint8 (height, width, 3), or of files with
-        more than 8 bits uint16, int32 or float32, with or without the last axis.
+        `Decoded`.
     """
     pixel_range = pixel_range or _process["pixel_range"]
     values = _decode(data, open_image(data, max_pixels), pixel_range)
-    return as_rgb(values, pixel_range), values
+    rgb = as_rgb(values, pixel_range)
+    deep = values.dtype != np.uint8
+    read_in = (pixel_range or range_of(values)) if deep else None
+    return Decoded(rgb, values, read_in)
 
 
 def _decode(data, image, pixel_range):

@@ -121,8 +121,8 @@ def _has_many_levels(rgb):
     return False
 
 
-class LevelsWatch:
-    """Warns once per data set of an image with few grey levels.
+class PixelWatch:
+    """Warns, once each per data set, of few grey levels and of unequal ranges.
 
     Args:
         name: Of the data set.
@@ -130,19 +130,28 @@ class LevelsWatch:
 
     def __init__(self, name):
         self.name = name
-        self.warned = False
+        self._flat = False
+        self._ranges = set()
 
-    def look(self, label, rgb, values):
-        """Looks at an image as `has_few_levels` does; `label` names it."""
-        if self.warned or not has_few_levels(rgb, values):
-            return
-        self.warned = True
-        label = str(label).encode("utf-8", "backslashreplace").decode()
-        logging.warning(
-            "%s has fewer than %d grey levels as it is read, and others of %s may. If "
-            "it is no drawing, set --pixel_range=low,high to the values that the "
-            "images hold; trainers.check_data counts such images.",
-            label,
-            FEW_LEVELS,
-            self.name,
-        )
+    def look(self, label, decoded):
+        """Looks at a `decoding.Decoded`; `label` names it."""
+        if not self._flat and has_few_levels(decoded.rgb, decoded.values):
+            self._flat = True
+            logging.warning(
+                "%s has fewer than %d grey levels as it is read, and others of %s may. "
+                "If it is no drawing, set --pixel_range=low,high to the values that "
+                "the images hold; trainers.check_data counts such images.",
+                str(label).encode("utf-8", "backslashreplace").decode(),
+                FEW_LEVELS,
+                self.name,
+            )
+        before = len(self._ranges)
+        if decoded.read_in:
+            self._ranges.add(decoded.read_in)
+        if before == 1 and len(self._ranges) == 2:
+            low, high = sorted(self._ranges)
+            logging.warning(
+                "Images of %s are read in different ranges, 0..%d and 0..%d, each by "
+                "its largest value. If they are of one camera, set --pixel_range=0,%d.",
+                *(self.name, low[1], high[1], high[1]),
+            )

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from slotcon_tf.data.bad_images import BadImages, TooManyBadImages, printable
 from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_pixels
 from slotcon_tf.data.listing import LAYOUTS, is_remote, list_images, read_list
-from slotcon_tf.data.pixels import LevelsWatch
+from slotcon_tf.data.pixels import PixelWatch
 from slotcon_tf.data.records import RecordReader
 from slotcon_tf.data.scenes import scenes_builder
 from slotcon_tf.statistics import check_pixel_range
@@ -52,7 +52,7 @@ class Source:
         self.num_images = num_images
         self.max_pixels = max_pixels
         self.pixel_range = check_pixel_range(pixel_range)
-        self._levels = LevelsWatch(name)
+        self._pixels = PixelWatch(name)
         self.bad = BadImages(num_images, max_bad_share)
 
     def __repr__(self):
@@ -63,9 +63,9 @@ class Source:
         for label, read in candidates:
             try:
                 limits = self.max_pixels, self.pixel_range
-                image, values = decode_pixels(read(), *limits)
-                self._levels.look(label, image, values)
-                return image
+                decoded = decode_pixels(read(), *limits)
+                self._pixels.look(label, decoded)
+                return decoded.rgb
             except (BadImage, OSError, tf.errors.OpError) as error:
                 self.bad.add(label, getattr(error, "strerror", None) or str(error))
         self.bad.fatal = TooManyBadImages(
