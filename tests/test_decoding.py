@@ -314,11 +314,7 @@ def test_check_data_counts_ranges_and_few_levels(tmp_path):
     for index, top in enumerate((4095, 3000, 900)):
         Image.fromarray((WAVE * top).astype(np.uint16)).save(tmp_path / f"{index}.png")
     Image.fromarray(np.uint8(WAVE > 0.5)).save(tmp_path / "mask.png")
-    command = "trainers.check_data", f"--data_dir={tmp_path}"
-    found = module(*command).stdout
+    found = module("trainers.check_data", f"--data_dir={tmp_path}").stdout
     assert "0..4095                 2" in found and "0..1023                 1" in found
     assert "--pixel_range=0,4095" in found
     assert "1 images have fewer than 16 grey levels" in found and "mask.png" in found
-    failed = module(*command, "--pixel_range=4095", check=False)
-    assert failed.returncode == 1 and "Traceback" not in failed.stderr
-    assert "pixel_range must be (low, high)" in failed.stderr

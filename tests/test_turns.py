@@ -102,9 +102,8 @@ def test_numbers_of_existing_runs_stay():
     assert (draw_turns(5, 7, True, False).numpy()[:, 1] == 0).all()
 
 
-@pytest.mark.parametrize("augment_on", ["host", "device"])
-def test_the_pipeline_says_how_views_were_turned(augment_on):
-    options = {"batch_size": 10, "image_size": 32, "augment_on": augment_on}
+def test_the_pipeline_says_how_views_were_turned():
+    options = {"batch_size": 10, "image_size": 32, "augment_on": "device"}
     plain = next(iter(crop_pair_dataset(Numbered(), **options)))
     assert not any("transposed" in name or "upended" in name for name in plain)
     spec = crop_pair_dataset(Numbered(), rotate90=True, **options).element_spec
