@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zlib
 
 import numpy as np
 from absl import flags
@@ -119,8 +120,10 @@ def checkpoints(rng, folder):
         path.write_bytes(data)
         load_pretrained(path, strict=False)
 
-    return (dict([mutated(valid, rng)]) for _ in itertools.count()), read, (
-        CheckpointFileError
+    return (
+        (dict([mutated(valid, rng)]) for _ in itertools.count()),
+        read,
+        (CheckpointFileError),
     )
 
 
@@ -238,7 +241,9 @@ class _Watched:
 def _work(reader, folder, keep, files, seed):
     """The process of a reader."""
     counts = np.memmap(folder / "counts", np.int64, "r+")
-    rng = np.random.default_rng([seed, READERS.index(reader) if reader in READERS else 0])
+    rng = np.random.default_rng(
+        [seed, READERS.index(reader) if reader in READERS else 0]
+    )
     place = folder / "place"
     place.mkdir(exist_ok=True)
     requests, read, refusals = reader(rng, place)

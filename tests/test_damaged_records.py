@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from benchmarks.mutated_records import mutated_records, write_folder
+from benchmarks.mutations.records import mutated_records, write_folder
 from slotcon_tf.data import crop_pair_dataset, open_source
 from slotcon_tf.data.decoding import BadImage
 from slotcon_tf.data.record_index import INDEX, masked_checksum, shard_name

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.mutated_labels import MAKERS, REFUSALS, read
+from benchmarks.mutations.labels import MAKERS, REFUSALS, read
 from slotcon_tf.data.labelled import VOID, LabelError, open_segmented
 from tests import labelled_case as case
 

@@ -1,4 +1,4 @@
-"""The soak counts what readers do with damaged files, and keeps what must not happen."""
+"""The soak counts what readers do with damaged files, and keeps what is wrong."""
 
 import os
 import time
@@ -40,9 +40,10 @@ def test_every_end_is_counted_and_its_file_kept(tmp_path):
     found = soak.soak([planted], tmp_path / "work", keep, end=end, files=8)
     # Dies at its fifth file, begins anew, and has had eight at its fourth.
     np.testing.assert_array_equal(found["planted"], [8, 4, 2, 2, 1])
-    died, *failed = sorted(p for p in keep.iterdir() if "exit" in _why(p)), *[
-        p for p in keep.iterdir() if "a bug" in _why(p)
-    ]
+    died, *failed = (
+        sorted(p for p in keep.iterdir() if "exit" in _why(p)),
+        *[p for p in keep.iterdir() if "a bug" in _why(p)],
+    )
     assert [p.read_bytes() for p in died[0].glob("*.bin")] == [b"die"]
     assert len(failed) == 2
 

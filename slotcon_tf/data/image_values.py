@@ -5,7 +5,7 @@ import os
 import numpy as np
 from PIL import Image, ImageOps
 
-from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image
+from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, as_rgb, decode_image
 from slotcon_tf.data.reading import largest_file, read_file
 
 _WITH_8_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
@@ -39,13 +39,14 @@ def image_of(item):
     return read_file(item) if isinstance(item, str | os.PathLike) else item
 
 
-def as_image(item, max_pixels=MAX_PIXELS):
+def as_image(item, max_pixels=MAX_PIXELS, pixel_range=None):
     """An item of a data set to RGB.
 
     Args:
         item: As for `image_of`. Arrays are uint8: (height, width, 3), or grey (height,
-            width) or (height, width, 1).
+            width) or (height, width, 1); of other numbers with `pixel_range`.
         max_pixels: Larger images are refused.
+        pixel_range: (low, high) that images of more than 8 bits are read in.
 
     Returns:
         uint8 (height, width, 3), contiguous.
@@ -59,25 +60,23 @@ def as_image(item, max_pixels=MAX_PIXELS):
         item = read_file(item, largest_file(max_pixels))
     image = image_of(item)
     if isinstance(image, bytes | np.bytes_):
-        return decode_image(bytes(image), max_pixels)
+        return decode_image(bytes(image), max_pixels, pixel_range)
     if isinstance(image, Image.Image):
         return _of_pillow(image)
     try:
         image = np.asarray(image)
     except Exception:  # noqa: BLE001  anything may be no array in any way
         raise UnfitImage(_unfit(f"{type(image).__name__}", "Give an array")) from None
-    if image.dtype != np.uint8:
+    deep = image.dtype != np.uint8
+    if deep and (pixel_range is None or image.dtype.kind not in "iuf"):
         raise UnfitImage(_unfit(_described(image), _cure_of_type(image)))
-    if image.ndim == 3 and image.shape[-1] == 1:
-        image = image[..., 0]
-    if image.ndim == 2 and image.size:
-        image = np.repeat(image[..., None], 3, axis=-1)
-    if image.ndim != 3 or image.shape[-1] != 3 or not image.size:
+    grey = image.ndim == 2 or image.ndim == 3 and image.shape[-1] == 1
+    if not (grey or image.ndim == 3 and image.shape[-1] == 3) or not image.size:
         raise UnfitImage(_unfit(_described(image), _cure_of_shape(image.shape)))
-    if image.shape[0] * image.shape[1] > max_pixels:
-        height, width, _ = image.shape
+    height, width = image.shape[:2]
+    if height * width > max_pixels:
         raise BadImage(f"{width}x{height} is more than {max_pixels} pixels")
-    return np.ascontiguousarray(image)
+    return as_rgb(image, pixel_range)
 
 
 def _of_pillow(image):
@@ -115,7 +114,7 @@ def _cure_of_type(image):
         if image.max() <= 255:
             return "Give np.round(image).astype('uint8')"
     if kind in "fiu":
-        return "Map its range to 0 to 255, and give uint8"
+        return "Give pixel_range=(low, high), or map its range to 0 to 255 in uint8"
     return "Give an array of pixels"
 
 

@@ -12,6 +12,7 @@ from slotcon_tf.data.extensions import is_image_file
 from slotcon_tf.data.image_values import UnfitImage, as_image, image_of
 from slotcon_tf.data.source_bases import NumberedSource, SequentialSource, Source
 from slotcon_tf.progress import bar
+from slotcon_tf.statistics import check_pixel_range
 
 _BLOCK_BYTES = 2**29  # of images that are not encoded, held at once to shuffle them
 _LARGEST_BLOCK = 8_192
@@ -47,8 +48,8 @@ class ArraySource(NumberedSource):
     def read(self, number):
         return self._images[number]
 
-    def decode(self, data):
-        return as_image(data, self.max_pixels)
+    def decode(self, data, label=None):
+        return as_image(data, self.max_pixels, self.pixel_range)
 
 
 class DatasetSource(SequentialSource):
@@ -95,10 +96,10 @@ class DatasetSource(SequentialSource):
     def stored(self):
         return self._stored
 
-    def decode(self, data):
+    def decode(self, data, label=None):
         if self._serialized:
             data = tf.io.parse_tensor(data, tf.uint8).numpy()
-        return as_image(data, self.max_pixels)
+        return as_image(data, self.max_pixels, self.pixel_range)
 
 
 class GeneratorSource(DatasetSource):
@@ -111,6 +112,7 @@ class GeneratorSource(DatasetSource):
                 "Give open_images(..., num_images=N), N being the images of one pass."
             )
         self.name, self.max_pixels = name, limits.get("max_pixels", MAX_PIXELS)
+        self.pixel_range = check_pixel_range(limits.get("pixel_range"))
         again = make()
         if again is make():
             raise ValueError(
@@ -123,18 +125,18 @@ class GeneratorSource(DatasetSource):
             break
 
         def pack():
-            return map(_packed, make())
+            return (_packed(item, self.pixel_range) for item in make())
 
         spec = tf.TensorSpec((), tf.string)
         stored = tf.data.Dataset.from_generator(pack, output_signature=spec)
         super().__init__(stored, num_images, name, **limits)
 
-    def decode(self, data):
+    def decode(self, data, label=None):
         if isinstance(data, bytes) and data.startswith(_BAD):
             raise BadImage(data.removeprefix(_BAD).decode())
         if isinstance(data, bytes) and data.startswith(_ARRAY):
             data = np.load(io.BytesIO(data), allow_pickle=False)
-        return as_image(data, self.max_pixels)
+        return as_image(data, self.max_pixels, self.pixel_range)
 
 
 class CheckedSource(Source):
@@ -157,8 +159,8 @@ class CheckedSource(Source):
         for item in first:
             _check_first(self, source.load(*item))
 
-    def decode(self, data):
-        return as_image(data, self.max_pixels)
+    def decode(self, data, label=None):
+        return as_image(data, self.max_pixels, self.pixel_range)
 
     def load(self, *item):
         """An image, uint8 (height, width, 3)."""
@@ -230,14 +232,14 @@ def _cardinality(dataset):
     return count
 
 
-def _packed(item):
+def _packed(item, pixel_range):
     """An image of a generator as bytes."""
     try:
         item = image_of(item)
         if isinstance(item, bytes):
             return item
         file = io.BytesIO()
-        np.save(file, as_image(item), allow_pickle=False)
+        np.save(file, as_image(item, pixel_range=pixel_range), allow_pickle=False)
     except (BadImage, OSError) as error:
         return _BAD + str(error).encode("utf-8", "backslashreplace")
     return file.getvalue()

@@ -57,7 +57,8 @@ def open_source(dataset, data_dir=None, *, split="train", allow_remote=False, **
         split: Of tensorflow-datasets sources.
         allow_remote: Whether a list on this machine may name files elsewhere (gs://).
         **limits: max_pixels: larger images count as bad (89 million); max_bad_share:
-            reading stops when a larger share is bad (0.1).
+            reading stops when a larger share is bad (0.1); pixel_range: (low, high)
+            that images of more than 8 bits are read in.
 
     Returns:
         A `Source`.

@@ -1,0 +1,1 @@
+"""Small files of every kind, whole and damaged, to try readers with."""
