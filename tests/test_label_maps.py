@@ -103,6 +103,9 @@ def test_more_greys_settled(tmp_path):
     assert opened(root, void_ids=["255"]).class_names == ("0", "128")
     data = opened(root, label_ids=[0, 255], void_ids=[128])
     assert set(np.unique(data.load(0)[1])) == {0, 1, VOID}
+    # Of what is left, 255 may still be void or a class.
+    with pytest.raises(LabelError, match="of 0, 255 only.*--void_ids=128,255"):
+        opened(root, void_ids=[128])
     with pytest.raises(LabelError, match="128 in 25.0% of its pixels"):
         opened(root, label_ids=[0, 255]).load(0)
 

@@ -67,6 +67,18 @@ def test_voc(tmp_path):
     assert augmented.load(4)[1].shape == (48, 64)
 
 
+def test_lists_of_voc_by_other_editors(tmp_path):
+    case.voc(tmp_path)
+    path = tmp_path / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"
+    names = path.read_text().split()
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(names).encode())
+    assert len(open_segmented("voc", tmp_path, "val")) == len(names)
+    for data in (names[0].encode("utf-16"), b"a\0b"):
+        path.write_bytes(data)
+        with pytest.raises(LabelError, match="text in UTF-8.*val.txt"):
+            open_segmented("voc", tmp_path, "val")
+
+
 def test_cityscapes(tmp_path):
     data = open_segmented("cityscapes", case.cityscapes(tmp_path), "val")
     assert data.num_classes == 19
@@ -84,6 +96,9 @@ def test_ade20k(tmp_path):
     rows = [f"{i}\t0.1\t10\t1\tname{i}, other" for i in range(1, 151)]
     about.write_text("\n".join(["Idx\tRatio\tTrain\tVal\tName", *rows]) + "\n")
     assert open_segmented("ade20k", tmp_path, "val").class_names[1] == "name2"
+    about.write_text("\n".join(["Idx\tRatio\tTrain\tVal\tName", *rows[1:]]) + "\n")
+    with pytest.raises(LabelError, match="classes 1 to 150.*149 lines"):
+        open_segmented("ade20k", tmp_path, "val")
 
 
 def test_coco_panoptic(tmp_path):

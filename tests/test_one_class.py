@@ -167,8 +167,10 @@ def test_the_monitor_of_a_run(slotcon, two, tmp_path):
             slotcon, task, dataset, root, **names, **IMAGE_SIZE, **options
         )
 
-    with pytest.raises(LabelError, match="two classes at least"):
+    with pytest.raises(LabelError, match="two classes at least.*--eval_label_ids=0"):
         monitor("groups", "folders", two)
+    with pytest.raises(FileNotFoundError, match="--eval_data_dir.*--eval_dataset"):
+        monitor("groups", "folders", tmp_path)
     with pytest.raises(LabelError, match="two classes at least"):
         monitor("knn", "class_folders", one_folder(tmp_path))
     scores = monitor("groups", "folders", two, labels={"label_ids": ["0", "255"]})()

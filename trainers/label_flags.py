@@ -1,5 +1,9 @@
 """The flags that say which ids in label maps are which classes, for every command."""
 
+import re
+
+_PREFIXED = "class_file|void_ids|label_ids|dataset|data_dir|split|train_split|crop_size"
+
 
 def define_label_flags(define, prefix=""):
     """Defines them.
@@ -40,3 +44,11 @@ def label_options(values, prefix=""):
         "void_ids": values[void].value if values[void].present else None,
         "label_ids": values[f"{prefix}label_ids"].value,
     }
+
+
+def with_prefix(error, prefix):
+    """An error of a labelled set whose text names flags as they are prefixed."""
+    if len(error.args) != 1:
+        return error
+    text = re.sub(rf"--({_PREFIXED})\b", rf"--{prefix}\1", str(error))
+    return type(error)(text)

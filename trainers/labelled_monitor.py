@@ -14,6 +14,7 @@ from slotcon_tf.evaluation import classification, grouping_metrics
 from slotcon_tf.evaluation.groups import group_confusions
 from slotcon_tf.evaluation.inference import Inference, same_size_batches
 from slotcon_tf.visualize.figures import figure_pixels, slots_figure
+from trainers.label_flags import with_prefix
 
 TASKS = ("groups", "knn")
 PICTURES = 6
@@ -53,19 +54,28 @@ class LabelledMonitor:
         self.task = task
         self._inference = Inference(model)
         self._matching = {}  # of the newest scores
-        if task == "groups":
-            options = {"max_images": num_images, "crop_size": crop_size}
-            self.data = open_segmented(
-                dataset, data_dir, split, **options, **(labels or {})
-            )
-            check_two_classes(self.data)
-            for _ in self._look_through(self.data):
-                pass
-            return
+        sizes = {"max_images": num_images, "crop_size": crop_size}
+        try:
+            if task == "groups":
+                self._open_segmented(dataset, data_dir, split, sizes, labels or {})
+            else:
+                self._open_classified(dataset, data_dir, split, train_split, sizes)
+        except (ValueError, FileNotFoundError) as error:
+            raise with_prefix(error, "eval_") from None
+
+    def _open_segmented(self, dataset, data_dir, split, sizes, labels):
+        self.data = open_segmented(dataset, data_dir, split, **sizes, **labels)
+        check_two_classes(self.data)
+        for _ in self._look_through(self.data):
+            pass
+
+    def _open_classified(self, dataset, data_dir, split, train_split, sizes):
         opened = functools.partial(open_classified, dataset, data_dir)
-        options = {} if crop_size is None else {"crop_size": crop_size}
-        self.data = opened(split, max_images=num_images, **options)
-        self.train = opened(train_split, max_images=10 * num_images, **options)
+        if sizes["crop_size"] is None:
+            sizes = {"max_images": sizes["max_images"]}
+        self.data = opened(split, **sizes)
+        more = {"max_images": 10 * sizes["max_images"]}
+        self.train = opened(train_split, **{**sizes, **more})
         for data in (self.train, self.data):
             check_two_labels(list(self._look_through(data)), data)
 

@@ -34,10 +34,17 @@ def read_text(path):
         text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise _error(path, "be text in UTF-8", reason) from None
+        raise _no_text(path, reason) from None
     if "\0" in text:
-        raise _error(path, "be text in UTF-8", "it holds binary zeros")
+        raise _no_text(path, "it holds binary zeros")
     return text
+
+
+def _no_text(path, reason):
+    return LabelError(
+        f"The names of a labelled set must be text in UTF-8. Received: {path}: "
+        f"{reason}. Save it as UTF-8."
+    )
 
 
 def read_class_names(path):

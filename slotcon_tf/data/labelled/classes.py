@@ -95,15 +95,18 @@ def table_of_found(pixels, void_ids, name):
             "classes, name them in --class_file."
         )
     void = {VOID, *(void_ids or ())}
-    if _spread(found):
-        if void_ids is None:
+    rest = [i for i in found if i not in (void_ids or ())]
+    if _spread(rest):
+        if void_ids is None or len(void_ids):
+            listed = ",".join(map(str, rest))
+            nowhere = ",".join(map(str, (*(void_ids or ()), VOID)))
             raise LabelError(
                 f"It must be said what 255 is in {name}. Received: label maps of "
-                f"{shown} only, and no file of classes. If 255 is a class, set "
-                f"--label_ids={','.join(map(str, found))} (or an empty --void_ids=, or "
-                "name the ids in --class_file); if it is void, --void_ids=255."
+                f"{listed.replace(',', ', ')} only, and no file of classes. If 255 is "
+                f"a class, set --label_ids={listed} (or an empty --void_ids=, or name "
+                f"the ids in --class_file); if it is void, --void_ids={nowhere}."
             )
-        void = set(void_ids)
+        void = set()
     classes = {i: str(i) for i in found if i not in void}
     if len(classes) < 2:
         only = f"only id {next(iter(classes))}" if classes else "none"

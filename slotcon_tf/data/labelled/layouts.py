@@ -143,7 +143,13 @@ def ade20k(root, split):
     about, names = root / "objectInfo150.txt", ()
     if about.is_file():
         rows = [line.split("\t") for line in read_text(about).splitlines()]
-        names = [row[-1].split(",")[0].strip() for row in rows if row[0].isdigit()]
+        rows = [row for row in rows if row[0].isdigit()]
+        if [row[0] for row in rows] != [str(i) for i in range(1, 151)]:
+            raise LabelError(
+                f"{about} must name the classes 1 to 150 in order. Received: "
+                f"{len(rows)} lines that begin with a number and a tab. Copy it again."
+            )
+        names = [row[-1].split(",")[0].strip() for row in rows]
     return Found(pairs, taxonomies.ade20k(names))
 
 
