@@ -241,9 +241,7 @@ class _Watched:
 def _work(reader, folder, keep, files, seed):
     """The process of a reader."""
     counts = np.memmap(folder / "counts", np.int64, "r+")
-    rng = np.random.default_rng(
-        [seed, READERS.index(reader) if reader in READERS else 0]
-    )
+    rng = np.random.default_rng([seed, zlib.crc32(reader.__name__.encode())])
     place = folder / "place"
     place.mkdir(exist_ok=True)
     requests, read, refusals = reader(rng, place)

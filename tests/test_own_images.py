@@ -19,8 +19,8 @@ def from_tensors(*tensors):
 
 
 def views(source, **options):
-    options = {"batch_size": 4, "image_size": 16, "augment_on": "device", **options}
-    stream = crop_pair_dataset(source, **options).take(4)
+    usual = {"batch_size": 4, "image_size": 16, "augment_on": "device", "epochs": None}
+    stream = crop_pair_dataset(source, **usual | options).take(4)
     return np.concatenate([b["view_a"] for b in stream.as_numpy_iterator()])
 
 
@@ -131,7 +131,7 @@ def test_grey_arrays_and_images_of_many_sizes():
     [
         (FLOATS, r"float32 .* from 0 to 1\. Give np.round\(255"),
         (FLOATS * 255, r"float32 .* from 0 to 255\. Give np.round\(image\)"),
-        (FLOATS - 0.5, "Map its range"),
+        (FLOATS - 0.5, "Give pixel_range"),
         (IMAGES.astype(int), "int64"),
         (IMAGES > 9, "bool"),
         (np.moveaxis(IMAGES, -1, 1), "Channels come last"),

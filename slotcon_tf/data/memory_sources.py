@@ -143,12 +143,14 @@ class CheckedSource(Source):
     """Somebody's own source, whose images are checked.
 
     Args:
-        source: With `num_images` and `load`, and `examples` if it is read in sequence.
+        source: With `num_images` and `load`, and `examples` if it is read in sequence;
+            `pixel_range` where its images are no uint8.
     """
 
     def __init__(self, source):
         name = getattr(source, "name", type(source).__name__)
-        super().__init__(name, _count(source.num_images))
+        pixel_range = getattr(source, "pixel_range", None)
+        super().__init__(name, _count(source.num_images), pixel_range=pixel_range)
         self._source = source
         self.bad = getattr(source, "bad", None) or self.bad
         if hasattr(source, "examples"):
@@ -167,7 +169,7 @@ class CheckedSource(Source):
         self.bad.check()
         image = self._source.load(*item)
         try:
-            return as_image(image, self.max_pixels)
+            return as_image(image, self.max_pixels, self.pixel_range)
         except BadImage as error:
             self.bad.stop(f"{self.name}.load must give images: {error}")
 

@@ -5,7 +5,6 @@ import tensorflow as tf
 from slotcon_tf.data import photometric
 from slotcon_tf.data.crops import NUMBERS_PER_PAIR, crop_views
 from slotcon_tf.data.passes import EACH, pass_length, passes
-from slotcon_tf.data.pixels import as_rgb
 from slotcon_tf.data.recipe import NUMBERS, distortions, draw_numbers, draw_turns
 from slotcon_tf.data.sources import source_of
 from slotcon_tf.data.turns import turned_views
@@ -173,10 +172,8 @@ def _views(source, numbers, turns, item, image_size, min_scale):
     """An image's two views before their colours are changed, as a dict of tensors."""
     names = ("flipped",) if turns is None else ("flipped", "upended", "transposed")
 
-    pixel_range = getattr(source, "pixel_range", None)  # a user's own source's, too
-
     def cut(numbers, turns, *item):
-        image = as_rgb(source.load(*item), pixel_range)
+        image = source.load(*item)
         options = (numbers[:NUMBERS_PER_PAIR], image_size, min_scale)
         if len(names) == 1:
             return crop_views(image, *options)
