@@ -145,14 +145,21 @@ def _placed(found, max_pixels, colour, finish):
     def decode():
         image = tf.io.decode_image(found.content, expand_animations=False)
         image = tf.ensure_shape(image, (None, None, None))[..., :3]
-        rest = found.canvas - found.corner - found.size
-        margins = tf.stack([found.corner, rest], axis=1)
-        inside = tf.pad(tf.ones(found.size, tf.bool), margins)
-        image = tf.pad(image, tf.concat([margins, tf.zeros([1, 2], tf.int64)], 0))
-        return finish(tf.where(inside[..., None], image, colour))
+        full = tf.reduce_all(found.size == found.canvas)
+        return finish(
+            tf.cond(full, lambda: image, lambda: _framed(image, found, colour))
+        )
 
     height, width = tf.unstack(found.canvas)
     return _if_ok(_judged(height, width, max_pixels, whole), decode)
+
+
+def _framed(image, found, colour):
+    rest = found.canvas - found.corner - found.size
+    margins = tf.stack([found.corner, rest], axis=1)
+    inside = tf.pad(tf.ones(found.size, tf.bool), margins)
+    image = tf.pad(image, tf.concat([margins, tf.zeros([1, 2], tf.int64)], 0))
+    return tf.where(inside[..., None], image, colour)
 
 
 def _bmp(file, max_pixels):
