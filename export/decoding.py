@@ -5,6 +5,8 @@ tf.data pipeline inside it can: each image is a data set of one element, which e
 leave empty, with a row of zeros behind it.
 """
 
+import functools
+
 import tensorflow as tf
 
 from export.formats import DAMAGED, OK, REASONS, first_image
@@ -33,9 +35,10 @@ def decode_batch(data, size, *, crop, max_pixels):
         and int32 (N,), an index of `REASONS`.
     """
     edge = size or None
+    read = _reader(max_pixels)
 
     def one(content):
-        image, reason = first_image(content, max_pixels)
+        image, reason = read(content)
         image = tf.cond(
             tf.equal(reason, OK),
             lambda: fit(image, size, crop),
@@ -65,6 +68,14 @@ def decode_batch(data, size, *, crop, max_pixels):
     )
     images, reasons = images.get_single_element()
     return images[:count], tf.ensure_shape(reasons, (None,))[:count]
+
+
+@functools.cache
+def _reader(max_pixels):
+    """`first_image` as a graph, which all signatures share."""
+    function = functools.partial(first_image, max_pixels=max_pixels)
+    signature = [tf.TensorSpec([], tf.string)]
+    return tf.function(function, input_signature=signature, autograph=False)
 
 
 def _nothing(size):
