@@ -191,7 +191,9 @@ class FeatureClient:
         request = predict_pb2.PredictRequest()
         self._specify(request.model_spec)
         request.model_spec.signature_name = self.signature
-        request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(content))
+        request.inputs["image_bytes"].CopyFrom(
+            tf.make_tensor_proto(content, tf.string, [len(content)])
+        )
         request.output_filter.extend(self._fetched)
         response = self._stub.Predict(request, timeout=self.deadline)
         return {name: tf.make_ndarray(t) for name, t in response.outputs.items()}
