@@ -27,15 +27,22 @@ class File:
         self.content = content
         self.data = tf.io.decode_raw(content, tf.uint8)
         self.size = tf.size(self.data, tf.int64)
+        self._padded = tf.pad(self.data, [[0, 8]])
 
     def number(self, place, count, big=False):
         """int64: `count` bytes from a place on; 0 for those behind the end."""
-        places = tf.cast(place, tf.int64) + tf.range(count, dtype=tf.int64)
+        start = tf.minimum(tf.cast(place, tf.int64), self.size)
+        values = tf.slice(self._padded, tf.reshape(start, [1]), [count])
         # 64 bits: three bytes of a canvas, times another, overflow 32.
-        values = tf.cast(self._at(places), tf.int64)
-        values = tf.where(places < self.size, values, 0)
         weights = [256**i for i in range(count)]
-        return tf.reduce_sum(values * (weights[::-1] if big else weights))
+        weights = tf.constant(weights[::-1] if big else weights, tf.int64)
+        return tf.reduce_sum(tf.cast(values, tf.int64) * weights)
+
+    def shorts(self, places, big):
+        """int64 (N,): two bytes from each place on."""
+        low, high = self._at(places), self._at(places + 1)
+        low, high = tf.where(big, high, low), tf.where(big, low, high)
+        return tf.cast(low, tf.int64) + 256 * tf.cast(high, tf.int64)
 
     def signed(self, place):
         """int64 of four bytes, the lowest first."""

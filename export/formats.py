@@ -50,12 +50,12 @@ def first_image(content, max_pixels):
         return tf.reduce_any(piece == list(magics))
 
     def named(reason):
-        return lambda: (_nothing(), tf.constant(reason))
+        return lambda: (_nothing(), tf.constant(reason), tf.constant(1))
 
     def of(function):
         return lambda: function(File(content), max_pixels)
 
-    return tf.case(
+    image, reason, turn = tf.case(
         [
             (tf.strings.length(content) == 0, named(EMPTY)),
             (is_(0, b"\xff\xd8\xff"), of(_jpeg)),
@@ -70,6 +70,7 @@ def first_image(content, max_pixels):
         ],
         default=named(UNKNOWN),
     )
+    return _upright(image, turn), reason
 
 
 def _nothing():
@@ -83,8 +84,8 @@ def _judged(height, width, max_pixels, whole=True):
     return tf.where((height < 1) | (width < 1) | ~tf.cast(whole, bool), DAMAGED, reason)
 
 
-def _if_ok(reason, decode):
-    return tf.cond(reason == OK, decode, _nothing), reason
+def _if_ok(reason, decode, turn=1):
+    return tf.cond(reason == OK, decode, _nothing), reason, turn
 
 
 def _jpeg(file, max_pixels):
@@ -93,10 +94,8 @@ def _jpeg(file, max_pixels):
     few = tf.math.count_nonzero(scans) <= _MOST_SCANS
     return _if_ok(
         _judged(shape[0], shape[1], max_pixels, few),
-        lambda: _upright(
-            tf.io.decode_jpeg(file.content, 3, dct_method="INTEGER_ACCURATE"),
-            jpeg_orientation(file.content),
-        ),
+        lambda: tf.io.decode_jpeg(file.content, 3, dct_method="INTEGER_ACCURATE"),
+        jpeg_orientation(file.content),
     )
 
 
@@ -106,14 +105,12 @@ def _png(file, max_pixels):
     whole = tf.strings.length(content) > 0
     return _if_ok(
         _judged(height, width, max_pixels, whole),
-        lambda: _upright(
-            tf.cond(
-                file.number(24, 1) == 16,
-                lambda: _eight_bits(tf.io.decode_png(content, 3, tf.uint16)),
-                lambda: tf.io.decode_png(content, 3),
-            ),
-            _orientation_at(file, exif),
+        lambda: tf.cond(
+            file.number(24, 1) == 16,
+            lambda: _eight_bits(tf.io.decode_png(content, 3, tf.uint16)),
+            lambda: tf.io.decode_png(content, 3),
         ),
+        _orientation_at(file, exif),
     )
 
 
@@ -127,18 +124,16 @@ def _eight_bits(image):
 
 def _gif(file, max_pixels):
     found, colour = gif_image(file)
-    colour = tf.cast(colour, tf.uint8)
-    return _placed(found, max_pixels, colour, lambda image: image)
+    return _placed(found, max_pixels, tf.cast(colour, tf.uint8), 1)
 
 
 def _webp(file, max_pixels):
     found = webp_image(file)
-    colour = tf.zeros([3], tf.uint8)
     turn = _orientation_at(file, found.exif)
-    return _placed(found, max_pixels, colour, lambda image: _upright(image, turn))
+    return _placed(found, max_pixels, tf.zeros([3], tf.uint8), turn)
 
 
-def _placed(found, max_pixels, colour, finish):
+def _placed(found, max_pixels, colour, turn):
     """An image on its canvas, of one colour elsewhere."""
     whole = (tf.strings.length(found.content) > 0) & tf.reduce_all(found.size > 0)
 
@@ -146,12 +141,10 @@ def _placed(found, max_pixels, colour, finish):
         image = tf.io.decode_image(found.content, expand_animations=False)
         image = tf.ensure_shape(image, (None, None, None))[..., :3]
         full = tf.reduce_all(found.size == found.canvas)
-        return finish(
-            tf.cond(full, lambda: image, lambda: _framed(image, found, colour))
-        )
+        return tf.cond(full, lambda: image, lambda: _framed(image, found, colour))
 
     height, width = tf.unstack(found.canvas)
-    return _if_ok(_judged(height, width, max_pixels, whole), decode)
+    return _if_ok(_judged(height, width, max_pixels, whole), decode, turn)
 
 
 def _framed(image, found, colour):
@@ -225,9 +218,10 @@ def _orientation_at(file, tiff):
     directory = tiff + number(tiff + 4, 4)
     entries = tf.range(tf.minimum(number(directory, 2), 64))
     places = directory + 2 + 12 * entries
-    tags = tf.map_fn(lambda place: number(place, 2), places)
-    values = tf.map_fn(lambda place: number(place + 8, 2), places)
-    value = tf.reduce_max(tf.where(tags == 0x0112, values, 0))
+    values = tf.where(
+        file.shorts(places, big) == 0x0112, file.shorts(places + 8, big), 0
+    )
+    value = tf.reduce_max(values)
     return tf.where((value >= 1) & (value <= 8), tf.cast(value, tf.int32), 1)
 
 
