@@ -4,6 +4,7 @@ No decoder sees a file whose header has not been looked at: sizes decide before 
 is taken, and what the decoders would stumble over is left out (`export.containers`).
 """
 
+import numpy as np
 import tensorflow as tf
 
 from export.containers import File, gif_image, png_image, webp_image
@@ -21,9 +22,10 @@ REASONS = (
 # edge: a PNG of a few kilobytes may be 50 million pixels wide.
 MAX_EDGE = 65_535
 _HEAD = 32  # bytes that tell the format
-_EXIF_SEARCHED = 4096  # bytes of a JPEG; the marker comes first
+EXIF_SEARCHED = 4096  # bytes of a JPEG; the marker comes first
 _MOST_SCANS = 1000  # of a JPEG; photographs have about ten, and each takes its time
 _GREY_TOPS = (255, 1023, 4095, 16383, 65535)  # of 8, 10, 12, 14 and 16 bits
+_TIFF = np.array([0x4D4D002A, 0x002A4949])  # "MM" and 42; "II" and 42, backwards
 _RGB_MASKS = (0xFF0000, 0xFF00, 0xFF)
 
 
@@ -198,7 +200,7 @@ def _unpacked(data, bits):
 
 def jpeg_orientation(content):
     """The EXIF orientation of a JPEG, 1 to 8; 1 where it has none, or a broken one."""
-    file = File(tf.strings.substr(content, 0, _EXIF_SEARCHED))
+    file = File(tf.strings.substr(content, 0, EXIF_SEARCHED))
     data = tf.pad(file.data, [[0, 5]])
     starts = tf.ones([tf.size(file.data)], tf.bool)
     for offset, byte in enumerate(b"Exif\0\0"):
@@ -222,7 +224,8 @@ def _orientation_at(file, tiff):
         file.shorts(places, big) == 0x0112, file.shorts(places + 8, big), 0
     )
     value = tf.reduce_max(values)
-    return tf.where((value >= 1) & (value <= 8), tf.cast(value, tf.int32), 1)
+    marked = number(tiff, 4) == tf.where(big, *_TIFF)
+    return tf.where(marked & (value >= 1) & (value <= 8), tf.cast(value, tf.int32), 1)
 
 
 def _upright(image, orientation):

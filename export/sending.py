@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from export.formats import DAMAGED, NOT_SERVED, UNKNOWN, jpeg_orientation
+from export.formats import DAMAGED, EXIF_SEARCHED, NOT_SERVED, UNKNOWN, jpeg_orientation
 from slotcon_tf.data.decoding import BadImage, decode_image, open_image
 
 _ORIENTATION = 0x0112
@@ -87,7 +87,9 @@ def _is_read_alike(data):
     if jpeg:
         if image.mode not in ("RGB", "L"):
             return False
-        return not _has_exif(image, data) or _orientation(image) == _graph()(data)
+        plain = (image.format, image.mode) == ("JPEG", "RGB")
+        plain &= "exif" not in image.info  # its XMP is not asked
+        return (1 if plain else _orientation(image)) == _found_by_graph(data)
     if getattr(image, "is_animated", False):
         return False
     if png and not any(mark in data for mark in _MAYBE_TURNED):
@@ -95,15 +97,16 @@ def _is_read_alike(data):
     return _orientation(image, load=png) == 1
 
 
-def _has_exif(image, data):
-    return "exif" in image.info or b"Exif\0\0" in data[: 2**16]
+def _found_by_graph(data):
+    """The orientation that the served graph finds in a JPEG."""
+    if b"Exif\0\0" not in data[:EXIF_SEARCHED]:
+        return 1
+    return int(_graph()(tf.constant(data)))
 
 
 @functools.cache
 def _graph():
-    """The orientation that the served graph finds in a JPEG."""
-    found = tf.function(jpeg_orientation, [tf.TensorSpec([], tf.string)])
-    return lambda data: int(found(tf.constant(data)))
+    return tf.function(jpeg_orientation, [tf.TensorSpec([], tf.string)])
 
 
 def _orientation(image, load=False):

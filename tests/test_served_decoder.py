@@ -100,6 +100,23 @@ def test_orientation_where_the_graph_does_not_look():
         np.testing.assert_array_equal(served(sent)[0], truth)
 
 
+@pytest.mark.parametrize("xmp", [False, True])
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("damage", [b"", b"*", b"Exif"])
+def test_jpegs_whose_orientation_is_doubtful(xmp, grey, damage):
+    """Whatever training makes of them, it is what the client sends."""
+    options = {"orientation": 6}
+    if xmp:
+        text = b'<x:xmpmeta><rdf tiff:Orientation="8"/></x:xmpmeta>'
+        options = {"xmp": text, **(options if damage else {})}
+    data = saved("JPEG", PIXELS[..., 0] if grey else PIXELS, **options)
+    if damage:
+        data = data.replace(damage, b"?" * len(damage), 1)
+    found, reason = served(served_form(data))
+    assert reason == "ok"
+    np.testing.assert_array_equal(found, decode_image(data))
+
+
 @pytest.mark.parametrize("top", [200, 1023, 4095, 16383, 65535])
 def test_sixteen_bits_are_read_in_their_cameras_range(top):
     grey = np.linspace(0, top, 600).reshape(20, 30).astype(np.uint16)
