@@ -17,7 +17,7 @@ EVALUATION_CROP = 224 / 256  # of the shorter edge, as ImageNet's evaluation has
 FILL = 32  # edge of what stands for a bad image of unknown size
 
 
-def decode_batch(data, size, *, crop, max_pixels):
+def decode_batch(data, size, *, crop, max_pixels, pixel_range=None):
     """Decodes and resizes files of one batch, each for itself.
 
     See `export.formats.first_image` for what is read.
@@ -29,13 +29,15 @@ def decode_batch(data, size, *, crop, max_pixels):
         crop: Whether the shorter edge is resized to `size` / 0.875 and the centre cut
             out, as in evaluation, or the whole image is stretched to the square.
         max_pixels: Larger images are not decoded.
+        pixel_range: (low, high) that images of 16 bits are read in, or None; as of
+            `export.formats.first_image`.
 
     Returns:
         Tuple of float32 (N, size, size, 3) of whole grey levels, zeros where not ok,
         and int32 (N,), an index of `REASONS`.
     """
     edge = size or None
-    read = _reader(max_pixels)
+    read = _reader(max_pixels, pixel_range and tuple(pixel_range))
 
     def one(content):
         image, reason = read(content)
@@ -71,9 +73,11 @@ def decode_batch(data, size, *, crop, max_pixels):
 
 
 @functools.cache
-def _reader(max_pixels):
+def _reader(max_pixels, pixel_range):
     """`first_image` as a graph, which all signatures share."""
-    function = functools.partial(first_image, max_pixels=max_pixels)
+    function = functools.partial(
+        first_image, max_pixels=max_pixels, pixel_range=pixel_range
+    )
     signature = [tf.TensorSpec([], tf.string)]
     return tf.function(function, input_signature=signature, autograph=False)
 

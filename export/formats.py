@@ -4,6 +4,8 @@ No decoder sees a file whose header has not been looked at: sizes decide before 
 is taken, and what the decoders would stumble over is left out (`export.containers`).
 """
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -29,7 +31,7 @@ _TIFF = np.array([0x4D4D002A, 0x002A4949])  # "MM" and 42; "II" and 42, backward
 _RGB_MASKS = (0xFF0000, 0xFF00, 0xFF)
 
 
-def first_image(content, max_pixels):
+def first_image(content, max_pixels, pixel_range=None):
     """Decodes a file by its content.
 
     JPEG, PNG, WebP, BMP and GIF as `slotcon_tf.data.decoding.decode_image` does: the
@@ -40,6 +42,8 @@ def first_image(content, max_pixels):
         content: string scalar.
         max_pixels: Larger images are not decoded, nor those with an edge above
             `MAX_EDGE`.
+        pixel_range: (low, high) that images of 16 bits are read in; None for the
+            fewest of 8, 10, 12, 14 and 16 bits that hold an image's values.
 
     Returns:
         Tuple of uint8 (height, width, 3), of any size where it is not ok, and int32,
@@ -61,7 +65,7 @@ def first_image(content, max_pixels):
         [
             (tf.strings.length(content) == 0, named(EMPTY)),
             (is_(0, b"\xff\xd8\xff"), of(_jpeg)),
-            (is_(0, b"\x89PNG"), of(_png)),
+            (is_(0, b"\x89PNG"), of(functools.partial(_png, pixel_range=pixel_range))),
             (is_(0, b"GIF8"), of(_gif)),
             (is_(0, b"BM"), of(_bmp)),
             (is_(0, b"RIFF") & is_(8, b"WEBP"), of(_webp)),
@@ -101,7 +105,7 @@ def _jpeg(file, max_pixels):
     )
 
 
-def _png(file, max_pixels):
+def _png(file, max_pixels, pixel_range):
     content, exif = png_image(file)
     height, width = file.number(20, 4, big=True), file.number(16, 4, big=True)
     whole = tf.strings.length(content) > 0
@@ -109,15 +113,18 @@ def _png(file, max_pixels):
         _judged(height, width, max_pixels, whole),
         lambda: tf.cond(
             file.number(24, 1) == 16,
-            lambda: _eight_bits(tf.io.decode_png(content, 3, tf.uint16)),
+            lambda: _eight_bits(tf.io.decode_png(content, 3, tf.uint16), pixel_range),
             lambda: tf.io.decode_png(content, 3),
         ),
         _orientation_at(file, exif),
     )
 
 
-def _eight_bits(image):
-    """16 bits as the camera's: the fewest that hold the largest value."""
+def _eight_bits(image, pixel_range):
+    if pixel_range:
+        low, high = pixel_range
+        image = tf.clip_by_value(tf.cast(image, tf.float64), low, high)
+        return tf.cast((image - low) / (high - low) * 255.0 + 0.5, tf.uint8)
     image = tf.cast(image, tf.int32)
     tops = tf.constant(_GREY_TOPS)
     top = tf.reduce_min(tf.boolean_mask(tops, tops >= tf.reduce_max(image)))

@@ -133,6 +133,16 @@ def test_sixteen_bits_are_read_in_their_cameras_range(top):
     np.testing.assert_array_equal(found, np.repeat(truth[..., None], 3, -1))
 
 
+def test_sixteen_bits_in_a_fixed_range():
+    grey = np.linspace(0, 5000, 600).reshape(20, 30).astype(np.uint16)
+    options = {"crop": False, "max_pixels": 10**6, "pixel_range": (1000, 4095)}
+    found, _ = decode_batch([encoded(grey, "PNG")], 0, **options)
+    truth = np.floor((np.clip(grey, 1000, 4095) - 1000) / 3095 * 255 + 0.5)
+    np.testing.assert_array_equal(found[0], np.repeat(truth[..., None], 3, -1))
+    found, _ = decode_batch([PNG], 0, **options)
+    np.testing.assert_array_equal(found[0], PIXELS)
+
+
 def gif(left, top, size=(40, 50), clear=None):
     """A GIF whose frame is 30 x 20, somewhere on a screen of `size`."""
     options = {} if clear is None else {"transparency": clear}
