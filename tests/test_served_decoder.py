@@ -69,6 +69,17 @@ def test_formats(name):
     np.testing.assert_array_equal(pixels, truth)
 
 
+def test_heic_is_sent_as_a_png():
+    heif = pytest.importorskip("pillow_heif")
+    file = io.BytesIO()
+    heif.from_pillow(Image.fromarray(PIXELS)).save(file)
+    data = file.getvalue()
+    assert served(data)[1] == "not served: send it as an 8-bit PNG"
+    found, reason = served(served_form(data))
+    assert reason == "ok"
+    np.testing.assert_array_equal(found, decode_image(data))
+
+
 def saved(kind, pixels=PIXELS, **options):
     if "orientation" in options:
         options["exif"] = Image.Exif()
