@@ -29,6 +29,7 @@ from tensorflow_serving.apis import (
 
 from export.extraction import ExtractionError, RequestError, Unavailable, extract
 from export.extraction_flags import define_flags, listed_images, run
+from export.sending import ask
 from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
@@ -142,7 +143,7 @@ class FeatureClient:
             )
 
     def predict(self, content):
-        """Features of files.
+        """Features of files, which are sent as `export.sending.ask` does.
 
         Args:
             content: List of files' bytes.
@@ -156,7 +157,7 @@ class FeatureClient:
             Unavailable: If it has been away for `retry_seconds`.
             ExtractionError: If it knows no such model, version or signature.
         """
-        found = self._retried(lambda: self._call(content))
+        found = ask(lambda files: self._retried(lambda: self._call(files)), content)
         wrong = [name for name, rows in found.items() if len(rows) != len(content)]
         if wrong:
             raise ExtractionError(
@@ -190,7 +191,9 @@ class FeatureClient:
         request = predict_pb2.PredictRequest()
         self._specify(request.model_spec)
         request.model_spec.signature_name = self.signature
-        request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(content))
+        request.inputs["image_bytes"].CopyFrom(
+            tf.make_tensor_proto(content, tf.string, [len(content)])
+        )
         request.output_filter.extend(self._fetched)
         response = self._stub.Predict(request, timeout=self.deadline)
         return {name: tf.make_ndarray(t) for name, t in response.outputs.items()}

@@ -7,12 +7,14 @@ The same as `export.client` in all but where the model runs.
 
 import sys
 
+import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
 from export.extraction import ExtractionError, RequestError, extract
 from export.extraction_flags import define_flags, listed_images, run
 from export.loading import load_version
+from export.sending import ask
 from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
@@ -62,12 +64,15 @@ class LocalModel:
 
     def predict(self, content):
         """Features of files; see `FeatureClient.predict`."""
+        found = ask(self._predict, content)
+        names = {*self.outputs, "ok", "reason"}
+        return {name: np.asarray(found[name]) for name in names}
+
+    def _predict(self, content):
         try:
-            found = self._function(image_bytes=tf.constant(content))
+            return self._function(image_bytes=tf.constant(content, tf.string))
         except tf.errors.InvalidArgumentError as error:
             raise RequestError(str(error).splitlines()[0][:300]) from error
-        names = {*self.outputs, "ok", "reason"}
-        return {name: found[name].numpy() for name in names}
 
     def extract(self, images, output, **options):
         """`export.extraction.extract` with this model; see there."""

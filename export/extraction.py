@@ -6,13 +6,16 @@ import json
 import os
 import pathlib
 import shutil
+import stat
 from dataclasses import dataclass
 
 import numpy as np
 
 from export.decoding import REASONS
+from export.sending import served_form
 from export.tables import write_table
 from slotcon_tf.data.bad_images import printable
+from slotcon_tf.data.decoding import BadImage
 from slotcon_tf.files import write_whole
 from slotcon_tf.progress import bar
 
@@ -117,11 +120,8 @@ def extract(
 
 def _rows(predict, paths, limit):
     """The table's rows of a batch."""
-    content, reasons = [], []
-    for path in paths:
-        data, reason = _read(path, limit)
-        content.append(data)
-        reasons.append(reason)
+    content, reasons = zip(*(_read(path, limit) for path in paths), strict=True)
+    reasons = list(reasons)
     good = [i for i, reason in enumerate(reasons) if reason is None]
     found = _ask(predict, [content[i] for i in good], reasons, good)
     rows = {}
@@ -135,14 +135,20 @@ def _rows(predict, paths, limit):
 
 
 def _read(path, limit):
-    """A file's bytes and None, or nothing and a reason."""
+    """A file's bytes as they are sent and None, or nothing and a reason."""
     try:
-        size = os.path.getsize(path)
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            return b"", "unreadable: no regular file"
+        size = status.st_size
         if size > limit:
             return b"", f"{size / 2**20:.1f} MiB is more than --max_image_mb"
-        return pathlib.Path(path).read_bytes(), None
+        data = served_form(pathlib.Path(path).read_bytes())
     except OSError as error:
         return b"", f"unreadable: {error.strerror or error}"
+    except BadImage as error:
+        return b"", str(error)
+    return data, None
 
 
 def _ask(predict, content, reasons, places):
@@ -164,8 +170,13 @@ def _ask(predict, content, reasons, places):
     ok = found.pop("ok", np.ones(len(content), bool))
     codes = found.pop("reason", np.zeros(len(content), int))
     for place, good, code in zip(places, ok, codes, strict=True):
-        reasons[place] = "ok" if good else REASONS[int(code)]
+        reasons[place] = "ok" if good else _reason(int(code))
     return found
+
+
+def _reason(code):
+    """A newer model may have reasons that are not known here."""
+    return REASONS[code] if code < len(REASONS) else f"reason {code}"
 
 
 def _joined(parts, count):

@@ -1,6 +1,5 @@
 """Flags and steps that `export.client` and `export.extract` share."""
 
-import os
 import pathlib
 import sys
 
@@ -8,7 +7,7 @@ from absl import app, flags
 
 from export.extraction import Images, report
 from export.tables import ENDINGS
-from slotcon_tf.data.listing import list_images
+from slotcon_tf.data.listing import list_images, read_list
 
 FLAGS = flags.FLAGS
 
@@ -43,11 +42,7 @@ def listed_images():
         )
     source = pathlib.Path(FLAGS.images)
     if source.is_file():
-        lines = source.read_text(encoding="utf-8").splitlines()
-        paths = [os.path.join(source.parent, line) for line in lines if line.strip()]
-        if not paths:
-            raise ValueError(f"{source} must name images, one per line. It is empty.")
-        return Images(source.parent, tuple(paths))
+        return Images(source.parent, tuple(read_list(source)))
     return Images(source, tuple(list_images("folder", source)))
 
 

@@ -1,6 +1,7 @@
 """The functions that a served model answers, one per signature."""
 
 import dataclasses
+import functools
 
 import tensorflow as tf
 
@@ -27,6 +28,20 @@ class ServingOptions:
     mask_size: int = 224
     max_objects: int = 32
     max_pixels: int = 50_000_000
+
+
+def _any_number(method):
+    """Answers an empty batch as well: encoders compute one image, which is dropped."""
+
+    @functools.wraps(method)
+    def answer(self, batch):
+        shape = tf.shape(batch)
+        missing = tf.maximum(1 - shape[:1], 0)
+        filling = tf.zeros(tf.concat([missing, shape[1:]], 0), batch.dtype)
+        found = method(self, tf.concat([batch, filling], 0))
+        return {name: value[: shape[0]] for name, value in found.items()}
+
+    return answer
 
 
 class ServedModel(tf.Module):
@@ -64,20 +79,24 @@ class ServedModel(tf.Module):
             found["objects"] = (self.objects, [data])
         return found
 
+    @_any_number
     def features(self, image):
         """uint8 (N, H, W, 3), any size -> `pooled` (N, C), `map` (N, h, w, C)."""
-        return _pooled(self._final_map(tf.cast(image, tf.float32)))
+        return _pooled(self._final_map(_pixels(image)))
 
+    @_any_number
     def features_of_bytes(self, image_bytes):
         """Files, string (N,), as evaluation crops them -> `pooled`, `map`, `ok`."""
         images, status = self._images(image_bytes, crop=True)
         return _of_good(_pooled(self._final_map(images)), status)
 
+    @_any_number
     def pyramid(self, image):
         """uint8 (N, H, W, 3) -> `P2` .. `P5` (N, H / 2^n, W / 2^n, C_n)."""
-        maps = self._levels(tf.cast(image, tf.float32))
+        maps = self._levels(_pixels(image))
         return {name: tf.cast(level, tf.float32) for name, level in maps.items()}
 
+    @_any_number
     def groups(self, image_bytes):
         """Files, stretched to the square -> `assignments`, `confidence`, `ok`.
 
@@ -90,6 +109,7 @@ class ServedModel(tf.Module):
         assignments, confidence = upsampled_argmax(logits, size, self.temperature)
         return _of_good({"assignments": assignments, "confidence": confidence}, status)
 
+    @_any_number
     def objects(self, image_bytes):
         """Files, stretched to the square -> the active slots, the largest first.
 
@@ -118,6 +138,13 @@ class ServedModel(tf.Module):
         projected = self.heads.projector(self._final_map(images), training=False)
         projected = tf.cast(projected, tf.float32)
         return projected, self.heads.grouping(projected)
+
+
+def _pixels(image):
+    there = tf.reduce_all(tf.shape(image)[1:3] > 0)
+    message = "image must be at least a pixel high and wide. Received the shape:"
+    tf.debugging.Assert(there, [message, tf.shape(image)])
+    return tf.cast(image, tf.float32)
 
 
 def _pooled(maps):

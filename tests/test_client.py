@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from benchmarks.mutations import valid_files
 from export.archive import export_model
 from export.client import FeatureClient
 from export.extract import LocalModel
@@ -27,8 +28,10 @@ from export.extraction import (
     extract,
 )
 from slotcon_tf import SlotCon
+from slotcon_tf.data.decoding import decode_image
 from tests.command import ENVIRONMENT, ROOT, free_ports, until
 from tests.serving_case import serving
+from tests.test_bad_images import encoded
 from tests.test_convert import CHECKPOINT, run
 from tests.test_saved_model import OPTIONS, pictures
 
@@ -125,6 +128,44 @@ def test_bad_images_are_named_and_the_others_have_their_rows(
         rows, truth(served, [photos / p for p in good]), atol=1e-5
     )
     assert not arrays["pooled"][~arrays["ok"]].any()
+
+
+@pytest.mark.parametrize("where", ["server", "extract"])
+def test_every_format_that_training_reads(where, server, served, tmp_path):
+    """As files, a TIFF and an animation among them, and as the PNGs of their pixels."""
+    folder = tmp_path / "all"
+    folder.mkdir()
+    files = valid_files(np.random.default_rng(0))
+    names = sorted(n for n in files if not n.endswith((".jp2", ".ppm", ".ico", ".tga")))
+    for name in names:
+        (folder / name).write_bytes(files[name])
+    images = Images(folder, tuple(folder / name for name in names))
+    local = where == "extract"
+    model = LocalModel(served) if local else FeatureClient(server.address)
+    output = tmp_path / "features.npz"
+    assert model.extract(images, output) == {}
+    pixels = [encoded(decode_image(files[name]), "PNG") for name in names]
+    expected = LocalModel(served).predict(pixels)["pooled"]
+    np.testing.assert_allclose(np.load(output)["pooled"], expected, atol=1e-5)
+    # The methods for Python convert as well.
+    found = model.predict([files["lzw.tif"], b"no image"])
+    assert list(found["ok"]) == [True, False]
+    np.testing.assert_allclose(
+        found["pooled"][0], expected[names.index("lzw.tif")], atol=1e-5
+    )
+    assert len(model.predict([])["pooled"]) == 0
+
+
+def test_files_that_are_no_files(served, tmp_path):
+    """A pipe does not hang; a reason of training's is the row's."""
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "float.tif").write_bytes(encoded(np.zeros((8, 8), np.float32), "TIFF"))
+    (tmp_path / "note.png").write_bytes(b"<html>")
+    paths = sorted(tmp_path.iterdir())
+    failed = LocalModel(served).extract(Images(tmp_path, paths), tmp_path / "a.npz")
+    assert failed["pipe.png"] == "unreadable: no regular file"
+    assert "no fixed range" in failed["float.tif"]
+    assert failed["note.png"] == "a text file"
 
 
 def test_other_outputs_and_a_list(server, photos, tmp_path):

@@ -20,6 +20,7 @@ from tests.command import until
 from tests.serving_case import binary_of, noise, serving
 from tests.test_convert import CHECKPOINT
 from tests.test_saved_model import OPTIONS, files, session_answers
+from tests.test_served_decoder import webp_frames
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +68,7 @@ def test_answers_are_the_saved_models(server, folder):
         ({"image": noise(1).astype("f4")}, "INVALID_ARGUMENT", "uint8.*float"),
         ({"image": noise(1)[0]}, "INVALID_ARGUMENT", None),
         ({"image": noise(1), "output_filter": ["no"]}, "INVALID_ARGUMENT", "no"),
-        (
-            {"signature": "image_bytes", "image_bytes": np.array([], object)},
-            "INVALID_ARGUMENT",
-            None,
-        ),
+        ({"image": noise(1)[:, :0]}, "INVALID_ARGUMENT", "a pixel high and wide"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -80,6 +77,17 @@ def test_refusals(server, request_, code, message):
         server.predict(**request_)
     assert caught.value.code() == grpc.StatusCode[code]
     assert "Traceback" not in caught.value.details()
+
+
+def test_empty_batches_and_animations_are_answered(server):
+    nothing = np.array([], object)
+    found, _ = server.predict(signature="image_bytes", image_bytes=nothing)
+    assert {key: len(value) for key, value in found.items()} == dict.fromkeys(
+        ("pooled", "map", "ok", "reason"), 0
+    )
+    animation = webp_frames(0)
+    found, _ = server.predict(signature="image_bytes", image_bytes=[animation])
+    assert found["ok"][0]
 
 
 def test_metadata_and_status(server):
