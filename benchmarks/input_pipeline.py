@@ -113,6 +113,7 @@ def pipeline(folder, augment_on="host"):
         batch_size=batch,
         image_size=FLAGS.image_size,
         augment_on=augment_on,
+        epochs=None,
     )
     return dataset, batch
 

@@ -11,6 +11,7 @@ from export.precision import write_quantized
 from export.signatures import ServedModel, ServingOptions
 from export.warmup import write_warmup
 from slotcon_tf.slotcon import SlotCon
+from slotcon_tf.statistics import statistics_of
 
 MODEL_NAME = "slotcon"
 DEFAULTS = ServingOptions()
@@ -103,7 +104,7 @@ def serve(model, *, which="teacher", precision="float32", options=DEFAULTS):
             f"Keras model. Received: precision={precision!r} for {encoder.name!r}."
         )
     temperature = None if heads is None else model.teacher_temperature
-    return ServedModel(pyramid, heads, temperature, options)
+    return ServedModel(pyramid, heads, temperature, options, statistics_of(model))
 
 
 def _parts(model, which):

@@ -21,9 +21,12 @@ def export_onnx(model, path, *, which="teacher"):
     Returns:
         The path.
     """
-    pyramid = serve(model, which=which).pyramid_model
+    served = serve(model, which=which)
+    pyramid, own = served.pyramid_model, served.statistics
     images = keras.Input((None, None, 3), name="image")
-    maps = list(pyramid(ImageNetNormalization()(images)).values())[-1]
+    maps = list(
+        pyramid(ImageNetNormalization(mean=own.mean, std=own.std)(images)).values()
+    )[-1]
     pooled = keras.layers.GlobalAveragePooling2D()(maps)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".writing-{path.name}")

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from export.folding import can_fold, fold_batch_norm
 from export.quantization import in_interpreter, quantize_int8
-from slotcon_tf.data.photometric import normalize
+from slotcon_tf.statistics import statistics_of
 
 INT8_FILE = "assets.extra/encoder_int8.tflite"
 REPORT_FILE = "assets.extra/precision.json"
@@ -44,7 +44,9 @@ def write_quantized(folder, encoder, served, quantize, images):
         )
     }
     if quantize:
-        content = quantize_int8(fold_batch_norm(encoder), images)
+        content = quantize_int8(
+            fold_batch_norm(encoder), images, statistics_of(encoder)
+        )
         (folder / INT8_FILE).write_bytes(content)
         found["int8"] = _in_batches(in_interpreter(content), images)
     report = {name: distance(values, exact) for name, values in found.items()}
@@ -66,7 +68,8 @@ def cosines(a, b):
 
 
 def _maps(encoder, images):
-    return encoder(normalize(tf.cast(images, tf.float32)), training=False)
+    images = statistics_of(encoder).normalize(tf.cast(images, tf.float32))
+    return encoder(images, training=False)
 
 
 def _in_batches(function, images):

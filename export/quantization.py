@@ -6,10 +6,10 @@ from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_v2,
 )
 
-from slotcon_tf.data.photometric import normalize
+from slotcon_tf.statistics import IMAGENET
 
 
-def quantize_int8(encoder, images):
+def quantize_int8(encoder, images, statistics=IMAGENET):
     """Post-training quantisation of weights and activations to int8.
 
     Args:
@@ -18,6 +18,7 @@ def quantize_int8(encoder, images):
         images: uint8 (M, height, width, 3), a hundred or more that look like those to
             come: the activations' ranges are taken from them. The file takes images of
             this size, any number at once.
+        statistics: What images are normalised with.
 
     Returns:
         bytes of a .tflite file: uint8 (N, height, width, 3) to `map` and `pooled`
@@ -35,7 +36,7 @@ def quantize_int8(encoder, images):
 
     @tf.function(input_signature=[spec])
     def features(image):
-        maps = encoder(normalize(image), training=False)
+        maps = encoder(statistics.normalize(image), training=False)
         return {"map": maps, "pooled": tf.reduce_mean(maps, axis=[1, 2])}
 
     # As constants: the calibrator reads no variables.

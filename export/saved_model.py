@@ -18,6 +18,8 @@ from export.decoding import fit
 from export.onnx_file import export_onnx
 from export.signatures import ServingOptions
 from slotcon_tf.data import open_source
+from slotcon_tf.data.decoding import use_pixel_range
+from slotcon_tf.statistics import statistics_of
 from trainers.command_line import run_main
 from trainers.runs import load_trained
 
@@ -96,8 +98,9 @@ def main(argv):
     if len(argv) > 1 or not FLAGS.checkpoint or not FLAGS.export_dir:
         raise app.UsageError("--checkpoint and --export_dir are needed, and no more.")
     try:
-        images = _calibration_images()
         model, _ = load_trained(FLAGS.checkpoint)
+        use_pixel_range(statistics_of(model).pixel_range)
+        images = _calibration_images()
         if FLAGS.format == "onnx":
             path = pathlib.Path(FLAGS.export_dir) / "encoder.onnx"
             print(f"Written: {export_onnx(model, path, which=FLAGS.which)}")

@@ -5,8 +5,8 @@ import dataclasses
 import tensorflow as tf
 
 from export.decoding import OK, decode_batch
-from slotcon_tf.data.photometric import normalize
 from slotcon_tf.grouping import l2_normalize, pool_slots
+from slotcon_tf.statistics import IMAGENET
 
 _CHUNK = 64  # prototypes whose upsampled logits are in memory at once
 
@@ -39,14 +39,16 @@ class ServedModel(tf.Module):
             used, or None: no `groups` and no `objects` then.
         temperature: Of the assignments; the teacher's.
         options: `ServingOptions`.
+        statistics: What images are normalised with; the model's own.
     """
 
-    def __init__(self, pyramid, heads, temperature, options):
+    def __init__(self, pyramid, heads, temperature, options, statistics=IMAGENET):
         super().__init__()
         self.pyramid_model = pyramid
         self.heads = heads
         self.temperature = temperature
         self.options = options
+        self.statistics = statistics
 
     def signatures(self):
         """Dict of name to (function, its input signature)."""
@@ -107,7 +109,7 @@ class ServedModel(tf.Module):
         return decode_batch(data, size, crop=crop, max_pixels=self.options.max_pixels)
 
     def _levels(self, images):
-        return self.pyramid_model(normalize(images), training=False)
+        return self.pyramid_model(self.statistics.normalize(images), training=False)
 
     def _final_map(self, images):
         return tf.cast(list(self._levels(images).values())[-1], tf.float32)

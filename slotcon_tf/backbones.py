@@ -7,6 +7,7 @@ from keras import layers
 
 from slotcon_tf.convolution import Conv2D
 from slotcon_tf.normalization import BatchNormalization
+from slotcon_tf.statistics import IMAGENET, ImageStatistics
 
 _DEPTHS = {
     "10": ("basic", (1, 1, 1, 1)),
@@ -80,6 +81,7 @@ class ResNet(keras.Model):
             torchvision and mmsegmentation have it. The map, taken at every second
             (fourth) position, is then that of the strided network.
         input_shape: (height, width, 3); None for free sizes.
+        mean, std, pixel_range: Of its images, see `SlotCon`.
 
     Call arguments:
         inputs: Normalised images (B, height, width, 3).
@@ -106,6 +108,9 @@ class ResNet(keras.Model):
         output_stride=32,
         contract_dilation=False,
         input_shape=(None, None, 3),
+        mean=IMAGENET.mean,
+        std=IMAGENET.std,
+        pixel_range=None,
         name=None,
         dtype=None,
         **kwargs,
@@ -150,6 +155,7 @@ class ResNet(keras.Model):
         for key, value in config.items():
             setattr(self, key, value)
         self.image_shape = tuple(input_shape)
+        self.statistics = ImageStatistics(mean, std, pixel_range)
         self.pyramid_outputs = pyramid
         self.pyramid_level_inputs = {
             level: f"layer{int(level[1]) - 1}_{stage_depths[int(level[1]) - 2] - 1}_out"
@@ -181,6 +187,7 @@ class ResNet(keras.Model):
             "name": self.name,
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
             "trainable": self.trainable,
+            **self.statistics.config(),
         }
 
     @classmethod

@@ -6,6 +6,7 @@ from slotcon_tf.backbones import as_encoder
 from slotcon_tf.heads import MLPHead
 from slotcon_tf.health import METRICS
 from slotcon_tf.network import GroupingNetwork, twin
+from slotcon_tf.statistics import chosen_statistics
 from slotcon_tf.training import NONFINITE, TrainingStep
 
 
@@ -40,6 +41,11 @@ class SlotCon(TrainingStep):
             them, by `NONFINITE`. Needs `slotcon_tf.LARS` or `SGD`.
         remat: Whether the student's stages are computed again in the backward pass,
             to save memory. Needs a `slotcon_tf.ResNet`.
+        mean, std: What images are normalised with, three shares of 255 each; None for
+            the encoder's own or ImageNet's. Kept with the model: export, evaluation
+            and fine-tuning go by `statistics`. Give `crop_pair_dataset` the same.
+        pixel_range: (low, high) that images of more than 8 bits were read in, or None;
+            kept in the same way (`slotcon_tf.data.pixels`).
 
     Call arguments:
         inputs: Normalised images (B, height, width, 3).
@@ -73,6 +79,9 @@ class SlotCon(TrainingStep):
         accumulate_steps=1,
         skip_nonfinite=False,
         remat=False,
+        mean=None,
+        std=None,
+        pixel_range=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -107,6 +116,9 @@ class SlotCon(TrainingStep):
         self.accumulate_steps = accumulate_steps
         self.skip_nonfinite = skip_nonfinite
         self.remat = remat
+        self.statistics = chosen_statistics(
+            encoder, mean=mean, std=std, pixel_range=pixel_range
+        )
 
         sizes = {
             "num_prototypes": num_prototypes,
@@ -117,6 +129,8 @@ class SlotCon(TrainingStep):
         self.student = GroupingNetwork(encoder, remat=remat, name="student", **sizes)
         self.teacher = GroupingNetwork(twin(encoder), name="teacher", **sizes)
         self.teacher.set_weights(self.student.get_weights())
+        for network in (self.student, self.teacher):
+            network.encoder.statistics = self.statistics
         self.predictor = MLPHead(
             hidden_dim=hidden_dim,
             output_dim=projection_dim,
@@ -153,6 +167,18 @@ class SlotCon(TrainingStep):
     def encoder(self):
         """The student's encoder: the model that was passed in."""
         return self.student.encoder
+
+    @property
+    def mean(self):
+        return self.statistics.mean
+
+    @property
+    def std(self):
+        return self.statistics.std
+
+    @property
+    def pixel_range(self):
+        return self.statistics.pixel_range
 
     @property
     def metrics(self):
@@ -202,6 +228,7 @@ class SlotCon(TrainingStep):
         source = self.network(which).encoder
         copy = twin(source)
         copy.set_weights(source.get_weights())
+        copy.statistics = self.statistics
         return copy
 
     def get_config(self):
@@ -221,6 +248,7 @@ class SlotCon(TrainingStep):
             "accumulate_steps": self.accumulate_steps,
             "skip_nonfinite": self.skip_nonfinite,
             "remat": self.remat,
+            **self.statistics.config(),
         }
 
     @classmethod

@@ -26,6 +26,7 @@ BATCH_KEYS = (
     "flipped_a",
     "flipped_b",
 )
+TURN_KEYS = ("upended", "transposed")  # of each view, where they were turned at all
 
 
 class TrainingStep(keras.Model):
@@ -40,7 +41,8 @@ class TrainingStep(keras.Model):
 
         Args:
             batch: Dict of view_a, view_b (B, size, size, 3), overlap_a, overlap_b
-                (B, 4) and flipped_a, flipped_b bool (B,).
+                (B, 4) and flipped_a, flipped_b bool (B,); and where views were turned
+                upended_a, upended_b, transposed_a, transposed_b bool (B,).
             training: Whether batch normalisation uses batch statistics.
 
         Returns:
@@ -61,7 +63,9 @@ class TrainingStep(keras.Model):
             teacher_logits[v] = out["assignment_logits"]
         with tf.name_scope("alignment"):
             for v in "ab":
-                where = batch[f"overlap_{v}"], batch[f"flipped_{v}"]
+                where = [batch[f"overlap_{v}"], batch[f"flipped_{v}"]]
+                # Of views that were turned as well.
+                where += [batch.get(f"{turn}_{v}") for turn in TURN_KEYS]
                 aligned[v] = align(logits[v], *where)
                 teacher_aligned[v] = align(teacher_logits[v], *where)
 

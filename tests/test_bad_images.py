@@ -50,7 +50,7 @@ def test_a_bad_file_is_replaced_named_once_and_listed(folder, tmp_path, warnings
     bad = source.paths.index(str(folder / "05_cut.jpg"))
     others = [source.load(i) for i in range(13) if i != bad]
     assert any(np.array_equal(source.load(bad), other) for other in others)
-    stream = crop_pair_dataset(source, batch_size=13, image_size=16).take(3)
+    stream = crop_pair_dataset(source, batch_size=13, image_size=16, epochs=3)
     assert len(list(stream)) == 3
     assert len(warnings) == 1 and "05_cut.jpg: image file is truncated" in warnings[0]
     lines = (tmp_path / "skipped.txt").read_text().splitlines()

@@ -27,7 +27,7 @@ def photos(tmp_path_factory):
 
 
 def batches(source, count, **options):
-    options = {"batch_size": 4, "image_size": 32, "seed": 5, **options}
+    options = {"batch_size": 4, "image_size": 32, "seed": 5, "epochs": None, **options}
     stream = crop_pair_dataset(source, **options).take(count)
     return list(stream.as_numpy_iterator())
 
@@ -94,7 +94,7 @@ def test_two_hosts_share_the_batches_of_one(photos):
 @pytest.mark.parametrize("batch_size", [4, 5])
 def test_threads_and_replicas_change_nothing(photos, batch_size):
     """One thread, and batches cut for replicas: the same views at the same places."""
-    whole = crop_pair_dataset(photos, batch_size=batch_size, image_size=32)
+    whole = crop_pair_dataset(photos, batch_size=batch_size, image_size=32, epochs=None)
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
     single = whole.with_options(options).take(4)
@@ -214,6 +214,11 @@ def test_tfds_sets_are_read_by_name(tmp_path):
     first, late = batches(source, 5), batches(source, 2, start_step=3)
     for a, b in zip(first[3:], late, strict=True):
         assert_equal(a, b)
+    one_by_one = crop_pair_dataset(source, batch_size=4, image_size=32, seed=5)
+    twice = [b for _ in range(2) for b in one_by_one.as_numpy_iterator()]
+    for a, b in zip(first, twice, strict=False):
+        assert_equal(a, b)
+    assert len(twice) == 6 and int(one_by_one.cardinality()) == 3
     assert len(source.bad.reasons) == 1 and "tiny_coco" in next(
         iter(source.bad.reasons)
     )

@@ -69,7 +69,7 @@ def test_records_hold_what_the_folder_holds(photos, tmp_path):
     for index, path in enumerate(good):
         np.testing.assert_array_equal(records.load(index), np.asarray(Image.open(path)))
     streams = [
-        crop_pair_dataset(source, batch_size=11, image_size=16, seed=1).take(2)
+        crop_pair_dataset(source, batch_size=11, image_size=16, seed=1, epochs=2)
         for source in (records, open_source("list", _list(tmp_path, good)))
     ]
     for a, b in zip(*(s.as_numpy_iterator() for s in streams), strict=True):

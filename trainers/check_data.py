@@ -17,10 +17,12 @@ import tensorflow as tf
 from absl import app, flags
 
 from slotcon_tf.data.bad_images import printable
-from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image, open_image
+from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_pixels, open_image
+from slotcon_tf.data.pixels import FEW_LEVELS, has_few_levels
 from slotcon_tf.data.reading import is_remote, reason_of
 from slotcon_tf.data.sources import open_files
 from slotcon_tf.progress import bar
+from slotcon_tf.statistics import parse_statistics
 from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
@@ -32,6 +34,9 @@ flags.DEFINE_string(
 flags.DEFINE_integer("max_pixels", MAX_PIXELS, "Larger images are bad.", **_OWN)
 flags.DEFINE_bool(
     "allow_remote_paths", False, "A local list may name remote files.", **_OWN
+)
+flags.DEFINE_string(
+    "pixel_range", None, "low,high of images of more than 8 bits.", **_OWN
 )
 flags.DEFINE_string("bad_list", "", "Write the bad files to this text file.", **_OWN)
 
@@ -45,6 +50,7 @@ def main(argv):
             FLAGS.data_dir,
             allow_remote=FLAGS.allow_remote_paths,
             max_pixels=FLAGS.max_pixels,
+            **_pixel_range(),
         )
     except (ValueError, OSError, tf.errors.OpError) as error:
         sys.exit(f"check_data: {error}")
@@ -62,8 +68,10 @@ def check(source):
     """Decodes every file of a `FileSource`.
 
     Returns:
-        Tuple of a list of (format, mode, width, height) of the good ones and a list of
-        (path, reason) of the bad ones, both in the order of the paths.
+        Tuple of a list of (format, mode, width, height, range, few) of the good ones
+        and a list of (path, reason) of the bad ones, both in the order of the paths.
+        `range` is what 16-bit values were read in, None for 8 bits; `few` the path
+        where there are few grey levels, else None.
     """
     rows, bad = [], []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
@@ -77,15 +85,23 @@ def check(source):
     return rows, bad
 
 
+def _pixel_range():
+    given = parse_statistics(None, None, FLAGS.pixel_range)["pixel_range"]
+    return {"pixel_range": given}
+
+
 def _look(source, number):
     try:
         data = source.read_patiently(number)
         header = open_image(data, source.max_pixels)
         kind, mode = header.format, header.mode
-        height, width, _ = decode_image(data, source.max_pixels).shape
+        limits = source.max_pixels, source.pixel_range
+        image, values, read_in = decode_pixels(data, *limits)
     except (BadImage, OSError, tf.errors.OpError) as error:
         return reason_of(error)
-    return kind, mode, width, height
+    height, width, _ = image.shape
+    few = printable(source.paths[number]) if has_few_levels(image, values) else None
+    return kind, mode, width, height, read_in, few
 
 
 def remarks(source):
@@ -103,10 +119,10 @@ def summary(rows, bad, total):
     """The report as text."""
     lines = [f"{total} images, {len(bad)} bad"]
     if rows:
-        kinds = collections.Counter(f"{kind} {mode}" for kind, mode, _, _ in rows)
+        kinds = collections.Counter(f"{kind} {mode}" for kind, mode, *_ in rows)
         lines.append("formats:")
         lines += [f"  {kind:16}{count:>9}" for kind, count in kinds.most_common()]
-        sizes = np.asarray([row[2:] for row in rows])
+        sizes = np.asarray([row[2:4] for row in rows])
         lines.append("pixels:       smallest   median  largest")
         for name, values in (
             ("width", sizes[:, 0]),
@@ -115,10 +131,34 @@ def summary(rows, bad, total):
         ):
             figures = (values.min(), np.median(values), values.max())
             lines.append(f"  {name:12}" + "".join(f"{int(v):>9}" for v in figures))
+        lines += _levels(rows)
     if bad:
         lines.append("bad:")
         lines += [f"  {path}: {reason}" for path, reason in bad]
     return "\n".join(lines)
+
+
+def _levels(rows):
+    """What the pixels of more than 8 bits were read in, and what came out too flat."""
+    lines = []
+    ranges = collections.Counter(row[4] for row in rows if row[4])
+    if ranges:
+        lines.append("more than 8 bits, read in the range:")
+        for (low, high), count in sorted(ranges.items()):
+            lines.append(f"  {f'{low:g}..{high:g}':16}{count:>9}")
+    if len(ranges) > 1:
+        lines.append(
+            "  Images of one camera are read alike with --pixel_range=0,"
+            f"{max(high for _, high in ranges):g}."
+        )
+    few = [row[5] for row in rows if row[5]]
+    if few:
+        lines.append(
+            f"{len(few)} images have fewer than {FEW_LEVELS} grey levels as they are "
+            f"read, the first {few[0]}: set --pixel_range=low,high to the values that "
+            "they hold, unless they are drawings"
+        )
+    return lines
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from slotcon_tf.interop import (
     save_encoder,
     save_slotcon,
 )
+from slotcon_tf.interop.toolboxes import TOOLBOXES
+from slotcon_tf.statistics import IMAGENET, statistics_of
 from trainers.command_line import run_main
 from trainers.runs import load_trained
 
@@ -79,6 +81,7 @@ def convert(source, output):
         print(report)
         if not FLAGS.allow_unmatched:
             report.check()
+    _tell_statistics(model)
     part = FLAGS.part
     if part == "auto":
         whole = FLAGS.to in _WHOLE and isinstance(model, SlotCon)
@@ -90,6 +93,13 @@ def convert(source, output):
         tracked = 2 * int(model.step.numpy())
         model = model.network(part).encoder
     return save_encoder(model, output, FLAGS.to, batches_tracked=tracked)
+
+
+def _tell_statistics(model):
+    """Says what images are normalised with, where files of others do not."""
+    own = statistics_of(model)
+    if own != IMAGENET and FLAGS.to not in ("keras", *TOOLBOXES):
+        print(f"Not in the file: images have mean {own.mean} and deviation {own.std}.")
 
 
 def _write_model(model, output):

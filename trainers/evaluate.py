@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slotcon_tf import SlotCon
+from slotcon_tf.data.decoding import use_pixel_range
 from slotcon_tf.data.labelled import SEGMENTED, open_classified, open_segmented
 from slotcon_tf.data.labelled.classified import CLASSIFIED
 from slotcon_tf.evaluation import classification, tasks
@@ -37,6 +38,7 @@ from slotcon_tf.evaluation.linear import LinearSettings
 from slotcon_tf.files import write_text
 from slotcon_tf.network import twin
 from slotcon_tf.progress import bar
+from slotcon_tf.statistics import statistics_of
 from trainers.command_line import ModuleFlags, run_main
 from trainers.runs import load_trained
 
@@ -118,6 +120,7 @@ def evaluate():
             "call once for each."
         )
     model, _ = load_trained(FLAGS.checkpoint)
+    use_pixel_range(statistics_of(model).pixel_range)
     networks = {"trained": Inference(model, FLAGS.which, FLAGS.scale)}
     if FLAGS.baseline:
         blank = untrained(model, FLAGS.seed)

@@ -27,6 +27,7 @@ from slotcon_tf.callbacks import (
     NanGuard,
     Throughput,
 )
+from slotcon_tf.data.decoding import use_pixel_range
 from slotcon_tf.data.labelled.segmented import spaced
 from slotcon_tf.devices import best_precision
 from slotcon_tf.files import write_text
@@ -82,6 +83,7 @@ class Run:
         keras.utils.set_random_seed(FLAGS.seed)
         with self.strategy.scope():
             self.model = self._build_model(pretrained)
+        use_pixel_range(self.model.statistics.pixel_range)
         self.predict = Predictor(
             self.model,
             scale=self.scale,
@@ -137,6 +139,7 @@ class Run:
             batch_size=FLAGS.batch_size,
             seed=FLAGS.seed,
             start_step=step,
+            statistics=self.model.statistics,
         )
 
     def _distributed(self, step):

@@ -4,6 +4,7 @@ from absl import logging
 
 from slotcon_tf import SlotCon
 from slotcon_tf.interop import copy_weights
+from slotcon_tf.statistics import statistics_of
 from trainers.runs import load_trained
 
 
@@ -24,6 +25,13 @@ def initialize(model, source, part="auto"):
     pretrained, _ = load_trained(
         source, output_stride=getattr(model.encoder, "output_stride", None)
     )
+    theirs, ours = statistics_of(pretrained), statistics_of(model)
+    if theirs != ours:
+        logging.warning(
+            "%s was trained on %s, this run has %s. Set --mean, --std and "
+            "--pixel_range to the former unless you mean it.",
+            *(source, theirs, ours),
+        )
     whole = isinstance(pretrained, SlotCon)
     if part == "model" and not whole:
         raise ValueError(

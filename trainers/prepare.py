@@ -14,11 +14,12 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from slotcon_tf.data.bad_images import printable
-from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image
+from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image, use_pixel_range
 from slotcon_tf.data.reading import reason_of
 from slotcon_tf.data.records import INDEX, shard_name, write_index, write_shard
 from slotcon_tf.data.sources import open_files
 from slotcon_tf.progress import bar
+from slotcon_tf.statistics import parse_statistics
 from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
@@ -33,6 +34,9 @@ flags.DEFINE_bool(
 flags.DEFINE_string("output", None, "New folder of the shards.", **_OWN)
 flags.DEFINE_integer("shards", 64, "Number of shards.", lower_bound=1, **_OWN)
 flags.DEFINE_integer("max_pixels", MAX_PIXELS, "Larger images are left out.", **_OWN)
+flags.DEFINE_string(
+    "pixel_range", None, "low,high of images of more than 8 bits.", **_OWN
+)
 
 
 def main(argv):
@@ -54,6 +58,7 @@ def prepare():
             f"--output must be a folder without shards. Received: {FLAGS.output}, "
             "which has some. Take another folder."
         )
+    use_pixel_range(parse_statistics(None, None, FLAGS.pixel_range)["pixel_range"])
     source = open_files(
         FLAGS.dataset,
         FLAGS.data_dir,

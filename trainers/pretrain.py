@@ -26,8 +26,10 @@ from slotcon_tf.callbacks import (
     Throughput,
 )
 from slotcon_tf.data import crop_pair_dataset, open_source
+from slotcon_tf.data.decoding import use_pixel_range
 from slotcon_tf.devices import best_precision
 from slotcon_tf.monitoring import CsvHistory, PeriodicEvaluation
+from slotcon_tf.statistics import parse_statistics
 from slotcon_tf.visualize import picture_of
 from trainers import loop, report, workdir
 from trainers.checkpoints import Checkpoints
@@ -72,12 +74,15 @@ class Run:
             FLAGS.precision = best_precision()
         keras.config.set_dtype_policy(FLAGS.precision)
         self.workdir = pathlib.Path(FLAGS.workdir)
+        self.images = parse_statistics(FLAGS.mean, FLAGS.std, FLAGS.pixel_range)
+        use_pixel_range(self.images["pixel_range"])
         self.source = open_source(
             FLAGS.dataset,
             FLAGS.data_dir,
             allow_remote=FLAGS.allow_remote_paths,
             max_pixels=FLAGS.max_pixels,
             max_bad_share=FLAGS.max_bad_share,
+            pixel_range=self.images["pixel_range"],
         )
         self.steps = self._steps_per_epoch()
         self.peak_lr = FLAGS.base_lr * FLAGS.batch_size / 256
@@ -173,6 +178,7 @@ class Run:
             accumulate_steps=FLAGS.accumulate_steps,
             skip_nonfinite=FLAGS.max_skipped_steps > 0,
             remat=FLAGS.remat,
+            **self.images,
         )
         schedule = WarmupCosine(
             peak=self.peak_lr,
@@ -196,7 +202,12 @@ class Run:
             min_scale=FLAGS.min_scale,
             seed=FLAGS.seed,
             augment_on=FLAGS.augment_on,
+            mean=self.images["mean"],
+            std=self.images["std"],
+            vertical_flip=bool(FLAGS.vertical_flip),
+            rotate90=bool(FLAGS.rotate90),
             start_step=step,
+            epochs=None,
             input_context=input_context,
         )
 

@@ -31,6 +31,14 @@ def define_flags():
     )
     define.choice("augment_on", "host", AUGMENT_ON, "Where colours are changed.")
     define.integer("max_pixels", MAX_PIXELS, "Larger images are skipped.")
+    # None, not a default: a run of the days before these flags can go on.
+    define.string(
+        "pixel_range", None, "low,high of images of more than 8 bits; see README."
+    )
+    define.string("mean", None, "Of the images, three shares of 255: r,g,b.")
+    define.string("std", None, "Of the images, as --mean; both default to ImageNet's.")
+    define.boolean("vertical_flip", None, "Views are turned upside down, half of them.")
+    define.boolean("rotate90", None, "Views are turned by 0 to 3 quarters.")
     define.real("max_bad_share", 0.1, "Stop when more of the images are bad.", high=1.0)
     define.string("arch", "resnet50", "Backbone; see slotcon_tf.BACKBONES.")
     define.string(

@@ -17,10 +17,11 @@ from absl import app, flags
 from slotcon_tf import SlotCon
 from slotcon_tf.data import open_source
 from slotcon_tf.data.bad_images import TooManyBadImages
-from slotcon_tf.data.decoding import MAX_PIXELS
+from slotcon_tf.data.decoding import MAX_PIXELS, use_pixel_range
 from slotcon_tf.files import write_text
 from slotcon_tf.interop import CheckpointFileError
 from slotcon_tf.progress import bar
+from slotcon_tf.statistics import statistics_of
 from slotcon_tf.visualize.curves import read_history
 from slotcon_tf.visualize.maps import map_reader
 from slotcon_tf.visualize.overlays import fit_edge
@@ -127,6 +128,7 @@ def visualize():
         max_bad_share=1.0,  # a report of what is left is better than none
     )
     model, _ = load_trained(FLAGS.checkpoint)
+    use_pixel_range(statistics_of(model).pixel_range)
     shown, atlas = look(model, source)
     report = Report(
         name=checkpoint.resolve().name if folder else checkpoint.name,

@@ -13,13 +13,22 @@ import functools
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla  # not public, and nowhere else
 
+from slotcon_tf.statistics import IMAGENET, IMAGENET_MEAN, IMAGENET_STD, normalize
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "apply_distortions",
+    "distort",
+    "normalize",
+    "with_statistics",
+]
+
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 # ITU-R 601-2, Pillow's fixed-point weights for "L".
 _LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)
 SOLARIZE_THRESHOLD = 128.0  # grey levels
 BLUR_RADIUS = 6  # pixels; three standard deviations of the largest sigma
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def _each(parameter):
@@ -182,7 +191,7 @@ def distort(images, parameters, *, keep=lambda x: x):
 
     Args:
         images: uint8 or float32 (B, H, W, 3) in grey levels.
-        parameters: From `recipe.distortions`.
+        parameters: From `recipe.distortions`, and from `with_statistics` or not.
         keep: Applied to what is read many times; see `apply_distortions`.
 
     Returns:
@@ -198,13 +207,28 @@ def distort(images, parameters, *, keep=lambda x: x):
     blurred = gaussian_blur(images, tf.maximum(sigma, 1e-3), keep)
     images = tf.where(_each(sigma > 0), blurred, images)
     images = tf.where(_each(parameters["solarize"]), solarize(images), images)
-    return normalize(images)
+    if "mean" not in parameters:
+        return normalize(images)
+    mean, std = (parameters[name][..., None, None, :] for name in ("mean", "std"))
+    return (images - mean * 255.0) / (std * 255.0)
 
 
-def normalize(images):
-    """Grey levels to ImageNet's mean 0 and standard deviation 1 per channel."""
-    mean = tf.constant(IMAGENET_MEAN) * 255.0
-    return (images - mean) / (tf.constant(IMAGENET_STD) * 255.0)
+def with_statistics(parameters, statistics):
+    """The parameters of `distort`, with what to normalise by, unless it is ImageNet's.
+
+    It travels with the batch, so that the device does as the host would.
+
+    Args:
+        parameters: Dict of tensors (B, ...).
+        statistics: `ImageStatistics`.
+    """
+    if statistics == IMAGENET:
+        return parameters
+    count = tf.shape(parameters["jitter"])[0]
+    values = {"mean": statistics.mean, "std": statistics.std}
+    rows = {name: tf.tile([value], [count, 1]) for name, value in values.items()}
+    size = parameters["jitter"].shape[0]
+    return parameters | {n: tf.ensure_shape(r, [size, 3]) for n, r in rows.items()}
 
 
 def _kept(x):

@@ -4,8 +4,12 @@ import tensorflow as tf
 
 from slotcon_tf.data import photometric
 from slotcon_tf.data.crops import NUMBERS_PER_PAIR, crop_views
-from slotcon_tf.data.recipe import NUMBERS, distortions, draw_numbers
+from slotcon_tf.data.passes import EACH, pass_length, passes
+from slotcon_tf.data.pixels import as_rgb
+from slotcon_tf.data.recipe import NUMBERS, distortions, draw_numbers, draw_turns
 from slotcon_tf.data.sources import source_of
+from slotcon_tf.data.turns import turned_views
+from slotcon_tf.statistics import chosen_statistics
 
 _CHUNK = 16  # images whose colours are changed by one call: more are slower
 AUGMENT_ON = ("host", "device")
@@ -19,9 +23,13 @@ def crop_pair_dataset(
     min_scale=0.08,
     seed=0,
     start_step=0,
-    epochs=None,
+    epochs=EACH,
     shuffle=True,
     augment_on="host",
+    mean=None,
+    std=None,
+    vertical_flip=False,
+    rotate90=False,
     input_context=None,
 ):
     """Batches of two augmented views of each image, ready for `SlotCon.fit`.
@@ -30,6 +38,12 @@ def crop_pair_dataset(
     nor hosts nor the step where the stream starts change a batch. An epoch holds
     `source.num_images // batch_size` steps; what is left over changes every epoch.
 
+    A pass over the dataset is one epoch, as `fit` wants it, and the next pass goes on
+    in the stream where the one before ended: every epoch of `fit`, and of a second
+    `fit`, draws other views, and a script that is run again draws the same. Passes are
+    numbered as their first batches are asked for: a look at `next(iter(dataset))` is a
+    pass too, two iterators side by side are two passes, and each host counts its own.
+
     Args:
         source: From `open_source`, or a path: a folder of images or a .txt list.
         batch_size: Images per step over all replicas and hosts.
@@ -37,22 +51,32 @@ def crop_pair_dataset(
         min_scale: Smallest area of a crop, as a share of the image's.
         seed: Of the run.
         start_step: The stream begins with this step's batch.
-        epochs: Length of the run; None for an endless stream.
+        epochs: "each" for one epoch a pass; a number for what `start_step` leaves of a
+            run of so many epochs; None for an endless stream, whose every pass begins
+            at `start_step`.
         shuffle: Whether every epoch has an order of its own.
         augment_on: "host": the dataset changes the colours; "device": the training
             step does, and the dataset yields what it needs.
+        mean, std: What the views are normalised with, three shares of 255 each; None
+            for ImageNet's. Give `SlotCon` the same.
+        vertical_flip: Whether each view is also turned upside down, half of the time.
+        rotate90: Whether each view is also turned by 0 to 3 quarters. Both are for
+            pictures without an upright, taken from above or through a microscope.
         input_context: tf.distribute.InputContext of this host; it then yields its
             share of every global batch.
 
     Returns:
-        tf.data.Dataset of dicts: view_a, view_b float32 (B, size, size, 3), normalised
-        with ImageNet's mean and standard deviation; overlap_a, overlap_b float32
-        (B, 4) as `crops.overlap_boxes` has them; flipped_a, flipped_b bool (B,).
+        tf.data.Dataset of dicts, its cardinality known: view_a, view_b float32
+        (B, size, size, 3), normalised; overlap_a, overlap_b float32 (B, 4) as
+        `crops.overlap_boxes` has them; flipped_a, flipped_b bool (B,). With
+        vertical_flip or rotate90 also upended_a, upended_b, transposed_a, transposed_b
+        bool (B,), as `turns.turned_views` has them.
         With augment_on="device" the views are uint8, and distortion_a, distortion_b
         hold the parameters of `photometric.distort`.
 
     Raises:
-        ValueError: If the batch exceeds the source or does not divide by the hosts.
+        ValueError: If the batch exceeds the source or does not divide by the hosts, or
+            another argument is none of those above.
 
     Reference: Wen et al. 2022 (arXiv 2205.15288), appendix A.
     """
@@ -62,40 +86,59 @@ def crop_pair_dataset(
             f"augment_on must be one of {', '.join(AUGMENT_ON)}. "
             f"Received: {augment_on!r}."
         )
+    statistics = chosen_statistics(None, mean=mean, std=std)
     hosts = input_context.num_input_pipelines if input_context else 1
     host = input_context.input_pipeline_id if input_context else 0
     _check_batch(source, batch_size, hosts)
     steps = source.num_images // batch_size
+    length = pass_length(epochs, steps, start_step)
 
-    stream = _positions(
-        source, steps * batch_size, seed, shuffle, start_step * batch_size
-    )
-    if epochs is not None:
-        stream = stream.take(max(epochs * steps - start_step, 0) * batch_size)
+    def positions(step):
+        return _positions(source, steps * batch_size, seed, shuffle, step * batch_size)
+
+    stream = passes(positions, start_step, length, batch_size)
     local = batch_size // hosts
     if hosts > 1:
         stream = stream.filter(lambda p, *_: (p % batch_size) // local == host)
 
     def views(position, *item):
-        return _views(source, draw_numbers(seed, position), item, image_size, min_scale)
+        numbers, turns = draw_numbers(seed, position), None
+        if vertical_flip or rotate90:
+            turns = draw_turns(seed, position, vertical_flip, rotate90)
+        return _views(source, numbers, turns, item, image_size, min_scale)
+
+    def distorted(batch):
+        parameters = distortions(batch.pop("numbers"))
+        return batch | {
+            f"distortion_{view}": photometric.with_statistics(
+                parameters[view], statistics
+            )
+            for view in "ab"
+        }
 
     stream = stream.map(views, tf.data.AUTOTUNE, deterministic=True)
     if augment_on == "device":
-        stream = stream.batch(local, drop_remainder=True).map(_with_distortions)
+        stream = stream.batch(local, drop_remainder=True).map(distorted)
     else:
         chunk = max(n for n in range(1, _CHUNK + 1) if local % n == 0)
         stream = stream.batch(chunk, drop_remainder=True).map(
-            lambda batch: photometric.apply_distortions(_with_distortions(batch)),
+            lambda batch: photometric.apply_distortions(distorted(batch)),
             tf.data.AUTOTUNE,
             deterministic=True,
         )
         if chunk < local:
             stream = stream.rebatch(local, drop_remainder=True)
-    return stream.prefetch(tf.data.AUTOTUNE)
+    stream = stream.prefetch(tf.data.AUTOTUNE)
+    if length is None:
+        return stream
+    return stream.apply(tf.data.experimental.assert_cardinality(length))
 
 
 def _positions(source, per_epoch, seed, shuffle, start):
-    """Endless dataset of (position, item): an image's number, or (number, bytes)."""
+    """Endless dataset of (position, item): an image's number, or (number, bytes).
+
+    `start` is a number or an int64 tensor.
+    """
 
     def key(epoch):
         return tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
@@ -121,35 +164,39 @@ def _positions(source, per_epoch, seed, shuffle, start):
         positions = tf.data.Dataset.range(first, first + per_epoch)
         return tf.data.Dataset.zip(positions, examples).map(lambda p, item: (p, *item))
 
-    first_epoch, skipped = divmod(start, per_epoch)
+    first_epoch, skipped = start // per_epoch, start % per_epoch
     stream = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch)
     return stream.skip(skipped)
 
 
-def _views(source, numbers, item, image_size, min_scale):
+def _views(source, numbers, turns, item, image_size, min_scale):
     """An image's two views before their colours are changed, as a dict of tensors."""
+    names = ("flipped",) if turns is None else ("flipped", "upended", "transposed")
 
-    def cut(numbers, *item):
-        image = source.load(*item)
-        return crop_views(image, numbers[:NUMBERS_PER_PAIR], image_size, min_scale)
+    pixel_range = getattr(source, "pixel_range", None)  # a user's own source's, too
 
-    views, overlaps, flipped = tf.numpy_function(
-        cut, [numbers, *item], (tf.uint8, tf.float32, tf.bool), stateful=False
+    def cut(numbers, turns, *item):
+        image = as_rgb(source.load(*item), pixel_range)
+        options = (numbers[:NUMBERS_PER_PAIR], image_size, min_scale)
+        if len(names) == 1:
+            return crop_views(image, *options)
+        return turned_views(image, *options, turns)
+
+    views, overlaps, *marks = tf.numpy_function(
+        cut,
+        [numbers, () if turns is None else turns, *item],
+        (tf.uint8, tf.float32, *[tf.bool] * len(names)),
+        stateful=False,
     )
     views = tf.ensure_shape(views, [2, image_size, image_size, 3])
     overlaps = tf.ensure_shape(overlaps, [2, 4])
-    flipped = tf.ensure_shape(flipped, [2])
     example = {"numbers": tf.ensure_shape(numbers, [NUMBERS])}
     for index, view in enumerate("ab"):
         example[f"view_{view}"] = views[index]
         example[f"overlap_{view}"] = overlaps[index]
-        example[f"flipped_{view}"] = flipped[index]
+        for name, mark in zip(names, marks, strict=True):
+            example[f"{name}_{view}"] = tf.ensure_shape(mark, [2])[index]
     return example
-
-
-def _with_distortions(batch):
-    parameters = distortions(batch.pop("numbers"))
-    return batch | {f"distortion_{view}": parameters[view] for view in "ab"}
 
 
 def _check_batch(source, batch_size, hosts):

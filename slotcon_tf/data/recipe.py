@@ -34,6 +34,26 @@ def draw_numbers(seed, position):
     return tf.random.stateless_uniform([NUMBERS], key, alg="philox")
 
 
+def draw_turns(seed, position, vertical_flip, rotate90):
+    """The uniform numbers that turn the views of the image at a position.
+
+    They come from a stream beside that of `draw_numbers`, which stays as it is.
+
+    Args:
+        seed, position: As of `draw_numbers`.
+        vertical_flip, rotate90: Whether views are turned so at all.
+
+    Returns:
+        float32 (2, 2) in [0, 1]: for each view whether it is turned upside down, and
+        by how many quarters, as `turns.turned_views` reads them.
+    """
+    key = tf.stack([tf.cast(seed, tf.int64), tf.cast(position, tf.int64)])
+    key = tf.random.experimental.stateless_fold_in(key, 1, alg="philox")
+    numbers = tf.random.stateless_uniform([2, 2], key, alg="philox")
+    never = tf.constant([1.0, 0.0])  # not upside down, by no quarter
+    return tf.where([vertical_flip, rotate90], numbers, never)
+
+
 def distortions(numbers):
     """What `photometric.distort` does to each view.
 

@@ -11,8 +11,10 @@ import math
 import tensorflow as tf
 
 from slotcon_tf.data.bad_images import BadImages, printable
-from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image
+from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_pixels
+from slotcon_tf.data.pixels import PixelWatch
 from slotcon_tf.data.reading import Patience, reason_of
+from slotcon_tf.statistics import check_pixel_range
 
 _SHUFFLE_BLOCK = 8_192  # encoded images held at once by sources read in sequence
 _REPLACEMENT_TRIES = 100
@@ -26,12 +28,23 @@ class Source:
         num_images: Number of images, the bad ones included.
         max_pixels: Larger images count as bad.
         max_bad_share: Largest share of bad images.
+        pixel_range: (low, high) that images of more than 8 bits are read in; None for
+            the rule of `slotcon_tf.data.pixels`.
     """
 
-    def __init__(self, name, num_images, max_pixels=MAX_PIXELS, max_bad_share=0.1):
+    def __init__(
+        self,
+        name,
+        num_images,
+        max_pixels=MAX_PIXELS,
+        max_bad_share=0.1,
+        pixel_range=None,
+    ):
         self.name = name
         self.num_images = num_images
         self.max_pixels = max_pixels
+        self.pixel_range = check_pixel_range(pixel_range)
+        self._pixels = PixelWatch(name)
         self.bad = BadImages(num_images, max_bad_share)
         self.patience = Patience()
 
@@ -39,20 +52,21 @@ class Source:
         return f"{self.name}: {self.num_images} images"
 
     def decode(self, data):
-        """What was read to uint8 (height, width, 3); BadImage if it is none."""
-        return decode_image(data, self.max_pixels)
+        """What was read as a `Decoded`; BadImage if it is no image."""
+        return decode_pixels(data, self.max_pixels, self.pixel_range)
 
     def _first_good(self, candidates):
         """The first image of (label, function that reads its bytes) that decodes."""
         self.bad.check()
         for label, read in candidates:
             try:
-                image = self.decode(self._patiently(label, read))
+                decoded = self.decode(self._patiently(label, read))
+                self._pixels.look(label, decoded)
             except (BadImage, OSError, tf.errors.OpError) as error:
                 self.bad.add(label, reason_of(error))
             else:
                 self.bad.good(label)
-                return image
+                return decoded.rgb
         self.bad.stop(
             f"One of {min(_REPLACEMENT_TRIES, self.num_images)} images tried must be "
             f"readable. Received: none, the last {printable(label)} "

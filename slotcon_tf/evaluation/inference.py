@@ -6,9 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from slotcon_tf.backbones import as_encoder
-from slotcon_tf.data.photometric import normalize
 from slotcon_tf.grouping import active_slots, l2_normalize, pool_slots
 from slotcon_tf.slotcon import SlotCon
+from slotcon_tf.statistics import statistics_of
 
 _PROTOTYPES_AT_ONCE = 64  # whose logits are held at the image's size
 
@@ -33,6 +33,7 @@ class Inference:
             )
         self.grouping = isinstance(model, SlotCon)
         self.scale = scale
+        self._statistics = statistics_of(model)
         if self.grouping:
             self.num_prototypes = model.num_prototypes
             self._temperature = model.teacher_temperature
@@ -116,7 +117,7 @@ class Inference:
             size = tf.cast(tf.shape(images)[1:3], tf.float32) * self.scale
             size = tf.maximum(tf.cast(tf.round(size), tf.int32), 1)
             images = tf.image.resize(images, size, "bicubic")
-        return normalize(images)
+        return self._statistics.normalize(images)
 
     def _call(self, images):
         """The network's dict; of an encoder alone, of its map only."""

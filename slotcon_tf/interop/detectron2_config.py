@@ -4,7 +4,7 @@ Reference: Wen et al. 2022 (arXiv 2205.15288), section 4.1 and appendix. What th
 paper leaves open is the toolbox's default.
 """
 
-from slotcon_tf.data.photometric import IMAGENET_MEAN, IMAGENET_STD
+from slotcon_tf.statistics import statistics_of
 
 _D2 = """\
 # Mask R-CNN, R50-FPN, 1x schedule on COCO: the paper's protocol for detection and
@@ -84,11 +84,12 @@ def texts(encoder, weights):
     """Texts of the configurations by file name, for weights at a pathlib.Path."""
     name = f"{weights.stem}_coco_1x.yaml"
     expansion = 4 if encoder.block == "bottleneck" else 1
+    own = statistics_of(encoder)
     text = _D2.format(
         config=name,
         weights=weights.absolute(),
-        mean=_bytes(IMAGENET_MEAN),
-        std=_bytes(IMAGENET_STD),
+        mean=_bytes(own.mean),
+        std=_bytes(own.std),
         depth=encoder.depth,
         groups=encoder.groups,
         width_per_group=encoder.width_per_group * encoder.width // 64,

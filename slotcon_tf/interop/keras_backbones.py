@@ -8,12 +8,15 @@ import keras
 from keras import ops
 
 from slotcon_tf.backbones import ResNet
-from slotcon_tf.data.photometric import normalize
+from slotcon_tf.statistics import IMAGENET, ImageStatistics, statistics_of
 
 
 @keras.saving.register_keras_serializable(package="slotcon_tf")
 class ImageNetNormalization(keras.layers.Layer):
-    """Grey levels to ImageNet's mean 0 and standard deviation 1, as a layer.
+    """Grey levels to mean 0 and standard deviation 1, as a layer.
+
+    Args:
+        mean, std: Three shares of 255 each; ImageNet's by default.
 
     Call arguments:
         inputs: RGB images (B, H, W, 3) in grey levels 0 .. 255.
@@ -22,11 +25,16 @@ class ImageNetNormalization(keras.layers.Layer):
         float32 (B, H, W, 3), in any precision: bfloat16 has no room for 255 levels.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, *, mean=IMAGENET.mean, std=IMAGENET.std, **kwargs):
         super().__init__(**{**kwargs, "dtype": "float32"})
+        self.statistics = ImageStatistics(mean, std)
 
     def call(self, inputs):
-        return normalize(ops.cast(inputs, "float32"))
+        return self.statistics.normalize(ops.cast(inputs, "float32"))
+
+    def get_config(self):
+        own = {"mean": self.statistics.mean, "std": self.statistics.std}
+        return {**super().get_config(), **{k: list(v) for k, v in own.items()}}
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -167,11 +175,13 @@ def _is_keras_cv_v1(model):
 def _normalizing_copy(encoder, image_shape):
     """A `PyramidBackbone` with the encoder's layers and weights, one copy of each."""
     images = keras.Input(image_shape, name="images", dtype="float32")
+    own = statistics_of(encoder)
+    own = {"mean": own.mean, "std": own.std}
 
     def call(layer, *args, **kwargs):
         # The graph must be flat: keras-cv finds a level by the name of its layer.
         if args[0] is images:
-            args = (ImageNetNormalization(name="normalization")(images),)
+            args = (ImageNetNormalization(name="normalization", **own)(images),)
         return layer(*args, **kwargs)
 
     graph = keras.models.clone_model(encoder, input_tensors=images, call_function=call)

@@ -7,10 +7,8 @@ default.
 
 import pprint
 
-from slotcon_tf.data.photometric import IMAGENET_MEAN, IMAGENET_STD
+from slotcon_tf.statistics import statistics_of
 
-_MEAN = [round(255 * x, 3) for x in IMAGENET_MEAN]
-_STD = [round(255 * x, 3) for x in IMAGENET_STD]
 _VOC = {
     "type": "PascalVOCDataset",
     "data_root": "data/VOCdevkit/VOC2012",
@@ -152,6 +150,7 @@ def _backbone(encoder, weights):
 def _model(encoder, weights, protocol):
     norm = {"type": "SyncBN", "requires_grad": True}
     channels = encoder.num_channels
+    own = statistics_of(encoder)
 
     def head(**options):
         return {
@@ -182,8 +181,8 @@ def _model(encoder, weights, protocol):
         "type": "EncoderDecoder",
         "data_preprocessor": {
             "type": "SegDataPreProcessor",
-            "mean": _MEAN,
-            "std": _STD,
+            "mean": [round(255 * x, 3) for x in own.mean],
+            "std": [round(255 * x, 3) for x in own.std],
             "bgr_to_rgb": True,
             "pad_val": 0,
             "seg_pad_val": 255,

@@ -144,7 +144,10 @@ def save_to_preset(model, directory):
         "num_prototypes": model.num_prototypes,
         "projection_dim": model.projection_dim,
         "step": int(model.step.numpy()),
-        "images": "RGB of 0 to 255, normalised with ImageNet's mean and deviation",
+        "images": "RGB of 0 to 255, normalised with this mean and deviation times 255",
+        "mean": list(model.mean),
+        "std": list(model.std),
+        "pixel_range": model.pixel_range,
         "paper": "arXiv 2205.15288",
     }
     (directory / _ABOUT_FILE).write_text(json.dumps(about, indent=2) + "\n")

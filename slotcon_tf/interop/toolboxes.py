@@ -2,7 +2,7 @@
 
 from slotcon_tf.interop import detectron2_config, mmsegmentation_config
 
-_TOOLBOXES = {
+TOOLBOXES = {
     "detectron2": detectron2_config.texts,
     "mmsegmentation": mmsegmentation_config.texts,
 }
@@ -20,7 +20,7 @@ def write_configurations(encoder, weights, target):
         List of the paths that were written.
     """
     paths = []
-    texts = _TOOLBOXES.get(target, lambda *_: {})(encoder, weights)
+    texts = TOOLBOXES.get(target, lambda *_: {})(encoder, weights)
     for name, text in texts.items():
         paths.append(weights.with_name(name))
         paths[-1].write_text(text)

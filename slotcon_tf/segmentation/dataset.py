@@ -4,10 +4,12 @@ import numpy as np
 import tensorflow as tf
 
 from slotcon_tf.data.labelled import VOID
-from slotcon_tf.data.photometric import normalize
+from slotcon_tf.statistics import IMAGENET
 
 
-def crop_dataset(images, augment, *, batch_size, seed=0, start_step=0):
+def crop_dataset(
+    images, augment, *, batch_size, seed=0, start_step=0, statistics=IMAGENET
+):
     """Endless batches of random crops, for `Segmenter.fit`.
 
     Every choice is a function of (seed, position in the stream) alone: neither threads
@@ -21,10 +23,11 @@ def crop_dataset(images, augment, *, batch_size, seed=0, start_step=0):
         batch_size: Images per step over all replicas.
         seed: Of the run.
         start_step: The stream begins with this step's batch.
+        statistics: What images are normalised with: the `Segmenter`'s `statistics`.
 
     Returns:
-        tf.data.Dataset of tuples: images float32 (B, size, size, 3), normalised with
-        ImageNet's mean and deviation, 0 where a crop is padded on the right and below;
+        tf.data.Dataset of tuples: images float32 (B, size, size, 3), normalised, 0
+        where a crop is padded on the right and below;
         labels uint8 (B, size, size), `VOID` there.
     """
     size, count = augment.crop_size, images.num_images
@@ -48,7 +51,8 @@ def crop_dataset(images, augment, *, batch_size, seed=0, start_step=0):
         height, width = tf.unstack(size - tf.shape(labels))
         margins = [[0, height], [0, width]]
         # Padded after the normalisation: with the mean colour.
-        image = tf.pad(normalize(tf.cast(image, tf.float32)), [*margins, [0, 0]])
+        image = tf.cast(image, tf.float32)
+        image = tf.pad(statistics.normalize(image), [*margins, [0, 0]])
         labels = tf.pad(labels, margins, constant_values=VOID)
         image = tf.ensure_shape(image, [size, size, 3])
         return image, tf.ensure_shape(labels, [size, size])

@@ -5,10 +5,10 @@ import tensorflow as tf
 from PIL import Image
 
 from slotcon_tf.data.labelled import VOID
-from slotcon_tf.data.photometric import normalize
 from slotcon_tf.evaluation.metrics import confusion_matrix, segmentation_metrics
 from slotcon_tf.segmentation.augmentation import fitted_size
 from slotcon_tf.segmentation.resize import bilinear_matrix
+from slotcon_tf.statistics import statistics_of
 
 _ROWS_AT_ONCE = 64  # whose logits are held at the label map's size
 
@@ -60,7 +60,8 @@ class Predictor:
 
     def logits(self, image):
         """Logits of an image as it is: float32 (height, width, num_classes)."""
-        pixels = normalize(tf.cast(image, tf.float32))[None]
+        pixels = tf.cast(image, tf.float32)[None]
+        pixels = statistics_of(self.model).normalize(pixels)
         if not self.window:
             return self._call(pixels)[0]
         height, width = image.shape[:2]

@@ -10,6 +10,7 @@ from slotcon_tf.precision import at_least_float32
 from slotcon_tf.segmentation.heads import FCNHead
 from slotcon_tf.segmentation.losses import pixel_cross_entropy
 from slotcon_tf.segmentation.resize import resize_bilinear
+from slotcon_tf.statistics import statistics_of
 
 # The paper's two heads, by the dilation of one and the output stride of the other as
 # mmsegmentation names them, and the encoder that each of them sits on.
@@ -147,6 +148,11 @@ class Segmenter(keras.Model):
     @property
     def num_classes(self):
         return len(self.class_names)
+
+    @property
+    def statistics(self):
+        """What images are normalised with: as the encoder was pretrained."""
+        return statistics_of(self.encoder)
 
     @property
     def metrics(self):
