@@ -221,7 +221,7 @@ def test_a_users_own_source_is_looked_at():
     source = types.SimpleNamespace(num_images=4, load=lambda i: np.uint8(WAVE * 200))
     assert len(list(crop_pair_dataset(source, batch_size=4, image_size=16))) == 1
     source.load = lambda i: WAVE.astype(np.float32)
-    with pytest.raises(ValueError, match="must be uint8, 0 to 255.*float32"):
+    with pytest.raises(ValueError, match="float32"):
         crop_pair_dataset(source, batch_size=4, image_size=16)
     source.pixel_range = (0, 1)
     assert len(list(crop_pair_dataset(source, batch_size=4, image_size=16))) == 1

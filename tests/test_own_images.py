@@ -19,8 +19,8 @@ def from_tensors(*tensors):
 
 
 def views(source, **options):
-    usual = {"batch_size": 4, "image_size": 16, "augment_on": "device", "epochs": None}
-    stream = crop_pair_dataset(source, **usual | options).take(4)
+    given = {"batch_size": 4, "image_size": 16, "augment_on": "device", "epochs": 4}
+    stream = crop_pair_dataset(source, **{**given, **options}).take(4)
     return np.concatenate([b["view_a"] for b in stream.as_numpy_iterator()])
 
 
@@ -73,8 +73,14 @@ class Items:
     ],
 )
 def test_numbered_images_are_those_of_the_folder(files, make):
-    truth = views(open_source("folder", files[0].parent))
-    np.testing.assert_array_equal(views(make(files)), truth)
+    source = source_of(make(files))
+    assert source.num_images == N
+    loaded = [source.load(number) for number in range(N)]
+    np.testing.assert_array_equal(loaded, IMAGES)
+
+
+def test_an_array_gives_the_views_of_its_folder(files):
+    np.testing.assert_array_equal(views(IMAGES), views(files[0].parent))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +110,7 @@ def test_numbered_images_are_those_of_the_folder(files, make):
         "pil",
     ],
 )
-def test_images_in_sequence_are_shuffled_complete_and_repeatable(files, make, count):
+def test_images_in_sequence_are_shuffled_and_complete(files, make, count):
     source = open_images(make(files), count)
     assert source.num_images == N
     loaded = [source.load(*item) for item in source.examples(None).as_numpy_iterator()]
@@ -113,6 +119,15 @@ def test_images_in_sequence_are_shuffled_complete_and_repeatable(files, make, co
         [int(number) for number, _ in source.examples([1, epoch])] for epoch in (0, 1)
     ]
     assert numbers[0] != numbers[1] and sorted(numbers[0]) == list(range(N))
+
+
+@pytest.mark.parametrize("kind", ["tf", "function"])
+def test_images_in_sequence_are_repeatable(kind):
+    make = {
+        "tf": lambda: from_tensors(IMAGES),
+        "function": lambda: lambda: iter(IMAGES),
+    }
+    source = open_images(make[kind](), N)
     first, again = views(source), views(source, start_step=2)
     np.testing.assert_array_equal(first[8:], again[:8])
 
@@ -126,17 +141,38 @@ def test_grey_arrays_and_images_of_many_sizes():
         assert len(views(source, batch_size=5)) == 20
 
 
+def test_numbers_of_a_known_range_are_taken():
+    """As `pixel_range` says, by every door; and 16 bits by the rule for files."""
+    limits = {"pixel_range": (0, 1)}
+    own = OwnSource(FLOATS)
+    own.pixel_range = (0, 1)
+    for source in (
+        open_images(FLOATS, **limits),
+        open_images(list(FLOATS), **limits),
+        open_images(from_tensors(FLOATS), **limits),
+        open_images(lambda: iter(FLOATS), N, **limits),
+        source_of(own),
+        open_images(IMAGES.astype(np.uint16) * 257),
+        open_images(from_tensors(IMAGES.astype(np.uint16) * 257)),
+        open_images(np.dstack([IMAGES[0], IMAGES[0, :, :, :1]])[None]),
+    ):
+        item = (0,)
+        if hasattr(source, "examples"):
+            item = next(source.examples(None).as_numpy_iterator())
+        np.testing.assert_array_equal(source.load(*item), IMAGES[0])
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
         (FLOATS, r"float32 .* from 0 to 1\. Give np.round\(255"),
         (FLOATS * 255, r"float32 .* from 0 to 255\. Give np.round\(image\)"),
-        (FLOATS - 0.5, "Give pixel_range"),
+        (FLOATS - 0.5, "Map its range"),
         (IMAGES.astype(int), "int64"),
         (IMAGES > 9, "bool"),
         (np.moveaxis(IMAGES, -1, 1), "Channels come last"),
         (IMAGES[0], r"which is one. Give images\[None\]"),
-        (IMAGES[..., [0, 1, 2, 0]], r"Give image\[..., :3\]"),
+        (IMAGES[..., :2], r"Give image\[..., :1\]"),
         (IMAGES[:0], "must hold images"),
         ([], "must hold images"),
         ([IMAGES, IMAGES], "a batch: give one image"),

@@ -308,7 +308,8 @@ def test_too_many_bad_images_stop_every_pass(tmp_path):
     source = open_source("list", tmp_path / "list.txt")
     counts = []
     for _ in range(3):
-        stream = crop_pair_dataset(source, batch_size=4, image_size=16, epochs=4)
+        options = {"batch_size": 4, "image_size": 16, "augment_on": "device"}
+        stream = crop_pair_dataset(source, **options, epochs=4)
         with pytest.raises(tf.errors.OpError, match="At most 10%"):
             for _ in stream:
                 counts.append(1)

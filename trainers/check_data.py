@@ -50,7 +50,7 @@ def main(argv):
             FLAGS.data_dir,
             allow_remote=FLAGS.allow_remote_paths,
             max_pixels=FLAGS.max_pixels,
-            pixel_range=parse_statistics(None, None, FLAGS.pixel_range)["pixel_range"],
+            **_pixel_range(),
         )
     except (ValueError, OSError, tf.errors.OpError) as error:
         sys.exit(f"check_data: {error}")
@@ -85,14 +85,18 @@ def check(source):
     return rows, bad
 
 
+def _pixel_range():
+    given = parse_statistics(None, None, FLAGS.pixel_range)["pixel_range"]
+    return {"pixel_range": given}
+
+
 def _look(source, number):
     try:
         data = source.read_patiently(number)
         header = open_image(data, source.max_pixels)
         kind, mode = header.format, header.mode
-        image, values, read_in = decode_pixels(
-            data, source.max_pixels, source.pixel_range
-        )
+        limits = source.max_pixels, source.pixel_range
+        image, values, read_in = decode_pixels(data, *limits)
     except (BadImage, OSError, tf.errors.OpError) as error:
         return reason_of(error)
     height, width, _ = image.shape

@@ -5,7 +5,8 @@ import os
 import numpy as np
 from PIL import Image, ImageOps
 
-from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, as_rgb, decode_image
+from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, Decoded, decode_pixels
+from slotcon_tf.data.pixels import as_rgb, range_of
 from slotcon_tf.data.reading import largest_file, read_file
 
 _WITH_8_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
@@ -39,17 +40,17 @@ def image_of(item):
     return read_file(item) if isinstance(item, str | os.PathLike) else item
 
 
-def as_image(item, max_pixels=MAX_PIXELS, pixel_range=None):
+def decoded(item, max_pixels=MAX_PIXELS, pixel_range=None):
     """An item of a data set to RGB.
 
     Args:
-        item: As for `image_of`. Arrays are uint8: (height, width, 3), or grey (height,
-            width) or (height, width, 1); of other numbers with `pixel_range`.
+        item: As for `image_of`. Arrays are as `pixels.as_rgb` takes them: uint8 or
+            uint16, colour or grey; of other numbers with `pixel_range` only.
         max_pixels: Larger images are refused.
-        pixel_range: (low, high) that images of more than 8 bits are read in.
+        pixel_range: Of images of more than 8 bits; see `decoding.decode_image`.
 
     Returns:
-        uint8 (height, width, 3), contiguous.
+        `decoding.Decoded`, its `rgb` contiguous.
 
     Raises:
         UnfitImage: If it is no image; what must hold, what came, what to do.
@@ -60,23 +61,25 @@ def as_image(item, max_pixels=MAX_PIXELS, pixel_range=None):
         item = read_file(item, largest_file(max_pixels))
     image = image_of(item)
     if isinstance(image, bytes | np.bytes_):
-        return decode_image(bytes(image), max_pixels, pixel_range)
+        return decode_pixels(bytes(image), max_pixels, pixel_range)
     if isinstance(image, Image.Image):
-        return _of_pillow(image)
+        image = _of_pillow(image)
     try:
         image = np.asarray(image)
     except Exception:  # noqa: BLE001  anything may be no array in any way
         raise UnfitImage(_unfit(f"{type(image).__name__}", "Give an array")) from None
-    deep = image.dtype != np.uint8
-    if deep and (pixel_range is None or image.dtype.kind not in "iuf"):
+    if pixel_range is None and image.dtype not in (np.uint8, np.uint16):
         raise UnfitImage(_unfit(_described(image), _cure_of_type(image)))
-    grey = image.ndim == 2 or image.ndim == 3 and image.shape[-1] == 1
-    if not (grey or image.ndim == 3 and image.shape[-1] == 3) or not image.size:
+    if len(image.shape) not in (2, 3) or image.shape[2:] not in ((), (1,), (3,), (4,)):
         raise UnfitImage(_unfit(_described(image), _cure_of_shape(image.shape)))
+    if image.dtype.kind not in "iuf" or not image.size:
+        raise UnfitImage(_unfit(_described(image), "Give an array of pixels"))
     height, width = image.shape[:2]
     if height * width > max_pixels:
         raise BadImage(f"{width}x{height} is more than {max_pixels} pixels")
-    return as_rgb(image, pixel_range)
+    rgb = as_rgb(image, pixel_range)
+    deep = image.dtype != np.uint8
+    return Decoded(rgb, image, (pixel_range or range_of(image)) if deep else None)
 
 
 def _of_pillow(image):
@@ -110,19 +113,19 @@ def _cure_of_type(image):
         return "Give 255 * image.astype('uint8')"
     if kind in "fiu" and image.size and image.min() >= 0:
         if kind == "f" and image.max() <= 1:
-            return "Give np.round(255 * image).astype('uint8')"
+            return "Give np.round(255 * image).astype('uint8'), or pixel_range=(0, 1)"
         if image.max() <= 255:
             return "Give np.round(image).astype('uint8')"
     if kind in "fiu":
-        return "Give pixel_range=(low, high), or map its range to 0 to 255 in uint8"
+        return "Map its range to 0 to 255, or set pixel_range=(low, high)"
     return "Give an array of pixels"
 
 
 def _cure_of_shape(shape):
     if len(shape) == 3 and shape[0] in (1, 3):
         return "Channels come last: give np.moveaxis(image, 0, -1)"
-    if len(shape) == 3 and shape[-1] in (2, 4):
-        return f"Give image[..., :{shape[-1] - 1}]"
+    if len(shape) == 3 and shape[-1] == 2:
+        return "Give image[..., :1]"
     if len(shape) == 4:
         return "That is a batch: give one image at a time"
     return "Give one image at a time, its channels last"

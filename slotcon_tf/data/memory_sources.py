@@ -1,5 +1,6 @@
 """Sources of what is in memory: arrays, sequences, tf.data, generators."""
 
+import functools
 import io
 
 import numpy as np
@@ -9,7 +10,7 @@ from absl import logging
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.decoding import MAX_PIXELS, BadImage
 from slotcon_tf.data.extensions import is_image_file
-from slotcon_tf.data.image_values import UnfitImage, as_image, image_of
+from slotcon_tf.data.image_values import UnfitImage, decoded, image_of
 from slotcon_tf.data.source_bases import NumberedSource, SequentialSource, Source
 from slotcon_tf.progress import bar
 from slotcon_tf.statistics import check_pixel_range
@@ -48,28 +49,28 @@ class ArraySource(NumberedSource):
     def read(self, number):
         return self._images[number]
 
-    def decode(self, data, label=None):
-        return as_image(data, self.max_pixels, self.pixel_range)
+    def decode(self, data):
+        return decoded(data, self.max_pixels, self.pixel_range)
 
 
 class DatasetSource(SequentialSource):
     """Images of a tf.data.Dataset; see `sources.open_images`."""
 
     def __init__(self, dataset, num_images=None, name="tf.data.Dataset", **limits):
-        images = _images_of(dataset)
+        images = _images_of(dataset, limits.get("pixel_range"))
         if num_images is None:
             num_images = _cardinality(images)
         # Fewer or more than promised are an error where they end.
         num_images = _count(num_images)
         known = tf.data.experimental.assert_cardinality(num_images)
-        self._serialized = images.element_spec.dtype == tf.uint8
-        if self._serialized:
+        self._type = images.element_spec.dtype
+        if self._type != tf.string:
             images = images.map(tf.io.serialize_tensor)
         self._stored = images.apply(known)
         first, *_ = start = self._start(name, num_images)
         block = max(1, min(_BLOCK_BYTES // max(len(first), 1), _LARGEST_BLOCK))
         super().__init__(name, num_images, block, **limits)
-        if not self._serialized and is_image_file(first.decode("utf-8", "replace")):
+        if self._type == tf.string and is_image_file(first.decode("utf-8", "replace")):
             raise ValueError(
                 "A tf.data.Dataset of strings must give the bytes of image files. "
                 f"Received: {printable(first.decode('utf-8', 'replace'))}, a path. "
@@ -96,10 +97,10 @@ class DatasetSource(SequentialSource):
     def stored(self):
         return self._stored
 
-    def decode(self, data, label=None):
-        if self._serialized:
-            data = tf.io.parse_tensor(data, tf.uint8).numpy()
-        return as_image(data, self.max_pixels, self.pixel_range)
+    def decode(self, data):
+        if self._type != tf.string:
+            data = tf.io.parse_tensor(data, self._type).numpy()
+        return decoded(data, self.max_pixels, self.pixel_range)
 
 
 class GeneratorSource(DatasetSource):
@@ -125,34 +126,34 @@ class GeneratorSource(DatasetSource):
             break
 
         def pack():
-            return (_packed(item, self.pixel_range) for item in make())
+            return map(functools.partial(_packed, self), make())
 
         spec = tf.TensorSpec((), tf.string)
         stored = tf.data.Dataset.from_generator(pack, output_signature=spec)
         super().__init__(stored, num_images, name, **limits)
 
-    def decode(self, data, label=None):
+    def decode(self, data):
         if isinstance(data, bytes) and data.startswith(_BAD):
             raise BadImage(data.removeprefix(_BAD).decode())
         if isinstance(data, bytes) and data.startswith(_ARRAY):
             data = np.load(io.BytesIO(data), allow_pickle=False)
-        return as_image(data, self.max_pixels, self.pixel_range)
+        return decoded(data, self.max_pixels, self.pixel_range)
 
 
 class CheckedSource(Source):
     """Somebody's own source, whose images are checked.
 
     Args:
-        source: With `num_images` and `load`, and `examples` if it is read in sequence;
-            `pixel_range` where its images are no uint8.
+        source: With `num_images` and `load`, `examples` if it is read in sequence, and
+            `pixel_range` if its images are no bytes.
     """
 
     def __init__(self, source):
         name = getattr(source, "name", type(source).__name__)
-        pixel_range = getattr(source, "pixel_range", None)
-        super().__init__(name, _count(source.num_images), pixel_range=pixel_range)
+        super().__init__(name, _count(source.num_images))
         self._source = source
         self.bad = getattr(source, "bad", None) or self.bad
+        self.pixel_range = check_pixel_range(getattr(source, "pixel_range", None))
         if hasattr(source, "examples"):
             self.examples = source.examples
             first = source.examples(None).take(1).as_numpy_iterator()
@@ -161,15 +162,15 @@ class CheckedSource(Source):
         for item in first:
             _check_first(self, source.load(*item))
 
-    def decode(self, data, label=None):
-        return as_image(data, self.max_pixels, self.pixel_range)
+    def decode(self, data):
+        return decoded(data, self.max_pixels, self.pixel_range)
 
     def load(self, *item):
         """An image, uint8 (height, width, 3)."""
         self.bad.check()
         image = self._source.load(*item)
         try:
-            return as_image(image, self.max_pixels, self.pixel_range)
+            return self.decode(image).rgb
         except BadImage as error:
             self.bad.stop(f"{self.name}.load must give images: {error}")
 
@@ -198,23 +199,29 @@ def _check_first(source, first):
         pass
 
 
-def _images_of(dataset):
-    """A dataset of images alone: uint8, or strings of encoded ones."""
+def _images_of(dataset, pixel_range):
+    """A dataset of images alone: numbers, or strings of encoded ones."""
     spec = dataset.element_spec
     if isinstance(spec, dict) and "image" in spec:
         dataset = dataset.map(lambda example: example["image"])
     elif isinstance(spec, tuple) and spec:
         dataset = dataset.map(lambda image, *_: image)
     spec = dataset.element_spec
-    good = isinstance(spec, tf.TensorSpec) and spec.dtype in (tf.uint8, tf.string)
+    dense = isinstance(spec, tf.TensorSpec)
+    good = dense and (
+        spec.dtype in (tf.uint8, tf.uint16, tf.string) or pixel_range is not None
+    )
     rank = spec.shape.rank if good else None
     if good and (rank is None or rank in ((0,) if spec.dtype == tf.string else (2, 3))):
         return dataset
     cure = "Map each element to an image, before views and batches are made"
     if rank in (1, 4):
         cure = "Give single images: call .unbatch()"
-    elif isinstance(spec, tf.TensorSpec) and spec.dtype.is_floating:
-        cure = "Give uint8 from 0 to 255: tf.cast(tf.round(255 * image), tf.uint8)"
+    elif dense and spec.dtype.is_floating:
+        cure = (
+            "Give tf.cast(tf.round(255 * image), tf.uint8) of what lies in 0 to 1, or "
+            "pixel_range=(low, high)"
+        )
     raise ValueError(
         "A tf.data.Dataset of images must give uint8 (height, width, 3), or the bytes "
         f"of image files. Received: {spec}. {cure}."
@@ -234,14 +241,15 @@ def _cardinality(dataset):
     return count
 
 
-def _packed(item, pixel_range):
+def _packed(source, item):
     """An image of a generator as bytes."""
     try:
         item = image_of(item)
         if isinstance(item, bytes):
             return item
-        file = io.BytesIO()
-        np.save(file, as_image(item, pixel_range=pixel_range), allow_pickle=False)
+        image = decoded(item, source.max_pixels, source.pixel_range).rgb
     except (BadImage, OSError) as error:
         return _BAD + str(error).encode("utf-8", "backslashreplace")
+    file = io.BytesIO()
+    np.save(file, image, allow_pickle=False)
     return file.getvalue()

@@ -51,23 +51,22 @@ class Source:
     def __repr__(self):
         return f"{self.name}: {self.num_images} images"
 
-    def decode(self, data, label):
-        """What was read to uint8 (height, width, 3); BadImage if it is none."""
-        decoded = decode_pixels(data, self.max_pixels, self.pixel_range)
-        self._pixels.look(label, decoded)
-        return decoded.rgb
+    def decode(self, data):
+        """What was read as a `Decoded`; BadImage if it is no image."""
+        return decode_pixels(data, self.max_pixels, self.pixel_range)
 
     def _first_good(self, candidates):
         """The first image of (label, function that reads its bytes) that decodes."""
         self.bad.check()
         for label, read in candidates:
             try:
-                image = self.decode(self._patiently(label, read), label)
+                decoded = self.decode(self._patiently(label, read))
+                self._pixels.look(label, decoded)
             except (BadImage, OSError, tf.errors.OpError) as error:
                 self.bad.add(label, reason_of(error))
             else:
                 self.bad.good(label)
-                return image
+                return decoded.rgb
         self.bad.stop(
             f"One of {min(_REPLACEMENT_TRIES, self.num_images)} images tried must be "
             f"readable. Received: none, the last {printable(label)} "

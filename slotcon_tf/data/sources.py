@@ -114,25 +114,25 @@ def open_images(images, num_images=None, **limits):
     Args:
         images: One of
             a path of a folder of images, or of a text file that lists them;
-            uint8 (N, height, width, 3), or (N, height, width) grey: NumPy, TensorFlow,
-            a memory map, HDF5;
+            (N, height, width, 3), or (N, height, width) grey, of uint8 or uint16, or of
+            other numbers with `pixel_range`: NumPy, TensorFlow, a memory map, HDF5;
             a list of paths;
             a sequence: what has a length and gives an image for a number;
             a tf.data.Dataset of single images, or of tuples or dicts with one first or
             under "image", in the same order on every pass;
             a function without arguments that returns a new iterator of images, or what
             can be iterated again and again, with `num_images`.
-            Images of sequences and iterators are uint8 arrays, PIL images, paths,
-            bytes of image files, or tuples and dicts as above.
+            Images of sequences and iterators are arrays, PIL images, paths, bytes of
+            image files, or tuples and dicts as above.
         num_images: Images of one pass, where it cannot be asked for. A tf.data.Dataset
             that does not know is counted once, which reads it.
-        **limits: max_pixels and max_bad_share, as in `open_source`.
+        **limits: max_pixels, max_bad_share and pixel_range, as in `open_source`.
 
     Returns:
         A `Source`.
 
     Raises:
-        ValueError: If the first image is no uint8 image, or what was given can be read
+        ValueError: If the first image is no such image, or what was given can be read
             only once, has no end, or no length.
         FileNotFoundError: If none of the paths is there.
 

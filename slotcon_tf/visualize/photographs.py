@@ -65,11 +65,11 @@ def _candidates(source, count):
     count = min(count, source.num_images)
     if isinstance(source, SequentialSource):
         for number, data in source.examples(None).take(count).as_numpy_iterator():
-            yield f"image {number}", lambda data=data: source.decode(data)
+            yield f"image {number}", lambda data=data: source.decode(data).rgb
         return
     for number in spread(count, source.num_images):
         if hasattr(source, "read"):
-            load = lambda n=number: source.decode(source.read(n))  # noqa: E731
+            load = lambda n=number: source.decode(source.read(n)).rgb  # noqa: E731
             yield source.label(number), load
         else:
             yield f"{source.name} {number}", lambda n=number: source.load(n)
