@@ -26,26 +26,34 @@ def resnet_settings(shapes):
         CheckpointFileError: If this is no ResNet of the family.
     """
     try:
-        return _resnet_settings(shapes)
-    except (KeyError, IndexError) as error:
+        settings = _resnet_settings(shapes)
+    except KeyError as error:
         raise CheckpointFileError(
             "The weights must be those of a ResNet, named as torchvision, timm or the "
             f"original names them. Received: no {error} among {len(shapes)} tensors, "
-            f"such as {sorted(shapes)[:3]}."
+            f"such as {[name[:60] for name in sorted(shapes)[:3]]}."
         ) from error
+    sizes = [settings[name] for name in ("width", "groups", "width_per_group")]
+    if min(sizes) < 1:
+        raise CheckpointFileError(
+            "The weights must be those of a ResNet, with one channel at least. "
+            f"Received: shapes of width {sizes[0]}, {sizes[1]} groups and "
+            f"{sizes[2]} channels for each."
+        )
+    return settings
 
 
 def _resnet_settings(shapes):
     deep_stem = "conv1.0.0.weight" in shapes
-    stem = shapes["conv1.2.weight" if deep_stem else "conv1.weight"][0]
+    stem = _kernel(shapes, "conv1.2.weight" if deep_stem else "conv1.weight")[0]
     bottleneck = "layer1.0.conv3.weight" in shapes
-    planes = shapes["layer1.0.conv1.weight"][0]
+    planes = _kernel(shapes, "layer1.0.conv1.weight")[0]
     groups, width_per_group = 1, 64
     if bottleneck:
-        planes = shapes["layer1.0.conv3.weight"][0] // 4
-        inner, per_group = shapes["layer1.0.conv2.weight"][:2]
+        planes = _kernel(shapes, "layer1.0.conv3.weight")[0] // 4
+        inner, per_group = _kernel(shapes, "layer1.0.conv2.weight")[:2]
         groups = inner // per_group
-        width_per_group = per_group * 64 // planes
+        width_per_group = per_group * 64 // max(planes, 1)
     if stem != planes:
         raise CheckpointFileError(
             "The stem must have as many channels as the first stage's planes. "
@@ -62,6 +70,16 @@ def _resnet_settings(shapes):
         "deep_stem": deep_stem,
         "avg_pool_shortcut": pooled,
     }
+
+
+def _kernel(shapes, name):
+    shape = shapes[name]
+    if len(shape) != 4 or min(shape) < 1:
+        raise CheckpointFileError(
+            f"{name} must be a convolution's kernel, of four sizes from 1. "
+            f"Received: shape {shape}."
+        )
+    return shape
 
 
 def _depth(shapes, stage):
@@ -85,11 +103,21 @@ def build_resnet(settings, output_stride=32):
 
 
 def slotcon_settings(shapes):
-    """Sizes of a SlotCon model: arguments of `SlotCon`."""
-    hidden = shapes["projector_k.mlp.0.weight"][0]
-    prototypes, dim = shapes["grouping_k.slot_embed.weight"]
+    """Sizes of a SlotCon model: arguments of `SlotCon`.
+
+    Raises:
+        CheckpointFileError: If the shapes are those of no such model.
+    """
+    hidden = shapes.get("projector_k.mlp.0.weight", ())
+    prototypes = shapes["grouping_k.slot_embed.weight"]
+    if not hidden or len(prototypes) != 2 or min(*hidden, *prototypes) < 1:
+        raise CheckpointFileError(
+            "A full checkpoint must have a projector_k.mlp.0.weight, and "
+            "grouping_k.slot_embed.weight of two sizes, all from 1. "
+            f"Received: shapes {hidden or 'none'} and {prototypes}."
+        )
     return {
-        "num_prototypes": prototypes,
-        "hidden_dim": hidden,
-        "projection_dim": dim,
+        "num_prototypes": prototypes[0],
+        "hidden_dim": hidden[0],
+        "projection_dim": prototypes[1],
     }

@@ -21,6 +21,11 @@ class UnsafePickleError(CheckpointFileError):
     """A pickle asks for something that weights do not need."""
 
 
+def one_line(error, most=200):
+    """What an error of a library says, in one short line."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 @dataclass(frozen=True)
 class Name:
     """A name that a pickle refers to, such as `torch.FloatStorage`."""
