@@ -18,7 +18,7 @@ from export.decoding import fit
 from export.onnx_file import export_onnx
 from export.signatures import ServingOptions
 from slotcon_tf.data import open_source
-from trainers.command_line import run_main
+from trainers.command_line import PREFIX, run_main
 from trainers.runs import load_trained
 
 FLAGS = flags.FLAGS
@@ -32,10 +32,11 @@ def define_flags():
     flags.DEFINE_string(
         "checkpoint",
         None,
-        "A run's work directory, a .keras file, converted or original weights, or a "
-        "published model's name.",
+        "A run's work directory or one of its checkpoints, a .keras file, converted or "
+        "original weights, or a published model's name.",
         **_OWN,
     )
+    flags.DEFINE_string(*PREFIX, **_OWN)
     flags.DEFINE_string("export_dir", None, "Folder of all versions.", **_OWN)
     flags.DEFINE_enum(
         "format",
@@ -97,7 +98,7 @@ def main(argv):
         raise app.UsageError("--checkpoint and --export_dir are needed, and no more.")
     try:
         images = _calibration_images()
-        model, _ = load_trained(FLAGS.checkpoint)
+        model, _ = load_trained(FLAGS.checkpoint, prefix=FLAGS.prefix)
         if FLAGS.format == "onnx":
             path = pathlib.Path(FLAGS.export_dir) / "encoder.onnx"
             print(f"Written: {export_onnx(model, path, which=FLAGS.which)}")

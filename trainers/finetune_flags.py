@@ -2,7 +2,7 @@
 
 from slotcon_tf.data.labelled import SEGMENTED
 from slotcon_tf.segmentation import HEADS
-from trainers.command_line import ModuleFlags
+from trainers.command_line import PREFIX, ModuleFlags
 from trainers.strategy import STRATEGIES
 
 MODULE = "trainers.finetune_segmentation"
@@ -21,6 +21,7 @@ def define_flags():
         "Work directory of a run, finished or not; published name; .keras, .pth or "
         ".safetensors file, of a whole model or an encoder. '': random weights.",
     )
+    define.string(*PREFIX)
     define.string(
         "arch", "resnet50", "Backbone without --init_from; slotcon_tf.BACKBONES."
     )

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from slotcon_tf.interop.pickles import CheckpointFileError, Record, one_line
-from slotcon_tf.interop.torch_files import StoredTensor, TorchFile
+from slotcon_tf.interop.torch_files import OtherTensor, StoredTensor, TorchFile
 
 _ZIP, _PICKLE, _HDF5, _LEGACY_TAR = b"PK\x03\x04", b"\x80", b"\x89HDF", 257
 # safetensors' names of the kinds of numbers that are read.
@@ -173,7 +173,7 @@ def _collected(value):
             if not isinstance(key, str) or len(path) + len(key) > _MOST_LETTERS:
                 continue
             name = _plain(path + key)
-            if isinstance(item, StoredTensor):
+            if isinstance(item, StoredTensor | OtherTensor):
                 found.setdefault(name, item)
             else:
                 collect(item, f"{name}.", depth + 1)
