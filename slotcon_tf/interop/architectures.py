@@ -3,6 +3,7 @@
 from slotcon_tf.backbones import BACKBONES, ResNet
 from slotcon_tf.interop.pickles import CheckpointFileError
 
+_MOST_BLOCKS = 100  # of a stage; a ResNet-152 has 36, and each takes time to build
 _DEFAULTS = {
     "width": 64,
     "groups": 1,
@@ -72,6 +73,59 @@ def _resnet_settings(shapes):
     }
 
 
+def resnet_shapes(settings):
+    """The shapes that a ResNet of these settings has, without building it.
+
+    Args:
+        settings: Of `resnet_settings`.
+
+    Returns:
+        Dict of the original's names to shapes, in torch's layouts.
+    """
+    found = {}
+
+    def conv(name, filters, channels, kernel):
+        found[f"{name}.weight"] = (filters, channels, kernel, kernel)
+
+    def norm(name, channels):
+        for leaf in ("weight", "bias", "running_mean", "running_var"):
+            found[f"{name}.{leaf}"] = (channels,)
+
+    width, groups = settings["width"], settings["groups"]
+    if settings["deep_stem"]:
+        for i, channels in enumerate((3, width // 2)):
+            conv(f"conv1.{i}.0", width // 2, channels, 3)
+            norm(f"conv1.{i}.1", width // 2)
+        conv("conv1.2", width, width // 2, 3)
+    else:
+        conv("conv1", width, 3, 7)
+    norm("bn1", width)
+    bottleneck = settings["block"] == "bottleneck"
+    channels = width
+    for stage, depth in enumerate(settings["stage_depths"]):
+        planes = width * 2**stage
+        inner = planes
+        if bottleneck:
+            inner = int(planes * settings["width_per_group"] / 64) * groups
+        filters = planes * (4 if bottleneck else 1)
+        for index in range(depth):
+            block = f"layer{stage + 1}.{index}"
+            kernels = [(inner, channels, 3), (planes, inner, 3)]
+            if bottleneck:
+                kernels = [(inner, channels, 1), (inner, inner // groups, 3)]
+                kernels.append((filters, inner, 1))
+            for i, (outputs, inputs, kernel) in enumerate(kernels, start=1):
+                conv(f"{block}.conv{i}", outputs, inputs, kernel)
+                norm(f"{block}.bn{i}", outputs)
+            if index == 0 and (stage or channels != filters):
+                # The pooling takes the first place, also where it pools nothing.
+                first = int(settings["avg_pool_shortcut"])
+                conv(f"{block}.downsample.{first}", filters, channels, 1)
+                norm(f"{block}.downsample.{first + 1}", filters)
+            channels = filters
+    return found
+
+
 def _kernel(shapes, name):
     shape = shapes[name]
     if len(shape) != 4 or min(shape) < 1:
@@ -88,6 +142,10 @@ def _depth(shapes, stage):
         depth += 1
     if not depth:
         raise KeyError(f"layer{stage}.0.conv1.weight")
+    if depth > _MOST_BLOCKS:
+        raise CheckpointFileError(
+            f"A stage must have {_MOST_BLOCKS} blocks at most. Received: {depth}."
+        )
     return depth
 
 

@@ -93,11 +93,7 @@ def load_entries(entries, tensors):
             report.missing.append(name)
             continue
         shape = tuple(tensors[name].shape)
-        if shape != entry.shape:
-            raise CheckpointFileError(
-                f"{name} must have shape {entry.shape}. Received: {shape}. "
-                "Build the model with the sizes of the file."
-            )
+        check_shape(name, shape, entry.shape)
         report.matched.append((name, shape, entry.variable.path))
     for name in tensors:
         if name not in entries:
@@ -107,6 +103,15 @@ def load_entries(entries, tensors):
     for name, value in values.items():
         entries[name].assign(value)
     return report
+
+
+def check_shape(name, shape, expected):
+    """Raises CheckpointFileError for a tensor of another shape."""
+    if shape != expected:
+        raise CheckpointFileError(
+            f"{name} must have shape {expected}. Received: {shape}. "
+            "Build the model with the sizes of the file."
+        )
 
 
 def _checked(name, tensor):
