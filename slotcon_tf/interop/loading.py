@@ -9,12 +9,11 @@ from slotcon_tf.interop.allowance import variables_within
 from slotcon_tf.interop.architectures import (
     build_resnet,
     resnet_settings,
-    resnet_shapes,
     slotcon_settings,
 )
-from slotcon_tf.interop.entries import check_shape, load_entries
+from slotcon_tf.interop.entries import load_entries
 from slotcon_tf.interop.names import TRACKED, encoder_entries, model_entries
-from slotcon_tf.interop.networks import choose_network, side_rank
+from slotcon_tf.interop.networks import check_shapes, choose_network, side_rank
 from slotcon_tf.interop.pickles import CheckpointFileError, one_line
 from slotcon_tf.interop.weights import open_weights
 from slotcon_tf.slotcon import SlotCon
@@ -67,7 +66,6 @@ def read_encoder(weights, *, output_stride=None, which="teacher", prefix=None):
     """As `load_encoder`, of open `Weights`, and unmatched tensors only reported."""
     chosen, others = choose_network(weights.tensors, which, prefix)
     stride = output_stride or _output_stride(weights)
-    _check_shapes(chosen.settings, chosen.tensors)
     with _building(weights):
         encoder = build_resnet(chosen.settings, stride)
     report = load_entries(encoder_entries(encoder), chosen.tensors)
@@ -118,7 +116,7 @@ def read_slotcon(weights, *, output_stride=None, **settings):
     tensors = _below(weights.tensors, prefix)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     encoder = resnet_settings(_below(shapes, "encoder_k."))
-    _check_shapes(encoder, _below(tensors, "encoder_k."))
+    check_shapes(encoder, _below(tensors, "encoder_k."))
     sizes = slotcon_settings(shapes)
     step = _steps_done(tensors)
     with _building(weights):
@@ -135,21 +133,6 @@ def read_slotcon(weights, *, output_stride=None, **settings):
     report.leave_out(weights.tensors, prefix)
     model.step.assign(step)
     return model, report
-
-
-def _check_shapes(settings, tensors):
-    """Before the network is built, which takes long where the shapes are absurd."""
-    expected = resnet_shapes(settings)
-    missing = [name for name in expected if name not in tensors]
-    for name in expected:
-        if name in tensors:
-            check_shape(name, tuple(tensors[name].shape), expected[name])
-    if len(missing) > len(expected) // 2:
-        raise CheckpointFileError(
-            "The weights must be those of a whole ResNet. Received: "
-            f"{len(missing)} of its {len(expected)} tensors are missing, such as "
-            f"{missing[0]}."
-        )
 
 
 @contextlib.contextmanager

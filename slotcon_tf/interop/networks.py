@@ -7,7 +7,8 @@ the libraries' spellings, is a network. Of several the teacher's is taken.
 import dataclasses
 import re
 
-from slotcon_tf.interop.architectures import resnet_settings
+from slotcon_tf.interop.architectures import resnet_settings, resnet_shapes
+from slotcon_tf.interop.entries import check_shape
 from slotcon_tf.interop.pickles import CheckpointFileError
 from slotcon_tf.interop.spellings import from_detectron2, from_numbers, from_torch
 
@@ -116,8 +117,10 @@ def find_networks(tensors):
         local = {name: below[old] for name, old in spelled.items()}
         try:
             settings = resnet_settings({n: tuple(t.shape) for n, t in local.items()})
+            check_shapes(settings, local)
         except CheckpointFileError as error:
-            failures.append(f"Under the prefix {prefix or '(none)'}: {error}")
+            where = f"Under the prefix {prefix}: " if prefix else ""
+            failures.append(f"{where}{error}")
             continue
         # A network that two names lead to is one.
         if not any(network.tensors == local for network in found):
@@ -132,6 +135,30 @@ def find_networks(tensors):
             f"among {len(tensors)} tensors, such as {shown}."
         )
     return found
+
+
+def check_shapes(settings, tensors):
+    """Whether a network can be whole, before it is built, which may take long.
+
+    Args:
+        settings: Of `resnet_settings`.
+        tensors: Dict of the original's name to tensor. Up to half may be missing: a
+            report names those.
+
+    Raises:
+        CheckpointFileError: If it cannot.
+    """
+    expected = resnet_shapes(settings)
+    missing = [name for name in expected if name not in tensors]
+    for name in expected:
+        if name in tensors:
+            check_shape(name, tuple(tensors[name].shape), expected[name])
+    if len(missing) > len(expected) // 2:
+        raise CheckpointFileError(
+            "The weights must be those of a whole ResNet. Received: "
+            f"{len(missing)} of its {len(expected)} tensors are missing, such as "
+            f"{missing[0]}."
+        )
 
 
 def _places(tensors):
