@@ -20,7 +20,7 @@ from export.signatures import ServingOptions
 from slotcon_tf.data import open_source
 from slotcon_tf.data.decoding import use_pixel_range
 from slotcon_tf.statistics import statistics_of
-from trainers.command_line import run_main
+from trainers.command_line import PREFIX, run_main
 from trainers.runs import load_trained
 
 FLAGS = flags.FLAGS
@@ -34,10 +34,11 @@ def define_flags():
     flags.DEFINE_string(
         "checkpoint",
         None,
-        "A run's work directory, a .keras file, converted or original weights, or a "
-        "published model's name.",
+        "A run's work directory or one of its checkpoints, a .keras file, converted or "
+        "original weights, or a published model's name.",
         **_OWN,
     )
+    flags.DEFINE_string(*PREFIX, **_OWN)
     flags.DEFINE_string("export_dir", None, "Folder of all versions.", **_OWN)
     flags.DEFINE_enum(
         "format",
@@ -98,7 +99,7 @@ def main(argv):
     if len(argv) > 1 or not FLAGS.checkpoint or not FLAGS.export_dir:
         raise app.UsageError("--checkpoint and --export_dir are needed, and no more.")
     try:
-        model, _ = load_trained(FLAGS.checkpoint)
+        model, _ = load_trained(FLAGS.checkpoint, prefix=FLAGS.prefix)
         use_pixel_range(statistics_of(model).pixel_range)
         images = _calibration_images()
         if FLAGS.format == "onnx":

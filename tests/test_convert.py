@@ -1,19 +1,34 @@
 """The converter and --init_from as a user types them."""
 
+import json
+import shutil
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from slotcon_tf import LARS, SlotCon, backbone
+from slotcon_tf import LARS, ResNet, SlotCon, backbone
 from slotcon_tf.data.photometric import normalize
-from slotcon_tf.interop import load_encoder, load_slotcon, save_encoder
+from slotcon_tf.interop import (
+    CheckpointFileError,
+    load_encoder,
+    load_slotcon,
+    save_encoder,
+)
+from slotcon_tf.interop.names import encoder_entries, with_batches_tracked
+from slotcon_tf.interop.torch_files import write_torch
 from tests.command import TINY, module, pretrain
 from tests.golden_case import GOLDEN
 from tests.test_slotcon import small_model
 from trainers.checkpoints import Checkpoints
 from trainers.initialization import initialize
-from trainers.runs import load_trained, write_model_config
+from trainers.runs import (
+    load_trained,
+    results_folder,
+    run_folder,
+    write_model_config,
+)
 
 CHECKPOINT = GOLDEN / "ckpt_tinyA.pth"
 
@@ -128,3 +143,100 @@ def test_a_run_that_has_not_ended_is_read_from_its_checkpoint(tmp_path):
     (tmp_path / "model.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"directory with slotcon\.keras"):
         load_trained(tmp_path)
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A run's folder with checkpoints of steps 7 and 8, of other weights."""
+    model = small_model()
+    model.compile(optimizer=LARS(0.1))
+    model.optimizer.build(model.trainable_variables)
+    checkpoints = Checkpoints(
+        tmp_path / "run" / "checkpoints", model, ["-"], steps_per_epoch=1, keep=2
+    )
+    for step in (7, 8):
+        model.step.assign(step)
+        model.center.assign(model.center * 0 + step)
+        checkpoints.save()
+    write_model_config(tmp_path / "run", model)
+    return tmp_path / "run"
+
+
+def test_a_checkpoint_is_read_from_its_folder(kept, tmp_path, monkeypatch):
+    folder = kept / "checkpoints"
+    for source, step in (
+        (folder / "step_000000007", 7),
+        (str(folder / "step_000000008") + "/", 8),
+        (folder, 8),
+        (kept, 8),
+    ):
+        found, _ = load_trained(source)
+        assert int(found.step.numpy()) == step
+        assert np.all(found.center.numpy() == step)
+    monkeypatch.chdir(folder / "step_000000007")
+    assert int(load_trained(".")[0].step.numpy()) == 7
+    # A copy elsewhere needs the description beside it.
+    copy = shutil.copytree(folder / "step_000000007", tmp_path / "best" / "mine")
+    with pytest.raises(FileNotFoundError, match="model.json, which stands two fold"):
+        load_trained(copy)
+    shutil.copy(kept / "model.json", copy)
+    assert int(load_trained(copy)[0].step.numpy()) == 7
+    assert results_folder(copy) == copy
+    initialize(small_model(), folder / "step_000000007")
+
+
+def test_results_of_a_checkpoint_stay_when_it_goes(kept):
+    step = kept / "checkpoints" / "step_000000007"
+    assert results_folder(step) == kept / "step_000000007"
+    assert run_folder(step) == results_folder(kept) == kept
+    assert results_folder(CHECKPOINT) is None
+
+
+@pytest.mark.parametrize("part", ["state.index", "state.data-00000-of-00001"])
+def test_a_damaged_checkpoint_is_one_line(part, kept):
+    step = kept / "checkpoints" / "step_000000008"
+    data = (step / part).read_bytes()
+    for damaged in (data[: len(data) // 2], b"", b"\0" * len(data)):
+        (step / part).write_bytes(damaged)
+        with pytest.raises(CheckpointFileError, match="must be a whole checkpoint"):
+            load_trained(step)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: config.update(num_prototypes=10**8),
+        lambda config: config.update(num_prototypes=config["num_prototypes"] + 1),
+        lambda config: config.update(no_such=1),
+        lambda config: config.clear(),
+    ],
+    ids=["large", "other", "unknown", "empty"],
+)
+def test_a_description_of_another_model_is_one_line(change, kept):
+    config = json.loads((kept / "model.json").read_text())
+    change(config)
+    (kept / "model.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointFileError, match="checkpoint|describes") as caught:
+        load_trained(kept)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_an_encoder_is_chosen_by_its_prefix(tmp_path):
+    encoder = ResNet(block="basic", stage_depths=(1, 1, 1, 1), width=4)
+    values = with_batches_tracked(encoder_entries(encoder), 0)
+    pair = {f"{side}.{n}": v for side in ("left", "right") for n, v in values.items()}
+    write_torch(tmp_path / "two.pth", pair)
+    flags = (tmp_path / "two.pth", f"--output={tmp_path / 'e.keras'}")
+    done = run("trainers.convert", *flags)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "encoders under left, right. Choose one with --prefix" in done.stderr
+    done = run("trainers.convert", *flags, "--prefix=right")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Taken: right." in done.stdout
+    with pytest.raises(ValueError, match="--prefix .* is for files of torch"):
+        load_trained(tmp_path / "e.keras", prefix="right")
+    model = SlotCon(encoder, total_steps=3, num_prototypes=4, hidden_dim=8)
+    with pytest.raises(CheckpointFileError, match="left, right"):
+        initialize(model, tmp_path / "two.pth")
+    initialize(model, tmp_path / "two.pth", prefix="left")

@@ -241,7 +241,7 @@ def test_each_protocol_from_another_start(runs, pretrained):
 
 
 def test_the_teachers_encoder_is_taken(pretrained, monkeypatch):
-    values = types.SimpleNamespace(init_from=str(pretrained))
+    values = types.SimpleNamespace(init_from=str(pretrained), prefix=None)
     monkeypatch.setattr(finetune_settings, "FLAGS", values)
     model, _ = load_trained(pretrained)
     found = finetune_settings.pretrained().get_layer("conv1").kernel

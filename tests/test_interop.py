@@ -1,6 +1,8 @@
 """The authors' checkpoint in, and out as their converters make it."""
 
+import ast
 import json
+import pathlib
 import pickle
 
 import keras
@@ -8,19 +10,24 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from slotcon_tf import SlotCon, backbone
+from slotcon_tf import ResNet, SlotCon, backbone
+from slotcon_tf.data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from slotcon_tf.grouping import pool_slots
 from slotcon_tf.interop import (
     CheckpointFileError,
+    detectron2_config,
     load_encoder,
     load_pretrained,
     load_slotcon,
+    mmsegmentation_config,
     save_encoder,
     save_slotcon,
 )
+from slotcon_tf.interop.architectures import resnet_settings, resnet_shapes
 from slotcon_tf.interop.names import encoder_entries, with_batches_tracked
 from slotcon_tf.interop.torch_files import TorchFile, write_torch
 from slotcon_tf.presets import PUBLISHED
+from tests.command import ROOT
 from tests.golden_case import GOLDEN, draw, sample_indices
 from tests.test_export import used
 from tests.test_slotcon import batch
@@ -225,3 +232,64 @@ def test_converted_weights_train(converted):
     assert np.isfinite(float(logs["loss"]))
     moved = zip(before, model.student.get_weights(), strict=True)
     assert any(np.any(old != new) for old, new in moved)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"block": "basic"},
+        {"block": "bottleneck", "groups": 4, "width_per_group": 16},
+        {"block": "bottleneck", "deep_stem": True, "avg_pool_shortcut": True},
+    ],
+    ids=str,
+)
+def test_the_shapes_of_a_network_that_is_not_built(options):
+    encoder = ResNet(stage_depths=(2, 1, 1, 1), width=16, **options)
+    truth = {n: entry.shape for n, entry in encoder_entries(encoder).items()}
+    assert resnet_shapes(resnet_settings(truth)) == truth
+
+
+def test_detectron2s_configuration_is_the_authors(shared_folder, tmp_path):
+    """Every value of ours is the resolved one of their file for a ResNet-50."""
+    yaml = pytest.importorskip("yaml", reason="parses detectron2's file")
+    path = shared_folder / "golden" / "detection" / "config.json"
+    theirs = json.loads(path.read_text())
+    text = detectron2_config.texts(backbone("resnet50"), tmp_path / "w.pkl")
+    config = yaml.safe_load(next(iter(text.values())))
+
+    def flat(value, prefix=""):
+        for key, inner in value.items():
+            if isinstance(inner, dict):
+                yield from flat(inner, f"{prefix}{key}.")
+            else:
+                # The toolbox reads tuples, which YAML does not know, from text.
+                inner = ast.literal_eval(inner) if str(inner)[:1] == "(" else inner
+                yield f"{prefix}{key}", inner
+
+    # YAML has no tuples of names: detectron2 evaluates their text.
+    names = ("DATASETS.TRAIN", "DATASETS.TEST")
+    ours = {k: v for k, v in flat({**config, "DATASETS": {}}) if k in theirs}
+    assert len(ours) > 35 and "MODEL.ROI_BOX_HEAD.NUM_CONV" in ours
+    for key, value in ours.items():
+        value = list(value) if isinstance(value, tuple) else value
+        assert value == theirs[key], key
+    for key in names:
+        (name,) = theirs[key]
+        assert config["DATASETS"][key.rpartition(".")[2]] == f"({name},)"
+    assert "transfer/detection/configs/COCO_R_50_FPN_1x_SlotCon.yaml" in next(
+        iter(text.values())
+    )
+
+
+def test_whose_input_a_published_number_is_of():
+    """VOC and Cityscapes: the authors' normalisation is another; ADE20K: the same."""
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    low = min(-m / s for m, s in zip(mean, std, strict=True))
+    high = max((255 - m) / s for m, s in zip(mean, std, strict=True))
+    texts = mmsegmentation_config.texts(backbone("resnet18"), pathlib.Path("w.pth"))
+    for name, other in (("voc", True), ("cityscapes", True), ("ade20k", False)):
+        flagfile = (ROOT / f"{name}_fcn.flags").read_text()
+        assert (f"(numbers from {low:.0f} to {high:.0f} go in)" in flagfile) is other
+        assert ("authors' input" in flagfile) is other
+        (text,) = [text for file, text in texts.items() if name[:3] in file]
+        assert ("Differs: " in text) is other

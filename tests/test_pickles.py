@@ -1,5 +1,6 @@
 """Checkpoint files from anywhere: read, or refused; never run, never endless."""
 
+import collections
 import io
 import os
 import pickle
@@ -100,6 +101,28 @@ def test_tensors_must_lie_inside_their_data(tensor, tmp_path):
     path = torch_file(tmp_path / "bad.pth", rebuilt(**tensor))
     with pytest.raises(CheckpointFileError, match="damaged"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        pickle.dumps(np.arange(3.0), 2),
+        pickle.dumps(np.float64(2.5), 2),
+        pickle.dumps({"n": np.int64(3), "f": np.dtype("f4")}, 4),
+        pickle.dumps(collections.defaultdict(list, a=[1]), 2),
+        b"\x80\x02cmmengine.logging.history_buffer\nHistoryBuffer\n)\x81"
+        b"}X\x0b\x00\x00\x00_max_lengthK\x05sb.",
+        b"\x80\x02cpytorch_lightning.utilities.parsing\nAttributeDict\n)\x81"
+        b"X\x02\x00\x00\x00lrK\x01s.",
+    ],
+    ids=["array", "number", "protocol 4", "defaultdict", "mmengine", "Lightning"],
+)
+def test_what_trainers_keep_beside_the_weights_is_passed_over(beside, tmp_path):
+    start = 11 if beside[2:3] == b"\x95" else 2  # behind a frame's length
+    log = b"X\x03\x00\x00\x00log" + beside[start:-1] + b"s"
+    whole = b"\x80\x02}" + log + rebuilt((2,), (1,))[3:]
+    found = read(torch_file(tmp_path / "f.pth", whole))
+    assert list(found) == ["a"] and found["a"].shape == (2,)
 
 
 def test_a_tensor_by_strides(tmp_path):

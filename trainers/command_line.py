@@ -7,6 +7,13 @@ from absl import app, flags
 
 from slotcon_tf import processor
 
+PREFIX = (
+    "prefix",
+    None,
+    "Of a torch or safetensors file with several encoders: what stands in front of the "
+    "names of the one to take, such as backbone; . for names with nothing in front.",
+)
+
 
 class ModuleFlags:
     """Defines flags under the name of one module.

@@ -3,8 +3,10 @@
     python -m trainers.convert --from=slotcon_torch ckpt.pth --output=slotcon.keras
     python -m trainers.convert runs/photos --to=detectron2 --output=d2/slotcon.pkl
 
-The input is a file of torch.save or safetensors, a .keras file, a run's work directory,
-or a published model's name. No torch is needed, and nothing that a file names is run.
+The input is a file of torch.save or safetensors, a .keras file, a run's work directory
+or one of its checkpoints, or a published model's name. No torch is needed, and nothing
+that a file names is run. The encoder is found under any prefix; of a teacher and a
+student the teacher is taken, and --prefix chooses among others.
 Every tensor is reported; one that is not matched on either side is an error.
 """
 
@@ -22,7 +24,7 @@ from slotcon_tf.interop import (
 )
 from slotcon_tf.interop.toolboxes import TOOLBOXES
 from slotcon_tf.statistics import IMAGENET, statistics_of
-from trainers.command_line import run_main
+from trainers.command_line import PREFIX, run_main
 from trainers.runs import load_trained
 
 FLAGS = flags.FLAGS
@@ -52,6 +54,7 @@ flags.DEFINE_enum(
 flags.DEFINE_integer(
     "output_stride", None, "Of the encoder: 8, 16, 32; no file says.", **_OWN
 )
+flags.DEFINE_string(*PREFIX, **_OWN)
 flags.DEFINE_bool("allow_unmatched", False, "Pass over unmatched tensors.", **_OWN)
 _WHOLE = ("keras", "slotcon_torch")
 
@@ -75,7 +78,11 @@ def convert(source, output):
             f"Received: {path}. Leave --from out to go by the content."
         )
     model, report = load_trained(
-        source, strict=False, output_stride=FLAGS.output_stride
+        source,
+        strict=False,
+        output_stride=FLAGS.output_stride,
+        which="student" if FLAGS.part == "student" else "teacher",
+        prefix=FLAGS.prefix,
     )
     if report:
         print(report)

@@ -39,9 +39,9 @@ from slotcon_tf.files import write_text
 from slotcon_tf.network import twin
 from slotcon_tf.progress import bar
 from slotcon_tf.statistics import statistics_of
-from trainers.command_line import ModuleFlags, run_main
+from trainers.command_line import PREFIX, ModuleFlags, run_main
 from trainers.label_flags import define_label_flags, label_options
-from trainers.runs import load_trained
+from trainers.runs import load_trained, results_folder
 
 FLAGS = flags.FLAGS
 _MODULE = "trainers.evaluate"
@@ -53,8 +53,9 @@ def define_flags():
     """Defines the flags of this main, which importing it does not."""
     define = ModuleFlags(_MODULE)
     define.string(
-        "checkpoint", None, "Work directory, .keras or torch file, published name."
+        "checkpoint", None, "Run, its checkpoint, .keras or torch file, published name."
     )
+    define.string(*PREFIX)
     define.listed("task", ["groups"], f"Any of {', '.join(TASKS)}.")
     define.string(
         "dataset",
@@ -119,7 +120,7 @@ def evaluate():
             f"--output is for one task. Received: {len(FLAGS.task)}. Leave it out, or "
             "call once for each."
         )
-    model, _ = load_trained(FLAGS.checkpoint)
+    model, _ = load_trained(FLAGS.checkpoint, prefix=FLAGS.prefix)
     use_pixel_range(statistics_of(model).pixel_range)
     networks = {"trained": Inference(model, FLAGS.which, FLAGS.scale)}
     if FLAGS.baseline:
@@ -261,10 +262,10 @@ def _interval(values, kind):
 
 def write(result):
     """Writes a result as JSON, where --output or the run's folder says."""
-    folder = pathlib.Path(FLAGS.checkpoint)
+    folder = results_folder(FLAGS.checkpoint)
     if FLAGS.output:
         path = pathlib.Path(FLAGS.output)
-    elif folder.is_dir():
+    elif folder:
         name = f"{result['task']}_{FLAGS.dataset}_{FLAGS.split}_{FLAGS.which}"
         path = folder / "evaluation" / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}.json"
     else:

@@ -2,7 +2,7 @@
 
 from slotcon_tf.data.labelled import SEGMENTED
 from slotcon_tf.segmentation import HEADS
-from trainers.command_line import ModuleFlags
+from trainers.command_line import PREFIX, ModuleFlags
 from trainers.label_flags import define_label_flags
 from trainers.strategy import STRATEGIES
 
@@ -22,6 +22,7 @@ def define_flags():
         "Work directory of a run, finished or not; published name; .keras, .pth or "
         ".safetensors file, of a whole model or an encoder. '': random weights.",
     )
+    define.string(*PREFIX)
     define.string(
         "arch", "resnet50", "Backbone without --init_from; slotcon_tf.BACKBONES."
     )

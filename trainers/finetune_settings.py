@@ -123,7 +123,7 @@ def open_images() -> tuple[TrainImages, SegmentedImages]:
 
 def pretrained() -> ResNet:
     """The encoder of --init_from: the teacher's, a segmenter's, or one alone."""
-    model, _ = load_trained(FLAGS.init_from)
+    model, _ = load_trained(FLAGS.init_from, prefix=FLAGS.prefix)
     if isinstance(model, SlotCon):
         model = model.teacher.encoder
     elif isinstance(model, Segmenter):

@@ -8,7 +8,7 @@ from slotcon_tf.statistics import statistics_of
 from trainers.runs import load_trained
 
 
-def initialize(model, source, part="auto"):
+def initialize(model, source, part="auto", prefix=None):
     """Gives a model the weights of a pretrained one; its step stays 0.
 
     Args:
@@ -17,13 +17,16 @@ def initialize(model, source, part="auto"):
         part: "model" takes student, teacher, predictor and center; "encoder" gives the
             pretrained encoder, the teacher's of a whole model, to both student and
             teacher, and leaves the rest random; "auto" takes what is there.
+        prefix: Which encoder of a torch file with several; see `load_encoder`.
 
     Raises:
         FileNotFoundError: If the source is not there.
         ValueError: If it is damaged, has other sizes, or lacks the part.
     """
     pretrained, _ = load_trained(
-        source, output_stride=getattr(model.encoder, "output_stride", None)
+        source,
+        output_stride=getattr(model.encoder, "output_stride", None),
+        prefix=prefix,
     )
     theirs, ours = statistics_of(pretrained), statistics_of(model)
     if theirs != ours:

@@ -108,7 +108,7 @@ class Run:
         )
         self.first_step = self.checkpoints.restore()
         if FLAGS.init_from and not self.first_step:
-            initialize(self.model, FLAGS.init_from, FLAGS.init_part)
+            initialize(self.model, FLAGS.init_from, FLAGS.init_part, FLAGS.prefix)
         check_same_everywhere(self.strategy, "The step to go on from", self.first_step)
         self.monitor = self._open_monitor() if self.chief else None
         self.scores = None

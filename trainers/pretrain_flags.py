@@ -2,7 +2,7 @@
 
 from slotcon_tf.data.decoding import MAX_PIXELS
 from slotcon_tf.data.pipeline import AUGMENT_ON
-from trainers.command_line import ModuleFlags
+from trainers.command_line import PREFIX, ModuleFlags
 from trainers.label_flags import define_label_flags
 from trainers.labelled_monitor import TASKS as MONITORED
 from trainers.strategy import STRATEGIES
@@ -45,6 +45,7 @@ def define_flags():
     define.string(
         "init_from", "", "Pretrained weights: file, directory, published name."
     )
+    define.string(*PREFIX)
     define.choice("init_part", "auto", INIT_PARTS, "What is taken of --init_from.")
     define.integer("output_stride", 32, "Of the backbone: 8, 16 or 32.")
     define.integer("num_prototypes", 256, "K, the number of groups.")

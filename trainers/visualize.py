@@ -29,8 +29,8 @@ from slotcon_tf.visualize.photographs import photographs, spread
 from slotcon_tf.visualize.prototypes import PrototypeAtlas
 from slotcon_tf.visualize.report import Report
 from slotcon_tf.visualize.scores import read_scores
-from trainers.command_line import run_main
-from trainers.runs import load_trained
+from trainers.command_line import PREFIX, run_main
+from trainers.runs import load_trained, results_folder, run_folder
 from trainers.workdir import FLAGFILE
 
 FLAGS = flags.FLAGS
@@ -39,10 +39,11 @@ _PAGE = "report.html"
 flags.DEFINE_string(
     "checkpoint",
     None,
-    "Work directory of a run, finished or not; a .keras or .pth file; a published "
-    "model's name.",
+    "Work directory of a run, finished or not, or one of its checkpoints; a .keras or "
+    ".pth file; a published model's name.",
     **_OWN,
 )
+flags.DEFINE_string(*PREFIX, **_OWN)
 flags.DEFINE_string(
     "dataset",
     "folder",
@@ -111,7 +112,7 @@ def main(argv):
 def visualize():
     """Writes the report; returns its path."""
     checkpoint = pathlib.Path(FLAGS.checkpoint)
-    folder = checkpoint if checkpoint.is_dir() else None
+    folder = results_folder(checkpoint)
     output = pathlib.Path(FLAGS.output or (folder or pathlib.Path()) / _PAGE)
     if output.is_dir():
         raise ValueError(
@@ -127,7 +128,7 @@ def visualize():
         max_pixels=FLAGS.max_pixels,
         max_bad_share=1.0,  # a report of what is left is better than none
     )
-    model, _ = load_trained(FLAGS.checkpoint)
+    model, _ = load_trained(FLAGS.checkpoint, prefix=FLAGS.prefix)
     use_pixel_range(statistics_of(model).pixel_range)
     shown, atlas = look(model, source)
     report = Report(
@@ -139,7 +140,7 @@ def visualize():
         max_prototypes=FLAGS.max_prototypes,
     )
     if folder:
-        _add_records(report, folder)
+        _add_records(report, folder, run_folder(checkpoint))
     write_text(output, report.html(FLAGS.pictures))
     return output
 
@@ -203,14 +204,14 @@ def _facts(model, source, num_images):
     return facts
 
 
-def _add_records(report, folder):
-    """What a run's folder holds beside its model."""
+def _add_records(report, folder, run):
+    """Scores of a folder of results, and what the run's holds beside its model."""
     report.tables, report.troubles = read_scores(folder)
-    if (folder / FLAGFILE).is_file():
-        lines = (folder / FLAGFILE).read_text(errors="replace").splitlines()
+    if (run / FLAGFILE).is_file():
+        lines = (run / FLAGFILE).read_text(errors="replace").splitlines()
         report.flags = "\n".join(x for x in lines if not x.startswith("#"))
-    if (folder / "history.csv").is_file():
-        report.history = read_history(folder / "history.csv")
+    if (run / "history.csv").is_file():
+        report.history = read_history(run / "history.csv")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """The paper's protocol for detection as a configuration of detectron2 0.6.
 
-Reference: Wen et al. 2022 (arXiv 2205.15288), section 4.1 and appendix. What the
-paper leaves open is the toolbox's default.
+Reference: Wen et al. 2022 (arXiv 2205.15288), section 4.1 and appendix; the values are
+those of the authors' own file, COCO_R_50_FPN_1x_SlotCon.yaml in
+transfer/detection/configs of github.com/CVMI-Lab/SlotCon. What that leaves open is the
+toolbox's default.
 """
 
 from slotcon_tf.statistics import statistics_of
@@ -13,9 +15,9 @@ _D2 = """\
 #   python tools/train_net.py --num-gpus 8 --config-file {config} \\
 #     OUTPUT_DIR runs/coco_1x
 #
-# tools/train_net.py is detectron2's; run it where datasets/coco is. The authors' own
-# file is not in their repository: SyncBN in backbone, FPN and heads, and nothing
-# frozen, are what the paper says; the box head has four convolutions to carry it.
+# tools/train_net.py is detectron2's; run it where datasets/coco is. Every value is that
+# of the authors' own file, transfer/detection/configs/COCO_R_50_FPN_1x_SlotCon.yaml in
+# github.com/CVMI-Lab/SlotCon, for their ResNet-50.
 MODEL:
   META_ARCHITECTURE: GeneralizedRCNN
   WEIGHTS: {weights}

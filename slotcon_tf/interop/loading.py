@@ -1,20 +1,23 @@
 """Weights of others into Keras models, with a report of every tensor."""
 
-import dataclasses
-import re
+import contextlib
+import math
 
+import numpy as np
+
+from slotcon_tf.interop.allowance import variables_within
 from slotcon_tf.interop.architectures import (
     build_resnet,
     resnet_settings,
     slotcon_settings,
 )
-from slotcon_tf.interop.names import DEEP_STEM, TRACKED, encoder_entries, model_entries
-from slotcon_tf.interop.pickles import CheckpointFileError
+from slotcon_tf.interop.entries import load_entries
+from slotcon_tf.interop.names import TRACKED, encoder_entries, model_entries
+from slotcon_tf.interop.networks import check_shapes, choose_network, side_rank
+from slotcon_tf.interop.pickles import CheckpointFileError, one_line
 from slotcon_tf.interop.weights import open_weights
 from slotcon_tf.slotcon import SlotCon
 
-# A classifier's, or another method's head on top of the encoder.
-_HEAD = re.compile(r"(fc|head|classifier)\d*\.")
 # What the original's `args` and `SlotCon` call the same.
 _SETTINGS = {
     "teacher_momentum": "teacher_momentum",
@@ -25,115 +28,55 @@ _SETTINGS = {
 }
 
 
-@dataclasses.dataclass
-class Report:
-    """What became of every tensor.
-
-    Attributes:
-        matched: List of (name in the file, torch's shape, path of the variable).
-        left_out: Names in the file that have no place here, on purpose: counters of
-            batches, classifiers.
-        unused: Other names in the file that nothing here took.
-        missing: Torch's names of variables here that the file does not have.
-    """
-
-    matched: list = dataclasses.field(default_factory=list)
-    left_out: list = dataclasses.field(default_factory=list)
-    unused: list = dataclasses.field(default_factory=list)
-    missing: list = dataclasses.field(default_factory=list)
-
-    def __str__(self):
-        rows = [(n, "x".join(map(str, s)) or "scalar", p) for n, s, p in self.matched]
-        widths = [max((len(row[i]) for row in rows), default=0) for i in (0, 1)]
-        lines = [f"{n:{widths[0]}}  {s:{widths[1]}}  {p}" for n, s, p in rows]
-        for title in ("left_out", "unused", "missing"):
-            for name in getattr(self, title):
-                lines.append(f"{name:{widths[0]}}  {title.replace('_', ' ')}")
-        lines.append(
-            f"{len(self.matched)} matched, {len(self.left_out)} left out, "
-            f"{len(self.unused)} unused, {len(self.missing)} missing"
-        )
-        return "\n".join(lines)
-
-    def check(self):
-        """Raises CheckpointFileError if anything is unused or missing."""
-        if self.unused or self.missing:
-            shown = [f"{n} (unused)" for n in self.unused]
-            shown += [f"{n} (missing)" for n in self.missing]
-            more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
-            raise CheckpointFileError(
-                "Every tensor must be matched on both sides. Received: "
-                f"{', '.join(shown[:5])}{more}. Set strict=False "
-                "(--allow_unmatched) if that is intended."
-            )
-
-
-def load_entries(entries, tensors):
-    """Assigns tensors to variables by their names.
-
-    Args:
-        entries: Dict of name to `names.Entry`.
-        tensors: Dict of name to tensors of `weights.open_weights`.
-
-    Returns:
-        A `Report`.
-
-    Raises:
-        CheckpointFileError: If a shape is another; nothing is assigned then.
-    """
-    report = Report()
-    for name, entry in entries.items():
-        if name not in tensors:
-            report.missing.append(name)
-            continue
-        shape = tuple(tensors[name].shape)
-        if shape != entry.shape:
-            raise CheckpointFileError(
-                f"{name} must have shape {entry.shape}. Received: {shape}. "
-                "Build the model with the sizes of the file."
-            )
-        report.matched.append((name, shape, entry.variable.path))
-    for name in tensors:
-        if name not in entries:
-            known = name.endswith(TRACKED) or _HEAD.match(name)
-            (report.left_out if known else report.unused).append(name)
-    for name, _, _ in report.matched:
-        entries[name].assign(tensors[name].numpy())
-    return report
-
-
-def load_encoder(path, *, output_stride=None, which="teacher", strict=True):
+def load_encoder(
+    path, *, output_stride=None, which="teacher", strict=True, prefix=None
+):
     """An encoder with the weights of a torch or safetensors file.
 
+    The file is searched for a ResNet, under any prefix and in any dicts.
+
     Args:
-        path: Of a ResNet named as torchvision, timm, mmsegmentation or the original
-            names it, or of the original's full checkpoint.
+        path: Of a file with a ResNet as torchvision, timm, detectron2, mmsegmentation,
+            the original or an `nn.Sequential` of torchvision's children names it.
         output_stride: 32 unless the file says more; no shape tells it.
-        which: Of a full checkpoint, "teacher" or "student".
-        strict: Whether a tensor that is not matched on either side is an error.
+        which: "teacher" or "student": what is taken where the file has both. Momentum,
+            target and averaged networks are teachers, online and query ones students.
+        strict: Whether a tensor of the encoder that is not matched on either side is an
+            error.
+        prefix: Which network is taken where the file has several, such as "backbone"
+            or "state_dict.encoder_q"; "." for names without one.
 
     Returns:
         Tuple of a `slotcon_tf.ResNet` and the `Report`.
 
     Raises:
-        CheckpointFileError: If the file is damaged, hostile, or no such ResNet.
+        CheckpointFileError: If the file is damaged, hostile, or has no such ResNet, or
+            several and nothing that says which.
     """
     with open_weights(path) as weights:
         encoder, report = read_encoder(
-            weights, output_stride=output_stride, which=which
+            weights, output_stride=output_stride, which=which, prefix=prefix
         )
     if strict:
         report.check()
     return encoder, report
 
 
-def read_encoder(weights, *, output_stride=None, which="teacher"):
+def read_encoder(weights, *, output_stride=None, which="teacher", prefix=None):
     """As `load_encoder`, of open `Weights`, and unmatched tensors only reported."""
-    tensors = encoder_tensors(weights.tensors, which)
-    encoder = build_resnet(
-        resnet_settings(_shapes(tensors)), output_stride or _output_stride(weights)
-    )
-    return encoder, load_entries(encoder_entries(encoder), tensors)
+    chosen, others = choose_network(weights.tensors, which, prefix)
+    stride = output_stride or _output_stride(weights)
+    with _building(weights):
+        encoder = build_resnet(chosen.settings, stride)
+    report = load_entries(encoder_entries(encoder), chosen.tensors)
+    report.spell(chosen.spelled)
+    report.leave_out(weights.tensors, chosen.prefix)
+    if others:
+        report.choice = (
+            f"Taken: {chosen.shown}. Encoders too, and not taken: "
+            f"{', '.join(other.shown for other in others)}. --prefix (prefix=) chooses."
+        )
+    return encoder, report
 
 
 def load_slotcon(path, *, output_stride=None, strict=True, **settings):
@@ -169,43 +112,56 @@ def load_slotcon(path, *, output_stride=None, strict=True, **settings):
 
 def read_slotcon(weights, *, output_stride=None, **settings):
     """As `load_slotcon`, of open `Weights`, and unmatched tensors only reported."""
-    shapes = _shapes(weights.tensors)
+    prefix = _method_prefix(weights)
+    tensors = _below(weights.tensors, prefix)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     encoder = resnet_settings(_below(shapes, "encoder_k."))
-    step = _steps_done(weights.tensors)
-    model = SlotCon(
-        build_resnet(encoder, output_stride or _output_stride(weights)),
-        **{
-            "total_steps": _total_steps(weights.settings) or max(step, 1),
-            **slotcon_settings(shapes),
-            **_settings(weights.settings),
-            **settings,
-        },
-    )
-    report = load_entries(model_entries(model), weights.tensors)
+    check_shapes(encoder, _below(tensors, "encoder_k."))
+    sizes = slotcon_settings(shapes)
+    step = _steps_done(tensors)
+    with _building(weights):
+        model = SlotCon(
+            build_resnet(encoder, output_stride or _output_stride(weights)),
+            **{
+                "total_steps": _total_steps(weights.settings) or max(step, 1),
+                **sizes,
+                **_settings(weights.settings),
+                **settings,
+            },
+        )
+    report = load_entries(model_entries(model), tensors)
+    report.leave_out(weights.tensors, prefix)
     model.step.assign(step)
     return model, report
 
 
-def _shapes(tensors):
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+@contextlib.contextmanager
+def _building(weights):
+    """What stands around the making of a model of sizes that a file says."""
+    with variables_within(weights.path, weights.held, len(weights.tensors)):
+        try:
+            yield
+        except CheckpointFileError:
+            raise
+        # Sizes that no layer takes: Keras and TensorFlow have many errors for them.
+        except Exception as error:
+            raise CheckpointFileError(
+                f"{weights.path} must hold the weights of a network that can be built. "
+                f"Received: {one_line(error)}."
+            ) from error
 
 
-def encoder_tensors(tensors, which="teacher"):
-    """The encoder's among the tensors of a file, in the original's names."""
-    side = "encoder_k." if which == "teacher" else "encoder_q."
-    if any(name.startswith("encoder_") for name in tensors):
-        return _below(tensors, side)
-    for style in ("timm", "mmsegmentation"):
-        theirs = DEEP_STEM[style]
-        if f"{theirs[-2]}.weight" in tensors:
-            renames = dict(zip(theirs, DEEP_STEM["original"], strict=True))
-            tensors = {_renamed(name, renames): t for name, t in tensors.items()}
-    return tensors
-
-
-def _renamed(name, renames):
-    module, _, leaf = name.rpartition(".")
-    return f"{renames.get(module, module)}.{leaf}" if module else name
+def _method_prefix(weights):
+    """Of several whole models the teacher's, an averaged one."""
+    ranks = {p: side_rank(p, "teacher") for p in weights.method_prefixes}
+    best = [prefix for prefix, rank in ranks.items() if rank == min(ranks.values())]
+    if len(best) > 1:
+        names = ", ".join(prefix.rstrip(".") or "." for prefix in best)
+        raise CheckpointFileError(
+            f"{weights.path} must hold one model of SlotCon. Received: one under each "
+            f"of {names}. Take an encoder of one with prefix= (--prefix=)."
+        )
+    return best[0]
 
 
 def _below(mapping, prefix):
@@ -222,8 +178,18 @@ def _output_stride(weights):
 
 
 def _settings(args):
-    found = {ours: args.get(theirs) for theirs, ours in _SETTINGS.items()}
-    return {name: v for name, v in found.items() if isinstance(v, (int, float))}
+    found = {}
+    for theirs, ours in _SETTINGS.items():
+        value = args.get(theirs)
+        if not isinstance(value, int | float):
+            continue
+        if not 0 <= value < math.inf:
+            raise CheckpointFileError(
+                f"{theirs} of the checkpoint's args must be a finite number from 0. "
+                f"Received: {str(value)[:40]}."
+            )
+        found[ours] = value
+    return found
 
 
 def _total_steps(args):
@@ -237,7 +203,14 @@ def _total_steps(args):
 
 def _steps_done(tensors):
     """Each step normalises two batches, and torch counts them."""
-    counter = tensors.get(f"encoder_k.bn1.{TRACKED}")
+    name = f"encoder_k.bn1.{TRACKED}"
+    counter = tensors.get(name)
     if counter is None or tuple(counter.shape) != ():
         return 0
-    return int(counter.numpy()) // 2
+    whole = counter.dtype is not None and np.dtype(counter.dtype).kind in "iu"
+    count = int(counter.numpy()) if whole else -1
+    if not 0 <= count < 2**48:
+        raise CheckpointFileError(
+            f"{name} must count batches. Received: {count if whole else counter.dtype}."
+        )
+    return count // 2

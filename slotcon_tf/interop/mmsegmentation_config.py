@@ -95,12 +95,16 @@ _HEAD = '''"""{title}, for mmsegmentation 1.x.
 
 The paper's protocol (arXiv 2205.15288, section 4.1): {gpus} GPUs with {per_gpu} images
 each, 16 together. Run it where `data/` is.
-
-Differs: the authors' files subtract means of 0 to 1 from images of 0 to 255; here the
-images are normalised as in pretraining.
-"""
+{differs}"""
 
 '''
+# Not of ADE20K: the authors' file has the name of mmsegmentation's own, whose numbers
+# are of images of 0 to 255, as here.
+_DIFFERS = """
+Differs: the authors' file takes means and deviations of images of 0 to 1 off images of
+0 to 255, and the paper's mIoU is of that; here the images are normalised as in
+pretraining.
+"""
 
 
 def texts(encoder, weights):
@@ -115,7 +119,11 @@ def texts(encoder, weights):
 def _text(encoder, weights, protocol, config):
     per_gpu = 16 // protocol["gpus"]
     text = _HEAD.format(
-        title=protocol["title"], config=config, gpus=protocol["gpus"], per_gpu=per_gpu
+        title=protocol["title"],
+        config=config,
+        gpus=protocol["gpus"],
+        per_gpu=per_gpu,
+        differs="" if protocol.get("d8") else _DIFFERS,
     )
     settings = {
         "_base_": ["mmseg::_base_/default_runtime.py"],

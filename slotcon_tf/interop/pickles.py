@@ -21,6 +21,11 @@ class UnsafePickleError(CheckpointFileError):
     """A pickle asks for something that weights do not need."""
 
 
+def one_line(error, most=200):
+    """What an error of a library says, in one short line."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 @dataclass(frozen=True)
 class Name:
     """A name that a pickle refers to, such as `torch.FloatStorage`."""
@@ -43,16 +48,39 @@ def _itself(*arguments):
     return arguments
 
 
+def _record(*_):
+    return Record()
+
+
 # What checkpoints hold besides tensors, as plain values. None of them copies what it is
 # given: a pickle could ask for the copy a million times.
 PLAIN = {
     Name("collections", "OrderedDict"): lambda: {},
+    Name("collections", "defaultdict"): lambda *_: {},
     Name("collections", "Counter"): lambda counts: counts,
     Name("argparse", "Namespace"): lambda: Record(),
     Name("torch", "Size"): lambda sizes: sizes,
     Name("torch", "device"): _itself,
     Name("pathlib", "Path"): _itself,
     Name("pathlib", "PosixPath"): _itself,
+    # Scores and schedules beside the weights: nothing of them is used.
+    **{
+        Name(f"numpy{place}", name): _record
+        for place in (".core.multiarray", "._core.multiarray")
+        for name in ("_reconstruct", "scalar")
+    },
+    **{Name("numpy", name): _record for name in ("ndarray", "dtype")},
+    Name("_codecs", "encode"): _record,
+    Name("mmengine.logging.history_buffer", "HistoryBuffer"): _record,
+    **{
+        Name(f"{library}.utilities.parsing", "AttributeDict"): lambda *_: {}
+        for library in ("pytorch_lightning", "lightning.pytorch")
+    },
+    **{
+        Name(place, name): _record
+        for place in ("builtins", "__builtin__")
+        for name in ("int", "float", "list", "dict", "set")
+    },
 }
 
 
@@ -189,9 +217,9 @@ class _Machine:
 
     def build(self):
         state = self.pop()
-        _need(isinstance(state, dict), "a dict of fields")
         target = self.top((Record, dict))
-        if isinstance(target, Record):
+        # A NumPy array's is a tuple, and says nothing of weights either.
+        if isinstance(target, Record) and isinstance(state, dict):
             _need(not target.fields, "fields once only")
             target.fields = state
         # An OrderedDict's attributes (a state dict's _metadata) say nothing of weights.

@@ -4,10 +4,8 @@ import json
 import os
 import pathlib
 
-import keras
-
+from slotcon_tf.interop.keras_files import load_keras
 from slotcon_tf.interop.loading import read_encoder, read_slotcon
-from slotcon_tf.interop.pickles import CheckpointFileError
 from slotcon_tf.interop.weights import open_weights
 from slotcon_tf.presets import FOLDER, PUBLISHED, PUBLISHED_AT
 from slotcon_tf.slotcon import SlotCon
@@ -55,7 +53,9 @@ def find_pretrained(source):
     return path
 
 
-def load_pretrained(source, *, strict=True, output_stride=None):
+def load_pretrained(
+    source, *, strict=True, output_stride=None, which="teacher", prefix=None
+):
     """A SlotCon model, or an encoder where the file has no more.
 
     Args:
@@ -63,6 +63,8 @@ def load_pretrained(source, *, strict=True, output_stride=None):
         strict: Whether a tensor of a torch file that is not matched on either side is
             an error.
         output_stride: Of the encoder of a torch file; no shape tells it.
+        which, prefix: As for `load_encoder`, of a torch file of others. With a prefix
+            an encoder is taken from a SlotCon checkpoint too.
 
     Returns:
         Tuple of the model, a `SlotCon` or a Keras model of an encoder, and the
@@ -74,16 +76,19 @@ def load_pretrained(source, *, strict=True, output_stride=None):
     """
     path = find_pretrained(source)
     if path.suffix == ".keras":
-        try:
-            return keras.models.load_model(path, compile=False), None
-        except (ValueError, OSError, TypeError, KeyError) as error:
-            raise CheckpointFileError(
-                f"{path} must be a whole .keras file of this project. "
-                f"Received: {str(error).splitlines()[0][:200]}"
-            ) from error
+        if prefix:
+            raise ValueError(
+                "--prefix (prefix=) is for files of torch and safetensors. "
+                f"Received: {prefix}, with {path}. Leave it out."
+            )
+        return load_keras(path), None
     with open_weights(path) as weights:
-        read = read_slotcon if weights.has_groups else read_encoder
-        model, report = read(weights, output_stride=output_stride)
+        if weights.has_groups and not prefix:
+            model, report = read_slotcon(weights, output_stride=output_stride)
+        else:
+            model, report = read_encoder(
+                weights, output_stride=output_stride, which=which, prefix=prefix
+            )
     if strict:
         report.check()
     return model, report

@@ -33,10 +33,16 @@ _DTYPES = {
     "BoolStorage": np.bool_,
 }
 _STORAGES = {np.dtype(v): k for k, v in _DTYPES.items()}
+# Kinds of numbers that torch saves as bytes, with the kind beside them.
+_FLOAT8 = ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz", "e8m0fnu")
+_BYTES = "UntypedStorage"
 _CONSTANTS = {
     *(Name("torch", name) for name in _DTYPES),
     *(Name("torch", name) for name in ("float32", "float64", "float16", "bfloat16")),
     *(Name("torch", name) for name in ("int64", "int32", "bool", "uint8")),
+    *(Name("torch", f"float8_{kind}") for kind in _FLOAT8),
+    *(Name("torch", f"uint{bits}") for bits in (16, 32, 64)),
+    *(Name("torch", "UntypedStorage"), Name("torch.storage", "UntypedStorage")),
     Name("torch.storage", "TypedStorage"),
 }
 _MAX_RANK = 8
@@ -120,6 +126,7 @@ class TorchFile:
     def _functions(self):
         return {
             Name("torch._utils", "_rebuild_tensor_v2"): _rebuild,
+            Name("torch._utils", "_rebuild_tensor_v3"): _rebuild_other,
             Name("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
         }
 
@@ -131,6 +138,8 @@ class TorchFile:
         if not whole or not all(map(isinstance, identifier, kinds)):
             raise CheckpointFileError(f"{self.path} is damaged: a tensor without data.")
         kind, dtype, key, _, count = identifier
+        if kind == "storage" and dtype.name == _BYTES:
+            return None  # of a tensor that is not read
         if kind != "storage" or dtype.name not in _DTYPES:
             raise UnsafePickleError(
                 f"{self.path} must hold plain tensors. Received: {dtype}."
@@ -182,6 +191,26 @@ class StoredTensor:
         return np.lib.stride_tricks.as_strided(
             flat, self.shape, strides, writeable=False
         )
+
+
+@dataclass(frozen=True)
+class OtherTensor:
+    """A tensor of numbers that are not read, such as float8; only its shape is known.
+
+    Attributes:
+        shape: Tuple.
+        dtype: None.
+    """
+
+    shape: tuple
+    dtype: None = None
+
+
+def _rebuild_other(storage, offset, shape, *_):
+    """What torch._utils._rebuild_tensor_v3 says, of tensors that are not read."""
+    if not isinstance(shape, tuple) or not all(type(n) is int for n in shape):
+        raise CheckpointFileError("The file is damaged: a tensor must have a shape.")
+    return OtherTensor(shape)
 
 
 def _rebuild(storage, offset, shape, strides, *_):

@@ -5,14 +5,24 @@ import dataclasses
 import os
 import pathlib
 
+import ml_dtypes
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from slotcon_tf.interop.pickles import CheckpointFileError, Record
-from slotcon_tf.interop.torch_files import StoredTensor, TorchFile
+from slotcon_tf.interop.pickles import CheckpointFileError, Record, one_line
+from slotcon_tf.interop.torch_files import OtherTensor, StoredTensor, TorchFile
 
-_ZIP, _PICKLE, _LEGACY_TAR = b"PK\x03\x04", b"\x80", 257
-_DICTS = ("model", "state_dict", "model_state_dict", "state_dict_ema")
-_PREFIXES = ("module.", "backbone.", "model.")
+_ZIP, _PICKLE, _HDF5, _LEGACY_TAR = b"PK\x03\x04", b"\x80", b"\x89HDF", 257
+# safetensors' names of the kinds of numbers that are read.
+_DTYPES = {
+    **{f"F{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
+    **{f"I{bits}": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
+    **{"BF16": np.dtype(ml_dtypes.bfloat16), "BOOL": np.dtype(bool)},
+}
+_GROUPS = "grouping_k.slot_embed.weight"
+# Of a name with the keys of all dicts around it; longer ones nobody has chosen.
+_MOST_LETTERS, _MOST_DICTS = 1000, 32
 
 
 @dataclasses.dataclass
@@ -20,7 +30,8 @@ class Weights:
     """Named tensors in torch's layouts.
 
     Attributes:
-        tensors: Dict of name, without `module.`, to what has `shape` and `numpy()`.
+        tensors: Dict of whole name, with the keys of the dicts around it and dots
+            between, to what has `shape`, `dtype` and `numpy()`.
         settings: Dict of the settings that the file keeps beside them, or empty.
         path: Of the file.
     """
@@ -33,24 +44,38 @@ class Weights:
         if not self.tensors:
             raise CheckpointFileError(
                 f"{self.path} must hold a state dict: names with their tensors. "
-                f"Received: none, neither at the top nor under {', '.join(_DICTS)}."
+                "Received: none, at the top or in any dict below."
             )
-        self.tensors = _plain_names(self.tensors)
+
+    @property
+    def held(self):
+        """Bytes of the file."""
+        return os.path.getsize(self.path)
+
+    @property
+    def method_prefixes(self):
+        """In front of the names of each whole model of the method; mostly one or none.
+
+        One without is an encoder alone, or a network of others.
+        """
+        return [
+            name.removesuffix(_GROUPS)
+            for name in self.tensors
+            if name == _GROUPS or name.endswith(f".{_GROUPS}")
+        ]
 
     @property
     def has_groups(self):
         """Whether this is the whole method, not an encoder alone."""
-        return "grouping_k.slot_embed.weight" in self.tensors
+        return bool(self.method_prefixes)
 
 
 @dataclasses.dataclass(frozen=True)
 class _SafeTensor:
     file: object
     name: str
-
-    @property
-    def shape(self):
-        return tuple(self.file.get_slice(self.name).get_shape())
+    shape: tuple
+    dtype: np.dtype | None  # None: of a kind that NumPy has not
 
     def numpy(self):
         return self.file.get_tensor(self.name)
@@ -83,11 +108,16 @@ def open_weights(path):
         with contextlib.ExitStack() as stack:
             try:
                 file = stack.enter_context(safe_open(path, framework="np"))
-                tensors = {name: _SafeTensor(file, name) for name in file.keys()}  # noqa: SIM118
+                tensors = {
+                    _plain(name): _safe_tensor(file, name)
+                    for name in file.keys()  # noqa: SIM118
+                    if len(name) <= _MOST_LETTERS
+                }
                 metadata = file.metadata() or {}
             except (SafetensorError, OSError, ValueError) as error:
                 raise CheckpointFileError(
-                    f"{path} must be a whole safetensors file. Received: {error}."
+                    f"{path} must be a whole safetensors file. Received: "
+                    f"{one_line(error)}."
                 ) from error
             yield Weights(tensors, metadata, path)
     else:
@@ -101,6 +131,12 @@ def _other_format(path, head):
             "legacy format, or a bare pickle. Where torch is installed, save it "
             "again: torch.save(torch.load(path, weights_only=True), new_path)."
         )
+    if head.startswith(_HDF5):
+        return (
+            f"{path} must be a file of torch.save (.pth, .pt), a .safetensors or a "
+            ".keras file. Received: weights without their model, in HDF5. Build the "
+            "model, model.load_weights(path), and model.save() it as a .keras file."
+        )
     size = os.path.getsize(path)
     return (
         f"{path} must be a file of torch.save (.pth, .pt) or a .safetensors file. "
@@ -108,26 +144,43 @@ def _other_format(path, head):
     )
 
 
+def _safe_tensor(file, name):
+    view = file.get_slice(name)
+    dtype = _DTYPES.get(view.get_dtype())
+    return _SafeTensor(file, name, tuple(view.get_shape()), dtype)
+
+
 def _from_torch(value, path):
     settings = value.get("args") if isinstance(value, dict) else None
     settings = settings.fields if isinstance(settings, Record) else settings
-    for name in _DICTS:
-        if isinstance(value, dict) and isinstance(value.get(name), dict):
-            value = value[name]
-            break
-    if not isinstance(value, dict):
-        value = {}
-    tensors = {
-        name: tensor
-        for name, tensor in value.items()
-        if isinstance(name, str) and isinstance(tensor, StoredTensor)
-    }
-    return Weights(tensors, settings if isinstance(settings, dict) else {}, path)
+    settings = settings if isinstance(settings, dict) else {}
+    return Weights(_collected(value), settings, path)
 
 
-def _plain_names(tensors):
-    """Without the prefixes that wrappers put in front of every name."""
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
-    return tensors
+def _collected(value):
+    """The named tensors in dicts in dicts; one that two keys lead to once only.
+
+    What an optimizer keeps has numbers for names, and is passed over.
+    """
+    found, seen = {}, set()
+
+    def collect(value, path, depth):
+        value = value.fields if isinstance(value, Record) else value
+        if not isinstance(value, dict) or id(value) in seen or depth > _MOST_DICTS:
+            return
+        seen.add(id(value))
+        for key, item in value.items():
+            if not isinstance(key, str) or len(path) + len(key) > _MOST_LETTERS:
+                continue
+            name = _plain(path + key)
+            if isinstance(item, StoredTensor | OtherTensor):
+                found.setdefault(name, item)
+            else:
+                collect(item, f"{name}.", depth + 1)
+
+    collect(value, "", 0)
+    return found
+
+
+def _plain(name):
+    return name.replace("/", ".")

@@ -1,0 +1,71 @@
+"""How much a file may ask for: not much more than it holds itself."""
+
+import contextlib
+import math
+
+import tensorflow as tf
+
+from slotcon_tf.interop.pickles import CheckpointFileError
+
+# Beyond what the file holds: parts that are built and thrown away, copies of a teacher,
+# metrics. A whole model of ResNet-50 has 0.4 GB.
+_SPARE_BYTES = 1 << 26
+_SPARE_ARRAYS = 200
+_TIMES = 4
+
+
+def allowed_bytes(held):
+    """Bytes that a file of so many may ask for."""
+    return _SPARE_BYTES + _TIMES * held
+
+
+@contextlib.contextmanager
+def variables_within(path, held, arrays):
+    """Stops the building of a model whose variables a file cannot hold.
+
+    A variable is looked at before its memory is taken.
+
+    Args:
+        path: Of the file, for the message.
+        held: Its bytes.
+        arrays: How many arrays it holds.
+
+    Raises:
+        CheckpointFileError: From within, at the first variable that is too much.
+    """
+    most, most_arrays = allowed_bytes(held), _SPARE_ARRAYS + 2 * arrays
+    asked = count = 0
+    refused = None
+
+    def creator(create, **kwargs):
+        nonlocal asked, count, refused
+        asked += _size(kwargs)
+        count += 1
+        if asked > most or count > most_arrays:
+            refused = CheckpointFileError(
+                f"{path} must hold the weights that it describes. Received: a model of "
+                f"{count:,} arrays or more with {asked:,} bytes, in a file that holds "
+                f"{arrays:,} arrays and {held:,} bytes. Fetch it again, from whom you "
+                "trust."
+            )
+            raise refused
+        return create(**kwargs)
+
+    try:
+        with tf.variable_creator_scope(creator):
+            yield
+    except Exception as error:
+        if refused is None or error is refused:
+            raise
+        raise refused from error  # Keras says its own around it
+
+
+def _size(kwargs):
+    """Bytes of a variable that is about to be made."""
+    value = kwargs["initial_value"]
+    if callable(value):
+        # In a graph that is thrown away nothing is computed but the shape.
+        with tf.Graph().as_default():
+            value = tf.convert_to_tensor(value())
+    shape = value.shape.as_list()
+    return math.prod(shape) * value.dtype.size

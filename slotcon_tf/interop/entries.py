@@ -1,0 +1,149 @@
+"""Tensors into variables, each checked, with a report of every one."""
+
+import dataclasses
+import re
+
+import ml_dtypes
+import numpy as np
+
+from slotcon_tf.interop.names import TRACKED
+from slotcon_tf.interop.pickles import CheckpointFileError
+
+_KINDS = [np.dtype(k) for k in ("f2", "f4", "f8", ml_dtypes.bfloat16)]
+# What belongs to a ResNet itself. All else beside these is a head on top of it.
+_OWN = re.compile(r"(conv|bn|norm|layer|stem|stage|block|res|downsample)\w*\.|[^.]*$")
+
+
+@dataclasses.dataclass
+class Report:
+    """What became of every tensor.
+
+    Attributes:
+        matched: List of (name in the file, torch's shape, path of the variable).
+        left_out: Names in the file that have no place here, on purpose: counters of
+            batches, heads, other networks.
+        unused: Other names in the file that nothing here took.
+        missing: Torch's names of variables here that the file does not have.
+        choice: Which of the file's networks was taken, where it was to choose; or "".
+    """
+
+    matched: list = dataclasses.field(default_factory=list)
+    left_out: list = dataclasses.field(default_factory=list)
+    unused: list = dataclasses.field(default_factory=list)
+    missing: list = dataclasses.field(default_factory=list)
+    choice: str = ""
+
+    def __str__(self):
+        rows = [(n, "x".join(map(str, s)) or "scalar", p) for n, s, p in self.matched]
+        widths = [max((len(row[i]) for row in rows), default=0) for i in (0, 1)]
+        lines = [f"{n:{widths[0]}}  {s:{widths[1]}}  {p}" for n, s, p in rows]
+        for title in ("left_out", "unused", "missing"):
+            for name in getattr(self, title):
+                lines.append(f"{name:{widths[0]}}  {title.replace('_', ' ')}")
+        lines.append(
+            f"{len(self.matched)} matched, {len(self.left_out)} left out, "
+            f"{len(self.unused)} unused, {len(self.missing)} missing"
+        )
+        lines += [self.choice] if self.choice else []
+        return "\n".join(lines)
+
+    def spell(self, spelled):
+        """Names tensors as the file does, where that names them otherwise.
+
+        Args:
+            spelled: Dict of the name here to the file's.
+        """
+        self.matched = [(spelled.get(n, n), s, p) for n, s, p in self.matched]
+        self.left_out = [spelled.get(name, name) for name in self.left_out]
+        self.unused = [spelled.get(name, name) for name in self.unused]
+
+    def leave_out(self, names, prefix):
+        """Adds what stands beside a prefix, not below it, to `left_out`."""
+        self.left_out += [name for name in names if not name.startswith(prefix)]
+
+    def check(self):
+        """Raises CheckpointFileError if anything is unused or missing."""
+        if self.unused or self.missing:
+            shown = [f"{n} (unused)" for n in self.unused]
+            shown += [f"{n} (missing)" for n in self.missing]
+            more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
+            raise CheckpointFileError(
+                "Every tensor must be matched on both sides. Received: "
+                f"{', '.join(shown[:5])}{more}. Set strict=False "
+                "(--allow_unmatched) if that is intended."
+            )
+
+
+def load_entries(entries, tensors):
+    """Assigns tensors to variables by their names.
+
+    Args:
+        entries: Dict of name to `names.Entry`.
+        tensors: Dict of name to tensors of `weights.open_weights`.
+
+    Returns:
+        A `Report`.
+
+    Raises:
+        CheckpointFileError: If a shape is another; nothing is assigned then.
+    """
+    report = Report()
+    for name, entry in entries.items():
+        if name not in tensors:
+            report.missing.append(name)
+            continue
+        shape = tuple(tensors[name].shape)
+        check_shape(name, shape, entry.shape)
+        report.matched.append((name, shape, entry.variable.path))
+    for name in tensors:
+        if name not in entries:
+            known = name.endswith(TRACKED) or not _OWN.match(name)
+            (report.left_out if known else report.unused).append(name)
+    values = {n: _checked(n, tensors[n]) for n, _, _ in report.matched}
+    for name, value in values.items():
+        entries[name].assign(value)
+    return report
+
+
+def check_shape(name, shape, expected):
+    """Raises CheckpointFileError for a tensor of another shape."""
+    if shape != expected:
+        raise CheckpointFileError(
+            f"{name} must have shape {expected}. Received: {shape}. "
+            "Build the model with the sizes of the file."
+        )
+
+
+def _checked(name, tensor):
+    """The values of a tensor that a network can use."""
+    if tensor.dtype is None or np.dtype(tensor.dtype) not in _KINDS:
+        raise CheckpointFileError(
+            f"{name} must hold float16, bfloat16, float32 or float64 numbers. "
+            f"Received: {tensor.dtype or 'another kind, such as float8'}. "
+            "Save it as float32."
+        )
+    with np.errstate(over="ignore"):
+        value = np.asarray(tensor.numpy(), np.float32)
+    check_values(name, value)
+    return value
+
+
+def check_values(name, value):
+    """Raises CheckpointFileError for what would silently spoil every output.
+
+    Args:
+        name: Of a weight, in torch or Keras; a variance is told by it.
+        value: Array of its numbers.
+    """
+    if not np.all(np.isfinite(value)):
+        bad = int(np.sum(~np.isfinite(value)))
+        raise CheckpointFileError(
+            f"{name} must hold finite float32 numbers. Received: NaN or infinity in "
+            f"{bad:,} of {value.size:,}. The training diverged: take an earlier "
+            "checkpoint."
+        )
+    if name.endswith(("running_var", "variance")) and np.any(value < 0):
+        raise CheckpointFileError(
+            f"{name} must hold variances from 0. Received: {value.min():.4g}. The file "
+            "is damaged: fetch it again."
+        )
