@@ -7,28 +7,23 @@ from keras import ops
 from slotcon_tf import replicas
 from slotcon_tf.accumulation import accumulate
 from slotcon_tf.alignment import align
+from slotcon_tf.batches import as_batch
 from slotcon_tf.devices import dynamic_shapes_pay
 from slotcon_tf.ema import teacher_update_rate, update_teacher
+from slotcon_tf.fitting import Fitting
 from slotcon_tf.grouping import active_slots, pack_active, pack_rows, pool_slots
-from slotcon_tf.health import feature_std, global_metrics
+from slotcon_tf.health import feature_std, global_metrics, scalars_of
 from slotcon_tf.losses import grouping_loss, slot_contrastive_loss
+from slotcon_tf.precision import at_least_float32
 
 # Rows of the predictor, where their number may vary: every new number costs the CPU's
 # kernels a set-up.
 ROW_MULTIPLE = 64
 # What `SlotCon.nonfinite` counts: steps by what was not finite, and steps skipped.
 NONFINITE = ("grouping_loss", "slot_contrastive_loss", "gradients", "skipped")
-BATCH_KEYS = (
-    "view_a",
-    "view_b",
-    "overlap_a",
-    "overlap_b",
-    "flipped_a",
-    "flipped_b",
-)
 
 
-class TrainingStep(keras.Model):
+class TrainingStep(Fitting):
     """`train_step` and `test_step` of a model that holds what `SlotCon` holds.
 
     Student, teacher, predictor, center, step, trackers and the settings are made by
@@ -44,14 +39,18 @@ class TrainingStep(keras.Model):
             training: Whether batch normalisation uses batch statistics.
 
         Returns:
-            Tuple of the loss (this replica's share of the global mean), the sum over
-            positions and images of both views' teacher logits (mean, (K,)), and a dict
-            of this replica's diagnostics.
+            Tuple of the loss (this replica's share of the global mean), the mean over
+            positions and images of both views' teacher logits (K,), and a dict of this
+            replica's diagnostics. A subclass may add scalars of its own: `fit` shows
+            the step's, or the epoch's mean where `self.trackers` has a
+            keras.metrics.Mean of that name.
         """
+        self._freeze_teacher()
         logits, teacher_logits, aligned, teacher_aligned = {}, {}, {}, {}
-        projected, teacher_projected, maps = {}, {}, {}
+        projected, teacher_projected, maps, added = {}, {}, {}, []
         for v in "ab":
             out = self.student(batch[f"view_{v}"], training=training)
+            added += self.student.losses
             projected[v], logits[v] = out["projected"], out["assignment_logits"]
             maps[v] = out["map"]
         for v in "ab":
@@ -88,8 +87,14 @@ class TrainingStep(keras.Model):
                 )
         weight = self.grouping_weight
         loss = weight * grouping + (1.0 - weight) * contrastive
+        own = {}
+        if added:
+            # Those of weights come with either view, those of outputs with their own.
+            own["added_loss"] = self._share(added) / 2.0
+            loss += own["added_loss"]
         both = ops.stack([teacher_logits["a"], teacher_logits["b"]])
         diagnostics = {
+            **own,
             "loss": loss,
             "grouping_loss": grouping,
             "slot_contrastive_loss": contrastive,
@@ -103,6 +108,18 @@ class TrainingStep(keras.Model):
             ),  # (2, B, K)
         }
         return loss, ops.mean(both, axis=(0, 1, 2, 3)), diagnostics
+
+    def _share(self, losses):
+        """This replica's share of the sum of what the encoder's layers have added."""
+        layers = self.encoder._flatten_layers()
+        names = [layer.name for layer in layers if layer._get_own_losses()]
+        if self.remat and names:
+            raise ValueError(
+                "remat cannot recompute layers that add losses. Received: an encoder "
+                f"whose layers {', '.join(names)} do. Set remat=False."
+            )
+        losses = [at_least_float32(ops.sum(loss)) for loss in losses]
+        return sum(losses) / replicas.num_replicas()
 
     def _contrastive(
         self, projected, logits, teacher_projected, teacher_logits, training
@@ -150,8 +167,7 @@ class TrainingStep(keras.Model):
 
     def train_step(self, data):
         """One step: teacher, losses, student, center, in the original's order."""
-        batch = _as_batch(data)
-        self._freeze_teacher()  # `model.trainable = True` would have thawed it
+        batch = as_batch(data, self.encoder.input_shape)
         with tf.name_scope("teacher_update"):
             rate = teacher_update_rate(
                 self.step, self.total_steps, self.teacher_momentum
@@ -183,11 +199,13 @@ class TrainingStep(keras.Model):
         with tf.GradientTape() as tape:
             loss, batch_center, diagnostics = self.compute_losses(batch)
             scaled = self.optimizer.scale_loss(loss)
-        return (
-            tape.gradient(scaled, self.trainable_variables),
-            batch_center,
-            diagnostics,
-        )
+        variables = self.trainable_variables
+        if not variables:
+            raise ValueError(
+                "Something must learn. Received: a model whose student and predictor "
+                "are frozen as a whole. Set trainable=True on one of their layers."
+            )
+        return tape.gradient(scaled, variables), batch_center, scalars_of(diagnostics)
 
     def _judge(self, diagnostics, gradients):
         """1 if losses and gradients are finite on all replicas, else 0, and counts.
@@ -217,16 +235,22 @@ class TrainingStep(keras.Model):
 
     def test_step(self, data):
         """Both losses with moving statistics; nothing is updated."""
-        _, _, diagnostics = self.compute_losses(_as_batch(data), training=False)
-        return self._track(diagnostics)
+        batch = as_batch(data, self.encoder.input_shape)
+        _, _, diagnostics = self.compute_losses(batch, training=False)
+        return self._track(scalars_of(diagnostics))
 
     def _track(self, diagnostics, good=None):
         """Adds a step's metrics to the epoch's means, unless the step was skipped."""
+        untracked = {}
         for name, value in global_metrics(diagnostics).items():
+            if name not in self.trackers:
+                untracked[name] = value
+                continue
             if good is not None:
                 value = ops.where(good > 0, value, ops.zeros_like(value))
             self.trackers[name].update_state(value, sample_weight=good)
         logs = {name: tracker.result() for name, tracker in self.trackers.items()}
+        logs |= untracked
         if good is not None:
             logs["skipped_steps"] = self.nonfinite[-1]
         return logs
@@ -242,19 +266,3 @@ def _agree_on_overflow(gradients):
     bad = ops.cast(~ops.isfinite(total), "float32")
     bad = replicas.sum_over_replicas(bad) > 0
     return [ops.where(bad, ops.full_like(g, float("nan")), g) for g in gradients]
-
-
-def _as_batch(data):
-    batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-    missing = [key for key in BATCH_KEYS if key not in batch]
-    if missing:
-        raise ValueError(
-            f"A batch must be a dict with the keys {', '.join(BATCH_KEYS)}. Received: "
-            f"no {', '.join(missing)}. slotcon_tf.data.crop_pair_dataset makes them."
-        )
-    if "distortion_a" in batch:
-        # Here and not above: the model needs nothing else of the data package.
-        from slotcon_tf.data.photometric import apply_distortions
-
-        batch = apply_distortions(batch)
-    return batch
