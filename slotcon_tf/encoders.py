@@ -1,6 +1,7 @@
 """What an encoder must be: images in, one channels-last map out, nothing hidden."""
 
 import keras
+import tensorflow as tf
 
 _HALF = ("float16", "bfloat16")
 _NEED = (
@@ -41,11 +42,25 @@ def as_encoder(model):
             "it a functional model, or wrap it in keras.Model(inputs, outputs)."
         ) from error
     _check_input(input_shape)
-    _check_output(output_shape)
+    _check_output(getattr(model, "output", None), output_shape)
     for layer in model._flatten_layers():
         _check_layer(model, layer)
     _check_preprocessing(model)
+    _check_scope(model)
     return model
+
+
+def _check_scope(model):
+    """A strategy cannot train variables that were made outside of its scope."""
+    if not tf.distribute.has_strategy():
+        return
+    extended = tf.distribute.get_strategy().extended
+    if not all(extended.variable_created_in_scope(v.value) for v in model.variables):
+        raise ValueError(
+            "encoder must be made in the scope of the strategy that trains it. "
+            f"Received: {model.name!r}, made outside. Build or load it inside "
+            "`with strategy.scope():` as well."
+        )
 
 
 def _check_input(shape):
@@ -58,10 +73,10 @@ def _check_input(shape):
         )
 
 
-def _check_output(shape):
+def _check_output(output, shape):
     received = f"{_NEED} Received: outputs of shape {shape}."
-    if isinstance(shape, dict):
-        name = list(shape)[-1]
+    if isinstance(output, dict):
+        name = list(output)[-1]
         raise ValueError(
             f"{received} Choose one: keras.Model(encoder.input, "
             f"encoder.output[{name!r}])."
@@ -185,12 +200,13 @@ def in_policy(encoder, policy, asked):
         ValueError: If it keeps its weights in another dtype than the policy's, or in
             a half one, or computes in float16 where no loss is scaled.
     """
-    check_policy(encoder.dtype_policy)
-    kinds = {v.dtype for v in encoder.trainable_variables}
-    for kind in sorted(kinds & set(_HALF)):
-        check_policy(keras.DTypePolicy(kind))
-    if asked and encoder.compute_dtype != policy.compute_dtype:
-        own = encoder.dtype_policy
+    # Not the policy of the model, which is lost where it is loaded.
+    layers = [x for x in encoder._flatten_layers() if x._trainable_variables]
+    for layer in layers:
+        check_policy(layer.dtype_policy)
+    computes = {layer.compute_dtype for layer in layers}
+    if asked and layers and policy.compute_dtype not in computes:
+        own = layers[0].dtype_policy
         if own.variable_dtype != policy.variable_dtype:
             raise ValueError(
                 "The encoder must keep its weights in the dtype of the model. "

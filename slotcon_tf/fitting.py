@@ -51,6 +51,12 @@ class Fitting(keras.Model):
             )
         super().compile(optimizer, None, None, None, None, *args, **options)
 
+    def compile_from_config(self, config):
+        """Compiles a model that is loaded; Keras leaves it to whoever has `compile`."""
+        config = keras.saving.deserialize_keras_object(config)
+        self.compile(**config)
+        self.optimizer.build(self.trainable_variables)
+
     def fit(self, *args, **kwargs):
         """As of Keras, on batches of view pairs.
 
@@ -63,7 +69,11 @@ class Fitting(keras.Model):
         given = _FIT.bind(self, *args, **kwargs)
         given.apply_defaults()
         given = given.arguments
+        del given["self"]
         self._check_data(given)
+        if inspect.isgenerator(given["x"]):
+            # Keras takes tuples only of generators.
+            given["x"] = (b if isinstance(b, tuple) else (b,) for b in given["x"])
         length = functools.partial(
             check_length,
             step=int(self.step.numpy()),
@@ -73,7 +83,7 @@ class Fitting(keras.Model):
         self._looks = True
         self._planned = length
         try:
-            return super().fit(*args, **kwargs)
+            return super().fit(**given)
         finally:
             self._planned = None
 
@@ -139,10 +149,10 @@ class Fitting(keras.Model):
         def run(iterator):
             if not getattr(self, flag, True):
                 return function(iterator)
-            setattr(self, flag, False)
             iterator = iter(iterator)
             first = next(iterator)
             self._look_at(first)
+            setattr(self, flag, False)
             return function(itertools.chain([first], iterator))
 
         return run

@@ -27,8 +27,8 @@ class SlotCon(TrainingStep):
             keras.applications (`include_top=False`), keras-cv, keras-hub, without
             their scaling of images. It becomes the student's encoder; the teacher gets
             a copy. Layers frozen in it, now or later, are frozen in both. What its
-            layers add to the loss (`add_loss`, regularizers) counts, as the mean of
-            both views, and is shown as `added_loss`.
+            layers add to the loss (`add_loss`, regularizers) counts, outputs' as the
+            mean of both views, and is shown as `added_loss`.
         total_steps: Optimizer steps of the run; the teacher stands still at its end.
         num_prototypes: K, 256 for COCO and 2048 for ImageNet.
         hidden_dim: Width of the heads' hidden layers.
@@ -241,7 +241,8 @@ class SlotCon(TrainingStep):
         source = self.network(which).encoder
         copy = twin(source)
         copy.set_weights(source.get_weights())
-        copy.trainable = True
+        for layer in copy._flatten_layers():
+            layer.trainable = True  # set on the model alone, it may reach none of them
         return copy
 
     def get_config(self):

@@ -50,7 +50,7 @@ class TrainingStep(Fitting):
         projected, teacher_projected, maps, added = {}, {}, {}, []
         for v in "ab":
             out = self.student(batch[f"view_{v}"], training=training)
-            added += self.student.losses
+            added += [loss / 2.0 for loss in self._added_by_call()]
             projected[v], logits[v] = out["projected"], out["assignment_logits"]
             maps[v] = out["map"]
         for v in "ab":
@@ -87,11 +87,11 @@ class TrainingStep(Fitting):
                 )
         weight = self.grouping_weight
         loss = weight * grouping + (1.0 - weight) * contrastive
+        added += self._regularization()
         own = {}
         if added:
-            # Those of weights come with either view, those of outputs with their own.
-            own["added_loss"] = self._share(added) / 2.0
-            loss += own["added_loss"]
+            own["added_loss"] = sum(added)
+            loss += own["added_loss"] / replicas.num_replicas()
         both = ops.stack([teacher_logits["a"], teacher_logits["b"]])
         diagnostics = {
             **own,
@@ -109,17 +109,34 @@ class TrainingStep(Fitting):
         }
         return loss, ops.mean(both, axis=(0, 1, 2, 3)), diagnostics
 
-    def _share(self, losses):
-        """This replica's share of the sum of what the encoder's layers have added."""
-        layers = self.encoder._flatten_layers()
-        names = [layer.name for layer in layers if layer._get_own_losses()]
-        if self.remat and names:
+    def _added_by_call(self):
+        """What the encoder's layers have just added to the loss."""
+        layers = [x for x in self.encoder._flatten_layers() if x._get_own_losses()]
+        names = ", ".join(layer.name for layer in layers)
+        if names and self.remat:
             raise ValueError(
-                "remat cannot recompute layers that add losses. Received: an encoder "
-                f"whose layers {', '.join(names)} do. Set remat=False."
+                "remat cannot recompute layers that add losses of their outputs. "
+                f"Received: an encoder whose layers {names} do. Set remat=False."
             )
-        losses = [at_least_float32(ops.sum(loss)) for loss in losses]
-        return sum(losses) / replicas.num_replicas()
+        if names and replicas.num_replicas() > 1:
+            # Keras keeps them in the layers, where replicas overwrite each other's.
+            raise ValueError(
+                "Several replicas need an encoder that adds no losses of its outputs. "
+                f"Received: an encoder whose layers {names} do. Train on one replica, "
+                "take kernel_regularizer, or add the loss in a subclass's "
+                "compute_losses."
+            )
+        losses = [loss for layer in layers for loss in layer._get_own_losses()]
+        return [at_least_float32(ops.sum(loss)) for loss in losses]
+
+    def _regularization(self):
+        """What the regularizers of the student's weights give."""
+        weights = self.student.trainable_weights
+        return [
+            at_least_float32(v.regularizer(v))
+            for v in weights
+            if v.regularizer is not None
+        ]
 
     def _contrastive(
         self, projected, logits, teacher_projected, teacher_logits, training

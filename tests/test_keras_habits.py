@@ -9,12 +9,13 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from slotcon_tf import LARS, SGD, SlotCon, backbone
+from slotcon_tf import LARS, SlotCon, backbone
 from slotcon_tf.data.photometric import normalize
 from slotcon_tf.evaluation.inference import Inference
+from slotcon_tf.health import global_metrics, scalars_of
 from tests.command import ENVIRONMENT, ROOT
 from tests.test_slotcon import SIZES, batch, dataset, small_encoder, small_model
-from tests.test_training import on_two_replicas
+from tests.test_training import in_float64
 
 L2 = 0.01
 
@@ -86,22 +87,56 @@ def test_what_layers_add_counts_once(name):
     assert np.abs(whole - part).max() > 1e-5
 
 
-def test_replicas_add_as_much_as_one_device(mirrored):
-    data = batch()
-    keras.utils.set_random_seed(0)
-    one = small_model(adding(**ADDED["all"]))
-    keras.utils.set_random_seed(0)
-    strategy, many, step = on_two_replicas(mirrored, encoder=adding(**ADDED["all"]))
+def on_replicas(mirrored, data, **added):
+    """A strategy of two, a model, and a function that diagnoses the data."""
+    strategy = mirrored(2)
+    with strategy.scope():
+        model = small_model(adding(**added))
+
+    def half(context):
+        start = 2 * context.replica_id_in_sync_group
+        return {k: tf.constant(v[start : start + 2]) for k, v in data.items()}
+
+    def diagnose(part):
+        _, _, diagnostics = model.compute_losses(part)
+        return global_metrics(scalars_of(diagnostics))
+
+    parts = strategy.experimental_distribute_values_from_function(half)
+    return strategy, model, lambda: strategy.run(diagnose, args=(parts,))
+
+
+def test_replicas_add_as_much_as_one_device(mirrored, float64):
+    data = in_float64(batch())
+    one = small_model(adding(**ADDED["kernel"]))
+    strategy, many, diagnose = on_replicas(mirrored, data, **ADDED["kernel"])
     for part in ("student", "teacher", "predictor"):
         getattr(many, part).set_weights(getattr(one, part).get_weights())
     _, _, found = one.compute_losses(data)
-    logs = step(data)
-    for key in ("added_loss", "loss"):
-        np.testing.assert_allclose(logs[key], found[key], rtol=1e-4)
+    logs = diagnose()
+    for key in ("added_loss", "grouping_loss", "slot_contrastive_loss", "loss"):
+        for value in strategy.experimental_local_results(logs[key]):
+            np.testing.assert_allclose(value, found[key], rtol=1e-9, err_msg=key)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"), [("activity", "conv"), ("add_loss", "adds")]
+)
+def test_losses_of_outputs_are_refused_on_replicas(mirrored, name, layer):
+    """Keras keeps them where replicas overwrite each other's."""
+    *_, diagnose = on_replicas(mirrored, batch(), **ADDED[name])
+    with pytest.raises(ValueError, match=f"Several replicas .*layers {layer} do"):
+        diagnose()
+
+
+def eagerly(model, optimizer=None):
+    """Compiled not to be traced, which would take longer than all else here."""
+    model.compile(optimizer=optimizer or LARS(0.3), run_eagerly=True)
+    return model
 
 
 def test_fit_shows_what_is_added_also_in_parts():
     model = small_model(adding(**ADDED["kernel"]), accumulate_steps=2)
+    eagerly(model)
     history = model.fit(dataset(1), verbose=0).history
     assert history["added_loss"][0] > 0
     assert "added_loss" not in [m.name for m in small_model().metrics]
@@ -132,8 +167,7 @@ class WithOwn(SlotCon):
 @pytest.mark.parametrize("parts", [1, 2])
 def test_subclasses_diagnose_more(parts):
     model = WithOwn(small_encoder(), total_steps=2, accumulate_steps=parts, **SIZES)
-    model.compile(optimizer=SGD(0.01))
-    history = model.fit(dataset(2), verbose=0).history
+    history = eagerly(model).fit(dataset(2), verbose=0).history
     assert history["averaged"] == [0.5] and history["always"] == [1]
     assert history["flips"] == [batch()["flipped_a"].sum() / parts]
 
@@ -141,7 +175,6 @@ def test_subclasses_diagnose_more(parts):
 def test_diagnostics_that_cannot_be_shown_are_refused():
     model = small_model()
     _, _, found = model.compute_losses(batch())
-    from slotcon_tf.health import scalars_of
 
     with pytest.raises(ValueError, match=r"scalars. Received: mine of shape \(3,\)"):
         scalars_of({**found, "mine": tf.zeros(3)})
@@ -176,9 +209,7 @@ def test_callbacks_of_keras_go_on_where_they_were(tmp_path):
 
     def new():
         keras.utils.set_random_seed(1)
-        model = small_model()
-        model.compile(optimizer=LARS(0.3))
-        return model
+        return eagerly(small_model())
 
     def fit(model, *callbacks):
         data = dataset(2)
@@ -209,12 +240,11 @@ def test_callbacks_of_keras_go_on_where_they_were(tmp_path):
 
 
 def test_early_stopping_puts_back_what_was_best():
-    model = small_model()
+    model = eagerly(small_model())
     stop = keras.callbacks.EarlyStopping(
         "val_loss", patience=1, restore_best_weights=True, mode="max"
     )
-    model.compile(optimizer=LARS(0.3))
-    options = {"epochs": 6, "validation_data": dataset(1), "verbose": 0}
+    options = {"epochs": 4, "validation_data": dataset(1), "verbose": 0}
     history = model.fit(dataset(1), callbacks=[stop], **options).history
     best = stop.best_epoch
     assert int(model.step.numpy()) == best + 1 <= len(history["loss"])
@@ -231,22 +261,25 @@ def test_export(after, tmp_path):
     elif after == "call":
         model(images)
     elif after == "fit":
-        model.fit(dataset(1), verbose=0)
+        eagerly(model).fit(dataset(1), verbose=0)
     model.export(tmp_path / "model", verbose=False)
-    served = tf.saved_model.load(str(tmp_path / "model")).serve(images)
+    loaded = tf.saved_model.load(str(tmp_path / "model"))
+    served = loaded.serve(images)
     for name, value in model(images).items():
         np.testing.assert_allclose(served[name], value, atol=1e-6, err_msg=name)
 
 
 def test_summary_shows_shapes():
     lines = []
-    small_model().summary(
-        print_fn=lambda text, **_: lines.append(text), line_length=150
-    )
-    text = "\n".join(lines)
+    small_model().summary(print_fn=lambda text, **_: lines.append(text))
+    (text,) = lines
     assert "?" not in text
-    for name in ("map: (None, None, None, 16)", "(None, None, None, 12)", "(None, 12)"):
-        assert name in text, text
+    # In columns of their own, broken where they end.
+    words = " ".join(
+        line.split("│")[2].strip() for line in text.splitlines() if line.count("│") > 2
+    )
+    for shape in ("(None, None, None, 16)", "(None, None, None, 8)", "(None, 12)"):
+        assert shape in words, text
 
 
 @pytest.mark.parametrize("way", ["environment", "file"])
