@@ -14,7 +14,7 @@ _FIT = inspect.signature(keras.Model.fit)
 
 
 class Fitting(keras.Model):
-    """`compile`, `fit` and `export` of a model that learns from pairs of views.
+    """What a model that learns from pairs of views tells Keras's users.
 
     The subclass has `train_step`, `test_step`, `encoder`, `student`, `predictor`,
     `step`, `total_steps` and `_freeze_teacher`. What a batch must be is looked at
@@ -55,7 +55,8 @@ class Fitting(keras.Model):
         """Compiles a model that is loaded; Keras leaves it to whoever has `compile`."""
         config = keras.saving.deserialize_keras_object(config)
         self.compile(**config)
-        self.optimizer.build(self.trainable_variables)
+        if self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
 
     def fit(self, *args, **kwargs):
         """As of Keras, on batches of view pairs.

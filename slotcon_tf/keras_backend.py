@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import sys
 
 
 def need_tensorflow() -> None:
@@ -22,6 +23,8 @@ def need_tensorflow() -> None:
 
 def _chosen():
     """The backend's name, and what chose it; the environment wins, as in Keras."""
+    if "keras" in sys.modules:
+        return sys.modules["keras"].config.backend(), "Keras, imported before"
     if os.environ.get("KERAS_BACKEND"):
         return os.environ["KERAS_BACKEND"], "the environment's KERAS_BACKEND"
     home = os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"

@@ -2,7 +2,7 @@
 
 import keras
 
-from slotcon_tf.encoders import as_encoder, check_policy, in_policy
+from slotcon_tf.encoders import as_encoder, check_policy, in_policy, is_regularized
 from slotcon_tf.heads import MLPHead
 from slotcon_tf.health import METRICS
 from slotcon_tf.network import GroupingNetwork
@@ -153,7 +153,7 @@ class SlotCon(TrainingStep):
                 dtype="int64",
                 trainable=False,
             )
-        names = METRICS + (("added_loss",) if _regularized(encoder) else ())
+        names = METRICS + (("added_loss",) if is_regularized(encoder) else ())
         self.trackers = {name: keras.metrics.Mean(name=name) for name in names}
         self._freeze_teacher()
         self.built = True
@@ -307,14 +307,6 @@ class SlotCon(TrainingStep):
                 freeze_layers(part, frozen[name])
         model._freeze_teacher()
         return model
-
-
-def _regularized(encoder):
-    """Whether layers add losses, as far as that is known before they are called."""
-    return any(v.regularizer is not None for v in encoder.weights) or any(
-        getattr(layer, "activity_regularizer", None) is not None
-        for layer in encoder._flatten_layers()
-    )
 
 
 def _check_settings(positive, share):

@@ -79,16 +79,31 @@ def copy_trainable(source, target):
 
 
 def frozen_layers(part):
-    """Places of the frozen layers among all layers of a layer, itself included.
+    """The frozen layers of a layer, itself included: lists of place and class.
 
     Names would not do: those that Keras gives differ from process to process.
     """
-    return [n for n, each in enumerate(part._flatten_layers()) if not each.trainable]
+    layers = part._flatten_layers()
+    return [[n, type(x).__name__] for n, x in enumerate(layers) if not x.trainable]
 
 
-def freeze_layers(part, places):
-    """Freezes the layers in these places, of `frozen_layers`, and no others."""
-    for number, layer in enumerate(part._flatten_layers()):
+def freeze_layers(part, frozen):
+    """Freezes the layers that `frozen_layers` has told, and no others.
+
+    Raises:
+        ValueError: If other layers are in these places.
+    """
+    layers = part._flatten_layers()
+    for place, kind in frozen:
+        found = type(layers[place]).__name__ if place < len(layers) else "nothing"
+        if found != kind:
+            raise ValueError(
+                "Frozen layers must be found again in a saved model. Received: "
+                f"{found} in place of the {kind} at {place} of {part.name!r}. Load it "
+                "with the version of Keras that wrote it."
+            )
+    places = {place for place, _ in frozen}
+    for number, layer in enumerate(layers):
         layer.trainable = number not in places
 
 

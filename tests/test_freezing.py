@@ -175,3 +175,13 @@ def test_something_must_learn():
     model.predictor.trainable = False
     with pytest.raises(ValueError, match="Something must learn"):
         fit_once(model)
+
+
+def test_a_saved_freeze_must_find_its_layers():
+    model = small_model()
+    model.encoder.layers[0].trainable = False
+    config = model.get_config()
+    ((place, _),) = config["frozen_layers"]["encoder"]
+    config["frozen_layers"]["encoder"] = [[place, "Dense"]]
+    with pytest.raises(ValueError, match="in place of the Dense at"):
+        SlotCon.from_config(config)

@@ -239,6 +239,15 @@ def test_callbacks_of_keras_go_on_where_they_were(tmp_path):
             np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=a.path)
 
 
+@pytest.mark.parametrize("policy", ["float64", "mixed_bfloat16", "mixed_float16"])
+def test_policies_train(policy):
+    keras.config.set_dtype_policy(policy)
+    model = eagerly(small_model(), LARS(0.01))
+    history = model.fit(dataset(1), verbose=0).history
+    assert np.isfinite(history["loss"][0])
+    assert model.step.numpy() == 1 and np.abs(model.center.numpy()).max() > 0
+
+
 def test_early_stopping_puts_back_what_was_best():
     model = eagerly(small_model())
     stop = keras.callbacks.EarlyStopping(
