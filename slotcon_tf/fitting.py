@@ -11,6 +11,7 @@ import tensorflow as tf
 from slotcon_tf.batches import check_kind, check_values, checked
 
 _FIT = inspect.signature(keras.Model.fit)
+_EVALUATE = inspect.signature(keras.Model.evaluate)
 
 
 class Fitting(keras.Model):
@@ -103,13 +104,15 @@ class Fitting(keras.Model):
             check_kind(validation)
             _check_end(validation, given["validation_steps"], "validation_steps")
 
-    def evaluate(self, x=None, *args, steps=None, **kwargs):
+    def evaluate(self, *args, **kwargs):
         """As of Keras, on batches of view pairs: both losses, moving statistics."""
-        if not kwargs.get("_use_cached_eval_dataset"):
-            check_kind(x)
-            _check_end(x, steps, "steps")
+        given = _EVALUATE.bind(self, *args, **kwargs)
+        given.apply_defaults()
+        given = given.arguments
+        check_kind(given["x"])
+        _check_end(given["x"], given["steps"], "steps")
         self._looks_at_test = True
-        return super().evaluate(x, *args, steps=steps, **kwargs)
+        return super().evaluate(*args, **kwargs)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Builds what `fit` needs without a batch, and looks at the run's length.
@@ -148,12 +151,16 @@ class Fitting(keras.Model):
         """A step function that first looks at a batch, where the flag is set."""
 
         def run(iterator):
-            if not getattr(self, flag, True):
+            looks = getattr(self, flag, True)
+            if not looks and self.steps_per_execution > 1:
                 return function(iterator)
+            # A single step takes its batch from here later too: Keras would make, and
+            # optimize, another graph of it.
             iterator = iter(iterator)
             first = next(iterator)
-            self._look_at(first)
-            setattr(self, flag, False)
+            if looks:
+                self._look_at(first)
+                setattr(self, flag, False)
             return function(itertools.chain([first], iterator))
 
         return run
@@ -236,7 +243,7 @@ def _check_end(data, steps, name):
     endless = isinstance(data, tf.data.Dataset) and (
         data.cardinality() == tf.data.INFINITE_CARDINALITY
     )
-    if endless and steps is None:
+    if endless and not steps:
         raise ValueError(
             f"A data set that is evaluated must have an end. Received: an endless "
             f"one. Give {name}=N, or data.take(N)."
