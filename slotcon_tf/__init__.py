@@ -1,7 +1,8 @@
 """SlotCon (arXiv 2205.15288) in Keras: groups and features from unlabelled scenes."""
 
-from slotcon_tf import processor
+from slotcon_tf import keras_backend, processor
 
+keras_backend.need_tensorflow()  # before anything below imports Keras
 processor.turn_onednn_on()  # before anything below imports TensorFlow
 
 from slotcon_tf.backbones import BACKBONES, ResNet, backbone

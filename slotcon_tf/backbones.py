@@ -1,4 +1,4 @@
-"""The ResNet family of the method, and what any other encoder must look like."""
+"""The ResNet family of the method."""
 
 import difflib
 
@@ -314,52 +314,3 @@ def _conv_initializer(kernel, filters):
     return keras.initializers.RandomNormal(
         stddev=(2.0 / (kernel * kernel * filters)) ** 0.5
     )
-
-
-def as_encoder(model):
-    """Checks that a Keras model maps images to one channels-last feature map.
-
-    Args:
-        model: A built keras.Model with one input (B, height, width, 3) and one output
-            (B, H, W, C), C known.
-
-    Returns:
-        The model itself.
-
-    Raises:
-        TypeError: If it is no Keras model.
-        ValueError: If its input or output is something else.
-    """
-    need = (
-        "encoder must map images (batch, height, width, 3) to one channels-last "
-        "feature map (batch, H, W, channels)."
-    )
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"{need} Received: {model!r}, not a keras.Model. Take "
-            "slotcon_tf.backbone('resnet50') or keras.applications.ResNet50("
-            "include_top=False, weights=None)."
-        )
-    try:
-        input_shape, output_shape = model.input_shape, model.output_shape
-    except (AttributeError, ValueError) as error:
-        raise ValueError(
-            f"{need} Received: {model.name!r}, whose shapes are not known yet. Make it "
-            "a functional model, or wrap it in keras.Model(inputs, outputs)."
-        ) from error
-    if not isinstance(input_shape, tuple) or len(input_shape) != 4:
-        raise ValueError(f"{need} Received: inputs of shape {input_shape}.")
-    if input_shape[-1] != 3:
-        raise ValueError(
-            f"{need} Received: inputs of shape {input_shape}. Set the image data "
-            "format to channels_last and the number of channels to 3."
-        )
-    if not isinstance(output_shape, tuple) or len(output_shape) != 4:
-        raise ValueError(
-            f"{need} Received: outputs of shape {output_shape}. Leave out the "
-            "classifier and the pooling (include_top=False, pooling=None), and choose "
-            "one output of several."
-        )
-    if output_shape[-1] is None:
-        raise ValueError(f"{need} Received: outputs of unknown channels.")
-    return model

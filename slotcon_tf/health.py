@@ -17,6 +17,38 @@ METRICS = (
     "agreement",
     "feature_std",
 )
+# What every step diagnoses besides its losses.
+_DIAGNOSED = ("agreement", "feature_std", "assignments", "active")
+
+
+def scalars_of(diagnostics):
+    """Diagnostics whose added entries are scalars of Keras's floating dtype.
+
+    Args:
+        diagnostics: Dict of `global_metrics`, with scalars of a subclass among it.
+
+    Raises:
+        ValueError: If one of the model's own is missing, or an added one is no scalar.
+    """
+    missing = [n for n in (*LOSSES, *_DIAGNOSED) if n not in diagnostics]
+    if missing:
+        raise ValueError(
+            "compute_losses must return the model's own diagnostics with those of a "
+            f"subclass. Received: no {', '.join(missing)}. Add to the dict that "
+            "super().compute_losses returns."
+        )
+    found = dict(diagnostics)
+    for name, value in diagnostics.items():
+        if name in (*LOSSES, *_DIAGNOSED):
+            continue
+        value = tf.convert_to_tensor(value)
+        if value.shape.rank != 0:
+            raise ValueError(
+                "Diagnostics of a subclass must be scalars. "
+                f"Received: {name} of shape {value.shape}. Take its mean."
+            )
+        found[name] = tf.cast(value, keras.config.floatx())
+    return found
 
 
 def feature_std(maps):

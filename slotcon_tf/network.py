@@ -5,6 +5,7 @@ import keras
 from slotcon_tf.grouping import SemanticGrouping
 from slotcon_tf.heads import MLPHead
 from slotcon_tf.remat import rematerialize, stage_models
+from slotcon_tf.twins import parameters_of
 
 
 @keras.saving.register_keras_serializable(package="slotcon_tf")
@@ -60,7 +61,12 @@ class GroupingNetwork(keras.layers.Layer):
         map_shape = encoder.output_shape
         self.projector.build(map_shape)
         self.grouping.build((*map_shape[:-1], projection_dim))
-        self._learns = tuple(v.trainable for v in self.variables)
+        learning = parameters_of(self)
+        self._learns = tuple(id(v) in learning for v in self.variables)
+        self.build(encoder.input_shape)
+
+    def build(self, input_shape):
+        """Nothing is left to build; Keras notes the shape, which a summary shows."""
         self.built = True
 
     def call(self, inputs, training=None):
@@ -73,12 +79,17 @@ class GroupingNetwork(keras.layers.Layer):
         return {"map": features, "projected": projected, "assignment_logits": logits}
 
     def parameters(self):
-        """Variables that learn: all but batch normalisation's moving statistics.
-
-        The flag `trainable` cannot tell later, since the teacher's are all frozen.
-        """
+        """Variables that learn where nothing is frozen: no moving statistics."""
         pairs = zip(self.variables, self._learns, strict=True)
         return [variable for variable, learns in pairs if learns]
+
+    def compute_output_shape(self, input_shape):
+        features = tuple(self.encoder.compute_output_shape(input_shape))
+        return {
+            "map": features,
+            "projected": (*features[:-1], self.projection_dim),
+            "assignment_logits": (*features[:-1], self.num_prototypes),
+        }
 
     def get_config(self):
         return {
@@ -94,12 +105,3 @@ class GroupingNetwork(keras.layers.Layer):
     def from_config(cls, config):
         encoder = keras.saving.deserialize_keras_object(config.pop("encoder"))
         return cls(encoder, **config)
-
-
-def twin(model):
-    """A model of the same class and configuration, with weights of its own.
-
-    keras.models.clone_model would turn a ResNet into a plain functional model, without
-    its pyramid.
-    """
-    return type(model).from_config(model.get_config())

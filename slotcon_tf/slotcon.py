@@ -2,12 +2,14 @@
 
 import keras
 
-from slotcon_tf.backbones import as_encoder
+from slotcon_tf.encoders import as_encoder, check_policy, in_policy, is_regularized
 from slotcon_tf.heads import MLPHead
 from slotcon_tf.health import METRICS
-from slotcon_tf.network import GroupingNetwork, twin
+from slotcon_tf.network import GroupingNetwork
+from slotcon_tf.slots import read_slots
 from slotcon_tf.statistics import chosen_statistics
 from slotcon_tf.training import NONFINITE, TrainingStep
+from slotcon_tf.twins import copy_trainable, freeze_layers, frozen_layers, twin
 
 
 @keras.saving.register_keras_serializable(package="slotcon_tf")
@@ -23,8 +25,11 @@ class SlotCon(TrainingStep):
     Args:
         encoder: Keras model, images (B, height, width, 3) to a channels-last map
             (B, H, W, C): `slotcon_tf.backbone("resnet50")`, or one of
-            keras.applications (`include_top=False`), keras-cv, keras-hub.
-            It becomes the student's encoder; the teacher gets a copy.
+            keras.applications (`include_top=False`), keras-cv, keras-hub, without
+            their scaling of images. It becomes the student's encoder; the teacher gets
+            a copy. Layers frozen in it, now or later, are frozen in both. What its
+            layers add to the loss (`add_loss`, regularizers) counts, outputs' as the
+            mean of both views, and is shown as `added_loss`.
         total_steps: Optimizer steps of the run; the teacher stands still at its end.
         num_prototypes: K, 256 for COCO and 2048 for ImageNet.
         hidden_dim: Width of the heads' hidden layers.
@@ -46,6 +51,7 @@ class SlotCon(TrainingStep):
             and fine-tuning go by `statistics`. Give `crop_pair_dataset` the same.
         pixel_range: (low, high) that images of more than 8 bits were read in, or None;
             kept in the same way (`slotcon_tf.data.pixels`).
+        dtype: Policy of student, teacher and heads; float32, float64 or a mixed one.
 
     Call arguments:
         inputs: Normalised images (B, height, width, 3).
@@ -85,7 +91,9 @@ class SlotCon(TrainingStep):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        encoder = as_encoder(encoder)
+        check_policy(self.dtype_policy)
+        asked = kwargs.get("dtype") is not None
+        encoder = in_policy(as_encoder(encoder), self.dtype_policy, asked)
         _check_settings(
             positive={
                 "total_steps": total_steps,
@@ -159,7 +167,8 @@ class SlotCon(TrainingStep):
                 dtype="int64",
                 trainable=False,
             )
-        self.trackers = {name: keras.metrics.Mean(name=name) for name in METRICS}
+        names = METRICS + (("added_loss",) if is_regularized(encoder) else ())
+        self.trackers = {name: keras.metrics.Mean(name=name) for name in names}
         self._freeze_teacher()
         self.built = True
 
@@ -185,27 +194,57 @@ class SlotCon(TrainingStep):
         return list(self.trackers.values())
 
     def _freeze_teacher(self):
-        """Flags the teacher's variables, not its layers.
+        """Freezes the layers that are frozen in the student, and flags all variables.
 
-        A layer with `trainable=False` would normalise with moving statistics; the
-        teacher must use those of its batch.
+        Not all layers: one with `trainable=False` normalises with moving statistics,
+        and the teacher must use those of its batch where the student does.
         """
+        copy_trainable(self.student, self.teacher)
         for variable in self.teacher.variables:
             variable.trainable = False
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Builds what `fit` needs without a batch.
-
-        Under a strategy Keras 3.15 would take a batch off the stream and average it
-        over replicas, which booleans do not survive; all but the optimizer is built.
-        """
-        optimizer = getattr(self, "optimizer", None)
-        if optimizer is not None and not optimizer.built:
-            with self.distribute_strategy.scope():
-                optimizer.build(self.trainable_variables)
+    def _freezable(self):
+        """The parts whose frozen layers a saved model remembers, by name."""
+        student = self.student
+        return {
+            "encoder": student.encoder,
+            "projector": student.projector,
+            "grouping": student.grouping,
+            "predictor": self.predictor,
+        }
 
     def call(self, inputs, training=False):
+        if isinstance(inputs, dict):
+            raise ValueError(
+                "The model is called on normalised images (B, height, width, 3). "
+                f"Received: a dict of {', '.join(inputs)}. Give one of its views, or "
+                "take fit or evaluate, which read pairs of views."
+            )
         return self.teacher(inputs, training=training)
+
+    def slots(self, images, batch_size=32):
+        """What the teacher sees in images.
+
+        Args:
+            images: uint8 (B, height, width, 3), RGB of any size, or normalised floats.
+            batch_size: Images at once.
+
+        Returns:
+            Dict of arrays at the map's resolution: `slots` float32 (B, K, D) of length
+            1, `assignments` int32 (B, H, W), the winning prototype of each position,
+            `probabilities` float32 (B, H, W, K), the attention maps, and `active` bool
+            (B, K), whether a prototype wins anywhere.
+
+        Raises:
+            ValueError: If the images have another shape or are not normalised.
+
+        Example:
+            ```python
+            found = model.slots(images)
+            vectors = found["slots"][0][found["active"][0]]  # of the first image
+            ```
+        """
+        return read_slots(self.teacher, images, self.teacher_temperature, batch_size)
 
     def network(self, which="teacher"):
         """The `GroupingNetwork` named "student" or "teacher"."""
@@ -228,12 +267,17 @@ class SlotCon(TrainingStep):
         source = self.network(which).encoder
         copy = twin(source)
         copy.set_weights(source.get_weights())
+        for layer in copy._flatten_layers():
+            layer.trainable = True  # set on the model alone, it may reach none of them
         copy.statistics = self.statistics
         return copy
 
     def get_config(self):
+        parts = {name: frozen_layers(p) for name, p in self._freezable().items()}
+        frozen = {name: places for name, places in parts.items() if places}
         return {
             **super().get_config(),
+            **({"frozen_layers": frozen} if frozen else {}),
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "total_steps": self.total_steps,
             "num_prototypes": self.num_prototypes,
@@ -284,7 +328,13 @@ class SlotCon(TrainingStep):
     def from_config(cls, config):
         config = dict(config)
         encoder = keras.saving.deserialize_keras_object(config.pop("encoder"))
-        return cls(encoder, **config)
+        frozen = config.pop("frozen_layers", {})
+        model = cls(encoder, **config)
+        for name, part in model._freezable().items():
+            if name in frozen:
+                freeze_layers(part, frozen[name])
+        model._freeze_teacher()
+        return model
 
 
 def _check_settings(positive, share):

@@ -7,29 +7,24 @@ from keras import ops
 from slotcon_tf import replicas
 from slotcon_tf.accumulation import accumulate
 from slotcon_tf.alignment import align
+from slotcon_tf.batches import as_batch
 from slotcon_tf.devices import dynamic_shapes_pay
 from slotcon_tf.ema import teacher_update_rate, update_teacher
+from slotcon_tf.fitting import Fitting
 from slotcon_tf.grouping import active_slots, pack_active, pack_rows, pool_slots
-from slotcon_tf.health import feature_std, global_metrics
+from slotcon_tf.health import feature_std, global_metrics, scalars_of
 from slotcon_tf.losses import grouping_loss, slot_contrastive_loss
+from slotcon_tf.precision import at_least_float32
 
 # Rows of the predictor, where their number may vary: every new number costs the CPU's
 # kernels a set-up.
 ROW_MULTIPLE = 64
 # What `SlotCon.nonfinite` counts: steps by what was not finite, and steps skipped.
 NONFINITE = ("grouping_loss", "slot_contrastive_loss", "gradients", "skipped")
-BATCH_KEYS = (
-    "view_a",
-    "view_b",
-    "overlap_a",
-    "overlap_b",
-    "flipped_a",
-    "flipped_b",
-)
 TURN_KEYS = ("upended", "transposed")  # of each view, where they were turned at all
 
 
-class TrainingStep(keras.Model):
+class TrainingStep(Fitting):
     """`train_step` and `test_step` of a model that holds what `SlotCon` holds.
 
     Student, teacher, predictor, center, step, trackers and the settings are made by
@@ -46,14 +41,18 @@ class TrainingStep(keras.Model):
             training: Whether batch normalisation uses batch statistics.
 
         Returns:
-            Tuple of the loss (this replica's share of the global mean), the sum over
-            positions and images of both views' teacher logits (mean, (K,)), and a dict
-            of this replica's diagnostics.
+            Tuple of the loss (this replica's share of the global mean), the mean over
+            positions and images of both views' teacher logits (K,), and a dict of this
+            replica's diagnostics. A subclass may add scalars of its own: `fit` shows
+            the step's, or the epoch's mean where `self.trackers` has a
+            keras.metrics.Mean of that name.
         """
+        self._freeze_teacher()
         logits, teacher_logits, aligned, teacher_aligned = {}, {}, {}, {}
-        projected, teacher_projected, maps = {}, {}, {}
+        projected, teacher_projected, maps, added = {}, {}, {}, []
         for v in "ab":
             out = self.student(batch[f"view_{v}"], training=training)
+            added += [loss / 2.0 for loss in self._added_by_call()]
             projected[v], logits[v] = out["projected"], out["assignment_logits"]
             maps[v] = out["map"]
         for v in "ab":
@@ -92,8 +91,14 @@ class TrainingStep(keras.Model):
                 )
         weight = self.grouping_weight
         loss = weight * grouping + (1.0 - weight) * contrastive
+        added += self._regularization()
+        own = {}
+        if added:
+            own["added_loss"] = sum(added)
+            loss += own["added_loss"] / replicas.num_replicas()
         both = ops.stack([teacher_logits["a"], teacher_logits["b"]])
         diagnostics = {
+            **own,
             "loss": loss,
             "grouping_loss": grouping,
             "slot_contrastive_loss": contrastive,
@@ -107,6 +112,35 @@ class TrainingStep(keras.Model):
             ),  # (2, B, K)
         }
         return loss, ops.mean(both, axis=(0, 1, 2, 3)), diagnostics
+
+    def _added_by_call(self):
+        """What the encoder's layers have just added to the loss."""
+        layers = [x for x in self.encoder._flatten_layers() if x._get_own_losses()]
+        names = ", ".join(layer.name for layer in layers)
+        if names and self.remat:
+            raise ValueError(
+                "remat cannot recompute layers that add losses of their outputs. "
+                f"Received: an encoder whose layers {names} do. Set remat=False."
+            )
+        if names and replicas.num_replicas() > 1:
+            # Keras keeps them in the layers, where replicas overwrite each other's.
+            raise ValueError(
+                "Several replicas need an encoder that adds no losses of its outputs. "
+                f"Received: an encoder whose layers {names} do. Train on one replica, "
+                "take kernel_regularizer, or add the loss in a subclass's "
+                "compute_losses."
+            )
+        losses = [loss for layer in layers for loss in layer._get_own_losses()]
+        return [at_least_float32(ops.sum(loss)) for loss in losses]
+
+    def _regularization(self):
+        """What the regularizers of the student's weights give."""
+        weights = self.student.trainable_weights
+        return [
+            at_least_float32(v.regularizer(v))
+            for v in weights
+            if v.regularizer is not None
+        ]
 
     def _contrastive(
         self, projected, logits, teacher_projected, teacher_logits, training
@@ -154,8 +188,7 @@ class TrainingStep(keras.Model):
 
     def train_step(self, data):
         """One step: teacher, losses, student, center, in the original's order."""
-        batch = _as_batch(data)
-        self._freeze_teacher()  # `model.trainable = True` would have thawed it
+        batch = as_batch(data, self.encoder.input_shape)
         with tf.name_scope("teacher_update"):
             rate = teacher_update_rate(
                 self.step, self.total_steps, self.teacher_momentum
@@ -187,11 +220,13 @@ class TrainingStep(keras.Model):
         with tf.GradientTape() as tape:
             loss, batch_center, diagnostics = self.compute_losses(batch)
             scaled = self.optimizer.scale_loss(loss)
-        return (
-            tape.gradient(scaled, self.trainable_variables),
-            batch_center,
-            diagnostics,
-        )
+        variables = self.trainable_variables
+        if not variables:
+            raise ValueError(
+                "Something must learn. Received: a model whose student and predictor "
+                "are frozen as a whole. Set trainable=True on one of their layers."
+            )
+        return tape.gradient(scaled, variables), batch_center, scalars_of(diagnostics)
 
     def _judge(self, diagnostics, gradients):
         """1 if losses and gradients are finite on all replicas, else 0, and counts.
@@ -221,16 +256,22 @@ class TrainingStep(keras.Model):
 
     def test_step(self, data):
         """Both losses with moving statistics; nothing is updated."""
-        _, _, diagnostics = self.compute_losses(_as_batch(data), training=False)
-        return self._track(diagnostics)
+        batch = as_batch(data, self.encoder.input_shape)
+        _, _, diagnostics = self.compute_losses(batch, training=False)
+        return self._track(scalars_of(diagnostics))
 
     def _track(self, diagnostics, good=None):
         """Adds a step's metrics to the epoch's means, unless the step was skipped."""
+        untracked = {}
         for name, value in global_metrics(diagnostics).items():
+            if name not in self.trackers:
+                untracked[name] = value
+                continue
             if good is not None:
                 value = ops.where(good > 0, value, ops.zeros_like(value))
             self.trackers[name].update_state(value, sample_weight=good)
         logs = {name: tracker.result() for name, tracker in self.trackers.items()}
+        logs |= untracked
         if good is not None:
             logs["skipped_steps"] = self.nonfinite[-1]
         return logs
@@ -246,19 +287,3 @@ def _agree_on_overflow(gradients):
     bad = ops.cast(~ops.isfinite(total), "float32")
     bad = replicas.sum_over_replicas(bad) > 0
     return [ops.where(bad, ops.full_like(g, float("nan")), g) for g in gradients]
-
-
-def _as_batch(data):
-    batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-    missing = [key for key in BATCH_KEYS if key not in batch]
-    if missing:
-        raise ValueError(
-            f"A batch must be a dict with the keys {', '.join(BATCH_KEYS)}. Received: "
-            f"no {', '.join(missing)}. slotcon_tf.data.crop_pair_dataset makes them."
-        )
-    if "distortion_a" in batch:
-        # Here and not above: the model needs nothing else of the data package.
-        from slotcon_tf.data.photometric import apply_distortions
-
-        batch = apply_distortions(batch)
-    return batch

@@ -36,9 +36,9 @@ from slotcon_tf.evaluation.bootstrap import LEVEL, RESAMPLES, compare
 from slotcon_tf.evaluation.inference import Inference
 from slotcon_tf.evaluation.linear import LinearSettings
 from slotcon_tf.files import write_text
-from slotcon_tf.network import twin
 from slotcon_tf.progress import bar
 from slotcon_tf.statistics import statistics_of
+from slotcon_tf.twins import twin
 from trainers.command_line import PREFIX, ModuleFlags, run_main
 from trainers.label_flags import define_label_flags, label_options
 from trainers.runs import load_trained, results_folder

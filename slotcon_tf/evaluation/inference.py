@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
-from slotcon_tf.backbones import as_encoder
+from slotcon_tf.encoders import as_encoder
 from slotcon_tf.grouping import active_slots, l2_normalize, pool_slots
 from slotcon_tf.slotcon import SlotCon
 from slotcon_tf.statistics import statistics_of

@@ -1,0 +1,38 @@
+"""Which backend Keras computes with: TensorFlow, or nothing here works."""
+
+import json
+import os
+import pathlib
+import sys
+
+
+def need_tensorflow() -> None:
+    """Refuses another backend, before Keras imports it.
+
+    Raises:
+        ImportError: If Keras is set to something else, in the environment or its file.
+    """
+    name, where = _chosen()
+    if name != "tensorflow":
+        raise ImportError(
+            "slotcon_tf needs Keras on TensorFlow. "
+            f"Received: the backend {name!r}, from {where}. "
+            "Set KERAS_BACKEND=tensorflow in the environment before Keras is imported."
+        )
+
+
+def _chosen():
+    """The backend's name, and what chose it; the environment wins, as in Keras."""
+    if "keras" in sys.modules:
+        return sys.modules["keras"].config.backend(), "Keras, imported before"
+    if os.environ.get("KERAS_BACKEND"):
+        return os.environ["KERAS_BACKEND"], "the environment's KERAS_BACKEND"
+    home = os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
+    file = pathlib.Path(home) / "keras.json"
+    try:
+        settings = json.loads(file.read_text())
+    except (OSError, ValueError):
+        settings = {}  # Keras goes on without it, too
+    if not isinstance(settings, dict):
+        settings = {}
+    return settings.get("backend", "tensorflow"), str(file)
