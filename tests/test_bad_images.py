@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from slotcon_tf.data import crop_pair_dataset, open_source
-from slotcon_tf.data.bad_images import TooManyBadImages
+from slotcon_tf.data.bad_images import BadImages, TooManyBadImages
 from slotcon_tf.data.decoding import BadImage, decode_image
 from slotcon_tf.data.listing import is_image_name, list_images
 from slotcon_tf.data.source_bases import NumberedSource
@@ -94,6 +94,53 @@ def test_too_many_bad_files_stop_the_run(folder):
     source = open_source("folder", folder, max_bad_share=0.5)
     list(crop_pair_dataset(source, batch_size=16, image_size=16).take(1))
     assert len(source.bad.reasons) == 4
+
+
+def test_too_many_bad_images_stop_every_pass(tmp_path):
+    for number in range(16):
+        Image.new("RGB", (16, 16)).save(tmp_path / f"{number}.jpg")
+    names = [f"{number}.jpg" for number in range(16)] + ["x.jpg", "y.jpg"]
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    source = open_source("list", tmp_path / "list.txt")
+    counts = []
+    for _ in range(3):
+        options = {"batch_size": 4, "image_size": 16, "augment_on": "device"}
+        stream = crop_pair_dataset(source, **options, epochs=4)
+        with pytest.raises(tf.errors.OpError, match="At most 10%"):
+            for _ in stream:
+                counts.append(1)
+        counts.append(0)
+    assert counts[-2:] == [0, 0] and len(source.bad.reasons) == 2
+    with pytest.raises(TooManyBadImages):
+        source.load(0)
+    with pytest.raises(TooManyBadImages):
+        source.bad.add(str(tmp_path / "x.jpg"), "known")
+
+
+@pytest.mark.parametrize(
+    ("bad_every", "stops"), [(2, True), (5, True), (12, False), (20, False)]
+)
+def test_a_run_shorter_than_an_epoch_stops_as_well(bad_every, stops):
+    """1000 of a million images, of which one in `bad_every` is bad."""
+    bad = BadImages(1_000_000, 0.1)
+    try:
+        for number in range(1000):
+            if number % bad_every:
+                bad.good(str(number))
+            else:
+                bad.add(str(number), "broken")
+    except TooManyBadImages as error:
+        assert stops and "read, of 1000000" in str(error)
+    assert bool(bad.fatal) == stops
+
+
+def test_a_few_bad_ones_at_the_start_say_nothing():
+    bad = BadImages(1000, 0.1)
+    for number in range(20):
+        bad.add(str(number), "broken")
+    for number in range(980):
+        bad.good(str(number))
+    assert not bad.fatal
 
 
 def test_warnings_are_limited(tmp_path, warnings):
