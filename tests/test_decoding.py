@@ -92,7 +92,7 @@ def test_colour_pngs_of_sixteen_bits_follow_the_same_rule(top):
     np.testing.assert_array_equal(got, values.astype(int) * 255 // top)
     alpha = np.concatenate([values, np.full((48, 64, 1), 9, np.uint16)], axis=-1)
     np.testing.assert_array_equal(decode_image(tf.io.encode_png(alpha).numpy()), got)
-    with pytest.raises(BadImage, match="broken PNG"):
+    with pytest.raises(BadImage, match="a broken PNG of 16 bits"):
         decode_image(data[:-200])
 
 

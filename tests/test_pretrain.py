@@ -112,6 +112,9 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path):
         (["--dataset=coco", f"--data_dir={few}"], "train2017"),
         (["--dataset=foldr"], "Did you mean 'folder'"),
         (["--dataset=fake", "--arch=resnet5"], "Did you mean resnet50"),
+        (["--dataset=fake", "--mean=9,9,9", "--std=1,1,1"], "as shares of 255"),
+        (["--dataset=fake", "--mean=0.5,0.5,0.5"], "must be given together"),
+        (["--dataset=fake", "--pixel_range=9,1"], "low < high"),
         (
             ["--dataset=fake", "--strategy=mirrored", "--batch_size=6"],
             "must divide by the 4 replicas.*Use 4",

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import logging
 from PIL import Image
 
 from export.archive import serve
@@ -30,6 +31,7 @@ from tests.command import TINY, module, pretrain
 from tests.test_passes import Numbered
 from tests.test_slotcon import small_encoder
 from trainers import pretrain as trainer
+from trainers.initialization import initialize
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
 OWN = ImageStatistics(MEAN, STD, (0, 4095))
@@ -155,6 +157,26 @@ def test_a_model_learns_from_turned_views_of_its_own_statistics():
         crop_pair_dataset(Numbered(), **options, **turned), epochs=2, verbose=0
     )
     assert np.isfinite(history.history["loss"]).all() and int(model.step.numpy()) == 4
+
+
+def test_weights_of_other_statistics_are_said(model, tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr(logging, "warning", lambda text, *a: found.append(text % a))
+    model.feature_extractor().save(tmp_path / "e.keras")
+    initialize(SlotCon(tiny_resnet(), **SIZES), str(tmp_path / "e.keras"))
+    (text,) = found
+    assert "mean=(0.1, 0.2, 0.3)" in text and "mean=(0.485" in text and "--mean" in text
+    own = {"mean": MEAN, "std": STD, "pixel_range": (0, 4095)}
+    initialize(SlotCon(tiny_resnet(), **SIZES, **own), str(tmp_path / "e.keras"))
+    assert len(found) == 1
+
+
+@pytest.mark.slow
+def test_what_a_file_of_others_cannot_say_is_said(model, tmp_path):
+    model.save(tmp_path / "m.keras")
+    words = ("trainers.convert", tmp_path / "m.keras", f"--output={tmp_path / 'w.pth'}")
+    done = module(*words, "--to=torchvision")
+    assert "images have mean (0.1, 0.2, 0.3)" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -215,8 +215,8 @@ def _is_deep_colour_png(data):
 def _deep_png(data):
     try:
         return tf.io.decode_png(data, 3, tf.uint16).numpy()
-    except tf.errors.OpError as error:
-        raise BadImage(f"broken PNG: {error.message.splitlines()[0][:80]}") from None
+    except tf.errors.OpError:
+        raise BadImage("a broken PNG of 16 bits") from None
 
 
 def _turned(pixels, image):
