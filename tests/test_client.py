@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from benchmarks.mutations import valid_files
+from benchmarks.mutations.images import valid_files
 from export.archive import export_model
 from export.client import FeatureClient
 from export.extract import LocalModel

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks.mutated_checkpoints import mutated, small_checkpoints
+from benchmarks.mutations.checkpoints import mutated, small_checkpoints
 from slotcon_tf.interop import (
     CheckpointFileError,
     hdf5_look,

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from benchmarks.mutations import valid_files
+from benchmarks.mutations.images import valid_files
 from export.decoding import decode_batch, fit
 from export.formats import REASONS
 from export.sending import ask, served_form
@@ -307,7 +307,7 @@ FUZZ = """
 import functools, resource, struct, sys, zlib
 import numpy as np
 import tensorflow as tf
-from benchmarks.mutations import image_files, valid_files
+from benchmarks.mutations.images import image_files, valid_files
 from export.decoding import decode_batch
 
 def chunk(name, body):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from benchmarks.mutated_checkpoints import small_checkpoints
+from benchmarks.mutations.checkpoints import small_checkpoints
 from slotcon_tf.backbones import ResNet
 from slotcon_tf.interop import CheckpointFileError, load_encoder
 from slotcon_tf.interop.entries import load_entries
