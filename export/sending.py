@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from export.formats import DAMAGED, EXIF_SEARCHED, NOT_SERVED, UNKNOWN, jpeg_orientation
-from slotcon_tf.data.decoding import BadImage, decode_image, open_image
+from slotcon_tf.data.decoding import BadImage, decode_pixels, open_image
 
 _ORIENTATION = 0x0112
 _MAYBE_TURNED = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # in a PNG
@@ -69,9 +69,13 @@ def _or_itself(form, data):
 
 
 def _png(data):
+    decoded = decode_pixels(data)
+    values = decoded.values
+    if values.dtype == np.uint16:  # in whose range, the model knows
+        values = values.reshape(*values.shape[:2], -1)
+        return tf.io.encode_png(values, _COMPRESSION).numpy()
     file = io.BytesIO()
-    image = Image.fromarray(decode_image(data))
-    image.save(file, "PNG", compress_level=_COMPRESSION)
+    Image.fromarray(decoded.rgb).save(file, "PNG", compress_level=_COMPRESSION)
     return file.getvalue()
 
 

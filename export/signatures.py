@@ -126,7 +126,13 @@ class ServedModel(tf.Module):
 
     def _images(self, data, crop):
         size = self.options.image_size
-        return decode_batch(data, size, crop=crop, max_pixels=self.options.max_pixels)
+        return decode_batch(
+            data,
+            size,
+            crop=crop,
+            max_pixels=self.options.max_pixels,
+            pixel_range=self.statistics.pixel_range,
+        )
 
     def _levels(self, images):
         return self.pyramid_model(self.statistics.normalize(images), training=False)
