@@ -92,7 +92,7 @@ def test_the_argument_turns_it_off(name, options):
 
 
 def test_what_the_refusal_offers_works():
-    """EfficientNetB0 has no argument: the cut that the error writes down is right."""
+    """Where a model has no argument for it: the cut that the error writes down."""
     encoder = application("MobileNetV3Small")
     with pytest.raises(ValueError) as caught:
         as_encoder(encoder)
