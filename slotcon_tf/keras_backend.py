@@ -17,7 +17,8 @@ def need_tensorflow() -> None:
         raise ImportError(
             "slotcon_tf needs Keras on TensorFlow. "
             f"Received: the backend {name!r}, from {where}. "
-            "Set KERAS_BACKEND=tensorflow in the environment before Keras is imported."
+            "Set KERAS_BACKEND=tensorflow in the environment before Keras is imported.",
+            name="keras",
         )
 
 

@@ -306,6 +306,17 @@ def test_other_backends_are_refused(way, backend, tmp_path):
     assert "KERAS_BACKEND=tensorflow" in last
 
 
+def test_a_command_on_another_backend_ends_in_one_line():
+    environment = {**ENVIRONMENT, "KERAS_BACKEND": "jax"}
+    command = [sys.executable, "-m", "trainers.pretrain"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("slotcon_tf needs Keras on TensorFlow.")
+
+
 def test_slots_of_images():
     model = small_model()
     images = np.random.default_rng(0).integers(0, 256, (5, 96, 64, 3), np.uint8)

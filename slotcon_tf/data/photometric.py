@@ -240,7 +240,7 @@ def _kept(x):
 
 
 _distort_compiled = tf.function(
-    functools.partial(distort, keep=_kept), jit_compile=True
+    functools.partial(distort, keep=_kept), autograph=False, jit_compile=True
 )
 
 

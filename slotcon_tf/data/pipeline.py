@@ -10,6 +10,9 @@ from slotcon_tf.data.sources import source_of
 from slotcon_tf.data.turns import turned_views
 from slotcon_tf.statistics import chosen_statistics
 
+# Nothing here depends on a tensor in Python's own control flow; looking for it takes
+# AutoGraph a second and more.
+_unconverted = tf.autograph.experimental.do_not_convert
 _CHUNK = 16  # images whose colours are changed by one call: more are slower
 AUGMENT_ON = ("host", "device")
 
@@ -100,12 +103,14 @@ def crop_pair_dataset(
     if hosts > 1:
         stream = stream.filter(lambda p, *_: (p % batch_size) // local == host)
 
+    @_unconverted
     def views(position, *item):
         numbers, turns = draw_numbers(seed, position), None
         if vertical_flip or rotate90:
             turns = draw_turns(seed, position, vertical_flip, rotate90)
         return _views(source, numbers, turns, item, image_size, min_scale)
 
+    @_unconverted
     def distorted(batch):
         parameters = distortions(batch.pop("numbers"))
         return batch | {
@@ -115,15 +120,17 @@ def crop_pair_dataset(
             for view in "ab"
         }
 
+    @_unconverted
+    def coloured(batch):
+        return photometric.apply_distortions(distorted(batch))
+
     stream = stream.map(views, tf.data.AUTOTUNE, deterministic=True)
     if augment_on == "device":
         stream = stream.batch(local, drop_remainder=True).map(distorted)
     else:
         chunk = max(n for n in range(1, _CHUNK + 1) if local % n == 0)
         stream = stream.batch(chunk, drop_remainder=True).map(
-            lambda batch: photometric.apply_distortions(distorted(batch)),
-            tf.data.AUTOTUNE,
-            deterministic=True,
+            coloured, tf.data.AUTOTUNE, deterministic=True
         )
         if chunk < local:
             stream = stream.rebatch(local, drop_remainder=True)
@@ -144,6 +151,7 @@ def _positions(source, per_epoch, seed, shuffle, start):
 
     if not hasattr(source, "examples"):
 
+        @_unconverted
         def item(position):
             index = position % per_epoch
             if shuffle:
@@ -155,8 +163,8 @@ def _positions(source, per_epoch, seed, shuffle, start):
 
         return tf.data.Dataset.range(start, tf.int64.max).map(item)
 
-    # AutoGraph cannot read tfds's decorated methods, and has nothing to convert here.
-    @tf.autograph.experimental.do_not_convert
+    # AutoGraph could not even read tfds's decorated methods.
+    @_unconverted
     def epoch(number):
         examples = source.examples(key(number) if shuffle else None).take(per_epoch)
         first = number * per_epoch

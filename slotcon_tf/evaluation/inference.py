@@ -41,10 +41,10 @@ class Inference:
         else:
             self._network = as_encoder(model)
         images = tf.TensorSpec([None, None, None, 3], tf.uint8)
-        self._map = tf.function(self._traced_map, input_signature=[images])
-        self._groups = tf.function(self._traced_groups, input_signature=[images])
-        self._slots = tf.function(self._traced_slots, input_signature=[images])
-        self._outputs = tf.function(self._traced_outputs, input_signature=[images])
+        self._map = tf.function(self._traced_map, [images], autograph=False)
+        self._groups = tf.function(self._traced_groups, [images], autograph=False)
+        self._slots = tf.function(self._traced_slots, [images], autograph=False)
+        self._outputs = tf.function(self._traced_outputs, [images], autograph=False)
 
     def maps(self, images):
         """The encoder's last map.

@@ -37,10 +37,10 @@ class Predictor:
         self.window = window
         self.stride = stride
         images = tf.TensorSpec([1, None, None, 3], tf.float32)
-        self._call = tf.function(self._traced, input_signature=[images])
+        self._call = tf.function(self._traced, [images], autograph=False)
         maps = tf.TensorSpec([None, None, model.num_classes])
         matrix = tf.TensorSpec([None, None])
-        self._strip = tf.function(_winners, input_signature=[maps, matrix, matrix])
+        self._strip = tf.function(_winners, [maps, matrix, matrix], autograph=False)
 
     def __call__(self, image):
         """Classes of an image.
