@@ -10,6 +10,7 @@ long). What caused the last two is kept, and makes the exit status 1.
 
 import itertools
 import multiprocessing
+import os
 import pathlib
 import resource
 import shutil
@@ -269,6 +270,8 @@ def _work(reader, folder, keep, files, seed):
 
 
 def _limit_memory():
+    if not os.path.exists("/proc/self/statm"):
+        return  # no Linux
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
