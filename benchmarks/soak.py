@@ -36,7 +36,9 @@ flags.DEFINE_string("keep", "soak_findings", "Folder for what is found.", **_OWN
 COLUMNS = ("tried", "taken", "refused", "tracebacks", "deaths")
 _TRIED, _TAKEN, _REFUSED, _TRACEBACKS, _DEATHS = range(len(COLUMNS))
 SILENCE = 120.0  # seconds without a file after which a process is ended
+START = 900.0  # seconds until the first one: libraries are loaded, graphs are traced
 MEMORY = 4 * 2**30  # bytes that a reader may take beyond what it starts with
+_TAIL = 5000  # characters of what a process wrote before it died
 _BATCH = 8  # images of a request to the served decoder
 
 
@@ -213,23 +215,30 @@ class _Watched:
         self.process = context.Process(target=_work, args=args, daemon=True)
         self.process.start()
         self.seed += 1
-        self.seen, self.when = int(self.counts[_TRIED]), time.monotonic()
+        self.began = self.seen = int(self.counts[_TRIED])
+        self.when = time.monotonic()
 
     def look(self):
         """Whether all files have been tried; starts the process again if it died."""
         tried = int(self.counts[_TRIED])
         if tried > self.seen:
             self.seen, self.when = tried, time.monotonic()
-        silent = time.monotonic() - self.when > SILENCE
+        limit = SILENCE if tried > self.began else START
+        silent = time.monotonic() - self.when > limit
         if self.process.is_alive() and not silent:
             return False
         if self.process.exitcode == 0:
             return True
         how = "silent" if silent else f"exit status {self.process.exitcode}"
+        messages = (self.folder / "messages.txt").read_text(errors="replace")
         self.process.kill()
         self.process.join()
         self.counts[_DEATHS] += 1
-        _keep(self.folder / "request", self.keep / f"{self.name}_{tried}", how)
+        _keep(
+            self.folder / "request",
+            self.keep / f"{self.name}_{tried}",
+            f"{how}\n{messages[-_TAIL:]}",
+        )
         self._start()
         return False
 
@@ -241,14 +250,16 @@ class _Watched:
 
 def _work(reader, folder, keep, files, seed):
     """The process of a reader."""
+    # Decoders write a line for many a file.
+    os.dup2(os.open(folder / "messages.txt", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 2)
     counts = np.memmap(folder / "counts", np.int64, "r+")
     rng = np.random.default_rng([seed, zlib.crc32(reader.__name__.encode())])
     place = folder / "place"
     place.mkdir(exist_ok=True)
     requests, read, refusals = reader(rng, place)
-    limited = False
+    limited, parent = False, os.getppid()
     for request in requests:
-        if counts[_TRIED] >= files:
+        if counts[_TRIED] >= files or os.getppid() != parent:
             return
         _write(folder / "request", request)
         taken = 0

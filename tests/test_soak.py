@@ -53,7 +53,7 @@ def _why(folder):
 
 
 def test_a_silent_process_is_a_death(tmp_path, monkeypatch):
-    monkeypatch.setattr(soak, "SILENCE", 20.0)
+    monkeypatch.setattr(soak, "START", 20.0)
     (tmp_path / "work").mkdir()
     end = time.monotonic() + 30
     found = soak.soak([silent], tmp_path / "work", tmp_path / "keep", end=end, files=1)
