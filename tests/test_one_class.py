@@ -195,7 +195,10 @@ def test_flags_of_label_maps_say_what_was_typed():
     # Written into a run's flagfile, and compared when it goes on: as before.
     assert values["void_ids"].serialize() == "--void_ids="
     assert values["label_ids"].value is None
-    values(["command", "--void_ids=", "--eval_label_ids=0,255"])
+    # Such a line of a flagfile answers nothing: nobody has typed it.
+    values(["command", "--void_ids="])
+    assert label_options(values) == nothing
+    values(["command", "--void_ids=none", "--eval_label_ids=0,255"])
     assert label_options(values) == {**nothing, "void_ids": []}
     assert label_options(values, "eval_") == {**nothing, "label_ids": ["0", "255"]}
 
@@ -211,7 +214,7 @@ def test_the_command(slotcon, two, tmp_path):
     knn = [f"--data_dir={one_folder(tmp_path / 'folders')}", "--dataset=class_folders"]
     lines = {
         "DONE": settled,
-        "DONE ": [f"--data_dir={unnamed}", "--task=groups", "--void_ids="],
+        "DONE ": [f"--data_dir={unnamed}", "--task=groups", "--void_ids=none"],
         "REFUSED evaluate: It must be said what 255 is": [f"--data_dir={unnamed}"],
         "REFUSED evaluate: Labelled pixels must be": [f"--data_dir={two}"],
         "REFUSED evaluate: Label maps must hold two": [

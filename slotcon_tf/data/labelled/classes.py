@@ -103,7 +103,7 @@ def table_of_found(pixels, void_ids, name):
             raise LabelError(
                 f"It must be said what 255 is in {name}. Received: label maps of "
                 f"{listed.replace(',', ', ')} only, and no file of classes. If 255 is "
-                f"a class, set --label_ids={listed} (or an empty --void_ids=, or name "
+                f"a class, set --label_ids={listed} (or --void_ids=none, or name "
                 f"the ids in --class_file); if it is void, --void_ids={nowhere}."
             )
         void = set()
