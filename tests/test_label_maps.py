@@ -200,6 +200,14 @@ REFUSED = {
     ),
     "16-bit colours": (wide_colours(), "keep its ids"),
     "pgm of 20 levels": (b"P5 64 48 20\n" + CLASSES.tobytes(), "keep its ids"),
+    "white is 0": (
+        encoded(grey(0, 1, 2), "TIFF", tiffinfo={262: 0}),
+        "plain which ids.*PhotometricInterpretation 0",
+    ),
+    "white is 0, compressed": (
+        encoded(grey(0, 1), "TIFF", tiffinfo={262: 0}, compression="tiff_lzw"),
+        "plain which ids",
+    ),
     "transparent": (seen_through(), "one channel .* mode RGBA"),
     "floats": (
         encoded(Image.fromarray(CLASSES.astype(np.float32)), "TIFF"),

@@ -1,6 +1,7 @@
 """Files of label maps to ids, or an error that says what is wrong with them."""
 
 import io
+import re
 
 import numpy as np
 from PIL import Image
@@ -187,6 +188,12 @@ def _open(data, path):
                 f"16 bits, a palette, or colours of 8 bits. Received: {path}, "
                 f"{image.format} of other depth. Save it as 8- or 16-bit grey PNG."
             )
+        if _is_inverted(image):
+            raise LabelError(
+                "It must be plain which ids a label map holds. Received: "
+                f"{path}, a TIFF whose 0 is white (PhotometricInterpretation 0), which "
+                "some programs read as stored and others inverted. Save it as PNG."
+            )
         return *orientation.stored(image), step
     except LabelError:
         raise
@@ -242,6 +249,15 @@ def _step(image):
         if ";16" in raw and not image.mode.startswith("I"):
             return 0
     return 1
+
+
+def _is_inverted(image):
+    """Whether Pillow inverts grey: a TIFF's ids, or what its writer has inverted.
+
+    Of one bit it is the usual form of fax, which writers invert and readers back.
+    """
+    raw = (str(tile.args[0]) for tile in image.tile if isinstance(tile.args, tuple))
+    return image.mode == "L" and any(re.search(";[248]?I", name) for name in raw)
 
 
 def _one_channel(pixels, mode):
