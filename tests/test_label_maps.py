@@ -111,6 +111,17 @@ def test_more_greys_settled(tmp_path):
         opened(root, label_ids=[0, 255]).load(0)
 
 
+def test_what_is_advised_about_strange_ids_helps(tmp_path):
+    labels = [grey(0, 1, 7)]
+    root = a_set(tmp_path, labels, classes="0 ground\n1 object\n")
+    with pytest.raises(LabelError, match="--class_file.*'7 void'.*--label_ids.*void"):
+        opened(root).load(0)
+    settled = opened(root, label_ids=[0, 1], void_ids=[7]).load(0)[1]
+    (root / "classes.txt").write_text("0 ground\n1 object\n7 void\n")
+    np.testing.assert_array_equal(opened(root).load(0)[1], settled)
+    assert (settled == VOID).any()
+
+
 def small_png(bits, values, claimed=None):
     """A grey PNG of 1, 2, 4, 8 or 16 bits per sample; it may claim another size."""
     rows = []

@@ -58,8 +58,9 @@ class ClassTable:
             raise LabelError(
                 f"Ids of {path} must be those of the {len(self.names)} classes or "
                 f"void. Received: {', '.join(map(str, found[:5].tolist()))} in "
-                f"{strange.mean():.1%} of its pixels. Name them in classes.txt, or "
-                f"call them void (--void_ids).{smooth}"
+                f"{strange.mean():.1%} of its pixels. Name them in --class_file, as "
+                f"'{found[0]} void' if they count nowhere, or list the ids of the "
+                f"classes in --label_ids and of void in --void_ids.{smooth}"
             )
         return self._class[place]
 
