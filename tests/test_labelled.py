@@ -73,10 +73,11 @@ def test_lists_of_voc_by_other_editors(tmp_path):
     names = path.read_text().split()
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(names).encode())
     assert len(open_segmented("voc", tmp_path, "val")) == len(names)
-    for data in (names[0].encode("utf-16"), b"a\0b"):
-        path.write_bytes(data)
-        with pytest.raises(LabelError, match="text in UTF-8.*val.txt"):
-            open_segmented("voc", tmp_path, "val")
+    path.write_bytes("\r\n".join(names).encode("utf-16"))
+    assert len(open_segmented("voc", tmp_path, "val")) == len(names)
+    path.write_bytes(b"a\0b")
+    with pytest.raises(LabelError, match="text in UTF-8.*val.txt"):
+        open_segmented("voc", tmp_path, "val")
 
 
 def test_cityscapes(tmp_path):
@@ -195,13 +196,18 @@ def test_tfds_label_maps(prepared):
         assert np.abs(color - image).max() <= 15
 
 
+def test_tfds_of_one_class_is_refused_at_once(prepared):
+    with pytest.raises(LabelError, match="two classes at least.*one class only"):
+        open_classified("tfds:labelled", prepared, "train", max_images=1)
+
+
 def test_tfds_classes(prepared):
     data = open_classified("tfds:labelled", prepared, "test", crop_size=0)
     assert data.class_names == ("a", "b") and len(data) == 6
     assert sorted(label for _, label in data) == [0, 0, 0, 1, 1, 1]
     assert len(list(data)) == 6  # again
-    few = open_classified("tfds:labelled", prepared, "train", max_images=2)
-    assert [image.shape for image, _ in few] == [(224, 224, 3)] * 2
+    few = open_classified("tfds:labelled", prepared, "train", max_images=4)
+    assert [image.shape for image, _ in few] == [(224, 224, 3)] * 4
 
 
 def test_class_folders(tmp_path):

@@ -110,11 +110,33 @@ def test_a_second_class_that_comes_late_is_found(tmp_path):
     tasks.groups_task(opened(root), 4)
 
 
-def test_groups_against_masks_of_one_class(slotcon):
+def test_a_chosen_image_may_have_one_class(tmp_path):
+    root = masks(tmp_path, values=(0,), classes="0 ground\n1 object\n")
+    case.save(np.eye(32, dtype=np.uint8), root / "valannot" / "2.png")
+    data, calls = opened(root), []
+
+    def predict(image):
+        calls.append(1)
+        return image[..., 0] * 0
+
+    assert evaluate(predict, data, indices=[0, 1])["pixel_accuracy"] == 1
+    assert evaluate(predict, data)["pixel_accuracy"] < 1 and len(calls) == 5
+    # Of all, one class only: said before the work. What passed is not read again.
+    loads, load = [], data.load
+    data.load = lambda index: loads.append(index) or load(index)
+    tasks.groups_task(data, 4)
+    assert not loads
+    case.save(np.zeros((32, 32), np.uint8), root / "valannot" / "2.png")
+    with pytest.raises(LabelError, match="two classes at least"):
+        evaluate(predict, opened(root))
+    assert len(calls) == 5
+
+
+def test_groups_against_masks_of_one_class():
     images, truth = np.zeros((2, 32, 32, 3), np.uint8), np.zeros((2, 32, 32), np.uint8)
     truth[:, 5] = 255
     with pytest.raises(LabelError, match="two classes at least"):
-        evaluate_groups(slotcon, images, truth, 2)
+        evaluate_groups(None, images, truth, 2)  # before the model is used
 
 
 def one_folder(root, count=3):

@@ -1,5 +1,7 @@
 """From the ids in label files to classes, by what the data set says of them."""
 
+import weakref
+
 import numpy as np
 
 from slotcon_tf.data.labelled.decoding import MAX_CLASSES, VOID, LabelError
@@ -165,20 +167,26 @@ def table_of_values(values, void_ids, table):
     return ClassTable(dict(zip(values, names, strict=True)), void=void_ids or ())
 
 
+_checked = weakref.WeakSet()  # of `check_two_classes`
+
+
 def check_two_classes(images):
     """Raises `LabelError` unless a labelled set has pixels of two classes at least.
 
-    It looks until it has seen the second. With one class any network is perfect.
+    It looks until it has seen the second, once. With one class any network is perfect.
 
     Args:
         images: A `SegmentedImages`.
     """
+    if images in _checked:
+        return
     seen, void = set(), False
     for index in range(images.num_images):
         found = set(np.unique(images.load(index)[1]).tolist())
         void = void or VOID in found
         seen |= found - {VOID}
         if len(seen) > 1:
+            _checked.add(images)
             return
     names = getattr(images, "class_names", range(VOID))
     only = f"only {names[seen.pop()]!r}" if seen else "none"
@@ -194,14 +202,19 @@ def check_two_labels(labels, name):
     """Raises `LabelError` unless there are two classes at least among labels.
 
     Args:
-        labels: Class numbers, of images or of pixels that count.
+        labels: Iterable of class numbers, of images or of pixels that count; it is
+            followed until the second is seen.
         name: Of their set, for the error.
     """
-    if len(np.unique(labels)) < 2:
-        raise LabelError(
-            "Labels must be of two classes at least, or any network is perfect. "
-            f"Received: {name}, with one class only. Take images of others, too."
-        )
+    seen = set()
+    for label in labels:
+        seen.add(int(label))
+        if len(seen) > 1:
+            return
+    raise LabelError(
+        "Labels must be of two classes at least, or any network is perfect. "
+        f"Received: {name}, with one class only. Take images of others, too."
+    )
 
 
 def check_same_classes(train, data):

@@ -131,20 +131,22 @@ def _of_builder(builder, split, crop_size, most):
     count = split_size(builder, split)
     kept = set(spaced(count, most))
 
-    def examples():
+    def stored(decoders):
         dataset = builder.as_dataset(
-            split=split,
-            shuffle_files=False,
-            decoders={"image": tfds.decode.SkipDecoding()},
+            split=split, shuffle_files=False, decoders=decoders
         )
-        for number, example in enumerate(dataset.as_numpy_iterator()):
-            if number not in kept:
-                continue
+        examples = enumerate(dataset.as_numpy_iterator())
+        return ((n, example) for n, example in examples if n in kept)
+
+    def examples():
+        for number, example in stored({"image": tfds.decode.SkipDecoding()}):
             path = f"{builder.info.full_name} ({split}) {number}"
             image = _cut(decode_labelled(example["image"], path), crop_size)
             yield image, int(example["label"])
 
     name = f"{builder.info.full_name} ({split})"
+    only = tfds.decode.PartialDecoding({"label": True})
+    check_two_labels((example["label"] for _, example in stored(only)), name)
     return ClassifiedImages(name, examples, len(kept), features["label"].names)
 
 
