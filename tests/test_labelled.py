@@ -1,5 +1,7 @@
 """Labelled images: every layout, and what is wrong with label maps."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -220,6 +222,41 @@ def test_class_folders(tmp_path):
         open_classified("class_folders", tmp_path, "train")
     with pytest.raises(FileNotFoundError, match="test must hold"):
         open_classified("class_folders", tmp_path, "test")
+
+
+@pytest.mark.parametrize("dataset", ["folders", "list", "voc", "ade20k", "imagenet"])
+def test_messages_name_flags_of_every_command(tmp_path, dataset):
+    """Fine-tuning has --val_split, pretraining --eval_split and --eval_task."""
+    opened = open_classified if dataset == "imagenet" else open_segmented
+    (tmp_path / "JPEGImages").mkdir()
+    with pytest.raises(FileNotFoundError) as error:
+        opened(dataset, tmp_path, "val")
+    text = str(error.value)
+    assert set(re.findall("--[a-z_]+", text)) <= {"--data_dir", "--dataset"}
+    assert "the split" in text and "--data_dir" in text
+
+
+class Maps(Labelled):
+    """A set with label maps only."""
+
+    def _info(self):
+        features = dict(super()._info().features)
+        del features["label"]
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features)
+        )
+
+    def _generate_examples(self, first):
+        for key, example in super()._generate_examples(first):
+            del example["label"]
+            yield key, example
+
+
+def test_label_maps_are_no_classes(tmp_path):
+    Maps(data_dir=tmp_path).download_and_prepare()
+    with pytest.raises(LabelError, match="a 'label'.*are for groups") as error:
+        open_classified("tfds:maps", tmp_path, "test")
+    assert "--" not in str(error.value)
 
 
 def test_crop_moves_labels_with_the_image(tmp_path):

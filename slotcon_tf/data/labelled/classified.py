@@ -90,7 +90,7 @@ def open_classified(
     if not root.is_dir():
         raise FileNotFoundError(
             f"{root} must hold a folder per class. Received: no such folder. Check "
-            "--data_dir and --split."
+            "--data_dir and the split."
         )
     names = sorted(
         p.name for p in root.iterdir() if p.is_dir() and not is_hidden(p.name)
@@ -126,7 +126,8 @@ def _of_builder(builder, split, crop_size, most):
     if "label" not in features:
         raise LabelError(
             f"{builder.info.full_name} must have a 'label'. Received: "
-            f"{', '.join(features)}. For label maps take --task=groups or linear."
+            f"{', '.join(features)}. Sets with label maps only are for groups, and for "
+            "other tasks on pixels."
         )
     count = split_size(builder, split)
     kept = set(spaced(count, most))
