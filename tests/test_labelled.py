@@ -1,6 +1,8 @@
 """Labelled images: every layout, and what is wrong with label maps."""
 
 import re
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -257,6 +259,26 @@ def test_label_maps_are_no_classes(tmp_path):
     with pytest.raises(LabelError, match="a 'label'.*are for groups") as error:
         open_classified("tfds:maps", tmp_path, "test")
     assert "--" not in str(error.value)
+
+
+@pytest.mark.parametrize("opened", [open_segmented, open_classified])
+def test_a_disk_that_is_away_for_a_moment_is_waited_for(tmp_path, opened):
+    if opened is open_segmented:
+        data = opened("folders", case.folders(tmp_path / "disk"), "val")
+    else:
+        data = opened("class_folders", case.class_folders(tmp_path / "disk"), "val")
+    (tmp_path / "disk").rename(tmp_path / "away")
+    back = threading.Timer(0.1, (tmp_path / "away").rename, [tmp_path / "disk"])
+    back.start()
+    assert len(list(data)) == len(data)
+    back.join()
+    # A file that is gone from its folder is not waited for.
+    image = next((tmp_path / "disk" / "val").rglob("*.png"))
+    image.unlink()
+    start = time.monotonic()
+    with pytest.raises(LabelError, match="readable.*No such file"):
+        list(data)
+    assert time.monotonic() - start < 2
 
 
 def test_crop_moves_labels_with_the_image(tmp_path):

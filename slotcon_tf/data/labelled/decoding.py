@@ -1,6 +1,7 @@
 """Files of label maps to ids, or an error that says what is wrong with them."""
 
 import io
+import os
 import re
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 
 from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image, open_image
 from slotcon_tf.data.labelled import orientation
-from slotcon_tf.data.reading import read_file
+from slotcon_tf.data.reading import Patience, read_file
 
 VOID = 255  # label of pixels that count nowhere
 MAX_CLASSES = 255
@@ -16,6 +17,7 @@ _ID_MODES = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L"}
 _GREY_MODES = {"RGB", "RGBA", "LA", "PA"}  # if all channels agree and nothing shines
 _LOSSLESS = ("PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM")
 _MAX_BYTES = 2**30  # of a file; a label map of 89 megapixels with 32 bits has a third
+_patience = Patience()  # of all sets: they are on one disk mostly
 
 
 class LabelError(ValueError):
@@ -129,13 +131,13 @@ def decode_panoptic_ids(data, path):
 
 
 def read_bytes(path):
-    """Bytes of a file of a labelled set.
+    """Bytes of a file of a labelled set; a disk that is away for seconds is waited for.
 
     Raises:
         LabelError: If they cannot be read, or are too many for an image.
     """
     try:
-        return read_file(path, _MAX_BYTES)
+        return _patience.read(lambda: read_file(path, _MAX_BYTES), os.fspath(path))
     except (BadImage, OSError) as error:
         raise _unreadable(path, error) from None
 
