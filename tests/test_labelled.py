@@ -281,6 +281,21 @@ def test_a_disk_that_is_away_for_a_moment_is_waited_for(tmp_path, opened):
     assert time.monotonic() - start < 2
 
 
+@pytest.mark.parametrize("kind", ["folders", "class_folders"])
+def test_images_of_few_levels_are_warned_of_once(tmp_path, caplog, kind):
+    opened = open_segmented if kind == "folders" else open_classified
+    root = getattr(case, kind)(tmp_path)
+    assert len(list(opened(kind, root, "val"))) and "grey levels" not in caplog.text
+    # 40 degrees in a thermal camera's 16 bits: one grey of 256.
+    rng = np.random.default_rng(0)
+    for path in (root / "val").rglob("*.png"):
+        size = Image.open(path).size[::-1]
+        case.save(rng.integers(29000, 29100, size, dtype=np.uint16), path)
+    list(opened(kind, root, "val"))
+    assert caplog.text.count("fewer than 16 grey levels") == 1
+    assert f"{root / 'val'}" in caplog.text
+
+
 def test_crop_moves_labels_with_the_image(tmp_path):
     case.folders(tmp_path)
     data = open_segmented("folders", tmp_path, "val", crop_size=24)

@@ -17,6 +17,7 @@ from slotcon_tf.data.labelled.decoding import (
     read_image,
 )
 from slotcon_tf.data.listing import list_images
+from slotcon_tf.data.pixels import PixelWatch
 from slotcon_tf.data.sources import prepared_builder, split_size
 
 CLASSIFIED = ("class_folders", "imagenet", "tfds:NAME")
@@ -114,9 +115,11 @@ def open_classified(
     kept = [items[i] for i in spaced(len(items), max_images)]
     check_two_labels([classes[parts[0]] for _, parts in kept], root)
 
+    watch = PixelWatch(root)
+
     def examples():
         for path, parts in kept:
-            yield _cut(read_image(path), crop_size), classes[parts[0]]
+            yield _cut(read_image(path, watch), crop_size), classes[parts[0]]
 
     return ClassifiedImages(f"{dataset} {root}", examples, len(kept), names)
 
@@ -132,6 +135,8 @@ def _of_builder(builder, split, crop_size, most):
     count = split_size(builder, split)
     kept = set(spaced(count, most))
 
+    watch = PixelWatch(builder.info.full_name)
+
     def stored(decoders):
         dataset = builder.as_dataset(
             split=split, shuffle_files=False, decoders=decoders
@@ -142,7 +147,7 @@ def _of_builder(builder, split, crop_size, most):
     def examples():
         for number, example in stored({"image": tfds.decode.SkipDecoding()}):
             path = f"{builder.info.full_name} ({split}) {number}"
-            image = _cut(decode_labelled(example["image"], path), crop_size)
+            image = _cut(decode_labelled(example["image"], path, watch), crop_size)
             yield image, int(example["label"])
 
     name = f"{builder.info.full_name} ({split})"

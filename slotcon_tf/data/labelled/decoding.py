@@ -7,7 +7,7 @@ import re
 import numpy as np
 from PIL import Image
 
-from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image, open_image
+from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_pixels, open_image
 from slotcon_tf.data.labelled import orientation
 from slotcon_tf.data.reading import Patience, read_file
 
@@ -30,6 +30,7 @@ class UprightImage:
     Args:
         data: Bytes of the file.
         path: Named in errors.
+        watch: See `decode_labelled`.
 
     Attributes:
         pixels: uint8 (height, width, 3), upright.
@@ -39,8 +40,8 @@ class UprightImage:
         LabelError: If it cannot be decoded.
     """
 
-    def __init__(self, data, path):
-        self.pixels, self.path = decode_labelled(data, path), path
+    def __init__(self, data, path, watch=None):
+        self.pixels, self.path = decode_labelled(data, path, watch), path
         self.orientation = orientation.of_file(open_image(data), data)
 
 
@@ -142,23 +143,31 @@ def read_bytes(path):
         raise _unreadable(path, error) from None
 
 
-def read_image(path):
+def read_image(path, watch=None):
     """A file of a labelled set; see `decode_labelled`."""
-    return decode_labelled(read_bytes(path), path)
+    return decode_labelled(read_bytes(path), path, watch)
 
 
-def decode_labelled(data, path):
+def decode_labelled(data, path, watch=None):
     """An image of a labelled set, which must be readable: uint8 (height, width, 3).
 
     Training replaces what cannot be decoded; a score must be that of the whole set.
+
+    Args:
+        data: Bytes of the file.
+        path: Named in errors.
+        watch: `PixelWatch` that warns of few grey levels.
 
     Raises:
         LabelError: If it is not.
     """
     try:
-        return decode_image(data)
+        decoded = decode_pixels(data)
     except BadImage as error:
         raise _unreadable(path, error) from None
+    if watch:
+        watch.look(path, decoded)
+    return decoded.rgb
 
 
 def _unreadable(path, error):
