@@ -75,6 +75,10 @@ REFUSED = {
     "half of UTF-16": ("0 a\n1 b\n".encode("utf-16")[:-1], "UTF-8"),
     "UTF-16 without a mark": ("0 a\n1 b\n".encode("utf-16-le"), "UTF-8"),
     "Latin-1": ("0 café\n1 b\n".encode("latin-1"), "UTF-8"),
+    "a pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n",
+        "a git LFS pointer.*git lfs pull",
+    ),
     "zeros": (b"0 a\n1 b\0\n", "UTF-8.*zeros"),
     "JSON": (b'{"0": "a"}', "plain text"),
     "a PNG": (b"\x89PNG\r\n\x1a\n", "UTF-8"),

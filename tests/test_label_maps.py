@@ -226,7 +226,11 @@ REFUSED = {
         "one channel .* mode F",
     ),
     "cmyk": (encoded(grey(0, 1).convert("CMYK"), "TIFF"), "mode CMYK"),
-    "empty": (b"", "readable image"),
+    "empty": (b"", "readable image.*empty"),
+    "a pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n",
+        "readable image.*git lfs pull",
+    ),
     "huge": (
         small_png(8, CLASSES, claimed=(60_000, 9_000)),
         "readable image.*pixels",

@@ -45,6 +45,11 @@ def read_text(path):
         raise _no_text(path, "it is not UTF-8") from None
     except (OSError, BadImage) as error:
         raise _no_text(path, reason_of(error)) from None
+    if text.startswith("version https://git-lfs"):
+        raise LabelError(
+            "The names of a labelled set must be there. Received: "
+            f"{path}: a git LFS pointer, not the file. Run git lfs pull."
+        )
     if "\0" in text:
         raise _no_text(path, "it holds binary zeros")
     return text

@@ -7,6 +7,7 @@ import re
 import numpy as np
 from PIL import Image
 
+from slotcon_tf.data import tiff
 from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_pixels, open_image
 from slotcon_tf.data.labelled import orientation
 from slotcon_tf.data.reading import Patience, read_file
@@ -187,7 +188,7 @@ def _open(data, path):
                 f"{path}, a {image.format}, whose ids are blurred at every edge, if it "
                 "has any. Save it as PNG."
             )
-        if _is_stack(image):
+        if tiff.is_stack(image):
             raise LabelError(
                 "A label map must be one image. Received: "
                 f"{path}, several of one size. Save the right one by itself."
@@ -220,6 +221,7 @@ def _header(data):
     try:
         image = Image.open(io.BytesIO(data), formats=(*_LOSSLESS, "JPEG"))
     except Image.UnidentifiedImageError:
+        open_image(data)  # knows why, unless it is a picture of another format
         raise BadImage(f"none of {', '.join(_LOSSLESS)}") from None
     if image.width * image.height > MAX_PIXELS:
         raise BadImage(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
@@ -231,17 +233,6 @@ def _is_lossy(image, data):
         return b"VP8L" not in data
     compression = image.info.get("compression", "")
     return image.format not in _LOSSLESS or "jp" in str(compression)
-
-
-def _is_stack(image):
-    """Whether there are more pages of the same size, not a smaller overview."""
-    if getattr(image, "n_frames", 1) < 2:
-        return False
-    size = image.size
-    image.seek(1)
-    same = image.size == size
-    image.seek(0)
-    return same
 
 
 def _step(image):
