@@ -5,6 +5,7 @@ import pytest
 
 from slotcon_tf.data.labelled import VOID, LabelError, open_segmented
 from slotcon_tf.data.labelled.class_file import read_class_names
+from slotcon_tf.data.labelled.panoptic import read_panoptic
 from tests import labelled_case as case
 
 THREE = ("sky", "wall, inner", "tree")
@@ -62,9 +63,6 @@ REFUSED = {
     "empty": (b"", "between 1 and 254 classes"),
     "only void": (b"0 void\n", "between 1 and 254 classes"),
     "300": ("\n".join(f"{i} c{i}" for i in range(300)).encode(), "254 classes.*300"),
-    "id twice": (b"0 a\n1 b\n0 c\n", "every id once.*0 in line 3"),
-    "void id twice": (b"0 a\n1 void\n1 c\n", "every id once.*1 in line 3"),
-    "name twice": (b"0 a\n1 b\n\n2 a\n", "every name once.*'a' in line 4"),
     "some numbered": (b"0 a\nb\n2 c\n", "before every name.*'b' in line 2"),
     "a name between": (b"a\n2 wheels\nb\n", "before every name.*'a' in line 1"),
     "id behind": (b"sky\t7\nroad\t3\n", "the id before the name.*sky"),
@@ -74,8 +72,13 @@ REFUSED = {
     "huge": (b"0 a\n99999999999 b\n", "ids below 2.31.*line 2"),
     "endless": (b"0 a\n" + b"9" * 5000 + b" b\n", "ids below 2.31.*line 2"),
     "other digits": ("0 a\n\u00b2 b\n".encode(), "before every name"),
-    "UTF-16": ("0 a\n1 b\n".encode("utf-16"), "UTF-8"),
+    "half of UTF-16": ("0 a\n1 b\n".encode("utf-16")[:-1], "UTF-8"),
+    "UTF-16 without a mark": ("0 a\n1 b\n".encode("utf-16-le"), "UTF-8"),
     "Latin-1": ("0 café\n1 b\n".encode("latin-1"), "UTF-8"),
+    "a pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n",
+        "a git LFS pointer.*git lfs pull",
+    ),
     "zeros": (b"0 a\n1 b\0\n", "UTF-8.*zeros"),
     "JSON": (b'{"0": "a"}', "plain text"),
     "a PNG": (b"\x89PNG\r\n\x1a\n", "UTF-8"),
@@ -92,6 +95,45 @@ def test_what_is_wrong_with_a_file_is_named(tmp_path, data, words):
     with pytest.raises(LabelError, match=words) as error:
         read_class_names(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+TWICE = {
+    "id": ("0 a\n1 b\n0 c\n", ("c", "b"), "id 0 as 'c' from here on"),
+    "void id": ("0 a\n1 void\n1 c\n", ("a", "c"), "line 3: id 1 as 'c'"),
+    "void at last": ("0 a\n1 b\n2 c\n1 void\n", ("a", "c"), "id 1 as 'void'"),
+    "name": ("0 a\n1 b\n\n2 a\n", ("a", "b", "a (2)"), "of the name 'a'"),
+    "name alone": ("a\nb\na\n", ("a", "b", "a (2)"), "two classes of the name 'a'"),
+    "line": ("0 a\n1 b\n0 a\n", ("a", "b"), None),
+}
+
+
+@pytest.mark.parametrize(("text", "names", "words"), TWICE.values(), ids=TWICE)
+def test_what_is_twice_is_kept_and_said(tmp_path, caplog, text, names, words):
+    path = tmp_path / "classes.txt"
+    path.write_text(text)
+    assert read_class_names(path).names == names
+    assert words in caplog.text if words else not caplog.text
+
+
+def test_windows_writes_utf_16(tmp_path):
+    path = tmp_path / "classes.txt"
+    for form in ("utf-16", "utf-16-le", "utf-16-be"):
+        mark = "" if form == "utf-16" else "\ufeff"
+        path.write_bytes(f"{mark}0 sky\r\n1 дерево\r\n".encode(form))
+        assert read_class_names(path).names == ("sky", "дерево")
+
+
+def test_files_that_no_memory_holds(tmp_path):
+    root = case.folders(tmp_path)
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.write(b"0 a\n1 b\n")
+        file.truncate(60 * 2**30)
+    for option in ("class_file", "image_list"):
+        with pytest.raises(LabelError, match="sparse.*64424509440 bytes"):
+            open_segmented("folders", root, "val", **{option: path})
+    with pytest.raises(LabelError, match="sparse.*64424509440 bytes"):
+        read_panoptic(path)
 
 
 def test_no_file_of_classes(tmp_path):

@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from PIL import Image, ImageFilter, ImageOps
 
 from slotcon_tf.data.labelled import VOID, LabelError, open_segmented
+from slotcon_tf.data.labelled.classes import table_of_found
 from slotcon_tf.data.labelled.decoding import decode_ids
 from tests import labelled_case as case
 
@@ -110,6 +111,17 @@ def test_more_greys_settled(tmp_path):
         opened(root, label_ids=[0, 255]).load(0)
 
 
+def test_what_is_advised_about_strange_ids_helps(tmp_path):
+    labels = [grey(0, 1, 7)]
+    root = a_set(tmp_path, labels, classes="0 ground\n1 object\n")
+    with pytest.raises(LabelError, match="--class_file.*'7 void'.*--label_ids.*void"):
+        opened(root).load(0)
+    settled = opened(root, label_ids=[0, 1], void_ids=[7]).load(0)[1]
+    (root / "classes.txt").write_text("0 ground\n1 object\n7 void\n")
+    np.testing.assert_array_equal(opened(root).load(0)[1], settled)
+    assert (settled == VOID).any()
+
+
 def small_png(bits, values, claimed=None):
     """A grey PNG of 1, 2, 4, 8 or 16 bits per sample; it may claim another size."""
     rows = []
@@ -200,13 +212,25 @@ REFUSED = {
     ),
     "16-bit colours": (wide_colours(), "keep its ids"),
     "pgm of 20 levels": (b"P5 64 48 20\n" + CLASSES.tobytes(), "keep its ids"),
+    "white is 0": (
+        encoded(grey(0, 1, 2), "TIFF", tiffinfo={262: 0}),
+        "plain which ids.*PhotometricInterpretation 0",
+    ),
+    "white is 0, compressed": (
+        encoded(grey(0, 1), "TIFF", tiffinfo={262: 0}, compression="tiff_lzw"),
+        "plain which ids",
+    ),
     "transparent": (seen_through(), "one channel .* mode RGBA"),
     "floats": (
         encoded(Image.fromarray(CLASSES.astype(np.float32)), "TIFF"),
         "one channel .* mode F",
     ),
     "cmyk": (encoded(grey(0, 1).convert("CMYK"), "TIFF"), "mode CMYK"),
-    "empty": (b"", "readable image"),
+    "empty": (b"", "readable image.*empty"),
+    "a pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n",
+        "readable image.*git lfs pull",
+    ),
     "huge": (
         small_png(8, CLASSES, claimed=(60_000, 9_000)),
         "readable image.*pixels",
@@ -337,6 +361,44 @@ def test_many_small_classes_are_no_shades(tmp_path):
     labels[3, 2:62:3] = np.arange(1, 21)
     found = opened(a_set(tmp_path, [labels]))
     assert found.class_names == tuple(map(str, range(21)))
+
+
+NOISE = {
+    "both ends": {0: 5000, 1: 50, 2: 20, 253: 20, 254: 50, 255: 3000},
+    "a small object": {0: 9700, 1: 50, 2: 20, 253: 20, 254: 50, 255: 100},
+    "three greys": {0: 5000, 3: 10, 126: 9, 128: 2000, 133: 5, 255: 900},
+}
+
+
+@pytest.mark.parametrize("pixels", NOISE.values(), ids=NOISE)
+def test_noise_beside_drawn_greys_is_no_class(pixels):
+    for void_ids in (None, [], [255]):
+        with pytest.raises(LabelError, match="shades.*without antialiasing"):
+            table_of_found(pixels, void_ids, "masks")
+
+
+IDS = {
+    "first ids": {0: 5000, 1: 50, 2: 20, 255: 3000},
+    "another void": {0: 5000, 1: 50, 250: 20, 255: 3000},
+}
+
+
+@pytest.mark.parametrize("pixels", IDS.values(), ids=IDS)
+def test_ids_beside_void_are_classes(pixels):
+    void_ids = [250] if 250 in pixels else None
+    assert table_of_found(pixels, void_ids, "masks").names[:2] == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    "large", [(1, 124, 157), (0, 124), (0, 157), (0, 179), (0, 255), (0, 124, 255)]
+)
+def test_small_classes_of_many_ids_are_no_shades(large):
+    """As in COCO-Stuff: two classes or three hold most, and many others little."""
+    rng = np.random.default_rng(0)
+    pixels = {int(i): 50 for i in rng.choice(np.arange(2, 180), 60, replace=False)}
+    pixels |= dict.fromkeys(large, 20_000)
+    names = table_of_found(pixels, None, "stuff").names
+    assert names == tuple(str(i) for i in sorted(pixels) if i != 255)
 
 
 # Orientation

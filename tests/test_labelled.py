@@ -1,5 +1,9 @@
 """Labelled images: every layout, and what is wrong with label maps."""
 
+import re
+import threading
+import time
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -73,10 +77,11 @@ def test_lists_of_voc_by_other_editors(tmp_path):
     names = path.read_text().split()
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(names).encode())
     assert len(open_segmented("voc", tmp_path, "val")) == len(names)
-    for data in (names[0].encode("utf-16"), b"a\0b"):
-        path.write_bytes(data)
-        with pytest.raises(LabelError, match="text in UTF-8.*val.txt"):
-            open_segmented("voc", tmp_path, "val")
+    path.write_bytes("\r\n".join(names).encode("utf-16"))
+    assert len(open_segmented("voc", tmp_path, "val")) == len(names)
+    path.write_bytes(b"a\0b")
+    with pytest.raises(LabelError, match="text in UTF-8.*val.txt"):
+        open_segmented("voc", tmp_path, "val")
 
 
 def test_cityscapes(tmp_path):
@@ -195,13 +200,18 @@ def test_tfds_label_maps(prepared):
         assert np.abs(color - image).max() <= 15
 
 
+def test_tfds_of_one_class_is_refused_at_once(prepared):
+    with pytest.raises(LabelError, match="two classes at least.*one class only"):
+        open_classified("tfds:labelled", prepared, "train", max_images=1)
+
+
 def test_tfds_classes(prepared):
     data = open_classified("tfds:labelled", prepared, "test", crop_size=0)
     assert data.class_names == ("a", "b") and len(data) == 6
     assert sorted(label for _, label in data) == [0, 0, 0, 1, 1, 1]
     assert len(list(data)) == 6  # again
-    few = open_classified("tfds:labelled", prepared, "train", max_images=2)
-    assert [image.shape for image, _ in few] == [(224, 224, 3)] * 2
+    few = open_classified("tfds:labelled", prepared, "train", max_images=4)
+    assert [image.shape for image, _ in few] == [(224, 224, 3)] * 4
 
 
 def test_class_folders(tmp_path):
@@ -214,6 +224,76 @@ def test_class_folders(tmp_path):
         open_classified("class_folders", tmp_path, "train")
     with pytest.raises(FileNotFoundError, match="test must hold"):
         open_classified("class_folders", tmp_path, "test")
+
+
+@pytest.mark.parametrize("dataset", ["folders", "list", "voc", "ade20k", "imagenet"])
+def test_messages_name_flags_of_every_command(tmp_path, dataset):
+    """Fine-tuning has --val_split, pretraining --eval_split and --eval_task."""
+    opened = open_classified if dataset == "imagenet" else open_segmented
+    (tmp_path / "JPEGImages").mkdir()
+    with pytest.raises(FileNotFoundError) as error:
+        opened(dataset, tmp_path, "val")
+    text = str(error.value)
+    assert set(re.findall("--[a-z_]+", text)) <= {"--data_dir", "--dataset"}
+    assert "the split" in text and "--data_dir" in text
+
+
+class Maps(Labelled):
+    """A set with label maps only."""
+
+    def _info(self):
+        features = dict(super()._info().features)
+        del features["label"]
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features)
+        )
+
+    def _generate_examples(self, first):
+        for key, example in super()._generate_examples(first):
+            del example["label"]
+            yield key, example
+
+
+def test_label_maps_are_no_classes(tmp_path):
+    Maps(data_dir=tmp_path).download_and_prepare()
+    with pytest.raises(LabelError, match="a 'label'.*are for groups") as error:
+        open_classified("tfds:maps", tmp_path, "test")
+    assert "--" not in str(error.value)
+
+
+@pytest.mark.parametrize("opened", [open_segmented, open_classified])
+def test_a_disk_that_is_away_for_a_moment_is_waited_for(tmp_path, opened):
+    if opened is open_segmented:
+        data = opened("folders", case.folders(tmp_path / "disk"), "val")
+    else:
+        data = opened("class_folders", case.class_folders(tmp_path / "disk"), "val")
+    (tmp_path / "disk").rename(tmp_path / "away")
+    back = threading.Timer(0.1, (tmp_path / "away").rename, [tmp_path / "disk"])
+    back.start()
+    assert len(list(data)) == len(data)
+    back.join()
+    # A file that is gone from its folder is not waited for.
+    image = next((tmp_path / "disk" / "val").rglob("*.png"))
+    image.unlink()
+    start = time.monotonic()
+    with pytest.raises(LabelError, match="readable.*No such file"):
+        list(data)
+    assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize("kind", ["folders", "class_folders"])
+def test_images_of_few_levels_are_warned_of_once(tmp_path, caplog, kind):
+    opened = open_segmented if kind == "folders" else open_classified
+    root = getattr(case, kind)(tmp_path)
+    assert len(list(opened(kind, root, "val"))) and "grey levels" not in caplog.text
+    # 40 degrees in a thermal camera's 16 bits: one grey of 256.
+    rng = np.random.default_rng(0)
+    for path in (root / "val").rglob("*.png"):
+        size = Image.open(path).size[::-1]
+        case.save(rng.integers(29000, 29100, size, dtype=np.uint16), path)
+    list(opened(kind, root, "val"))
+    assert caplog.text.count("fewer than 16 grey levels") == 1
+    assert f"{root / 'val'}" in caplog.text
 
 
 def test_crop_moves_labels_with_the_image(tmp_path):

@@ -110,11 +110,33 @@ def test_a_second_class_that_comes_late_is_found(tmp_path):
     tasks.groups_task(opened(root), 4)
 
 
-def test_groups_against_masks_of_one_class(slotcon):
+def test_a_chosen_image_may_have_one_class(tmp_path):
+    root = masks(tmp_path, values=(0,), classes="0 ground\n1 object\n")
+    case.save(np.eye(32, dtype=np.uint8), root / "valannot" / "2.png")
+    data, calls = opened(root), []
+
+    def predict(image):
+        calls.append(1)
+        return image[..., 0] * 0
+
+    assert evaluate(predict, data, indices=[0, 1])["pixel_accuracy"] == 1
+    assert evaluate(predict, data)["pixel_accuracy"] < 1 and len(calls) == 5
+    # Of all, one class only: said before the work. What passed is not read again.
+    loads, load = [], data.load
+    data.load = lambda index: loads.append(index) or load(index)
+    tasks.groups_task(data, 4)
+    assert not loads
+    case.save(np.zeros((32, 32), np.uint8), root / "valannot" / "2.png")
+    with pytest.raises(LabelError, match="two classes at least"):
+        evaluate(predict, opened(root))
+    assert len(calls) == 5
+
+
+def test_groups_against_masks_of_one_class():
     images, truth = np.zeros((2, 32, 32, 3), np.uint8), np.zeros((2, 32, 32), np.uint8)
     truth[:, 5] = 255
     with pytest.raises(LabelError, match="two classes at least"):
-        evaluate_groups(slotcon, images, truth, 2)
+        evaluate_groups(None, images, truth, 2)  # before the model is used
 
 
 def one_folder(root, count=3):
@@ -195,7 +217,10 @@ def test_flags_of_label_maps_say_what_was_typed():
     # Written into a run's flagfile, and compared when it goes on: as before.
     assert values["void_ids"].serialize() == "--void_ids="
     assert values["label_ids"].value is None
-    values(["command", "--void_ids=", "--eval_label_ids=0,255"])
+    # Such a line of a flagfile answers nothing: nobody has typed it.
+    values(["command", "--void_ids="])
+    assert label_options(values) == nothing
+    values(["command", "--void_ids=none", "--eval_label_ids=0,255"])
     assert label_options(values) == {**nothing, "void_ids": []}
     assert label_options(values, "eval_") == {**nothing, "label_ids": ["0", "255"]}
 
@@ -211,7 +236,7 @@ def test_the_command(slotcon, two, tmp_path):
     knn = [f"--data_dir={one_folder(tmp_path / 'folders')}", "--dataset=class_folders"]
     lines = {
         "DONE": settled,
-        "DONE ": [f"--data_dir={unnamed}", "--task=groups", "--void_ids="],
+        "DONE ": [f"--data_dir={unnamed}", "--task=groups", "--void_ids=none"],
         "REFUSED evaluate: It must be said what 255 is": [f"--data_dir={unnamed}"],
         "REFUSED evaluate: Labelled pixels must be": [f"--data_dir={two}"],
         "REFUSED evaluate: Label maps must hold two": [

@@ -3,6 +3,7 @@
 import re
 
 _PREFIXED = "class_file|void_ids|label_ids|dataset|data_dir|split|train_split|crop_size"
+_NO_VOID = "none"
 
 
 def define_label_flags(define, prefix=""):
@@ -20,8 +21,8 @@ def define_label_flags(define, prefix=""):
     define.listed(
         f"{prefix}void_ids",
         [],
-        "Ids that count nowhere, beside 255. Given but empty, it says that 255 is a "
-        "class where label maps hold 0 and 255 only.",
+        "Ids that count nowhere, beside 255; none: not even 255, where label maps hold "
+        "0 and 255 only.",
     )
     define.listed(
         f"{prefix}label_ids",
@@ -37,11 +38,11 @@ def label_options(values, prefix=""):
         values: absl's FLAGS.
         prefix: As it was defined with.
     """
-    void = f"{prefix}void_ids"
+    void = values[f"{prefix}void_ids"].value
     return {
         "class_file": values[f"{prefix}class_file"].value,
-        # Empty by default, which says nothing; typed, it says something.
-        "void_ids": values[void].value if values[void].present else None,
+        # Empty, as every run's flagfile has it, says nothing.
+        "void_ids": [] if void == [_NO_VOID] else void or None,
         "label_ids": values[f"{prefix}label_ids"].value,
     }
 

@@ -34,7 +34,7 @@ def check_bands(image):
         raise BadImage(_said(tags))
     if max(tags.get(_BITS, (1,))) > 8 and tags.get(_PLANAR) == 2:
         raise BadImage(_said(tags))
-    if samples == 1 and _is_stack(image):
+    if samples == 1 and is_stack(image):
         raise BadImage(
             "a TIFF stack: several pages of one band and size. One picture is needed: "
             "save the page that counts, or three of them as RGB"
@@ -88,16 +88,30 @@ def _said(tags):
     )
 
 
-def _is_stack(image):
-    """Whether the second page is one more picture of the first one's kind."""
-    first = image.size, image.mode
+def is_stack(image):
+    """Whether an image's second page, or frame, is one more picture of the same size.
+
+    Of a TIFF it is of the same mode, too, and no thumbnail.
+
+    Args:
+        image: Opened by Pillow, not loaded; it is left at its first page.
+    """
+    first = _kind(image)
     try:
         image.seek(1)
-        thumbnail = int(image.tag_v2.get(_SUBFILE, 0)) & 1
-        return (image.size, image.mode) == first and not thumbnail
+        return _kind(image) == first and not _is_thumbnail(image)
     except (EOFError, OSError, SyntaxError, ValueError, TypeError, LookupError):
         return False
     except (struct.error, OverflowError, MemoryError, AttributeError):
         return False
     finally:
         image.seek(0)
+
+
+def _kind(image):
+    # Frames of an animation change their mode as they are drawn over each other.
+    return image.size, image.mode if image.format == "TIFF" else ""
+
+
+def _is_thumbnail(image):
+    return image.format == "TIFF" and int(image.tag_v2.get(_SUBFILE, 0)) & 1

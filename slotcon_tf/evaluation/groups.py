@@ -67,9 +67,9 @@ def evaluate_groups(model, images, masks, num_classes, **options):
     Raises:
         LabelError: If masks have pixels of one class only.
     """
+    check_two_labels(np.setdiff1d(masks, VOID), "masks")
     groups = predict_groups(model, images, **options)
     confusion = confusion_matrix(
         masks, groups, num_classes, model.num_prototypes, ignore=VOID
     )
-    check_two_labels(np.flatnonzero(confusion.sum(axis=1)), "masks")
     return grouping_metrics(confusion), groups

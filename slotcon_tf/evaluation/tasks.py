@@ -163,10 +163,10 @@ def classification_task(fit, train, data, *, batch_size=16, progress=iter):
         known = classification.features(
             inference, progress(train), batch_size=batch_size
         )
+        check_two_labels(known[1], train)
         vectors, labels = classification.features(
             inference, progress(data), batch_size=batch_size
         )
-        check_two_labels(known[1], train)
         check_two_labels(labels, data)
         return classification.accuracy_counts(fit(*known), vectors, labels)
 

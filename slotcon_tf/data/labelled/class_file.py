@@ -1,11 +1,18 @@
 """read_class_names: a text file of classes to a table of their ids."""
 
+import codecs
 import csv
 import pathlib
 import re
 
+from absl import logging
+
+from slotcon_tf.data.bad_images import printable
+from slotcon_tf.data.decoding import BadImage
 from slotcon_tf.data.labelled.classes import ClassTable
 from slotcon_tf.data.labelled.decoding import MAX_CLASSES, LabelError
+from slotcon_tf.data.lists import MAX_LIST_BYTES
+from slotcon_tf.data.reading import read_file, reason_of
 
 _VOID_NAMES = {"void", "unlabeled", "unlabelled", "ignore", "ignored"}
 _HEADERS = {
@@ -21,20 +28,28 @@ _MAX_ID, _MAX_NAME = 2**31 - 1, 1000
 
 
 def read_text(path):
-    """The text of a file in UTF-8, with a mark at its start or without.
+    """The text of a file in UTF-8, with a mark at its start or without, or UTF-16.
 
     Raises:
         FileNotFoundError: If there is none.
-        LabelError: If it is no text in UTF-8.
+        LabelError: If it is no such text.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"A text file is needed. Received: {path}, no file.")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise _no_text(path, reason) from None
+        data = read_file(path, MAX_LIST_BYTES)
+        marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = data.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError:
+        raise _no_text(path, "it is not UTF-8") from None
+    except (OSError, BadImage) as error:
+        raise _no_text(path, reason_of(error)) from None
+    if text.startswith("version https://git-lfs"):
+        raise LabelError(
+            "The names of a labelled set must be there. Received: "
+            f"{path}: a git LFS pointer, not the file. Run git lfs pull."
+        )
     if "\0" in text:
         raise _no_text(path, "it holds binary zeros")
     return text
@@ -52,9 +67,11 @@ def read_class_names(path):
 
     Ids are numbers before a blank, tab, comma, semicolon or colon; of a line with
     commas or tabs what follows the name is left out. Either all lines have an id or
-    none; without, they count from 0. Classes named void, unlabeled or ignore count
-    nowhere. labelme's labels.txt is read as labelme does: its first line `__ignore__`
-    is void and takes no number, `_background_` is 0.
+    none; without, they count from 0. A line that is a number alone is an id. Of lines
+    with one id the last counts; of classes with one name the later have their id behind
+    it; both are warned of. Classes named void, unlabeled or ignore count nowhere.
+    labelme's labels.txt is read as labelme does: its first line `__ignore__` is void
+    and takes no number, `_background_` is 0.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -130,22 +147,31 @@ def _fields(line, mark):
 
 
 def _table(path, rows):
-    ids, void = {}, []
+    found = {}
     for place, number, name in rows:
         if not name or re.search(r"[\x00-\x1f\x7f]", name) or len(name) > _MAX_NAME:
             raise _error(path, "name every class", f"{name[:40]!r} in line {place}")
-        if number in ids or number in void:
-            raise _error(path, "have every id once", f"{number} in line {place} again")
-        if name.strip("_").lower() in _VOID_NAMES:
-            void.append(number)
-        elif name in ids.values():
-            raise _error(path, "have every name once", f"{name!r} in line {place}")
-        else:
-            ids[number] = name
+        if found.get(number, name) != name:
+            last = f"id {number} as {name!r} from here on"
+            _warn(path, f"{last}, and as {found[number]!r} before", place)
+        found[number] = name
+    void = [i for i, name in found.items() if name.strip("_").lower() in _VOID_NAMES]
+    ids, named = {}, set()
+    for number, name in sorted(found.items()):
+        if number in void:
+            continue
+        if name in named:
+            _warn(path, f"two classes of the name {name!r}", f"of id {number}")
+        ids[number] = f"{name} ({number})" if name in named else name
+        named.add(ids[number])
     if not 0 < len(ids) < MAX_CLASSES:
         need = f"name between 1 and {MAX_CLASSES - 1} classes"
         raise _error(path, need, f"{len(ids)}")
-    return ClassTable(dict(sorted(ids.items())), void=void)
+    return ClassTable(ids, void=void)
+
+
+def _warn(path, what, place):
+    logging.warning("%s, line %s: %s", path, place, printable(what))
 
 
 def _error(path, need, got):

@@ -1,5 +1,7 @@
 """From the ids in label files to classes, by what the data set says of them."""
 
+import weakref
+
 import numpy as np
 
 from slotcon_tf.data.labelled.decoding import MAX_CLASSES, VOID, LabelError
@@ -7,8 +9,11 @@ from slotcon_tf.data.labelled.decoding import MAX_CLASSES, VOID, LabelError
 _STEPS = 8  # greys 255 / 8 apart and more are drawn to be seen, not counted
 _LEVELS = 200  # more are no classes without names; COCO-Stuff has 182
 # See `_blurred`: at most so many levels, each of such a share of all pixels, together
-# of such a share, so far apart, and more than so many others.
+# of such a share, so far apart, and more than so many others, or such a share of all
+# levels between them.
 _MAJORS, _MAJOR_SHARE, _MAJORS_SHARE, _APART, _MINORS = 4, 0.05, 0.6, 64, 8
+_DENSE = 0.6
+_BESIDE = 8  # levels that noise moves a grey by
 
 
 class ClassTable:
@@ -55,8 +60,9 @@ class ClassTable:
             raise LabelError(
                 f"Ids of {path} must be those of the {len(self.names)} classes or "
                 f"void. Received: {', '.join(map(str, found[:5].tolist()))} in "
-                f"{strange.mean():.1%} of its pixels. Name them in classes.txt, or "
-                f"call them void (--void_ids).{smooth}"
+                f"{strange.mean():.1%} of its pixels. Name them in --class_file, as "
+                f"'{found[0]} void' if they count nowhere, or list the ids of the "
+                f"classes in --label_ids and of void in --void_ids.{smooth}"
             )
         return self._class[place]
 
@@ -88,7 +94,9 @@ def table_of_found(pixels, void_ids, name):
     """
     found = sorted(pixels)
     shown = ", ".join(map(str, found[:8])) + (" ..." if len(found) > 8 else "")
-    if _blurred(pixels):
+    # 255 is void by itself, but shades of it are not.
+    named = set(void_ids or ()) - {VOID}
+    if _blurred({i: n for i, n in pixels.items() if i not in named}):
         raise LabelError(
             f"Label maps must hold an id per class. Received: {name}, {len(found)} "
             f"grey levels ({shown}), which look like shades. {_SMOOTH} If they are "
@@ -103,7 +111,7 @@ def table_of_found(pixels, void_ids, name):
             raise LabelError(
                 f"It must be said what 255 is in {name}. Received: label maps of "
                 f"{listed.replace(',', ', ')} only, and no file of classes. If 255 is "
-                f"a class, set --label_ids={listed} (or an empty --void_ids=, or name "
+                f"a class, set --label_ids={listed} (or --void_ids=none, or name "
                 f"the ids in --class_file); if it is void, --void_ids={nowhere}."
             )
         void = set()
@@ -159,20 +167,26 @@ def table_of_values(values, void_ids, table):
     return ClassTable(dict(zip(values, names, strict=True)), void=void_ids or ())
 
 
+_checked = weakref.WeakSet()  # of `check_two_classes`
+
+
 def check_two_classes(images):
     """Raises `LabelError` unless a labelled set has pixels of two classes at least.
 
-    It looks until it has seen the second. With one class any network is perfect.
+    It looks until it has seen the second, once. With one class any network is perfect.
 
     Args:
         images: A `SegmentedImages`.
     """
+    if images in _checked:
+        return
     seen, void = set(), False
     for index in range(images.num_images):
         found = set(np.unique(images.load(index)[1]).tolist())
         void = void or VOID in found
         seen |= found - {VOID}
         if len(seen) > 1:
+            _checked.add(images)
             return
     names = getattr(images, "class_names", range(VOID))
     only = f"only {names[seen.pop()]!r}" if seen else "none"
@@ -188,14 +202,19 @@ def check_two_labels(labels, name):
     """Raises `LabelError` unless there are two classes at least among labels.
 
     Args:
-        labels: Class numbers, of images or of pixels that count.
+        labels: Iterable of class numbers, of images or of pixels that count; it is
+            followed until the second is seen.
         name: Of their set, for the error.
     """
-    if len(np.unique(labels)) < 2:
-        raise LabelError(
-            "Labels must be of two classes at least, or any network is perfect. "
-            f"Received: {name}, with one class only. Take images of others, too."
-        )
+    seen = set()
+    for label in labels:
+        seen.add(int(label))
+        if len(seen) > 1:
+            return
+    raise LabelError(
+        "Labels must be of two classes at least, or any network is perfect. "
+        f"Received: {name}, with one class only. Take images of others, too."
+    )
 
 
 def check_same_classes(train, data):
@@ -212,36 +231,64 @@ def check_same_classes(train, data):
         )
 
 
-def _spread(found):
+def _spread(found, top=255):
     """Whether ids are greys such as 0, 255 or 0, 85, 170, 255 (a level off or so)."""
-    if found[-1:] != [255] or len(found) < 2 or found[0] < 0:
+    if found[-1:] != [top] or len(found) < 2 or found[0] < 0:
         return False
     for parts in range(len(found) - 1, _STEPS + 1):
-        nearest = [round(i * parts / 255) for i in found]
+        nearest = [round(i * parts / top) for i in found]
         near = all(
-            abs(i - 255 * n / parts) < 1.5 for i, n in zip(found, nearest, strict=True)
+            abs(i - top * n / parts) < 1.5 for i, n in zip(found, nearest, strict=True)
         )
         if near and len(set(nearest)) == len(found):
             return True
     return False
 
 
+def _drawn(pixels, levels):
+    """Those of some levels that others beside them have fewer pixels than, in order."""
+    kept = []
+    for level in sorted(levels, key=pixels.get, reverse=True):
+        if all(abs(level - other) > _BESIDE for other in kept):
+            kept.append(level)
+    return sorted(kept)
+
+
 def _blurred(pixels):
     """Whether ids are mixtures of a few classes, as antialiasing or JPEG leaves them.
 
     Most of the 256 levels are in use; or a few levels, far apart, hold most pixels,
-    and many others, in both halves between them, little. (Ids of many small classes
-    stand in sequence, and so in one half.)
+    and many others between them little: nearly all levels, or, where those few are
+    evenly spread as drawn greys are, some in every quarter between them.
     """
-    if len(pixels) > _LEVELS:
+    if len(pixels) > _LEVELS or _noisy(pixels):
         return True
     total = sum(pixels.values())
-    major = {i: n for i, n in pixels.items() if n > _MAJOR_SHARE * total}
-    if not 2 <= len(major) <= _MAJORS or sum(major.values()) < _MAJORS_SHARE * total:
+    major = _drawn(pixels, [i for i, n in pixels.items() if n > _MAJOR_SHARE * total])
+    share = sum(pixels[i] for i in major) / total
+    if not 2 <= len(major) <= _MAJORS or share < _MAJORS_SHARE:
         return False
-    low, high = min(major), max(major)
+    low, high = major[0], major[-1]
     minor = [i for i in pixels if i not in major]
-    above = sum(low < i < high and 2 * i > low + high for i in minor)
-    below = sum(low < i < high and 2 * i < low + high for i in minor)
-    many = len(minor) > _MINORS and min(above, below) >= _MINORS / 4
-    return many and high - low >= _APART
+    inside = [i for i in minor if low < i < high]
+    outside = sum(not low - _BESIDE <= i <= high + _BESIDE for i in minor)
+    if high - low < _APART or len(inside) <= _MINORS or 10 * outside > len(minor):
+        return False
+    quarters = {4 * (i - low) // (high - low) for i in inside}
+    even = _spread(major, high) and (len(major) > 2 or high == 255)
+    return even and len(quarters) == 4 or len(inside) > _DENSE * (high - low)
+
+
+def _noisy(pixels):
+    """Whether ids are those of drawn greys up to 255, and of levels beside them only.
+
+    Beside 0 alone they are classes: 0, 1, 2, and 255 for void.
+    """
+    total = sum(pixels.values())
+    major = [i for i, n in pixels.items() if n > _MAJOR_SHARE * total or i in (0, 255)]
+    drawn = _drawn(pixels, major)
+    if not _spread(drawn) or sum(pixels[i] for i in drawn) < _MAJORS_SHARE * total:
+        return False
+    nearest = {i: min(drawn, key=lambda d: abs(d - i)) for i in pixels}
+    far = any(abs(i - near) > _BESIDE for i, near in nearest.items())
+    return not far and any(near for i, near in nearest.items() if i != near)

@@ -17,6 +17,7 @@ from slotcon_tf.data.labelled.decoding import (
     read_image,
 )
 from slotcon_tf.data.listing import list_images
+from slotcon_tf.data.pixels import PixelWatch
 from slotcon_tf.data.sources import prepared_builder, split_size
 
 CLASSIFIED = ("class_folders", "imagenet", "tfds:NAME")
@@ -90,7 +91,7 @@ def open_classified(
     if not root.is_dir():
         raise FileNotFoundError(
             f"{root} must hold a folder per class. Received: no such folder. Check "
-            "--data_dir and --split."
+            "--data_dir and the split."
         )
     names = sorted(
         p.name for p in root.iterdir() if p.is_dir() and not is_hidden(p.name)
@@ -114,9 +115,11 @@ def open_classified(
     kept = [items[i] for i in spaced(len(items), max_images)]
     check_two_labels([classes[parts[0]] for _, parts in kept], root)
 
+    watch = PixelWatch(root)
+
     def examples():
         for path, parts in kept:
-            yield _cut(read_image(path), crop_size), classes[parts[0]]
+            yield _cut(read_image(path, watch), crop_size), classes[parts[0]]
 
     return ClassifiedImages(f"{dataset} {root}", examples, len(kept), names)
 
@@ -126,25 +129,30 @@ def _of_builder(builder, split, crop_size, most):
     if "label" not in features:
         raise LabelError(
             f"{builder.info.full_name} must have a 'label'. Received: "
-            f"{', '.join(features)}. For label maps take --task=groups or linear."
+            f"{', '.join(features)}. Sets with label maps only are for groups, and for "
+            "other tasks on pixels."
         )
     count = split_size(builder, split)
     kept = set(spaced(count, most))
 
-    def examples():
+    watch = PixelWatch(builder.info.full_name)
+
+    def stored(decoders):
         dataset = builder.as_dataset(
-            split=split,
-            shuffle_files=False,
-            decoders={"image": tfds.decode.SkipDecoding()},
+            split=split, shuffle_files=False, decoders=decoders
         )
-        for number, example in enumerate(dataset.as_numpy_iterator()):
-            if number not in kept:
-                continue
+        examples = enumerate(dataset.as_numpy_iterator())
+        return ((n, example) for n, example in examples if n in kept)
+
+    def examples():
+        for number, example in stored({"image": tfds.decode.SkipDecoding()}):
             path = f"{builder.info.full_name} ({split}) {number}"
-            image = _cut(decode_labelled(example["image"], path), crop_size)
+            image = _cut(decode_labelled(example["image"], path, watch), crop_size)
             yield image, int(example["label"])
 
     name = f"{builder.info.full_name} ({split})"
+    only = tfds.decode.PartialDecoding({"label": True})
+    check_two_labels((example["label"] for _, example in stored(only)), name)
     return ClassifiedImages(name, examples, len(kept), features["label"].names)
 
 

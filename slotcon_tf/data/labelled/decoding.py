@@ -1,13 +1,16 @@
 """Files of label maps to ids, or an error that says what is wrong with them."""
 
 import io
+import os
+import re
 
 import numpy as np
 from PIL import Image
 
-from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image, open_image
+from slotcon_tf.data import tiff
+from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_pixels, open_image
 from slotcon_tf.data.labelled import orientation
-from slotcon_tf.data.reading import read_file
+from slotcon_tf.data.reading import Patience, read_file
 
 VOID = 255  # label of pixels that count nowhere
 MAX_CLASSES = 255
@@ -15,6 +18,7 @@ _ID_MODES = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L"}
 _GREY_MODES = {"RGB", "RGBA", "LA", "PA"}  # if all channels agree and nothing shines
 _LOSSLESS = ("PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM")
 _MAX_BYTES = 2**30  # of a file; a label map of 89 megapixels with 32 bits has a third
+_patience = Patience()  # of all sets: they are on one disk mostly
 
 
 class LabelError(ValueError):
@@ -27,6 +31,7 @@ class UprightImage:
     Args:
         data: Bytes of the file.
         path: Named in errors.
+        watch: See `decode_labelled`.
 
     Attributes:
         pixels: uint8 (height, width, 3), upright.
@@ -36,8 +41,8 @@ class UprightImage:
         LabelError: If it cannot be decoded.
     """
 
-    def __init__(self, data, path):
-        self.pixels, self.path = decode_labelled(data, path), path
+    def __init__(self, data, path, watch=None):
+        self.pixels, self.path = decode_labelled(data, path, watch), path
         self.orientation = orientation.of_file(open_image(data), data)
 
 
@@ -128,34 +133,42 @@ def decode_panoptic_ids(data, path):
 
 
 def read_bytes(path):
-    """Bytes of a file of a labelled set.
+    """Bytes of a file of a labelled set; a disk that is away for seconds is waited for.
 
     Raises:
         LabelError: If they cannot be read, or are too many for an image.
     """
     try:
-        return read_file(path, _MAX_BYTES)
+        return _patience.read(lambda: read_file(path, _MAX_BYTES), os.fspath(path))
     except (BadImage, OSError) as error:
         raise _unreadable(path, error) from None
 
 
-def read_image(path):
+def read_image(path, watch=None):
     """A file of a labelled set; see `decode_labelled`."""
-    return decode_labelled(read_bytes(path), path)
+    return decode_labelled(read_bytes(path), path, watch)
 
 
-def decode_labelled(data, path):
+def decode_labelled(data, path, watch=None):
     """An image of a labelled set, which must be readable: uint8 (height, width, 3).
 
     Training replaces what cannot be decoded; a score must be that of the whole set.
+
+    Args:
+        data: Bytes of the file.
+        path: Named in errors.
+        watch: `PixelWatch` that warns of few grey levels.
 
     Raises:
         LabelError: If it is not.
     """
     try:
-        return decode_image(data)
+        decoded = decode_pixels(data)
     except BadImage as error:
         raise _unreadable(path, error) from None
+    if watch:
+        watch.look(path, decoded)
+    return decoded.rgb
 
 
 def _unreadable(path, error):
@@ -175,7 +188,7 @@ def _open(data, path):
                 f"{path}, a {image.format}, whose ids are blurred at every edge, if it "
                 "has any. Save it as PNG."
             )
-        if _is_stack(image):
+        if tiff.is_stack(image):
             raise LabelError(
                 "A label map must be one image. Received: "
                 f"{path}, several of one size. Save the right one by itself."
@@ -186,6 +199,12 @@ def _open(data, path):
                 "A label map must keep its ids while it is read: grey of 1, 2, 4, 8 or "
                 f"16 bits, a palette, or colours of 8 bits. Received: {path}, "
                 f"{image.format} of other depth. Save it as 8- or 16-bit grey PNG."
+            )
+        if _is_inverted(image):
+            raise LabelError(
+                "It must be plain which ids a label map holds. Received: "
+                f"{path}, a TIFF whose 0 is white (PhotometricInterpretation 0), which "
+                "some programs read as stored and others inverted. Save it as PNG."
             )
         return *orientation.stored(image), step
     except LabelError:
@@ -202,6 +221,7 @@ def _header(data):
     try:
         image = Image.open(io.BytesIO(data), formats=(*_LOSSLESS, "JPEG"))
     except Image.UnidentifiedImageError:
+        open_image(data)  # knows why, unless it is a picture of another format
         raise BadImage(f"none of {', '.join(_LOSSLESS)}") from None
     if image.width * image.height > MAX_PIXELS:
         raise BadImage(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
@@ -213,17 +233,6 @@ def _is_lossy(image, data):
         return b"VP8L" not in data
     compression = image.info.get("compression", "")
     return image.format not in _LOSSLESS or "jp" in str(compression)
-
-
-def _is_stack(image):
-    """Whether there are more pages of the same size, not a smaller overview."""
-    if getattr(image, "n_frames", 1) < 2:
-        return False
-    size = image.size
-    image.seek(1)
-    same = image.size == size
-    image.seek(0)
-    return same
 
 
 def _step(image):
@@ -242,6 +251,15 @@ def _step(image):
         if ";16" in raw and not image.mode.startswith("I"):
             return 0
     return 1
+
+
+def _is_inverted(image):
+    """Whether Pillow inverts grey: a TIFF's ids, or what its writer has inverted.
+
+    Of one bit it is the usual form of fax, which writers invert and readers back.
+    """
+    raw = (str(tile.args[0]) for tile in image.tile if isinstance(tile.args, tuple))
+    return image.mode == "L" and any(re.search(";[248]?I", name) for name in raw)
 
 
 def _one_channel(pixels, mode):

@@ -6,9 +6,11 @@ import re
 from dataclasses import dataclass
 
 from slotcon_tf.data.labelled.decoding import MAX_CLASSES, LabelError
+from slotcon_tf.data.reading import read_file
 
 _MAX_SEGMENT = 256**3 - 1  # what the three channels of a pixel hold; 0 is no segment
 _MAX_ID = 2**31 - 1
+_MAX_BYTES = 2**32  # of the file; COCO's largest has a tenth
 _ODD = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # in no name
 
 
@@ -127,8 +129,8 @@ def _parsed(path):
 
     try:
         # Bytes: it finds out whether they are UTF-8, with a mark or not, or UTF-16.
-        return json.loads(pathlib.Path(path).read_bytes(), parse_constant=refused)
-    except (ValueError, OSError, RecursionError) as error:
+        return json.loads(read_file(path, _MAX_BYTES), parse_constant=refused)
+    except (ValueError, OSError, RecursionError) as error:  # BadImage is a ValueError
         reason = str(error) or type(error).__name__
         raise LabelError(
             f"The panoptic annotations must be a whole JSON file. Received: {path} "

@@ -16,6 +16,7 @@ from slotcon_tf.data.labelled.decoding import (
     read_bytes,
 )
 from slotcon_tf.data.labelled.taxonomies import NO_SEGMENT
+from slotcon_tf.data.pixels import PixelWatch
 from slotcon_tf.data.sources import split_size
 
 # Names that tensorflow-datasets' sets give their label maps.
@@ -57,9 +58,11 @@ def check_pairs(pairs, kept, data_dir):
 
 
 def file_reader(found, kept):
+    watch = PixelWatch(found.pairs[kept[0]][0].parent)
+
     def read(index):
         image_path, label_path = found.pairs[kept[index]]
-        image = UprightImage(read_bytes(image_path), image_path)
+        image = UprightImage(read_bytes(image_path), image_path, watch)
         labels = read_bytes(label_path)
         if found.segments:
             label_map = decode_panoptic_ids(labels, label_path)
@@ -114,6 +117,7 @@ def builder_reader(builder, split, most):
     )
     kept, encoded = spaced(count, most), {}
     examples = enumerate(dataset.as_numpy_iterator())
+    watch = PixelWatch(builder.info.full_name)
 
     def read(index):
         number = kept[index]
@@ -122,7 +126,7 @@ def builder_reader(builder, split, most):
             encoded[place] = example["image"], example[feature]
         data, labels = encoded[number]
         path = f"{builder.info.full_name} ({split}) {number}"
-        image = UprightImage(data, path)
+        image = UprightImage(data, path, watch)
         label_map = decode_ids(labels, f"{path}, {feature}")
         return image.pixels, label_map.beside(image), path
 
