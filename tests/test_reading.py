@@ -284,6 +284,35 @@ def test_a_disk_that_stays_away_ends_the_run_soon(tmp_path):
     assert 0.2 <= time.monotonic() - start < 1.0  # once, not for each of 100
 
 
+def test_a_folder_that_is_gone_is_waited_for_once(tmp_path, monkeypatch):
+    """Removed classes, while others are read: seconds in all, not for each file."""
+    paths = [picture(tmp_path / f"all/{c}/{n}.jpg") for c in "ab" for n in range(30)]
+    paths.append(picture(tmp_path / "other" / "x.jpg"))
+    patience, slept = Patience(), []
+
+    def read(path):
+        return patience.read(lambda: read_file(path), str(path))
+
+    def sleep(seconds):
+        slept.append(seconds)
+        read(paths[-1])
+
+    monkeypatch.setattr("slotcon_tf.data.reading.time.sleep", sleep)
+    os.rename(tmp_path / "all", tmp_path / "away")
+    for path in paths[:-1]:
+        with pytest.raises(FileNotFoundError):
+            read(path)
+        read(paths[-1])
+    assert 3 <= sum(slept) < 4
+    os.rename(tmp_path / "away", tmp_path / "all")
+    assert read(paths[0])
+    os.rename(tmp_path / "all" / "a", tmp_path / "a")  # again: it was there once more
+    slept.clear()
+    with pytest.raises(FileNotFoundError):
+        read(paths[1])
+    assert 3 <= sum(slept) < 4
+
+
 def test_a_single_sector_is_waited_for_shortly(monkeypatch):
     """While other files are read, one alone is given up after some seconds."""
     slept = []

@@ -162,5 +162,5 @@ class SequentialSource(Source):
             except (BadImage, OSError) as error:
                 self.bad.add(label, reason_of(error))
             else:
-                return label, lambda: data
+                return label, lambda data=data: data
         return None
