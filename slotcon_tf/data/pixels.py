@@ -126,12 +126,17 @@ class PixelWatch:
 
     Args:
         name: Of the data set.
+
+    Attributes:
+        resumed: Whether what is read goes on with what an earlier version may have
+            begun; the first image of more than 8 bits is then warned of.
     """
 
     def __init__(self, name):
         self.name = name
         self._flat = False
         self._ranges = set()
+        self.resumed = False
 
     def look(self, label, decoded):
         """Looks at a `decoding.Decoded`; `label` names it."""
@@ -148,6 +153,15 @@ class PixelWatch:
         before = len(self._ranges)
         if decoded.read_in:
             self._ranges.add(decoded.read_in)
+        if decoded.read_in and self.resumed:
+            self.resumed = False
+            logging.warning(
+                "This run goes on without a pixel range, and %s holds images of more "
+                "than 8 bits, which earlier versions divided by 257; now each is read "
+                "in the range of its bits (%d..%d the first). To go on as before, stop "
+                "and resume with --pixel_range=0,65535.",
+                *(self.name, *decoded.read_in),
+            )
         if before == 1 and len(self._ranges) == 2:
             low, high = sorted(self._ranges)
             logging.warning(

@@ -45,7 +45,7 @@ class Source:
         self.num_images = num_images
         self.max_pixels = max_pixels
         self.pixel_range = check_pixel_range(pixel_range)
-        self._pixels = PixelWatch(name)
+        self.pixel_watch = PixelWatch(name)
         self.bad = BadImages(num_images, max_bad_share)
         self.patience = Patience()
 
@@ -62,7 +62,7 @@ class Source:
         for label, read in candidates:
             try:
                 decoded = self.decode(self._patiently(label, read))
-                self._pixels.look(label, decoded)
+                self.pixel_watch.look(label, decoded)
             except (BadImage, OSError, tf.errors.OpError) as error:
                 self.bad.add(label, reason_of(error))
             else:
