@@ -184,7 +184,7 @@ def test_a_range_may_be_added_to_a_run_and_defaults_may_be_typed(tmp_path, caplo
     assert config["pixel_range"] == [0, 65535]
     with pytest.raises(WorkdirError, match=r"pixel_range=0,65535 \(now None\)"):
         begun()
-    with pytest.raises(WorkdirError, match="vertical_flip=None .now true"):
+    with pytest.raises(WorkdirError, match="vertical_flip=false .now true"):
         begun("--pixel_range=0,65535", "--vertical_flip")
 
 

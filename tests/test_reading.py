@@ -16,7 +16,7 @@ from slotcon_tf.data.bad_images import TooManyBadImages
 from slotcon_tf.data.decoding import BadImage
 from slotcon_tf.data.extensions import PassedOver, reads_heic
 from slotcon_tf.data.labelled import open_classified
-from slotcon_tf.data.listing import is_image_name, list_images
+from slotcon_tf.data.listing import is_image_name, list_images, read_list
 from slotcon_tf.data.reading import Patience, largest_file, read_file
 
 
@@ -196,6 +196,35 @@ def test_remote_lists_and_those_that_are_trusted(tmp_path):
         file.write("ram://other/a.jpg\n")
     with pytest.raises(ValueError, match="may name remote files only"):
         open_source("list", "ram://lists/list.txt")
+
+
+@pytest.mark.parametrize("dataset", ["list", "records", "scenes"])
+def test_what_no_file_system_reads_is_told_in_one_line(dataset):
+    message = "must be readable. Received: .*scheme 's3' not implemented.*copied"
+    with pytest.raises(OSError, match=message) as caught:
+        open_source(dataset, "s3://bucket/data")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(OSError, match=message):
+        read_list("s3://bucket/list.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mnst", "Received: tfds:mnst, which is none. Did you mean tfds:mnist?"),
+        ("mnst/a", "Did you mean tfds:mnist?"),
+        ("qqqqqqqq", "tfds:qqqqqqqq, which is none. See"),
+        ("mnist/foo", "tfds:mnist/foo: .*BuilderConfig foo not found"),
+        ("mnist:0.0.9", "cannot be loaded at version"),
+        ("", "must name a set"),
+        ("../x", "must name a set"),
+    ],
+)
+def test_an_unknown_set_of_tfds_is_told_in_one_line(name, message, tmp_path):
+    for opens in (open_source, lambda *a: open_classified(*a, "train")):
+        with pytest.raises(ValueError, match=message) as caught:
+            opens(f"tfds:{name}", tmp_path)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
 class Disk:

@@ -119,11 +119,8 @@ def check_same(path, old_lines, new_lines):
     names = (old.keys() | new.keys()) - _FREE
     if "pixel_range" not in old:
         names.discard("pixel_range")
-    changed = [
-        n
-        for n in sorted(names)
-        if old.get(n, _UNSET.get(n)) != new.get(n, _UNSET.get(n))
-    ]
+    old, new = {**_UNSET, **old}, {**_UNSET, **new}
+    changed = [n for n in sorted(names) if old.get(n) != new.get(n)]
     if changed:
         was = ", ".join(f"{n}={old.get(n)} (now {new.get(n)})" for n in changed)
         raise WorkdirError(

@@ -18,7 +18,7 @@ from slotcon_tf.data.extensions import (
     reads_heic,
 )
 from slotcon_tf.data.lists import image_column, read_rows
-from slotcon_tf.data.reading import is_remote
+from slotcon_tf.data.reading import is_remote, remote_errors
 
 # Folders below data_dir that a layout must have.
 LAYOUTS = {
@@ -116,6 +116,7 @@ def _walk_local(folder, passed_over):
                     passed_over.add(entry.name)
 
 
+@remote_errors("A list")
 def read_list(path, allow_remote=False):
     """Paths that a list names: one per line, relative to it, whatever is behind it.
 
@@ -129,6 +130,7 @@ def read_list(path, allow_remote=False):
     Raises:
         FileNotFoundError: If there is no such file, or none of those it names.
         ValueError: If it is no text, names nothing, or names remote files.
+        OSError: If it cannot be read.
     """
     if not path or not tf.io.gfile.exists(os.fspath(path)):
         raise FileNotFoundError(

@@ -4,6 +4,7 @@ Only regular files are read, of a bounded size. Those of a disk that is away for
 seconds are waited for.
 """
 
+import contextlib
 import errno
 import os
 import re
@@ -54,6 +55,27 @@ def reason_of(error):
     """Why something could not be read, as one line."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(text.split())
+
+
+@contextlib.contextmanager
+def remote_errors(what):
+    """Context, or decorator, that gives errors of remote files as OSError.
+
+    What opens files raises for both kinds of them what commands tell in one line.
+
+    Args:
+        what: That is opened, in messages.
+
+    Raises:
+        OSError: Instead of tf.errors.OpError.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(
+            f"{what} must be readable. Received: {reason_of(error)}. Check the path; "
+            "files that TensorFlow has no file system for must be copied first."
+        ) from None
 
 
 def largest_file(max_pixels=MAX_PIXELS):
