@@ -15,7 +15,7 @@ from slotcon_tf.data import open_source
 from slotcon_tf.data.bad_images import TooManyBadImages
 from slotcon_tf.data.decoding import BadImage
 from slotcon_tf.data.extensions import PassedOver, reads_heic
-from slotcon_tf.data.labelled import open_classified
+from slotcon_tf.data.labelled import open_classified, open_segmented
 from slotcon_tf.data.listing import is_image_name, list_images, read_list
 from slotcon_tf.data.reading import Patience, largest_file, read_file
 
@@ -98,7 +98,7 @@ def test_files_may_be_as_large_as_their_pixels_allow(tmp_path):
     path = tmp_path / "large.jpg"
     path.write_bytes(b"x" * 1000)
     assert len(read_file(path, 1000)) == 1000
-    with pytest.raises(BadImage, match="1000 bytes are more than the 999"):
+    with pytest.raises(BadImage, match="1000 bytes are more than the 999 allowed"):
         read_file(path, 999)
     assert largest_file(10**9) == 8 * 10**9 and largest_file(100) == 2**26
 
@@ -206,6 +206,8 @@ def test_what_no_file_system_reads_is_told_in_one_line(dataset):
     assert "\n" not in str(caught.value)
     with pytest.raises(OSError, match=message):
         read_list("s3://bucket/list.txt")
+    with pytest.raises(OSError, match=message):
+        open_segmented("scenes", "s3://bucket/data", "val")
 
 
 @pytest.mark.parametrize(
