@@ -42,7 +42,8 @@ def listed_images():
         )
     source = pathlib.Path(FLAGS.images)
     if source.is_file():
-        return Images(source.parent, tuple(read_list(source)))
+        cure = "Copy them to this machine, and list the copies."
+        return Images(source.parent, tuple(read_list(source, cure=cure)))
     return Images(source, tuple(list_images("folder", source)))
 
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from slotcon_tf.data import crop_pair_dataset, open_source
+from slotcon_tf.data import crop_pair_dataset, open_images, open_source
 from slotcon_tf.data.bad_images import BadImages, TooManyBadImages
 from slotcon_tf.data.decoding import BadImage, decode_image
 from slotcon_tf.data.listing import is_image_name, list_images
@@ -123,6 +123,7 @@ def test_too_many_bad_images_stop_every_pass(tmp_path):
 def test_a_run_shorter_than_an_epoch_stops_as_well(bad_every, stops):
     """1000 of a million images, of which one in `bad_every` is bad."""
     bad = BadImages(1_000_000, 0.1)
+    bad.at_random = True
     try:
         for number in range(1000):
             if number % bad_every:
@@ -136,11 +137,28 @@ def test_a_run_shorter_than_an_epoch_stops_as_well(bad_every, stops):
 
 def test_a_few_bad_ones_at_the_start_say_nothing():
     bad = BadImages(1000, 0.1)
+    bad.at_random = True
     for number in range(20):
         bad.add(str(number), "broken")
     for number in range(980):
         bad.good(str(number))
     assert not bad.fatal
+
+
+@pytest.mark.parametrize("kind", ["in order", "shuffled", "tf.data"])
+def test_bad_ones_that_lie_together_stop_only_random_order(kind):
+    """600 bad images at the start of 12000 are 5%; of 600 read first they are all."""
+    good = encoded(np.zeros((8, 8, 3), np.uint8), "PNG")
+    images = [b"broken"] * 600 + [good] * 11_400
+    if kind == "tf.data":
+        images = tf.data.Dataset.from_tensor_slices(images)
+    source = open_images(images)
+    options = {"batch_size": 200, "image_size": 8, "augment_on": "device"}
+    stream = crop_pair_dataset(source, shuffle=kind == "shuffled", **options)
+    assert source.bad.at_random == (kind == "shuffled")
+    for _ in stream.take(2):
+        pass
+    assert not source.bad.fatal
 
 
 def test_warnings_are_limited(tmp_path, warnings):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.mutations.images import valid_files
+from export import extraction_flags
 from export.archive import export_model
 from export.client import FeatureClient
 from export.extract import LocalModel
@@ -320,3 +322,26 @@ def test_rest(served, photos):
     with client, pytest.raises(ExtractionError, match="NOT_FOUND"):
         client.predict(content)
     server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"l.txt": "gs://bucket/a.jpg"}, "may name remote files.*list the copies"),
+        ({"l.txt": "gone.jpg"}, "must name files that are there"),
+        ({"l.txt": ""}, "an empty list"),
+        ({"a.tfrecord": "x"}, "must hold images.*records.*Check the path"),
+        ({}, "It holds no files. Check the path"),
+    ],
+)
+def test_what_cannot_be_extracted_names_no_flag_of_others(
+    content, message, tmp_path, monkeypatch
+):
+    for name, text in content.items():
+        (tmp_path / name).write_text(text)
+    images = tmp_path / "l.txt" if "l.txt" in content else tmp_path
+    given = types.SimpleNamespace(images=str(images), output="out.npz")
+    monkeypatch.setattr(extraction_flags, "FLAGS", given)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        extraction_flags.listed_images()
+    assert "--" not in str(caught.value)

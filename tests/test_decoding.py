@@ -21,7 +21,7 @@ from slotcon_tf.data.decoding import (
     use_pixel_range,
 )
 from slotcon_tf.data.pixels import TOPS
-from tests.command import module
+from tests.command import module, run
 
 WAVE = np.add.outer(np.sin(np.arange(48) / 7), np.cos(np.arange(64) / 9)) / 4 + 0.5
 
@@ -310,11 +310,25 @@ def test_few_levels_warn_once_per_data_set(tmp_path, monkeypatch):
         assert "--pixel_range" in text and "check_data" in text
 
 
+def test_a_users_script_keeps_its_own_warnings():
+    script = (
+        "import warnings, slotcon_tf.data.decoding;"
+        "print(*(f[3] for f in warnings.filters))"
+    )
+    assert "PIL" not in run(sys.executable, "-c", script).stdout
+
+
 def test_check_data_counts_ranges_and_few_levels(tmp_path):
     for index, top in enumerate((4095, 3000, 900)):
         Image.fromarray((WAVE * top).astype(np.uint16)).save(tmp_path / f"{index}.png")
     Image.fromarray(np.uint8(WAVE > 0.5)).save(tmp_path / "mask.png")
-    found = module("trainers.check_data", f"--data_dir={tmp_path}").stdout
+    broken = b"Exif\0\0II*\0\x08\0\0\0\x02\0\x12\1"  # two entries, and half of one
+    Image.fromarray(np.uint8(WAVE * 255)).save(tmp_path / "e.jpg", exif=broken)
+    with pytest.warns(UserWarning, match="Corrupt EXIF"):
+        decode_image((tmp_path / "e.jpg").read_bytes())
+    done = module("trainers.check_data", f"--data_dir={tmp_path}")
+    found = done.stdout
+    assert "Corrupt" not in done.stderr
     assert "0..4095                 2" in found and "0..1023                 1" in found
     assert "--pixel_range=0,4095" in found
     assert "1 images have fewer than 16 grey levels" in found and "mask.png" in found

@@ -90,8 +90,8 @@ def data(tmp_path_factory):
     return root
 
 
-def tiny_encoder():
-    return backbone("resnet18", width=8, stage_depths=(1, 1, 1, 1))
+def tiny_encoder(**options):
+    return backbone("resnet18", width=8, stage_depths=(1, 1, 1, 1), **options)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +136,13 @@ def runs(data, pretrained, tmp_path_factory):
         image, labels = drawn(0, (0, 255, 0, 255))
         save(image, drawing / split / "a.png")
         save(labels, drawing / f"{split}annot" / "a.png")
+    deep = root / "deep"
+    for split in ("train", "val"):
+        image, labels = drawn(0, (0, 1, 2, 255))
+        shares = np.asarray(image)[..., 0].astype(np.float32) / 255
+        save(Image.fromarray(shares), deep / split / "a.tif")
+        save(labels, deep / f"{split}annot" / "a.png")
+    tiny_encoder(pixel_range=(0, 1)).save(root / "deep.keras")
     (root / "two.txt").write_text("0 ground\n1 object\n")
     (root / "pre").mkdir()
     (root / "pre" / "pretrain.flags").write_text("--seed=0\n")
@@ -181,6 +188,12 @@ def runs(data, pretrained, tmp_path_factory):
         [*city, f"--workdir={root / 'city'}"],
         # The same command again: everything is done already.
         [*voc, f"--workdir={root / 'voc'}"],
+        # Numbers of 32 bits can be read in the encoder's range alone.
+        [
+            *(*voc, "--dataset=folders", "--train_split=train"),
+            *(f"--data_dir={deep}", f"--init_from={root / 'deep.keras'}"),
+            *("--steps=1", f"--workdir={root / 'of_deep'}"),
+        ],
         *([*voc, f"--workdir={root / 'bad'}", *flags] for flags in refused.values()),
     ]
     return root, run(sys.executable, "-c", IN_ONE, json.dumps(lines)), refused
@@ -218,10 +231,10 @@ def test_a_killed_run_goes_on_bit_for_bit(runs, tmp_path):
 def test_each_protocol_from_another_start(runs, pretrained):
     root, done, refused = runs
     said = [w for w in done.stdout.splitlines() if w.startswith(("DONE", "REFUSED"))]
-    assert said[:4] == ["DONE"] * 4
+    assert said[:5] == ["DONE"] * 5
     assert f"as {pretrained}: " in done.stderr
     assert "2 replica(s)" in done.stderr and "All 2 steps are done" in done.stderr
-    for words, text in zip(refused, said[4:], strict=True):
+    for words, text in zip(refused, said[5:], strict=True):
         assert text.startswith("REFUSED") and re.search(words, text), (words, text)
     assert not (root / "bad").exists()
 

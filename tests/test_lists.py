@@ -42,6 +42,22 @@ FORMS = {
     "header, tabs": "label\tfile_name\n"
     + "\n".join(f"{i}\t{n}" for i, n in enumerate(NAMES)),
     "header of one": "image\n" + "\n".join(NAMES),
+    "header, blanks": "path label\n"
+    + "\n".join(f"{n} {i}" for i, n in enumerate(NAMES)),
+    "header, blanks, second": "label  path\n"
+    + "\n".join(f"{i}   {n}" for i, n in enumerate(NAMES)),
+    "header, blanks, between": "id image label\n"
+    + "\n".join(f"{i} {n} cat" for i, n in enumerate(NAMES)),
+    "header, blanks, quoted": "label path\n"
+    + "\n".join(f'{i} "{n}"' for i, n in enumerate(NAMES)),
+    "header, blanks, more columns": "path label\n"
+    + "\n".join(f"{n} {i} 1 2" for i, n in enumerate(NAMES)),
+    "header of ids": "image_id,label\n"
+    + "\n".join(f"{n},{i}" for i, n in enumerate(NAMES)),
+    "header, id and file": "image_id,file_name\n"
+    + "\n".join(f"{i},{n}" for i, n in enumerate(NAMES)),
+    "header, one known": "img_id,breed\n"
+    + "\n".join(f'"{n}",{i}' for i, n in enumerate(NAMES)),
     "label first, tab": "\n".join(f"{i}\t{n}" for i, n in enumerate(NAMES)),
     "comments": "# a list\n\n   \n" + "\n\n".join(f"  {n}  " for n in NAMES) + "\n#end",
 }
@@ -77,6 +93,24 @@ def test_every_form_names_the_same_files(images, form, encoding, ends):
 )
 def test_columns(text, cells):
     assert split_columns(text) == cells
+
+
+@pytest.mark.parametrize(
+    ("lines", "names"),
+    [
+        (["img 1", "img 2"], ["img 1", "img 2"]),
+        (["image", "file"], ["image", "file"]),
+        (["name one", "name two"], ["name one", "name two"]),
+        (["path label", "img_1 3"], ["img_1"]),
+        (["label path", "cat img_1"], ["img_1"]),
+        (["image_id,label", "img_1,3"], ["img_1"]),
+    ],
+)
+def test_names_without_an_ending(tmp_path, lines, names):
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    assert read_list(tmp_path / "list.txt") == [str(tmp_path / n) for n in names]
 
 
 def test_long_lines_and_odd_names(tmp_path):

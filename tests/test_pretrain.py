@@ -1,6 +1,7 @@
 """The trainer as a user types it: what it writes, resumes and refuses."""
 
 import csv
+import json
 import pathlib
 import re
 import shutil
@@ -24,6 +25,7 @@ from tests.command import (
     until,
 )
 from trainers import pretrain as trainer
+from trainers.workdir import WorkdirError
 
 
 def refusal(*given):
@@ -148,6 +150,42 @@ def test_two_replicas_train_through_the_trainer(tmp_path):
     assert f"Precision {precision}, XLA False" in done.stderr
     repeats = (tmp_path / "run" / "pretrain.flags").read_text()
     assert f"--precision={precision}\n" in repeats
+
+
+def test_a_range_may_be_added_to_a_run_and_defaults_may_be_typed(tmp_path, caplog):
+    """What 16 bits mean has changed since the run may have begun: it is told."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    ramp = np.linspace(0, 4000, 1200).reshape(30, 40).astype(np.uint16)
+    for number in range(4):
+        Image.fromarray(ramp).save(photos / f"{number}.png")
+    settings = [f for f in TINY if "dataset" not in f]
+    settings += [f"--data_dir={photos}", f"--workdir={tmp_path / 'run'}"]
+
+    def begun(*more):
+        caplog.clear()
+        with flagsaver.flagsaver():
+            flags.FLAGS(["pretrain", *settings, *more])
+            made = trainer.Run()
+        pixels = [made.source.load(number) for number in range(4)]
+        return made, pixels, caplog.text.count("goes on without a pixel range")
+
+    made, _, warned = begun()
+    made.model.step.assign(2)
+    made.checkpoints.save()
+    assert warned == 0
+    _, pixels, warned = begun("--novertical_flip", "--rotate90=false")
+    assert warned == 1 and "--pixel_range=0,65535" in caplog.text
+    assert pixels[0].max() > 240
+    made, pixels, warned = begun("--pixel_range=0,65535")
+    assert made.first_step == 2 and warned == 0
+    assert abs(pixels[0].max() - 4000 // 257) <= 1  # as versions before divided
+    config = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert config["pixel_range"] == [0, 65535]
+    with pytest.raises(WorkdirError, match=r"pixel_range=0,65535 \(now None\)"):
+        begun()
+    with pytest.raises(WorkdirError, match="vertical_flip=false .now true"):
+        begun("--pixel_range=0,65535", "--vertical_flip")
 
 
 @pytest.mark.slow

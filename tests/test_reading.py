@@ -15,8 +15,8 @@ from slotcon_tf.data import open_source
 from slotcon_tf.data.bad_images import TooManyBadImages
 from slotcon_tf.data.decoding import BadImage
 from slotcon_tf.data.extensions import PassedOver, reads_heic
-from slotcon_tf.data.labelled import open_classified
-from slotcon_tf.data.listing import is_image_name, list_images
+from slotcon_tf.data.labelled import open_classified, open_segmented
+from slotcon_tf.data.listing import is_image_name, list_images, read_list
 from slotcon_tf.data.reading import Patience, largest_file, read_file
 
 
@@ -98,7 +98,7 @@ def test_files_may_be_as_large_as_their_pixels_allow(tmp_path):
     path = tmp_path / "large.jpg"
     path.write_bytes(b"x" * 1000)
     assert len(read_file(path, 1000)) == 1000
-    with pytest.raises(BadImage, match="1000 bytes are more than the 999"):
+    with pytest.raises(BadImage, match="1000 bytes are more than the 999 allowed"):
         read_file(path, 999)
     assert largest_file(10**9) == 8 * 10**9 and largest_file(100) == 2**26
 
@@ -198,6 +198,37 @@ def test_remote_lists_and_those_that_are_trusted(tmp_path):
         open_source("list", "ram://lists/list.txt")
 
 
+@pytest.mark.parametrize("dataset", ["list", "records", "scenes"])
+def test_what_no_file_system_reads_is_told_in_one_line(dataset):
+    message = "must be readable. Received: .*scheme 's3' not implemented.*copied"
+    with pytest.raises(OSError, match=message) as caught:
+        open_source(dataset, "s3://bucket/data")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(OSError, match=message):
+        read_list("s3://bucket/list.txt")
+    with pytest.raises(OSError, match=message):
+        open_segmented("scenes", "s3://bucket/data", "val")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mnst", "Received: tfds:mnst, which is none. Did you mean tfds:mnist?"),
+        ("mnst/a", "Did you mean tfds:mnist?"),
+        ("qqqqqqqq", "tfds:qqqqqqqq, which is none. See"),
+        ("mnist/foo", "tfds:mnist/foo: .*BuilderConfig foo not found"),
+        ("mnist:0.0.9", "cannot be loaded at version"),
+        ("", "must name a set"),
+        ("../x", "must name a set"),
+    ],
+)
+def test_an_unknown_set_of_tfds_is_told_in_one_line(name, message, tmp_path):
+    for opens in (open_source, lambda *a: open_classified(*a, "train")):
+        with pytest.raises(ValueError, match=message) as caught:
+            opens(f"tfds:{name}", tmp_path)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
 class Disk:
     """Reads that fail so often, then succeed."""
 
@@ -282,6 +313,35 @@ def test_a_disk_that_stays_away_ends_the_run_soon(tmp_path):
         source.bad.max_share = 0.1
         source.load(0)
     assert 0.2 <= time.monotonic() - start < 1.0  # once, not for each of 100
+
+
+def test_a_folder_that_is_gone_is_waited_for_once(tmp_path, monkeypatch):
+    """Removed classes, while others are read: seconds in all, not for each file."""
+    paths = [picture(tmp_path / f"all/{c}/{n}.jpg") for c in "ab" for n in range(30)]
+    paths.append(picture(tmp_path / "other" / "x.jpg"))
+    patience, slept = Patience(), []
+
+    def read(path):
+        return patience.read(lambda: read_file(path), str(path))
+
+    def sleep(seconds):
+        slept.append(seconds)
+        read(paths[-1])
+
+    monkeypatch.setattr("slotcon_tf.data.reading.time.sleep", sleep)
+    os.rename(tmp_path / "all", tmp_path / "away")
+    for path in paths[:-1]:
+        with pytest.raises(FileNotFoundError):
+            read(path)
+        read(paths[-1])
+    assert 3 <= sum(slept) < 4
+    os.rename(tmp_path / "away", tmp_path / "all")
+    assert read(paths[0])
+    os.rename(tmp_path / "all" / "a", tmp_path / "a")  # again: it was there once more
+    slept.clear()
+    with pytest.raises(FileNotFoundError):
+        read(paths[1])
+    assert 3 <= sum(slept) < 4
 
 
 def test_a_single_sector_is_waited_for_shortly(monkeypatch):

@@ -120,7 +120,8 @@ def test_fine_tuning_goes_by_it(model):
         num_images = 2
 
         def load(self, index):
-            return np.full((40, 40, 3), 102, np.uint8), np.zeros((40, 40), np.uint8)
+            labels = np.repeat(np.uint8([0, 1]), 20)[:, None].repeat(40, axis=1)
+            return np.full((40, 40, 3), 102, np.uint8), labels
 
     augment = Augmentation(
         scale=(40, 40), crop_size=16, ratios=(1, 1), cat_max_ratio=1.0, distort=False

@@ -1,6 +1,7 @@
 """How every command of this project starts."""
 
 import sys
+import warnings
 
 import tensorflow as tf
 from absl import app, flags
@@ -57,6 +58,8 @@ def run_main(main, module):
             that is run, which has another name when it is imported.
     """
     tf.get_logger().setLevel("ERROR")
+    # What is wrong with a file is said by its reason.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
     def told(argv):
         print(f"Processor: {processor.describe()}", file=sys.stderr, flush=True)

@@ -44,6 +44,7 @@ from slotcon_tf.segmentation import (
     evaluate,
     save_masks,
 )
+from slotcon_tf.statistics import statistics_of
 from trainers import finetune_settings as settings
 from trainers import loop, report, workdir
 from trainers.checkpoints import Checkpoints
@@ -77,13 +78,14 @@ class Run:
         self.scale = settings.scale()
         self.every = settings.steps_between_evaluations()
         settings.check_batch(self.strategy.num_replicas_in_sync)
-        self.train_images, self.val_images = settings.open_images()
         pretrained = settings.pretrained() if FLAGS.init_from else None
+        # Before an image is read.
+        use_pixel_range(statistics_of(pretrained).pixel_range)
+        self.train_images, self.val_images = settings.open_images()
         # Just before the weights are drawn: what came before may have used randomness.
         keras.utils.set_random_seed(FLAGS.seed)
         with self.strategy.scope():
             self.model = self._build_model(pretrained)
-        use_pixel_range(self.model.statistics.pixel_range)
         self.predict = Predictor(
             self.model,
             scale=self.scale,

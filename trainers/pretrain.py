@@ -107,6 +107,8 @@ class Run:
             means=not spans_hosts(self.strategy),
         )
         self.first_step = self.checkpoints.restore()
+        resumed = self.first_step and self.images["pixel_range"] is None
+        self.source.pixel_watch.resumed = bool(resumed)
         if FLAGS.init_from and not self.first_step:
             initialize(self.model, FLAGS.init_from, FLAGS.init_part, FLAGS.prefix)
         check_same_everywhere(self.strategy, "The step to go on from", self.first_step)

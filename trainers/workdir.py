@@ -41,6 +41,8 @@ _FREE = {
     "eval_void_ids",
     "eval_label_ids",
 }
+# What an absent flag means.
+_UNSET = {"vertical_flip": "false", "rotate90": "false"}
 
 
 class WorkdirError(ValueError):
@@ -107,14 +109,18 @@ def check_same(path, old_lines, new_lines):
 
     Args:
         path: Named in the error.
-        old_lines, new_lines: Of `flag_lines`.
+        old_lines, new_lines: Of `flag_lines`. A pixel range may be added: without one,
+            versions differ in what they make of images of more than 8 bits.
 
     Raises:
         WorkdirError: If a flag that changes the run's numbers differs; it names them.
     """
     old, new = _values(old_lines), _values(new_lines)
-    names = sorted((old.keys() | new.keys()) - _FREE)
-    changed = [n for n in names if old.get(n) != new.get(n)]
+    names = (old.keys() | new.keys()) - _FREE
+    if "pixel_range" not in old:
+        names.discard("pixel_range")
+    old, new = {**_UNSET, **old}, {**_UNSET, **new}
+    changed = [n for n in sorted(names) if old.get(n) != new.get(n)]
     if changed:
         was = ", ".join(f"{n}={old.get(n)} (now {new.get(n)})" for n in changed)
         raise WorkdirError(

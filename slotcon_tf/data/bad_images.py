@@ -24,14 +24,17 @@ def printable(path):
 class BadImages:
     """Names each bad image once, lists them, and stops a run that has too many.
 
-    Too many are more than the share of the source, or so many of those read so far
-    that the source cannot have fewer. From then on everything raises.
+    Too many are more than the share of the source; where images are read in random
+    order, also so many of those read so far that a source within its limit would hardly
+    ever show them. From then on everything raises.
 
     Args:
         num_images: Of the source.
         max_share: Largest share of bad images.
 
     Attributes:
+        at_random: Whether images are read in random order. Of others, bad ones may lie
+            together, and the first ones say nothing of the rest.
         reasons: Dict of path to reason.
         fatal: The error that stopped the run, or None.
     """
@@ -39,6 +42,7 @@ class BadImages:
     def __init__(self, num_images, max_share):
         self.num_images = num_images
         self.max_share = max_share
+        self.at_random = False
         self.reasons = {}
         self.fatal = None
         self._read = 0
@@ -113,6 +117,8 @@ class BadImages:
         share, read = self.max_share, min(self._read, self.num_images)
         if count > share * self.num_images:
             return str(self.num_images)
+        if not self.at_random:
+            return None
         chance = math.sqrt(max(share * (1 - share), 0.0) * read)
         if read >= _FEW_IMAGES and count > share * read + _DEVIATIONS * chance:
             return f"the first {read} read, of {self.num_images}"

@@ -7,7 +7,6 @@ window's border by up to 18 levels (AMD EPYC, 2026-11-24): not worth it.
 
 import functools
 import io
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -34,8 +33,6 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM")
 # Photographs have 0.5 to 20 pixels per byte; a flat picture packs 350 and more. Small
 # ones do no harm.
 DENSE_PIXELS, PIXELS_PER_BYTE = 16_777_216, 100
-# What is wrong with a file is said by its reason; threads cannot silence it locally.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 _process = {"pixel_range": None}  # of `use_pixel_range`
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 

@@ -18,7 +18,7 @@ from slotcon_tf.data.extensions import (
     reads_heic,
 )
 from slotcon_tf.data.lists import image_column, read_rows
-from slotcon_tf.data.reading import is_remote
+from slotcon_tf.data.reading import is_remote, remote_errors
 
 # Folders below data_dir that a layout must have.
 LAYOUTS = {
@@ -29,6 +29,7 @@ LAYOUTS = {
 }
 # Files of a list whose being there is asked for at the start, evenly spaced.
 _CHECKED, _CHECKED_REMOTELY = 1000, 8
+_ALLOW = "If you trust the list, set allow_remote (--allow_remote_paths)."
 
 
 def list_images(dataset, data_dir, passed_over=None):
@@ -60,7 +61,7 @@ def list_images(dataset, data_dir, passed_over=None):
         if not tf.io.gfile.isdir(folder):
             raise FileNotFoundError(
                 f"Dataset {dataset!r} needs the folder {folder}. Received: no such "
-                "folder. Check --data_dir."
+                "folder. Check the path."
             )
         walk = _walk_remote if is_remote(folder) else _walk_local
         paths += walk(folder, passed_over)
@@ -68,7 +69,7 @@ def list_images(dataset, data_dir, passed_over=None):
         raise ValueError(
             f"The folder {data_dir} must hold images "
             f"({', '.join(readable_extensions())}). Received: 0 images in it or below "
-            f"it. {str(passed_over) or 'It holds no files.'} Check --data_dir."
+            f"it. {str(passed_over) or 'It holds no files.'} Check the path."
         )
     if str(passed_over):
         logging.warning("%s: %d images. %s", data_dir, len(paths), passed_over)
@@ -116,7 +117,8 @@ def _walk_local(folder, passed_over):
                     passed_over.add(entry.name)
 
 
-def read_list(path, allow_remote=False):
+@remote_errors("A list")
+def read_list(path, allow_remote=False, cure=_ALLOW):
     """Paths that a list names: one per line, relative to it, whatever is behind it.
 
     Columns are parted as `lists.read_rows` says. The image is the column that the
@@ -125,15 +127,17 @@ def read_list(path, allow_remote=False):
     Args:
         path: Of the list.
         allow_remote: Whether a local list may name remote files.
+        cure: What to do about remote files that it may not name, for the message.
 
     Raises:
         FileNotFoundError: If there is no such file, or none of those it names.
         ValueError: If it is no text, names nothing, or names remote files.
+        OSError: If it cannot be read.
     """
     if not path or not tf.io.gfile.exists(os.fspath(path)):
         raise FileNotFoundError(
             f"Dataset 'list' needs a text file of image paths. Received: {path!r}, no "
-            "such file. Check --data_dir."
+            "such file. Check the path."
         )
     path = os.fspath(path)
     rows, header = read_rows(path)
@@ -147,8 +151,8 @@ def read_list(path, allow_remote=False):
             if is_remote(name) and not _same_store(name, path):
                 raise ValueError(
                     f"A list may name remote files only where that is allowed. "
-                    f"Received: {printable(name)} in line {row.number} of {path}. If "
-                    "you trust the list, set --allow_remote_paths."
+                    f"Received: {printable(name)} in line {row.number} of {path}. "
+                    f"{cure}"
                 )
     check_there(
         paths,

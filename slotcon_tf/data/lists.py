@@ -14,8 +14,16 @@ MAX_LIST_BYTES = 2**30
 # What people call the column of the images; the first of these that is there is it.
 IMAGE_COLUMNS = (
     *("path", "file", "filename", "file_name", "file_path", "filepath", "image"),
-    *("images", "image_path", "image_name", "image_file", "img", "img_path", "name"),
+    *("images", "image_path", "image_name", "image_file", "img", "img_path"),
+    *("img_name", "image_id", "img_id", "file_id", "name"),
 )
+# What they call the others: two known names in a line make it a header.
+_OTHER_COLUMNS = {
+    *("label", "labels", "class", "classes", "class_id", "class_name", "label_id"),
+    *("category", "category_id", "target", "y", "mask", "masks", "mask_path", "id"),
+    *("segmentation", "annotation", "annotations", "labels_path", "label_path"),
+    *("split", "fold", "width", "height", "index", "x", "caption", "score"),
+}
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _ENDINGS = "|".join(extension[1:] for extension in ALL_EXTENSIONS)
 _NAME_END = re.compile(rf"\.(?:{_ENDINGS})(?=(\s*[,;]\s*|\s+))", re.IGNORECASE)
@@ -59,19 +67,14 @@ def read_rows(path):
         >>> rows[0].cells
         ['a b.jpg', '3']
     """
-    rows, header = [], None
-    for number, line in enumerate(_lines(path), start=1):
-        text = line.strip()
-        if not text or text.startswith("#"):
-            continue
-        if not rows and not header:
-            header = _header(text)
-            if header:
-                parting = re.search(r"[\t,;]|\s", text + " ")[0]
-                continue
-        cells = _under(header, parting, text) if header else split_columns(text)
-        rows.append(Row(number, text, cells))
-    return rows, header
+    lines = [(n, line.strip()) for n, line in enumerate(_lines(path), start=1)]
+    lines = [(n, text) for n, text in lines if text and not text.startswith("#")]
+    header = _header(*(text for _, text in lines[:2]))
+    if not header:
+        return [Row(n, text, split_columns(text)) for n, text in lines], None
+    (_, first), *lines = lines
+    parting = re.search(r"[\t,;]|\s", first + " ")[0]
+    return [Row(n, text, _under(header, parting, text)) for n, text in lines], header
 
 
 def split_columns(text):
@@ -102,7 +105,7 @@ def image_column(header):
 def _under(header, parting, text):
     """Columns of a line below a header. A name may hold what parts the columns."""
     if parting.isspace() and parting != "\t":
-        return split_columns(text)
+        return _under_blanks(header, text)
     cells = _parsed(text, parting) if '"' in text else None
     cells = cells or text.split(parting)
     surplus = len(cells) - len(header)
@@ -111,6 +114,23 @@ def _under(header, parting, text):
         name = parting.join(cells[first : first + surplus + 1])
         cells[first : first + surplus + 1] = [name]
     return [cell.strip() for cell in cells]
+
+
+def _under_blanks(header, text):
+    """As `_under`, for names that blanks part; those that are no columns stay."""
+    cells = _parsed(text, " ") if '"' in text else None
+    if cells and len(cells) == len(header):
+        return cells
+    column = image_column(header)
+    cells = text.split(None, column)
+    if len(cells) == column + 1:
+        cells += cells.pop().rsplit(None, len(header) - column - 1)
+    if len(cells) == len(header) and is_image_file(cells[column]):
+        return cells
+    # A row of other columns than its header's, or of names without an ending.
+    found = split_columns(text)
+    whole = len(cells) == len(header) and not any(map(is_image_file, found))
+    return cells if whole else found
 
 
 def _lines(path):
@@ -158,9 +178,19 @@ def _bare(cell):
     return cell
 
 
-def _header(text):
-    """Names of the columns, if a line has those and no file; otherwise None."""
-    if is_image_file(text) or _NAME_END.search(text):
+def _header(text="", following=""):
+    """Names of the columns, if a line has those and no file; otherwise None.
+
+    A name like "img 1" may be a file's: two columns must be known, or one, and the
+    following line names a file.
+    """
+    if _names_file(text):
         return None
     cells = [_bare(c).lower() for c in re.split(r"\s*[\t,;]\s*|\s+", text)]
-    return cells if set(cells) & set(IMAGE_COLUMNS) else None
+    images, others = set(cells) & set(IMAGE_COLUMNS), set(cells) & _OTHER_COLUMNS
+    known = len(images) + len(others) > 1 or _names_file(following)
+    return cells if images and known else None
+
+
+def _names_file(text):
+    return is_image_file(text) or any(map(is_image_file, split_columns(text)))

@@ -28,7 +28,7 @@ class ArraySource(NumberedSource):
     Args:
         images: What gives an image for a number, and has a length.
         name: What to call the source in messages.
-        **limits: `max_pixels` and `max_bad_share`.
+        **limits: Of `Source`: `max_pixels`, `max_bad_share`, `pixel_range`.
     """
 
     def __init__(self, images, name="array", **limits):

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from slotcon_tf.data import photometric
+from slotcon_tf.data.bad_images import BadImages
 from slotcon_tf.data.crops import NUMBERS_PER_PAIR, crop_views
 from slotcon_tf.data.passes import EACH, pass_length, passes
 from slotcon_tf.data.recipe import NUMBERS, distortions, draw_numbers, draw_turns
@@ -47,7 +48,8 @@ def crop_pair_dataset(
     pass too, two iterators side by side are two passes, and each host counts its own.
 
     Args:
-        source: From `open_source`, or a path: a folder of images or a .txt list.
+        source: From `open_source`, or whatever `open_images` takes: a folder, a list,
+            an array, a sequence, a tf.data.Dataset.
         batch_size: Images per step over all replicas and hosts.
         image_size: Edge of the square views, pixels.
         min_scale: Smallest area of a crop, as a share of the image's.
@@ -88,6 +90,8 @@ def crop_pair_dataset(
             f"augment_on must be one of {', '.join(AUGMENT_ON)}. "
             f"Received: {augment_on!r}."
         )
+    if isinstance(source.bad, BadImages):
+        source.bad.at_random = shuffle and not hasattr(source, "examples")
     statistics = chosen_statistics(None, mean=mean, std=std)
     hosts = input_context.num_input_pipelines if input_context else 1
     host = input_context.input_pipeline_id if input_context else 0

@@ -83,7 +83,8 @@ def _to_bytes(array, pixel_range):
     else:
         raise BadImage(
             f"pixels of {array.dtype} have no fixed range: save it with 8 or 16 bits "
-            "(of an array: uint8 or uint16), or set pixel_range=low,high"
+            "(of an array: uint8 or uint16), or open the data set, and train, with a "
+            "pixel_range of (low, high)"
         )
     found = np.empty(array.shape, np.uint8)
     for first in range(0, len(array), _ROWS):
@@ -126,12 +127,17 @@ class PixelWatch:
 
     Args:
         name: Of the data set.
+
+    Attributes:
+        resumed: Whether what is read goes on with what an earlier version may have
+            begun; the first image of more than 8 bits is then warned of.
     """
 
     def __init__(self, name):
         self.name = name
         self._flat = False
         self._ranges = set()
+        self.resumed = False
 
     def look(self, label, decoded):
         """Looks at a `decoding.Decoded`; `label` names it."""
@@ -139,8 +145,8 @@ class PixelWatch:
             self._flat = True
             logging.warning(
                 "%s has fewer than %d grey levels as it is read, and others of %s may. "
-                "If it is no drawing, set --pixel_range=low,high to the values that "
-                "the images hold; trainers.check_data counts such images.",
+                "If it is no drawing, train with --pixel_range=low,high, the values "
+                "that the images hold; trainers.check_data counts such images.",
                 str(label).encode("utf-8", "backslashreplace").decode(),
                 FEW_LEVELS,
                 self.name,
@@ -148,10 +154,20 @@ class PixelWatch:
         before = len(self._ranges)
         if decoded.read_in:
             self._ranges.add(decoded.read_in)
+        if decoded.read_in and self.resumed:
+            self.resumed = False
+            logging.warning(
+                "This run goes on without a pixel range, and %s holds images of more "
+                "than 8 bits, which earlier versions divided by 257; now each is read "
+                "in the range of its bits (%d..%d the first). To go on as before, stop "
+                "and resume with --pixel_range=0,65535.",
+                *(self.name, *decoded.read_in),
+            )
         if before == 1 and len(self._ranges) == 2:
             low, high = sorted(self._ranges)
             logging.warning(
                 "Images of %s are read in different ranges, 0..%d and 0..%d, each by "
-                "its largest value. If they are of one camera, set --pixel_range=0,%d.",
+                "its largest value. If they are of one camera, train with "
+                "--pixel_range=0,%d.",
                 *(self.name, low[1], high[1], high[1]),
             )

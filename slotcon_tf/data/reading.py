@@ -4,6 +4,7 @@ Only regular files are read, of a bounded size. Those of a disk that is away for
 seconds are waited for.
 """
 
+import contextlib
 import errno
 import os
 import re
@@ -54,6 +55,27 @@ def reason_of(error):
     """Why something could not be read, as one line."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(text.split())
+
+
+@contextlib.contextmanager
+def remote_errors(what):
+    """Context, or decorator, that gives errors of remote files as OSError.
+
+    What opens files raises for both kinds of them what commands tell in one line.
+
+    Args:
+        what: That is opened, in messages.
+
+    Raises:
+        OSError: Instead of tf.errors.OpError.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(
+            f"{what} must be readable. Received: {reason_of(error)}. Check the path; "
+            "files that TensorFlow has no file system for must be copied first."
+        ) from None
 
 
 def largest_file(max_pixels=MAX_PIXELS):
@@ -122,7 +144,7 @@ def _regular(path, max_bytes=None):
 
 def _check_size(size, limit):
     if size > limit:
-        raise BadImage(f"{size} bytes are more than the {limit} of the largest image")
+        raise BadImage(f"{size} bytes are more than the {limit} allowed")
 
 
 class Patience:
@@ -130,7 +152,8 @@ class Patience:
 
     A file alone is waited for some 3 s; while nothing else can be read either, some
     30 s. After that nothing is waited for until something was read again, so that a
-    disk that is gone ends a run.
+    disk that is gone ends a run. A folder that is gone is waited for once, until a file
+    of it was read again: a removed class does not cost seconds for each of its files.
 
     Args:
         waits: Seconds between the tries.
@@ -143,6 +166,7 @@ class Patience:
         self._folders = None if folders_known else set()
         self._reads = 0
         self._given_up = False
+        self._gone = frozenset()  # folders that were waited for
 
     def read(self, read, path=None):
         """What `read()` returns.
@@ -159,11 +183,12 @@ class Patience:
             try:
                 data = read()
             except (OSError, tf.errors.OpError) as error:
-                alone = waited >= ALONE_SECONDS and self._reads > reads
-                if alone or self._given_up or not self._is_away(error, path):
+                if self._given_up or not self._is_away(error, path):
                     raise
-                if wait is None:
-                    self._given_up = True
+                alone = waited >= ALONE_SECONDS and self._reads > reads
+                if alone or wait is None:
+                    self._given_up = not alone
+                    self._give_up_folder(error, path)
                     raise
                 if not waited:
                     logging.warning(
@@ -178,8 +203,16 @@ class Patience:
     def _note(self, path):
         self._reads += 1
         self._given_up = False
+        if self._gone and path is not None:
+            self._gone = frozenset(
+                folder for folder in self._gone if not _is_below(path, folder)
+            )
         if self._folders is not None and path is not None:
             self._folders.add(os.path.dirname(path))
+
+    def _give_up_folder(self, error, path):
+        if getattr(error, "errno", None) == errno.ENOENT and path is not None:
+            self._gone |= {_highest_missing(os.path.dirname(path))}
 
     def _is_away(self, error, path):
         if isinstance(error, _REMOTELY_AWAY):
@@ -192,6 +225,8 @@ class Patience:
         # A file that is gone leaves its folder; a disk that is gone leaves no folder,
         # or the empty one that it was mounted at.
         folder = os.path.dirname(path) or "."
+        if any(_is_below(path, gone) for gone in self._gone):
+            return False
         if self._folders is not None and folder not in self._folders:
             return False
         try:
@@ -199,3 +234,15 @@ class Patience:
                 return next(entries, None) is None
         except OSError:
             return True
+
+
+def _is_below(path, folder):
+    return path.startswith(os.path.join(folder, ""))
+
+
+def _highest_missing(folder):
+    """The highest folder above a missing one, and itself, that is not there."""
+    above = os.path.dirname(folder)
+    while above != folder and above and not os.path.isdir(above):
+        folder, above = above, os.path.dirname(above)
+    return folder

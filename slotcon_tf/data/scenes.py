@@ -14,6 +14,7 @@ from PIL import Image
 
 from slotcon_tf import processor
 from slotcon_tf.data.drawing import CATEGORIES, draw_scene
+from slotcon_tf.data.reading import remote_errors
 from slotcon_tf.progress import bar
 
 HEIGHT, WIDTH = 144, 192  # pixels
@@ -81,6 +82,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
             yield from enumerate(bar(examples, file=self.shown_on, **told))
 
 
+@remote_errors("The folder of the scenes")
 def scenes_builder(data_dir: str | None = None) -> Scenes:
     """The builder, its images drawn and written if they were not yet.
 

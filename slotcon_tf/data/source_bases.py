@@ -7,6 +7,7 @@ any image by its number; a `SequentialSource` has `examples`.
 
 import functools
 import math
+import threading
 
 import tensorflow as tf
 
@@ -44,7 +45,7 @@ class Source:
         self.num_images = num_images
         self.max_pixels = max_pixels
         self.pixel_range = check_pixel_range(pixel_range)
-        self._pixels = PixelWatch(name)
+        self.pixel_watch = PixelWatch(name)
         self.bad = BadImages(num_images, max_bad_share)
         self.patience = Patience()
 
@@ -61,15 +62,15 @@ class Source:
         for label, read in candidates:
             try:
                 decoded = self.decode(self._patiently(label, read))
-                self._pixels.look(label, decoded)
+                self.pixel_watch.look(label, decoded)
             except (BadImage, OSError, tf.errors.OpError) as error:
                 self.bad.add(label, reason_of(error))
             else:
                 self.bad.good(label)
                 return decoded.rgb
         self.bad.stop(
-            f"One of {min(_REPLACEMENT_TRIES, self.num_images)} images tried must be "
-            f"readable. Received: none, the last {printable(label)} "
+            f"An image must be readable. Received: none of those tried of "
+            f"{self.num_images}, the last {printable(label)} "
             f"({self.bad.reasons.get(label)}). Check {self.name}."
         )
 
@@ -117,6 +118,8 @@ class SequentialSource(Source):
     def __init__(self, name, num_images, block=_SHUFFLE_BLOCK, **limits):
         super().__init__(name, num_images, **limits)
         self.block = min(num_images, block)
+        self._spare = None
+        self._looking = threading.Lock()
 
     def stored(self):
         """tf.data.Dataset of every image, as `decode` takes it, always in one order."""
@@ -145,6 +148,19 @@ class SequentialSource(Source):
 
     def _from(self, number, encoded):
         yield f"{self.name} {int(number)}", lambda: encoded
-        first = self.examples(None).take(_REPLACEMENT_TRIES)
-        for other, data in first.as_numpy_iterator():
-            yield f"{self.name} {int(other)}", lambda data=data: data
+        with self._looking:
+            spare = self._spare = self._spare or self._look_for_spare()
+        if spare:
+            yield spare
+
+    def _look_for_spare(self):
+        """The first image that decodes, however many bad ones lie before it."""
+        for number, data in self.examples(None).as_numpy_iterator():
+            label = f"{self.name} {int(number)}"
+            try:
+                self.decode(data)
+            except (BadImage, OSError) as error:
+                self.bad.add(label, reason_of(error))
+            else:
+                return label, lambda data=data: data
+        return None

@@ -16,6 +16,7 @@ from slotcon_tf.data.memory_sources import (
     GeneratorSource,
     kind_of,
 )
+from slotcon_tf.data.reading import remote_errors
 from slotcon_tf.data.scenes import scenes_builder
 from slotcon_tf.data.source_bases import Source
 from slotcon_tf.data.stored_sources import (
@@ -41,6 +42,7 @@ __all__ = [
 DATASETS = (*LAYOUTS, "list", "records", "scenes", "fake", "tfds:NAME")
 
 
+@remote_errors("A source of images")
 def open_source(dataset, data_dir=None, *, split="train", allow_remote=False, **limits):
     """Opens a source of images.
 
@@ -66,6 +68,7 @@ def open_source(dataset, data_dir=None, *, split="train", allow_remote=False, **
     Raises:
         ValueError: If the name is unknown, or there are no images.
         FileNotFoundError: If the folder, a part of its layout or the list is missing.
+        OSError: If it cannot be read.
     """
     if dataset in LAYOUTS:
         passed_over = PassedOver()

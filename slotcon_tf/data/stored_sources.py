@@ -1,5 +1,6 @@
 """Sources of what is stored: files, records, tensorflow-datasets; and of nothing."""
 
+import difflib
 import functools
 import pathlib
 
@@ -21,7 +22,7 @@ class FileSource(NumberedSource):
         name: What to call the source in messages.
         folders_known: Whether their folders were all there.
         passed_over: What was not taken of a folder, `PassedOver`.
-        **limits: `max_pixels` and `max_bad_share`.
+        **limits: Of `Source`: `max_pixels`, `max_bad_share`, `pixel_range`.
     """
 
     def __init__(self, paths, name, *, folders_known=True, passed_over="", **limits):
@@ -63,7 +64,7 @@ class BuilderSource(SequentialSource):
     Args:
         builder: A prepared builder with an `image` feature.
         split: Name of the split.
-        **limits: `max_pixels` and `max_bad_share`.
+        **limits: Of `Source`: `max_pixels`, `max_bad_share`, `pixel_range`.
     """
 
     def __init__(self, builder, split, **limits):
@@ -114,9 +115,19 @@ def prepared_builder(name, data_dir):
 
     Raises:
         FileNotFoundError: If it is not.
-        ValueError: If it has no images.
+        ValueError: If there is no such set, or it has no images.
     """
-    builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+    try:
+        builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+    except tfds.core.DatasetNotFoundError:
+        raise ValueError(_unknown_set(name)) from None
+    except (ValueError, KeyError, AssertionError, RuntimeError) as error:
+        # Of a configuration, a version or a folder; what follows the line is long.
+        raise ValueError(
+            "tfds:NAME, tfds:NAME/CONFIG or tfds:NAME:1.0.0 must name a set of "
+            f"tensorflow-datasets. Received: tfds:{name}: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
     if "image" not in builder.info.features:
         raise ValueError(
             f"A tensorflow-datasets set must have an 'image' feature. Received: {name} "
@@ -128,3 +139,17 @@ def prepared_builder(name, data_dir):
             f"folder. Run: tfds build {name}"
         )
     return builder
+
+
+def _unknown_set(name):
+    known = tfds.list_builders(with_community_datasets=False)
+    near = difflib.get_close_matches(name.split("/")[0].split(":")[0], known, n=1)
+    return (
+        "tfds:NAME must name a set of tensorflow-datasets. Received: "
+        f"tfds:{name}, which is none."
+        + (
+            f" Did you mean tfds:{near[0]}?"
+            if near
+            else " See tensorflow.org/datasets."
+        )
+    )
