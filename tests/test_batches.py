@@ -158,6 +158,19 @@ def test_what_is_odd_but_right_passes():
     check_values(changed(view_a=np.tanh(batch()["view_a"])))  # -1 .. 1
 
 
+@pytest.mark.parametrize(("low", "high"), [(225, 256), (124, 256), (180, 230)])
+def test_bright_images_pass(low, high):
+    """Paper, snow, brightfield: nothing below the mean, in views or for slots."""
+    rng = np.random.default_rng(0)
+    grey = rng.integers(low, high, (4, 64, 64, 3)).astype("float32")
+    check_normalised("view_a", normalize(grey))
+    with pytest.raises(ValueError, match="grey levels in 0..255"):
+        check_normalised("view_a", grey)
+    if high == 256:
+        with pytest.raises(ValueError, match="floats in 0..1"):
+            check_normalised("view_a", grey / 255)
+
+
 IMAGES = np.zeros((8, 64, 64, 3), "uint8")
 
 
