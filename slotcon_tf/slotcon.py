@@ -2,7 +2,13 @@
 
 import keras
 
-from slotcon_tf.encoders import as_encoder, check_policy, in_policy, is_regularized
+from slotcon_tf.encoders import (
+    as_encoder,
+    check_policy,
+    in_policy,
+    is_regularized,
+    loading,
+)
 from slotcon_tf.heads import MLPHead
 from slotcon_tf.health import METRICS
 from slotcon_tf.network import GroupingNetwork
@@ -92,8 +98,9 @@ class SlotCon(TrainingStep):
     ):
         super().__init__(**kwargs)
         check_policy(self.dtype_policy)
-        asked = kwargs.get("dtype") is not None
-        encoder = in_policy(as_encoder(encoder), self.dtype_policy, asked)
+        # Not by a configuration, which always has a policy, as a dict.
+        self.policy_asked = not isinstance(kwargs.get("dtype"), dict | None)
+        encoder = in_policy(as_encoder(encoder), self.dtype_policy, self.policy_asked)
         _check_settings(
             positive={
                 "total_steps": total_steps,
@@ -278,6 +285,7 @@ class SlotCon(TrainingStep):
         return {
             **super().get_config(),
             **({"frozen_layers": frozen} if frozen else {}),
+            **({"policy_asked": True} if self.policy_asked else {}),
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "total_steps": self.total_steps,
             "num_prototypes": self.num_prototypes,
@@ -329,7 +337,10 @@ class SlotCon(TrainingStep):
         config = dict(config)
         encoder = keras.saving.deserialize_keras_object(config.pop("encoder"))
         frozen = config.pop("frozen_layers", {})
-        model = cls(encoder, **config)
+        if config.pop("policy_asked", False):
+            config["dtype"] = keras.dtype_policies.get(config["dtype"])
+        with loading():
+            model = cls(encoder, **config)
         for name, part in model._freezable().items():
             if name in frozen:
                 freeze_layers(part, frozen[name])
