@@ -137,16 +137,17 @@ def _check_view(name, view, input_shape, later):
             f"first step. Received: {name} of shape {shape}. Resize them to one size, "
             "and fix it with tf.ensure_shape."
         )
-    _check_size(name, shape, input_shape)
+    check_size(name, shape, input_shape)
 
 
-def _check_size(name, shape, input_shape):
+def check_size(name, shape, input_shape):
+    """Refuses images (B, height, width, 3) of another size than the encoder's."""
     pairs = zip(input_shape[1:3], shape[1:3], strict=True) if input_shape else ()
     if any(need not in (None, size) for need, size in pairs):
         raise ValueError(
             f"{name} must have the size that the encoder was built for, "
             f"{tuple(input_shape[1:3])}. Received: {name} of shape {tuple(shape)}. "
-            "Resize the views, or build the encoder with input_shape=(None, None, 3)."
+            "Resize them, or build the encoder with input_shape=(None, None, 3)."
         )
 
 

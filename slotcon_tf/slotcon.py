@@ -1,5 +1,8 @@
 """SlotCon: the Keras model with its student, teacher and center."""
 
+import operator
+import warnings
+
 import keras
 
 from slotcon_tf.encoders import (
@@ -102,15 +105,17 @@ class SlotCon(TrainingStep):
         self.policy_asked = not isinstance(kwargs.get("dtype"), dict | None)
         encoder = in_policy(as_encoder(encoder), self.dtype_policy, self.policy_asked)
         _check_settings(
-            positive={
-                "total_steps": total_steps,
+            whole={
                 "num_prototypes": num_prototypes,
                 "hidden_dim": hidden_dim,
                 "projection_dim": projection_dim,
+                "accumulate_steps": accumulate_steps,
+            },
+            positive={
+                "total_steps": total_steps,
                 "student_temperature": student_temperature,
                 "teacher_temperature": teacher_temperature,
                 "contrastive_temperature": contrastive_temperature,
-                "accumulate_steps": accumulate_steps,
             },
             share={
                 "teacher_momentum": teacher_momentum,
@@ -269,7 +274,9 @@ class SlotCon(TrainingStep):
             which: "teacher" or "student".
 
         Returns:
-            Keras model of the encoder's class, images to a map (B, H, W, C).
+            Keras model of the encoder's class, images to a map (B, H, W, C). It warns
+            of `statistics` that are not ImageNet's where only a `slotcon_tf.ResNet`
+            would keep them in its file.
         """
         source = self.network(which).encoder
         copy = twin(source)
@@ -277,6 +284,16 @@ class SlotCon(TrainingStep):
         for layer in copy._flatten_layers():
             layer.trainable = True  # set on the model alone, it may reach none of them
         copy.statistics = self.statistics
+        kept, own = copy.get_config(), self.statistics.config()
+        if any(kept.get(name) != value for name, value in own.items()):
+            given = ", ".join(f"{name}={tuple(own[name])}" for name in own)
+            warnings.warn(
+                f"The encoder's images are normalised with {given}, which a file of "
+                f"{type(copy).__name__} does not keep. Save the whole model, or set "
+                "encoder.statistics = slotcon_tf.statistics.ImageStatistics("
+                f"{given}) after loading.",
+                stacklevel=2,
+            )
         return copy
 
     def get_config(self):
@@ -348,8 +365,16 @@ class SlotCon(TrainingStep):
         return model
 
 
-def _check_settings(positive, share):
-    for name, value in positive.items():
+def _check_settings(whole, positive, share):
+    for name, value in whole.items():
+        if not _is(operator.index, value):
+            raise ValueError(
+                f"{name} must be a whole number. Received: {name}={value!r}."
+            )
+    for name, value in {**positive, **share}.items():
+        if isinstance(value, str) or not _is(float, value):
+            raise ValueError(f"{name} must be a number. Received: {name}={value!r}.")
+    for name, value in {**whole, **positive}.items():
         if not value > 0:
             raise ValueError(f"{name} must be positive. Received: {name}={value}.")
     for name, value in share.items():
@@ -357,3 +382,11 @@ def _check_settings(positive, share):
             raise ValueError(
                 f"{name} must lie between 0 and 1. Received: {name}={value}."
             )
+
+
+def _is(kind, value):
+    try:
+        kind(value)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -10,6 +10,7 @@ from keras import layers, ops
 
 from slotcon_tf import SlotCon
 from slotcon_tf.encoders import as_encoder, loading
+from slotcon_tf.evaluation.inference import Inference
 from slotcon_tf.interop import keras_cv_backbone
 from tests.test_slotcon import SIZES, small_encoder
 
@@ -184,6 +185,8 @@ def test_what_is_refused_anew_is_loaded_with_a_warning(name, tmp_path):
         np.testing.assert_allclose(again(x)["map"], model(x)["map"], atol=1e-6)
     with pytest.raises(ValueError, match="encoder must"):
         SlotCon(again.encoder, total_steps=4, **SIZES)
+    with pytest.warns(UserWarning, match="Loaded as it was saved: encoder must"):
+        Inference(again.encoder)
 
 
 class Scale(layers.Layer):
