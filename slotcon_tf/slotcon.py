@@ -186,7 +186,10 @@ class SlotCon(TrainingStep):
 
     @property
     def encoder(self):
-        """The student's encoder: the model that was passed in."""
+        """The student's encoder: the model that was passed in.
+
+        In a file of its own only a `slotcon_tf.ResNet` keeps `statistics`.
+        """
         return self.student.encoder
 
     @property
