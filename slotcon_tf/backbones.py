@@ -6,6 +6,7 @@ import keras
 from keras import layers
 
 from slotcon_tf.convolution import Conv2D
+from slotcon_tf.encoders import as_encoder as as_encoder  # it was here once
 from slotcon_tf.normalization import BatchNormalization
 from slotcon_tf.statistics import IMAGENET, ImageStatistics
 

@@ -27,6 +27,7 @@ _LOOKED_AT = 32  # images of a batch whose values are looked at
 # own statistics may need more.
 _LARGEST = 50.0
 _BEYOND = 2.0  # times what black and white become by the model's statistics
+_DARK = 0.05  # of 1: images in 0..1 that are not all bright have pixels below
 _SLACK = 0.01  # of an overlap box beyond its view: rounding
 # A batch this large in which no box has any area does not come about by chance.
 _MANY = 4
@@ -136,16 +137,17 @@ def _check_view(name, view, input_shape, later):
             f"first step. Received: {name} of shape {shape}. Resize them to one size, "
             "and fix it with tf.ensure_shape."
         )
-    _check_size(name, shape, input_shape)
+    check_size(name, shape, input_shape)
 
 
-def _check_size(name, shape, input_shape):
+def check_size(name, shape, input_shape):
+    """Refuses images (B, height, width, 3) of another size than the encoder's."""
     pairs = zip(input_shape[1:3], shape[1:3], strict=True) if input_shape else ()
     if any(need not in (None, size) for need, size in pairs):
         raise ValueError(
             f"{name} must have the size that the encoder was built for, "
             f"{tuple(input_shape[1:3])}. Received: {name} of shape {tuple(shape)}. "
-            "Resize the views, or build the encoder with input_shape=(None, None, 3)."
+            "Resize them, or build the encoder with input_shape=(None, None, 3)."
         )
 
 
@@ -216,9 +218,13 @@ def check_normalised(name, images, statistics=IMAGENET):
     ends = [statistics.normalize(np.full(3, level, np.float32)) for level in (0, 255)]
     black, white = float(np.min(ends[0])), float(np.max(ends[1]))
     largest = max(_LARGEST if black < 0 else 0.0, _BEYOND * max(-black, white))
-    if low >= 0 and (black < 0 or high > largest):
-        kind = "floats in 0..1" if high <= 1 else "grey levels in 0..255"
-        kind = kind if high <= 255 else "raw levels"
+    # Bright images lie above the mean throughout, but not above white. Divided by 255
+    # they have white at 1 exactly, or black near 0.
+    shares = high == 1 or (high < 1 and low <= _DARK)
+    if low >= 0 and black < 0 and shares:
+        kind = "floats in 0..1"
+    elif low >= 0 and high > _BEYOND * white:
+        kind = "grey levels in 0..255" if high <= 255 else "raw levels"
     elif max(-low, high) > largest:
         kind = "not divided by a standard deviation"
     else:

@@ -1,8 +1,13 @@
 """What an encoder must be: images in, one channels-last map out, nothing hidden."""
 
+import contextlib
+import contextvars
+import warnings
+
 import keras
 import tensorflow as tf
 
+_LOADING = contextvars.ContextVar("loading", default=False)
 _HALF = ("float16", "bfloat16")
 _NEED = (
     "encoder must map images (batch, height, width, 3) to one channels-last "
@@ -11,6 +16,25 @@ _NEED = (
 # Layers that bring grey levels to a network's own range.
 _PREPROCESSING = ("Rescaling", "Normalization", "ImageNetNormalization")
 _ARITHMETIC = ("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "DivideNoNan")
+
+
+@contextlib.contextmanager
+def loading():
+    """In it, what a saved model holds is warned of where a new one is refused.
+
+    Nobody can mend it any more, and it may come from days with fewer checks.
+    """
+    token = _LOADING.set(True)
+    try:
+        yield
+    finally:
+        _LOADING.reset(token)
+
+
+def _refuse(text):
+    if not _LOADING.get():
+        raise ValueError(text)
+    warnings.warn(f"Loaded as it was saved: {text}", stacklevel=2)
 
 
 def as_encoder(model):
@@ -26,7 +50,8 @@ def as_encoder(model):
 
     Raises:
         TypeError: If it is no Keras model.
-        ValueError: If its input, its output or a layer is something else.
+        ValueError: If its input, its output or a layer is something else; of layers it
+            warns where a saved model is loaded.
     """
     if not isinstance(model, keras.Model):
         raise TypeError(
@@ -103,14 +128,14 @@ def _check_output(output, shape):
 
 def _check_layer(model, layer):
     if isinstance(layer, keras.layers.Lambda):
-        raise ValueError(
+        _refuse(
             "encoder must be made of layers that can be copied from their "
             "configuration, for the teacher and when it is loaded. Received: "
             f"{model.name!r} with the Lambda layer {layer.name!r}, which holds code. "
             "Write it as a keras.layers.Layer with a call of its own."
         )
     if getattr(layer, "data_format", None) == "channels_first":
-        raise ValueError(
+        _refuse(
             f"{_NEED} Received: {model.name!r} with the layer {layer.name!r}, which "
             "is channels_first. Build it with data_format='channels_last', or after "
             "keras.config.set_image_data_format('channels_last')."
@@ -129,12 +154,13 @@ def _check_preprocessing(model):
             break  # what scales behind the first weights is the network's own affair
     if not found:
         return
-    raise ValueError(
+    _refuse(
         "encoder must take normalised images, with ImageNet's mean and standard "
         f"deviation. Received: {model.name!r}, which scales images itself "
-        f"({', '.join(part.name for part in found)}). Build it with "
-        "include_preprocessing=False (keras.applications) or include_rescaling=False "
-        f"(keras-cv, keras-hub){_without(model, found[-1])}."
+        f"({', '.join(part.name for part in found)}). {_without(model, found[-1])}"
+        "Where it has such an argument, build it with include_preprocessing=False "
+        "(EfficientNetV2, ConvNeXt and MobileNetV3 of keras.applications) or "
+        "include_rescaling=False (keras-cv, keras-hub)."
     )
 
 
@@ -162,8 +188,8 @@ def _without(model, last):
             continue
         if after:
             return (
-                "; where there is no such argument, take keras.Model("
-                f"encoder.get_layer({layer.name!r}).input, encoder.output)"
+                f"Take keras.Model(encoder.get_layer({layer.name!r}).input, "
+                "encoder.output). "
             )
     return ""
 
@@ -175,10 +201,11 @@ def check_policy(policy):
         policy: keras.DTypePolicy.
 
     Raises:
-        ValueError: If its variables are float16 or bfloat16.
+        ValueError: If its variables are float16 or bfloat16; a warning where a saved
+            model is loaded.
     """
     if policy.variable_dtype in _HALF:
-        raise ValueError(
+        _refuse(
             "Weights must be float32 or float64: the teacher's steps of 1% and less "
             f"are lost in {policy.variable_dtype}. Received: the dtype policy "
             f"{policy.name!r}. Take mixed_{policy.variable_dtype}."
@@ -225,7 +252,7 @@ def in_policy(encoder, policy, asked):
         if layer.compute_dtype == "float16" and layer.variable_dtype == "float32"
     ]
     if halves and policy.name != "mixed_float16":
-        raise ValueError(
+        _refuse(
             "An encoder that computes in float16 needs its loss scaled. Received: "
             f"{encoder.name!r} in {encoder.dtype_policy.name!r} for a model in "
             f"{policy.name!r}. Give SlotCon(dtype='mixed_float16')."

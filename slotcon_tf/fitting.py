@@ -18,8 +18,8 @@ class Fitting(keras.Model):
     """What a model that learns from pairs of views tells Keras's users.
 
     The subclass has `train_step`, `test_step`, `encoder`, `student`, `predictor`,
-    `step`, `total_steps` and `_freeze_teacher`. What a batch must be is looked at
-    before the first step of every `fit` and `evaluate`, and never again.
+    `statistics`, `step`, `total_steps` and `_freeze_teacher`. What a batch must be is
+    looked at before the first step of every `fit` and `evaluate`, and never again.
     """
 
     _planned = None  # function of an epoch's steps, between `fit` and its first step
@@ -64,18 +64,18 @@ class Fitting(keras.Model):
 
         Raises:
             ValueError: Before the first step: if a batch is something else, see
-                `slotcon_tf.batches`, or an epoch has no known end.
+                `slotcon_tf.batches`, an epoch has no end, or layers that the optimizer
+                does not know were thawed.
 
-        Warns if the run will not end at `total_steps`.
+        Warns if the run will not end at `total_steps`, or nobody can tell.
         """
         given = _FIT.bind(self, *args, **kwargs)
         given.apply_defaults()
         given = given.arguments
         del given["self"]
         self._check_data(given)
-        if inspect.isgenerator(given["x"]):
-            # Keras takes tuples only of generators.
-            given["x"] = (b if isinstance(b, tuple) else (b,) for b in given["x"])
+        for name in ("x", "validation_data"):
+            given[name] = _of_tuples(given[name])
         length = functools.partial(
             check_length,
             step=int(self.step.numpy()),
@@ -91,6 +91,7 @@ class Fitting(keras.Model):
 
     def _check_data(self, given):
         check_kind(given["x"])
+        _check_end(given["x"], given["steps_per_epoch"], "fitted", "steps_per_epoch")
         ignored = ["y", "sample_weight", "class_weight"]
         ignored = [name for name in ignored if given[name] is not None]
         if ignored:
@@ -102,17 +103,19 @@ class Fitting(keras.Model):
         validation = given["validation_data"]
         if validation is not None:
             check_kind(validation)
-            _check_end(validation, given["validation_steps"], "validation_steps")
+            steps = given["validation_steps"]
+            _check_end(validation, steps, "evaluated", "validation_steps")
 
     def evaluate(self, *args, **kwargs):
         """As of Keras, on batches of view pairs: both losses, moving statistics."""
         given = _EVALUATE.bind(self, *args, **kwargs)
         given.apply_defaults()
-        given = given.arguments
-        check_kind(given["x"])
-        _check_end(given["x"], given["steps"], "steps")
+        data = given.arguments["x"]
+        check_kind(data)
+        _check_end(data, given.arguments["steps"], "evaluated", "steps")
+        given.arguments["x"] = _of_tuples(data)
         self._looks_at_test = True
-        return super().evaluate(*args, **kwargs)
+        return super().evaluate(*given.args[1:], **given.kwargs)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Builds what `fit` needs without a batch, and looks at the run's length.
@@ -131,6 +134,8 @@ class Fitting(keras.Model):
 
     def make_train_function(self, force=False):
         """As of Keras; made anew where layers were frozen or thawed meanwhile."""
+        self._freeze_teacher()
+        _check_known(self.optimizer, self.trainable_variables)
         parts = (self.student, self.predictor)
         flags = [each.trainable for part in parts for each in part._flatten_layers()]
         flags = str(flags)  # Keras would track a list
@@ -204,20 +209,20 @@ def check_length(steps, *, step, total_steps, epochs):
     """Warns, before the first step, of a run that does not end at `total_steps`.
 
     Args:
-        steps: Of an epoch, or None if that is not known.
+        steps: Of an epoch, or None if that is not known: then it only says so.
         step: Steps done so far.
         total_steps: Of the model.
         epochs: That `fit` will run.
-
-    Raises:
-        ValueError: If `steps` is None.
     """
     if steps is None:
-        raise ValueError(
-            "fit must know how many steps an epoch has. Received: a data set that is "
-            "endless or of unknown length. Give fit(..., steps_per_epoch=N), N = "
-            "images // batch_size."
+        warnings.warn(
+            "fit cannot tell whether it will end at the model's "
+            f"total_steps={total_steps}: the data's length is not known. Past it the "
+            "teacher stands still, and so does a learning rate of that length. Give "
+            "fit(..., steps_per_epoch=N), N = images // batch_size.",
+            stacklevel=6,
         )
+        return
     end = step + max(epochs, 0) * int(steps)
     if end == total_steps:
         return
@@ -239,12 +244,36 @@ def check_length(steps, *, step, total_steps, epochs):
     warnings.warn(text, stacklevel=6)  # where fit was called
 
 
-def _check_end(data, steps, name):
-    endless = isinstance(data, tf.data.Dataset) and (
-        data.cardinality() == tf.data.INFINITE_CARDINALITY
-    )
+def _of_tuples(data):
+    """Data as they are; a generator's batches as tuples: Keras takes no others."""
+    if not inspect.isgenerator(data):
+        return data
+    return (batch if isinstance(batch, tuple) else (batch,) for batch in data)
+
+
+def _check_end(data, steps, done, name):
+    endless = isinstance(data, keras.utils.PyDataset) and data.num_batches is None
+    count = getattr(data, "cardinality", None)  # of a distributed data set a number
+    if count is not None:
+        count = count() if callable(count) else count
+        endless = count == tf.data.INFINITE_CARDINALITY
     if endless and not steps:
         raise ValueError(
-            f"A data set that is evaluated must have an end. Received: an endless "
-            f"one. Give {name}=N, or data.take(N)."
+            f"A data set that is {done} must have an end. Received: an endless "
+            f"one. Give {name}=N, N = images // batch_size, or data.take(N)."
+        )
+
+
+def _check_known(optimizer, variables):
+    """Refuses to train what was frozen when the optimizer was built."""
+    if optimizer is None or not optimizer.built:
+        return
+    # Not public; Keras looks here too, and names one variable in an error of its own.
+    known = {id(variable) for variable in optimizer._trainable_variables}
+    missing = [v.path for v in variables if id(v) not in known]
+    if missing:
+        raise ValueError(
+            "The optimizer must know all variables that learn. Received: "
+            f"{len(missing)} that were thawed since it was built, the first "
+            f"{missing[0]}. Call compile again, with a new optimizer."
         )

@@ -6,6 +6,7 @@ from slotcon_tf.grouping import SemanticGrouping
 from slotcon_tf.heads import MLPHead
 from slotcon_tf.remat import rematerialize, stage_models
 from slotcon_tf.twins import parameters_of
+from slotcon_tf.twins import twin as twin  # it was here once
 
 
 @keras.saving.register_keras_serializable(package="slotcon_tf")

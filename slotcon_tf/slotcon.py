@@ -1,8 +1,17 @@
 """SlotCon: the Keras model with its student, teacher and center."""
 
+import operator
+import warnings
+
 import keras
 
-from slotcon_tf.encoders import as_encoder, check_policy, in_policy, is_regularized
+from slotcon_tf.encoders import (
+    as_encoder,
+    check_policy,
+    in_policy,
+    is_regularized,
+    loading,
+)
 from slotcon_tf.heads import MLPHead
 from slotcon_tf.health import METRICS
 from slotcon_tf.network import GroupingNetwork
@@ -92,18 +101,21 @@ class SlotCon(TrainingStep):
     ):
         super().__init__(**kwargs)
         check_policy(self.dtype_policy)
-        asked = kwargs.get("dtype") is not None
-        encoder = in_policy(as_encoder(encoder), self.dtype_policy, asked)
+        # Not by a configuration, which always has a policy, as a dict.
+        self.policy_asked = not isinstance(kwargs.get("dtype"), dict | None)
+        encoder = in_policy(as_encoder(encoder), self.dtype_policy, self.policy_asked)
         _check_settings(
-            positive={
-                "total_steps": total_steps,
+            whole={
                 "num_prototypes": num_prototypes,
                 "hidden_dim": hidden_dim,
                 "projection_dim": projection_dim,
+                "accumulate_steps": accumulate_steps,
+            },
+            positive={
+                "total_steps": total_steps,
                 "student_temperature": student_temperature,
                 "teacher_temperature": teacher_temperature,
                 "contrastive_temperature": contrastive_temperature,
-                "accumulate_steps": accumulate_steps,
             },
             share={
                 "teacher_momentum": teacher_momentum,
@@ -174,7 +186,10 @@ class SlotCon(TrainingStep):
 
     @property
     def encoder(self):
-        """The student's encoder: the model that was passed in."""
+        """The student's encoder: the model that was passed in.
+
+        In a file of its own only a `slotcon_tf.ResNet` keeps `statistics`.
+        """
         return self.student.encoder
 
     @property
@@ -262,7 +277,9 @@ class SlotCon(TrainingStep):
             which: "teacher" or "student".
 
         Returns:
-            Keras model of the encoder's class, images to a map (B, H, W, C).
+            Keras model of the encoder's class, images to a map (B, H, W, C). It warns
+            of `statistics` that are not ImageNet's where only a `slotcon_tf.ResNet`
+            would keep them in its file.
         """
         source = self.network(which).encoder
         copy = twin(source)
@@ -270,6 +287,16 @@ class SlotCon(TrainingStep):
         for layer in copy._flatten_layers():
             layer.trainable = True  # set on the model alone, it may reach none of them
         copy.statistics = self.statistics
+        kept, own = copy.get_config(), self.statistics.config()
+        if any(kept.get(name) != value for name, value in own.items()):
+            given = ", ".join(f"{name}={tuple(own[name])}" for name in own)
+            warnings.warn(
+                f"The encoder's images are normalised with {given}, which a file of "
+                f"{type(copy).__name__} does not keep. Save the whole model, or set "
+                "encoder.statistics = slotcon_tf.statistics.ImageStatistics("
+                f"{given}) after loading.",
+                stacklevel=2,
+            )
         return copy
 
     def get_config(self):
@@ -278,6 +305,7 @@ class SlotCon(TrainingStep):
         return {
             **super().get_config(),
             **({"frozen_layers": frozen} if frozen else {}),
+            **({"policy_asked": True} if self.policy_asked else {}),
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "total_steps": self.total_steps,
             "num_prototypes": self.num_prototypes,
@@ -329,7 +357,10 @@ class SlotCon(TrainingStep):
         config = dict(config)
         encoder = keras.saving.deserialize_keras_object(config.pop("encoder"))
         frozen = config.pop("frozen_layers", {})
-        model = cls(encoder, **config)
+        if config.pop("policy_asked", False):
+            config["dtype"] = keras.dtype_policies.get(config["dtype"])
+        with loading():
+            model = cls(encoder, **config)
         for name, part in model._freezable().items():
             if name in frozen:
                 freeze_layers(part, frozen[name])
@@ -337,8 +368,16 @@ class SlotCon(TrainingStep):
         return model
 
 
-def _check_settings(positive, share):
-    for name, value in positive.items():
+def _check_settings(whole, positive, share):
+    for name, value in whole.items():
+        if not _is(operator.index, value):
+            raise ValueError(
+                f"{name} must be a whole number. Received: {name}={value!r}."
+            )
+    for name, value in {**positive, **share}.items():
+        if isinstance(value, str) or not _is(float, value):
+            raise ValueError(f"{name} must be a number. Received: {name}={value!r}.")
+    for name, value in {**whole, **positive}.items():
         if not value > 0:
             raise ValueError(f"{name} must be positive. Received: {name}={value}.")
     for name, value in share.items():
@@ -346,3 +385,11 @@ def _check_settings(positive, share):
             raise ValueError(
                 f"{name} must lie between 0 and 1. Received: {name}={value}."
             )
+
+
+def _is(kind, value):
+    try:
+        kind(value)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -1,9 +1,11 @@
 """Slots, assignments and attention maps of images, for Python users."""
 
+import operator
+
 import numpy as np
 import tensorflow as tf
 
-from slotcon_tf.batches import check_normalised
+from slotcon_tf.batches import check_normalised, check_size
 from slotcon_tf.grouping import active_slots, l2_normalize, pool_slots
 from slotcon_tf.statistics import statistics_of
 
@@ -18,6 +20,8 @@ def read_slots(network, images, temperature, batch_size=32):
         batch_size: Images at once.
     """
     images = _as_images(images, statistics_of(network.encoder))
+    check_size("images", images.shape, network.encoder.input_shape)
+    _check_batch_size(batch_size)
     parts = []
     for start in range(0, len(images), batch_size):
         part = tf.convert_to_tensor(images[start : start + batch_size])
@@ -39,6 +43,19 @@ def _as_images(images, statistics):
     if floating:
         check_normalised("images", images, statistics)
     return images
+
+
+def _check_batch_size(batch_size):
+    try:
+        right = operator.index(batch_size) >= 1
+    except TypeError:
+        right = False
+    if not right:
+        raise ValueError(
+            "batch_size must be a whole number from 1 on: the images that go through "
+            f"at once. Received: batch_size={batch_size!r}. Take 1 where memory is "
+            "scarce."
+        )
 
 
 @tf.function(reduce_retracing=True, autograph=False)

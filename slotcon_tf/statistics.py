@@ -17,13 +17,21 @@ def check_pixel_range(pixel_range):
     """
     if pixel_range is None:
         return None
-    pair = tuple(float(value) for value in pixel_range)
+    pair = _floats(pixel_range)
     if len(pair) != 2 or not all(map(math.isfinite, pair)) or not pair[0] < pair[1]:
         raise ValueError(
             "pixel_range must be (low, high) with low < high. "
             f"Received: {pixel_range!r}."
         )
     return pair
+
+
+def _floats(values):
+    """A tuple of floats, empty where the values are something else."""
+    try:
+        return tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        return ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +54,13 @@ class ImageStatistics:
 
     def __post_init__(self):
         for name in ("mean", "std"):
-            values = tuple(float(value) for value in getattr(self, name))
+            given = getattr(self, name)
+            values = _floats(given)
             low = 0.0 if name == "mean" else 1e-4
             if len(values) != 3 or not all(low <= value <= 1.0 for value in values):
                 raise ValueError(
                     f"{name} must be three numbers from {low:g} to 1, for red, green "
-                    f"and blue, as shares of 255. Received: {name}={values}. "
+                    f"and blue, as shares of 255. Received: {name}={given!r}. "
                     "Divide grey levels by 255."
                 )
             # Through the frozen class's back door: lists of a file become tuples.

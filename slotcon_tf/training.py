@@ -7,6 +7,7 @@ from keras import ops
 from slotcon_tf import replicas
 from slotcon_tf.accumulation import accumulate
 from slotcon_tf.alignment import align
+from slotcon_tf.batches import BATCH_KEYS as BATCH_KEYS  # it was here once
 from slotcon_tf.batches import as_batch
 from slotcon_tf.devices import dynamic_shapes_pay
 from slotcon_tf.ema import teacher_update_rate, update_teacher

@@ -36,6 +36,13 @@ def twin(model):
         raise _not_copied(model, "its configuration makes other layers")
     if set(map(id, model.variables)) & set(map(id, copy.variables)):
         raise _not_copied(model, "its configuration holds the layers themselves")
+    for old, new in zip(model._flatten_layers(), copy._flatten_layers(), strict=True):
+        # Not every configuration holds it.
+        is_input = isinstance(new, keras.layers.InputLayer)
+        if not is_input and new.dtype_policy.name != old.dtype_policy.name:
+            new.dtype_policy = old.dtype_policy
+    if hasattr(model, "statistics"):
+        copy.statistics = model.statistics
     return copy
 
 

@@ -11,7 +11,6 @@ import tensorflow as tf
 from slotcon_tf.batches import check_normalised, check_values, checked
 from slotcon_tf.data import crop_pair_dataset, open_source
 from slotcon_tf.data.photometric import normalize
-from slotcon_tf.fitting import check_length
 from tests.test_slotcon import batch, dataset, small_model
 
 
@@ -158,6 +157,19 @@ def test_what_is_odd_but_right_passes():
     check_values(changed(view_a=np.tanh(batch()["view_a"])))  # -1 .. 1
 
 
+@pytest.mark.parametrize(("low", "high"), [(225, 256), (124, 256), (180, 230)])
+def test_bright_images_pass(low, high):
+    """Paper, snow, brightfield: nothing below the mean, in views or for slots."""
+    rng = np.random.default_rng(0)
+    grey = rng.integers(low, high, (4, 64, 64, 3)).astype("float32")
+    check_normalised("view_a", normalize(grey))
+    with pytest.raises(ValueError, match="grey levels in 0..255"):
+        check_normalised("view_a", grey)
+    if high == 256:
+        with pytest.raises(ValueError, match="floats in 0..1"):
+            check_normalised("view_a", grey / 255)
+
+
 IMAGES = np.zeros((8, 64, 64, 3), "uint8")
 
 
@@ -199,9 +211,47 @@ def unknown():
     return tf.data.Dataset.from_generator(lambda: [batch()], output_signature=spec)
 
 
-@pytest.mark.parametrize("data", [endless, unknown])
-def test_an_epoch_without_end_is_refused(model, data):
-    refused(model, lambda: model.fit(data(), verbose=0), "steps_per_epoch=N")
+def test_an_epoch_without_end_is_refused(model):
+    refused(model, lambda: model.fit(endless(), verbose=0), "steps_per_epoch=N")
+
+
+def test_nor_one_of_a_strategy(mirrored):
+    strategy = mirrored(2)
+    with strategy.scope():
+        model = small_model()
+    data = strategy.experimental_distribute_dataset(endless())
+    refused(model, lambda: model.fit(data, verbose=0), "steps_per_epoch=N")
+
+
+class Finite(keras.utils.PyDataset):
+    num_batches = None  # Keras: no end
+
+    def __getitem__(self, index):
+        return (batch(),)
+
+
+def test_so_is_a_py_dataset(model):
+    refused(model, lambda: model.fit(Finite(), verbose=0), "steps_per_epoch=N")
+
+
+@pytest.mark.parametrize("data", [unknown, lambda: dataset(3).filter(lambda b: True)])
+def test_a_length_that_is_not_known_is_told(model, data):
+    options = {"callbacks": [NotFurther()], "verbose": 0}
+    with pytest.warns(UserWarning) as caught, pytest.raises(Started):
+        model.fit(data(), **options)
+    (told,) = [w for w in caught if "cannot tell" in str(w.message)]
+    assert "total_steps=10" in str(told.message) and told.filename == __file__
+
+
+def test_generators_of_dicts_evaluate():
+    model = small_model()
+    model.compile(run_eagerly=True)
+    data = batch()
+    expected = model.evaluate(dataset(1), verbose=0)
+    assert model.evaluate((b for b in [data]), verbose=0) == expected
+    options = {"validation_data": (b for b in [data]), "verbose": 0}
+    found = model.fit((b for b in [data]), steps_per_epoch=1, **options).history
+    assert "val_loss" in found
 
 
 def test_a_validation_without_end_is_refused(model):
@@ -255,8 +305,6 @@ def test_length_of_arrays_and_sequences(model):
     """Keras counts these; the last, smaller batch too."""
     with pytest.warns(UserWarning, match="will end at step 2 "), pytest.raises(Started):
         model.fit(batch(count=6), batch_size=4, callbacks=[NotFurther()], verbose=0)
-    with pytest.raises(ValueError, match="steps_per_epoch=N"):
-        check_length(None, step=0, total_steps=4, epochs=1)
 
 
 def test_labels_are_told_to_be_ignored(model):

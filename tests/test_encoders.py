@@ -1,12 +1,16 @@
 """What an encoder must be, and what a refusal says."""
 
+import json
+import warnings
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
 from slotcon_tf import SlotCon
-from slotcon_tf.encoders import as_encoder
+from slotcon_tf.encoders import as_encoder, loading
+from slotcon_tf.evaluation.inference import Inference
 from slotcon_tf.interop import keras_cv_backbone
 from tests.test_slotcon import SIZES, small_encoder
 
@@ -77,6 +81,9 @@ def test_encoders_that_scale_their_images_are_refused(name):
         as_encoder(SCALING[name]())
     text = str(caught.value)
     assert "must take normalised images" in text and "\n" not in text
+    # EfficientNetB0 has no such argument: first comes what can be done.
+    cut, words = text.find("Take keras.Model("), text.find("include_preprocessing")
+    assert (0 < cut < words) or "EfficientNetB0" not in name
 
 
 @pytest.mark.parametrize(
@@ -96,7 +103,7 @@ def test_what_the_refusal_offers_works():
     encoder = application("MobileNetV3Small")
     with pytest.raises(ValueError) as caught:
         as_encoder(encoder)
-    code = str(caught.value).partition("take keras.Model")[2].rstrip(".")
+    code = str(caught.value).partition("Take keras.Model")[2].partition(". Where")[0]
     cut = eval(f"keras.Model{code}", {"keras": keras, "encoder": encoder})
     model = SlotCon(cut, total_steps=4, **SIZES)
     x = np.random.default_rng(0).normal(size=(1, *IMAGES)).astype("float32")
@@ -156,6 +163,30 @@ def test_other_encoders_are_refused(name):
         SlotCon(make(), total_steps=4, **SIZES)
     text = str(caught.value)
     assert "encoder must" in text and "Received: " in text and "\n" not in text
+
+
+LOADED = {
+    "scaling": lambda: model_of(lambda x: top(layers.Rescaling(0.5)(x))),
+    "channels_first": channels_first,
+}
+
+
+@pytest.mark.parametrize("name", LOADED)
+def test_what_is_refused_anew_is_loaded_with_a_warning(name, tmp_path):
+    """Files and runs of days with fewer checks."""
+    with warnings.catch_warnings(), loading():
+        warnings.simplefilter("ignore")
+        model = SlotCon(LOADED[name](), total_steps=4, **SIZES)
+    model.save(tmp_path / "m.keras")
+    with pytest.warns(UserWarning, match="Loaded as it was saved: encoder must"):
+        again = keras.models.load_model(tmp_path / "m.keras")
+    x = np.ones((1, *IMAGES), "float32")
+    if name == "scaling":
+        np.testing.assert_allclose(again(x)["map"], model(x)["map"], atol=1e-6)
+    with pytest.raises(ValueError, match="encoder must"):
+        SlotCon(again.encoder, total_steps=4, **SIZES)
+    with pytest.warns(UserWarning, match="Loaded as it was saved: encoder must"):
+        Inference(again.encoder)
 
 
 class Scale(layers.Layer):
@@ -268,6 +299,35 @@ def test_dtype_reaches_all_parts(policy):
     assert grouping.compute_dtype == model.center.dtype == "float32"
     again = SlotCon.from_config(model.get_config())
     assert again.encoder.layers[-1].compute_dtype == compute
+
+
+def test_loading_keeps_the_precision(tmp_path):
+    """Of a float32 encoder in a model in the global policy, which was not asked for."""
+    encoder = small_encoder()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = SlotCon(encoder, total_steps=4, **SIZES)
+    model.save(tmp_path / "m.keras")
+    config = json.loads(json.dumps(model.get_config()))  # of a run's model.json
+    for again in (
+        keras.models.load_model(tmp_path / "m.keras"),
+        SlotCon.from_config(config),
+    ):
+        for one in (model, again):
+            assert one.encoder.layers[-1].compute_dtype == "float32"
+            assert one.teacher.encoder.layers[-1].compute_dtype == "float32"
+        assert again.predictor.dense_0.compute_dtype == "bfloat16"
+    other = SlotCon.from_config({**config, "dtype": "mixed_bfloat16"})  # from_preset
+    assert other.encoder.layers[-1].compute_dtype == "bfloat16"
+
+
+def test_an_asked_policy_is_loaded_with_any_encoder():
+    """Its configuration need not hold it; and the teacher has it too."""
+    model = SlotCon(MyNet(), total_steps=4, dtype="mixed_bfloat16", **SIZES)
+    with keras.saving.custom_object_scope({"MyNet": MyNet}):
+        again = SlotCon.from_config(json.loads(json.dumps(model.get_config())))
+    for one in (model, again):
+        for network in (one.student, one.teacher):
+            assert network.encoder.layers[1].compute_dtype == "bfloat16"
 
 
 @pytest.mark.parametrize("policy", ["float16", "bfloat16"])

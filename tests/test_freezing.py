@@ -169,6 +169,22 @@ def test_layers_frozen_between_two_fits():
     assert model.train_function is not first
 
 
+@pytest.mark.parametrize("way", ["fit", "train_on_batch"])
+def test_thawed_layers_need_another_compile(way):
+    model = small_model(functional())
+    model.encoder.get_layer("stem_conv").trainable = False
+    model.compile(LARS(0.1), run_eagerly=True)
+    model.train_on_batch(batch())
+    model.encoder.get_layer("stem_conv").trainable = True
+    with pytest.raises(ValueError, match="thawed.*stem_conv.*compile again") as caught:
+        model.fit(dataset(1), verbose=0) if way == "fit" else model.train_on_batch(
+            batch()
+        )
+    assert "\n" not in str(caught.value) and int(model.step.numpy()) == 1
+    model.compile(LARS(0.1), run_eagerly=True)
+    model.train_on_batch(batch())
+
+
 def test_something_must_learn():
     model = small_model()
     model.student.trainable = False

@@ -342,6 +342,22 @@ def test_slots_of_images():
 
 
 @pytest.mark.parametrize(
+    ("size", "options", "words"),
+    [
+        (32, {}, r"built for, \(64, 64\)..Received: images of shape \(2, 32, 32, 3\)"),
+        (64, {"batch_size": 0}, "batch_size must be .*Received: batch_size=0"),
+        (64, {"batch_size": 1.5}, "batch_size must be .*Received: batch_size=1.5"),
+    ],
+)
+def test_slots_of_a_fixed_size(size, options, words):
+    images = keras.Input((64, 64, 3))
+    encoder = keras.Model(images, layers.Conv2D(8, 8, strides=8)(images))
+    with pytest.raises(ValueError, match=words) as caught:
+        small_model(encoder).slots(np.zeros((2, size, size, 3), "uint8"), **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("images", "words"),
     [
         (np.zeros((64, 64, 3), "uint8"), r"One image is images\[None\]"),

@@ -1,6 +1,7 @@
 """A run's own mean, deviation and pixel range: kept with the model, used by all."""
 
 import json
+import warnings
 
 import keras
 import numpy as np
@@ -27,6 +28,7 @@ from slotcon_tf.statistics import (
     parse_statistics,
     statistics_of,
 )
+from slotcon_tf.twins import twin
 from tests.command import TINY, module, pretrain
 from tests.test_passes import Numbered
 from tests.test_slotcon import small_encoder
@@ -79,6 +81,41 @@ def test_it_is_kept_with_model_and_encoder(model, tmp_path):
     foreign.save(tmp_path / "f.keras")
     again = keras.models.load_model(tmp_path / "f.keras", compile=False)
     assert statistics_of(again.encoder) == ImageStatistics(MEAN, STD)
+
+
+def test_what_a_file_does_not_keep_is_said(model, tmp_path):
+    """Of an encoder that is no ResNet; a copy in memory has them."""
+    foreign = SlotCon(small_encoder(), mean=MEAN, std=STD, **SIZES)
+    with pytest.warns(UserWarning, match=r"mean=\(0.1, .*Save the whole") as caught:
+        encoder = foreign.feature_extractor()
+    assert caught[0].filename == __file__
+    assert encoder.statistics == twin(encoder).statistics == foreign.statistics
+    usual = SlotCon(small_encoder(), **SIZES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.feature_extractor()
+        usual.feature_extractor()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"mean": 0.5}, "mean must be three numbers.*Received: mean=0.5"),
+        ({"std": "0.5"}, "std must be three numbers.*Received: std='0.5'"),
+        ({"pixel_range": 255}, r"pixel_range must be \(low, high\).*Received: 255"),
+        ({"pixel_range": (None, 255)}, r"Received: \(None, 255\)"),
+        ({"total_steps": "4"}, "total_steps must be a number. Received: .*'4'"),
+        ({"total_steps": None}, "total_steps must be a number"),
+        ({"num_prototypes": 8.5}, "num_prototypes must be a whole number"),
+        ({"projection_dim": "8"}, "projection_dim must be a whole number"),
+        ({"teacher_momentum": (0.9,)}, "teacher_momentum must be a number"),
+        ({"hidden_dim": 0}, "hidden_dim must be positive"),
+    ],
+)
+def test_settings_of_other_kinds_are_refused_in_a_line(given, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        SlotCon(small_encoder(), **{**SIZES, **given})
+    assert "\n" not in str(caught.value)
 
 
 def test_evaluation_and_export_normalise_by_it(model):

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
-from slotcon_tf.encoders import as_encoder
+from slotcon_tf.encoders import as_encoder, loading
 from slotcon_tf.grouping import active_slots, l2_normalize, pool_slots
 from slotcon_tf.slotcon import SlotCon
 from slotcon_tf.statistics import statistics_of
@@ -39,7 +39,8 @@ class Inference:
             self._temperature = model.teacher_temperature
             self._network = model.network(which)
         else:
-            self._network = as_encoder(model)
+            with loading():  # it is trained
+                self._network = as_encoder(model)
         images = tf.TensorSpec([None, None, None, 3], tf.uint8)
         self._map = tf.function(self._traced_map, [images], autograph=False)
         self._groups = tf.function(self._traced_groups, [images], autograph=False)
