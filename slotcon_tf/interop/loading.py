@@ -11,7 +11,11 @@ from slotcon_tf.interop.architectures import (
     resnet_settings,
     slotcon_settings,
 )
-from slotcon_tf.interop.entries import load_entries
+from slotcon_tf.interop.entries import (
+    is_beside_encoder,
+    is_beside_model,
+    load_entries,
+)
 from slotcon_tf.interop.names import TRACKED, encoder_entries, model_entries
 from slotcon_tf.interop.networks import check_shapes, choose_network, side_rank
 from slotcon_tf.interop.pickles import CheckpointFileError, one_line
@@ -68,7 +72,7 @@ def read_encoder(weights, *, output_stride=None, which="teacher", prefix=None):
     stride = output_stride or _output_stride(weights)
     with _building(weights):
         encoder = build_resnet(chosen.settings, stride)
-    report = load_entries(encoder_entries(encoder), chosen.tensors)
+    report = load_entries(encoder_entries(encoder), chosen.tensors, is_beside_encoder)
     report.spell(chosen.spelled)
     report.leave_out(weights.tensors, chosen.prefix)
     if others:
@@ -113,7 +117,9 @@ def load_slotcon(path, *, output_stride=None, strict=True, **settings):
 def read_slotcon(weights, *, output_stride=None, **settings):
     """As `load_slotcon`, of open `Weights`, and unmatched tensors only reported."""
     prefix = _method_prefix(weights)
-    tensors = _below(weights.tensors, prefix)
+    # Another whole model may stand inside of this one's names.
+    inner = tuple(p for p in weights.method_prefixes if len(p) > len(prefix))
+    tensors = _below(weights.tensors, prefix, but=inner)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     encoder = resnet_settings(_below(shapes, "encoder_k."))
     check_shapes(encoder, _below(tensors, "encoder_k."))
@@ -129,8 +135,8 @@ def read_slotcon(weights, *, output_stride=None, **settings):
                 **settings,
             },
         )
-    report = load_entries(model_entries(model), tensors)
-    report.leave_out(weights.tensors, prefix)
+    report = load_entries(model_entries(model), tensors, is_beside_model)
+    report.leave_out(weights.tensors, prefix, but=inner)
     model.step.assign(step)
     return model, report
 
@@ -164,11 +170,11 @@ def _method_prefix(weights):
     return best[0]
 
 
-def _below(mapping, prefix):
+def _below(mapping, prefix, but=()):
     return {
         name.removeprefix(prefix): value
         for name, value in mapping.items()
-        if name.startswith(prefix)
+        if name.startswith(prefix) and not name.startswith(but)
     }
 
 
