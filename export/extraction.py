@@ -77,7 +77,7 @@ def extract(
             gone on with.
         batch_size: Images per call.
         concurrency: Calls at once.
-        max_image_bytes: Larger files are not sent.
+        max_image_bytes: Larger files are not sent, nor what becomes a larger PNG.
 
     Returns:
         Dict of path to reason of the images that failed; their rows are zeros.
@@ -140,15 +140,20 @@ def _read(path, limit):
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             return b"", "unreadable: no regular file"
-        size = status.st_size
-        if size > limit:
-            return b"", f"{size / 2**20:.1f} MiB is more than --max_image_mb"
+        if status.st_size > limit:
+            return b"", _too_large(status.st_size)
         data = served_form(pathlib.Path(path).read_bytes())
     except OSError as error:
         return b"", f"unreadable: {error.strerror or error}"
     except BadImage as error:
         return b"", str(error)
+    if len(data) > limit:
+        return b"", f"{_too_large(len(data))}, as the PNG that is sent"
     return data, None
+
+
+def _too_large(size):
+    return f"{size / 2**20:.1f} MiB is more than --max_image_mb"
 
 
 def _ask(predict, content, reasons, places):
