@@ -16,6 +16,7 @@ from slotcon_tf.interop.entries import (
     is_beside_model,
     load_entries,
 )
+from slotcon_tf.interop.image_statistics import read_statistics
 from slotcon_tf.interop.names import TRACKED, encoder_entries, model_entries
 from slotcon_tf.interop.networks import check_shapes, choose_network, side_rank
 from slotcon_tf.interop.pickles import CheckpointFileError, one_line
@@ -72,6 +73,7 @@ def read_encoder(weights, *, output_stride=None, which="teacher", prefix=None):
     stride = output_stride or _output_stride(weights)
     with _building(weights):
         encoder = build_resnet(chosen.settings, stride)
+    encoder.statistics = read_statistics(weights)
     report = load_entries(encoder_entries(encoder), chosen.tensors, is_beside_encoder)
     report.spell(chosen.spelled)
     report.leave_out(weights.tensors, chosen.prefix)
@@ -125,9 +127,13 @@ def read_slotcon(weights, *, output_stride=None, **settings):
     check_shapes(encoder, _below(tensors, "encoder_k."))
     sizes = slotcon_settings(shapes)
     step = _steps_done(tensors)
+    stride = output_stride or _output_stride(weights)
+    statistics = read_statistics(weights)
     with _building(weights):
+        encoder = build_resnet(encoder, stride)
+        encoder.statistics = statistics
         model = SlotCon(
-            build_resnet(encoder, output_stride or _output_stride(weights)),
+            encoder,
             **{
                 "total_steps": _total_steps(weights.settings) or max(step, 1),
                 **sizes,
