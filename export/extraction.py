@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.decoding import REASONS
+from export.formats import reason_of
 from export.sending import served_form
 from export.tables import write_table
 from slotcon_tf.data.bad_images import printable
@@ -175,13 +175,8 @@ def _ask(predict, content, reasons, places):
     ok = found.pop("ok", np.ones(len(content), bool))
     codes = found.pop("reason", np.zeros(len(content), int))
     for place, good, code in zip(places, ok, codes, strict=True):
-        reasons[place] = "ok" if good else _reason(int(code))
+        reasons[place] = "ok" if good else reason_of(int(code))
     return found
-
-
-def _reason(code):
-    """A newer model may have reasons that are not known here."""
-    return REASONS[code] if code < len(REASONS) else f"reason {code}"
 
 
 def _joined(parts, count):
