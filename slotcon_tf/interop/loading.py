@@ -12,6 +12,7 @@ from slotcon_tf.interop.architectures import (
     slotcon_settings,
 )
 from slotcon_tf.interop.entries import (
+    Report,
     is_beside_encoder,
     is_beside_model,
     load_entries,
@@ -22,6 +23,15 @@ from slotcon_tf.interop.networks import check_shapes, choose_network, side_rank
 from slotcon_tf.interop.pickles import CheckpointFileError, one_line
 from slotcon_tf.interop.weights import open_weights
 from slotcon_tf.slotcon import SlotCon
+
+__all__ = [
+    "Report",
+    "encoder_tensors",
+    "load_encoder",
+    "load_slotcon",
+    "read_encoder",
+    "read_slotcon",
+]
 
 # What the original's `args` and `SlotCon` call the same.
 _SETTINGS = {
@@ -145,6 +155,19 @@ def read_slotcon(weights, *, output_stride=None, **settings):
     report.leave_out(weights.tensors, prefix, but=inner)
     model.step.assign(step)
     return model, report
+
+
+def encoder_tensors(tensors, which="teacher"):
+    """The encoder's among the tensors of a file, in the original's names.
+
+    Args:
+        tensors: Dict of name to tensor, as `open_weights` gives them.
+        which: "teacher" or "student", where there are both.
+
+    Raises:
+        CheckpointFileError: If they hold no ResNet, or several.
+    """
+    return choose_network(tensors, which)[0].tensors
 
 
 @contextlib.contextmanager
