@@ -1,1 +1,1 @@
-import slotcon_tf  # noqa: F401  First of all: it turns oneDNN on before TensorFlow.
+import trainers  # noqa: F401  First of all: slotcon_tf, or a command ends in one line.

@@ -16,10 +16,12 @@ import tensorflow as tf
 from absl import app, flags
 from sklearn.metrics import adjusted_rand_score
 
-from export.decoding import REASONS
+from export.formats import reason_of
 from export.loading import load_version
 from export.precision import cosines
+from export.sending import ask, served_form
 from slotcon_tf.data.bad_images import printable
+from slotcon_tf.data.decoding import BadImage
 from slotcon_tf.data.listing import list_images
 from slotcon_tf.progress import bar
 from trainers.command_line import run_main
@@ -68,16 +70,19 @@ def compare(first, second, paths, batch_size=8):
     bad = {}
     for start in bar(range(0, len(paths), batch_size), desc="compare", unit="batch"):
         part = paths[start : start + batch_size]
-        content = tf.constant([pathlib.Path(p).read_bytes() for p in part])
+        sent, content = _sendable(part, bad)
+        if not content:
+            continue
         a, b = (_ask(model, "image_bytes", content) for model in models)
         good = a["ok"] & b["ok"]
-        for path, one, other in zip(part, a["reason"], b["reason"], strict=True):
-            if one or other:
-                bad[printable(path)] = REASONS[max(one, other)]
+        codes = np.maximum(a["reason"], b["reason"])
+        for path, code in zip(sent, codes, strict=True):
+            if code:
+                bad[printable(path)] = reason_of(int(code))
         _same_shape(a["pooled"], b["pooled"], "features")
         found["cosine"].extend(cosines(a["pooled"][good], b["pooled"][good]))
         if grouped and good.any():
-            content = tf.boolean_mask(content, good)
+            content = [data for data, ok in zip(content, good, strict=True) if ok]
             a, b = (_ask(model, "groups", content)["assignments"] for model in models)
             _same_shape(a, b, "masks")
             found["same_prototype"].extend((a == b).mean(axis=(1, 2)))
@@ -106,9 +111,21 @@ def table(first, second, found):
     return "\n".join(lines)
 
 
+def _sendable(paths, bad):
+    """Paths and bytes of the files that can be sent; the others' reasons go to bad."""
+    found = {}
+    for path in paths:
+        try:
+            found[path] = served_form(pathlib.Path(path).read_bytes())
+        except BadImage as error:
+            bad[printable(path)] = str(error)
+    return list(found), list(found.values())
+
+
 def _ask(model, name, content):
     function, _ = model[name]
-    return {key: value.numpy() for key, value in function(content).items()}
+    answer = ask(lambda data: function(tf.constant(data, tf.string)), content)
+    return {key: np.asarray(value) for key, value in answer.items()}
 
 
 def _same_shape(a, b, what):

@@ -9,9 +9,26 @@ import functools
 
 import tensorflow as tf
 
-from export.formats import DAMAGED, OK, REASONS, first_image
+from export.formats import (
+    DAMAGED,
+    EMPTY,
+    OK,
+    REASONS,
+    TOO_LARGE,
+    UNKNOWN,
+    first_image,
+)
 
-__all__ = ["DAMAGED", "OK", "REASONS", "decode_batch", "fit"]
+__all__ = [
+    "DAMAGED",
+    "EMPTY",
+    "OK",
+    "REASONS",
+    "TOO_LARGE",
+    "UNKNOWN",
+    "decode_batch",
+    "fit",
+]
 
 EVALUATION_CROP = 224 / 256  # of the shorter edge, as ImageNet's evaluation has it
 FILL = 32  # edge of what stands for a bad image of unknown size

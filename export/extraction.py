@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.decoding import REASONS
+from export.formats import reason_of
 from export.sending import served_form
 from export.tables import write_table
 from slotcon_tf.data.bad_images import printable
@@ -77,7 +77,7 @@ def extract(
             gone on with.
         batch_size: Images per call.
         concurrency: Calls at once.
-        max_image_bytes: Larger files are not sent.
+        max_image_bytes: Larger files are not sent, nor what becomes a larger PNG.
 
     Returns:
         Dict of path to reason of the images that failed; their rows are zeros.
@@ -140,15 +140,20 @@ def _read(path, limit):
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             return b"", "unreadable: no regular file"
-        size = status.st_size
-        if size > limit:
-            return b"", f"{size / 2**20:.1f} MiB is more than --max_image_mb"
+        if status.st_size > limit:
+            return b"", _too_large(status.st_size)
         data = served_form(pathlib.Path(path).read_bytes())
     except OSError as error:
         return b"", f"unreadable: {error.strerror or error}"
     except BadImage as error:
         return b"", str(error)
+    if len(data) > limit:
+        return b"", f"{_too_large(len(data))}, as the PNG that is sent"
     return data, None
+
+
+def _too_large(size):
+    return f"{size / 2**20:.1f} MiB is more than --max_image_mb"
 
 
 def _ask(predict, content, reasons, places):
@@ -170,13 +175,8 @@ def _ask(predict, content, reasons, places):
     ok = found.pop("ok", np.ones(len(content), bool))
     codes = found.pop("reason", np.zeros(len(content), int))
     for place, good, code in zip(places, ok, codes, strict=True):
-        reasons[place] = "ok" if good else _reason(int(code))
+        reasons[place] = "ok" if good else reason_of(int(code))
     return found
-
-
-def _reason(code):
-    """A newer model may have reasons that are not known here."""
-    return REASONS[code] if code < len(REASONS) else f"reason {code}"
 
 
 def _joined(parts, count):

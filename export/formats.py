@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from export.containers import File, gif_image, png_image, webp_image
+from slotcon_tf.data.pixels import TOPS
 
 OK, EMPTY, UNKNOWN, TOO_LARGE, DAMAGED, NOT_SERVED = range(6)
 REASONS = (
@@ -26,9 +27,13 @@ MAX_EDGE = 65_535
 _HEAD = 32  # bytes that tell the format
 EXIF_SEARCHED = 4096  # bytes of a JPEG; the marker comes first
 _MOST_SCANS = 1000  # of a JPEG; photographs have about ten, and each takes its time
-_GREY_TOPS = (255, 1023, 4095, 16383, 65535)  # of 8, 10, 12, 14 and 16 bits
 _TIFF = np.array([0x4D4D002A, 0x002A4949])  # "MM" and 42; "II" and 42, backwards
 _RGB_MASKS = (0xFF0000, 0xFF00, 0xFF)
+
+
+def reason_of(code):
+    """A code as text; a newer model may have codes that are not known here."""
+    return REASONS[code] if code < len(REASONS) else f"reason {code}"
 
 
 def first_image(content, max_pixels, pixel_range=None):
@@ -126,7 +131,7 @@ def _eight_bits(image, pixel_range):
         image = tf.clip_by_value(tf.cast(image, tf.float64), low, high)
         return tf.cast((image - low) / (high - low) * 255.0 + 0.5, tf.uint8)
     image = tf.cast(image, tf.int32)
-    tops = tf.constant(_GREY_TOPS)
+    tops = tf.constant(TOPS)
     top = tf.reduce_min(tf.boolean_mask(tops, tops >= tf.reduce_max(image)))
     return tf.cast(image * 255 // top, tf.uint8)
 

@@ -29,6 +29,7 @@ from export.extraction import (
     Unavailable,
     extract,
 )
+from export.sending import served_form
 from slotcon_tf import SlotCon
 from slotcon_tf.data.decoding import decode_image
 from tests.command import ENVIRONMENT, ROOT, free_ports, until
@@ -99,6 +100,32 @@ def test_one_eight_and_sixty_four_images(count, server, served, photos, tmp_path
     np.testing.assert_allclose(table["pooled"], truth(served, paths), atol=1e-5)
     assert table["ok"].all() and set(table["reason"]) == {"ok"}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["features.npz"]
+
+
+def test_the_limit_is_of_what_is_sent(tmp_path):
+    """A small AVIF or TIFF may be a large PNG; and each is converted once."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.tif", compression="jpeg")
+    Image.fromarray(noise[:8]).save(tmp_path / "b.tif")
+    assert (tmp_path / "a.tif").stat().st_size < 10_000
+    sent = []
+
+    def predict(content):
+        sent.extend(content)
+        assert [served_form(data) is data for data in content] == [True]
+        return {"pooled": np.ones((len(content), 2), np.float32)}
+
+    paths = sorted(tmp_path.iterdir())
+    failed = extract(
+        predict,
+        Images(tmp_path, paths),
+        tmp_path / "f.npz",
+        settings={},
+        max_image_bytes=10_000,
+    )
+    assert list(failed) == ["a.tif"]
+    assert failed["a.tif"].endswith("more than --max_image_mb, as the PNG that is sent")
+    assert len(sent) == 1 and len(sent[0]) < 10_000
 
 
 @pytest.mark.slow

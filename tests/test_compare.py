@@ -1,11 +1,16 @@
 """Two exports of one model agree; another model's do not."""
 
+import pathlib
+
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from export.archive import export_model
 from export.compare import compare
+from export.decoding import decode_batch
+from export.formats import EMPTY, OK, REASONS
 from export.loading import load_version
 from slotcon_tf import SlotCon
 from tests.test_convert import CHECKPOINT, run
@@ -25,6 +30,27 @@ def exports(tmp_path_factory):
         Image.fromarray(picture).save(photos / f"{index}.png")
     (photos / "bad.jpg").write_bytes(b"\xff\xd8\xff no")
     return folder
+
+
+def test_files_go_as_they_are_sent(tmp_path):
+    """A TIFF is compared too; a newer model's reason has a number."""
+    for name in ("a.png", "b.tif"):
+        Image.fromarray(pictures(1)[0]).save(tmp_path / name)
+    (tmp_path / "c.tif").write_bytes(b"II*\0 no")
+    (tmp_path / "d.png").write_bytes(b"")
+    newer = len(REASONS)
+
+    def function(content):
+        images, reasons = decode_batch(content, 16, crop=False, max_pixels=10**6)
+        codes = tf.where(reasons == EMPTY, newer, reasons)
+        pooled = tf.reduce_mean(images, [1, 2])
+        return {"pooled": pooled, "ok": reasons == OK, "reason": codes}
+
+    model = {"image_bytes": (function, None)}
+    found = compare(model, model, sorted(tmp_path.iterdir()))
+    np.testing.assert_allclose(found["cosine"], [1, 1], atol=1e-6)
+    bad = {pathlib.Path(path).name: why for path, why in found["bad"].items()}
+    assert set(bad) == {"c.tif", "d.png"} and bad["d.png"] == f"reason {newer}"
 
 
 @pytest.mark.slow

@@ -254,3 +254,34 @@ def test_mutated_files_are_refused_or_read(files, tmp_path):
             assert "\n" not in str(error)
             outcomes["refused"] += 1
     assert min(outcomes.values()) > 0, outcomes
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Halves(keras.initializers.Initializer):
+    """An initializer that runs in eager mode only."""
+
+    def __call__(self, shape, dtype=None):
+        return keras.ops.ones(shape, dtype).numpy() / 2
+
+
+@pytest.mark.parametrize(
+    "initializer",
+    [
+        keras.initializers.GlorotUniform(seed=keras.random.SeedGenerator(1)),
+        Halves(),
+    ],
+    ids=["state", "eager"],
+)
+def test_initializers_that_no_graph_can_hold(initializer, tmp_path):
+    """A good file is read, and one that asks for too much is refused before."""
+    layers = [keras.Input((4,)), keras.layers.Dense(3, kernel_initializer=initializer)]
+    model = keras.Sequential(layers)
+    path = tmp_path / "f.keras"
+    model.save(path)
+    np.testing.assert_array_equal(load_keras(path).get_weights()[0], model.weights[0])
+    if not isinstance(initializer, Halves):
+        data = path.read_bytes()
+        text = json.dumps(config_of(data)).replace('"units": 3', '"units": 51500')
+        text = text.replace("[null, 4]", "[null, 51500]")
+        path.write_bytes(replaced(data, text.encode()))
+        refused(path, "weights that it describes")

@@ -306,9 +306,12 @@ def test_other_backends_are_refused(way, backend, tmp_path):
     assert "KERAS_BACKEND=tensorflow" in last
 
 
-def test_a_command_on_another_backend_ends_in_one_line():
+@pytest.mark.parametrize(
+    "module", ["trainers.pretrain", "export.client", "benchmarks.step"]
+)
+def test_a_command_on_another_backend_ends_in_one_line(module):
     environment = {**ENVIRONMENT, "KERAS_BACKEND": "jax"}
-    command = [sys.executable, "-m", "trainers.pretrain"]
+    command = [sys.executable, "-m", module]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True
     )

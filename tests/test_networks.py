@@ -8,12 +8,18 @@ import pytest
 from safetensors.numpy import save_file
 
 from slotcon_tf.backbones import ResNet
-from slotcon_tf.interop import CheckpointFileError, load_encoder
+from slotcon_tf.interop import (
+    CheckpointFileError,
+    load_encoder,
+    load_slotcon,
+    save_slotcon,
+)
 from slotcon_tf.interop.names import encoder_entries, with_batches_tracked
 from slotcon_tf.interop.networks import choose_network
-from slotcon_tf.interop.torch_files import write_torch
+from slotcon_tf.interop.torch_files import TorchFile, write_torch
 from slotcon_tf.interop.weights import open_weights
 from tests.test_export import used
+from tests.test_slotcon import small_model
 
 HEAD = np.zeros((4, 4), np.float32)
 # Places among torchvision's children in an nn.Sequential; some leave out the pooling.
@@ -286,3 +292,47 @@ def test_a_network_under_two_keys_is_one(case, tmp_path):
         twice = {**put(weights.tensors, "model."), **put(weights.tensors, "net.")}
         chosen, others = choose_network(twice)
     assert chosen.shown == "model" and not others
+
+
+@pytest.fixture(scope="module")
+def whole(case, tmp_path_factory):
+    """A whole model as the original's checkpoint has it."""
+    path = tmp_path_factory.mktemp("whole") / "slotcon.pth"
+    save_slotcon(small_model(case.encoder), path)
+    with TorchFile(path) as file:
+        return {n: t.numpy() for n, t in file.value["model"].items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "unused"),
+    [
+        ("module.encoder_k.layer1.0.se.weight", True),
+        ("module.encoder_k.extra.weight", True),
+        ("module.projector_k.mlp.9.weight", True),
+        ("module.predictor_dense.weight", True),
+        ("module.encoder_k.fc.weight", False),
+        ("other.weight", False),
+    ],
+)
+def test_a_whole_model_leaves_out_nothing_of_its_own(name, unused, whole, tmp_path):
+    """What changes what the model computes is never left out."""
+    path, values = tmp_path / "slotcon.pth", dict(whole)
+    top, _, _ = name.partition(".")
+    place = {"module": values}.get(top, {})
+    place[name] = HEAD
+    write_torch(path, {"model": values, "beside": {} if place is values else place})
+    if unused:
+        with pytest.raises(CheckpointFileError, match=rf"{name[7:]} \(unused\)"):
+            load_slotcon(path)
+    else:
+        left_out = load_slotcon(path)[1].left_out
+        assert any(left.endswith(name.removeprefix("module.")) for left in left_out)
+
+
+def test_a_whole_model_beside_an_averaged_one(whole, tmp_path):
+    """One stands inside of the other's names, and is not a part of it."""
+    path, values = tmp_path / "slotcon.pth", dict(whole)
+    inner = {f"student.{n}": v for n, v in values.items()}
+    write_torch(path, {**values, **inner})
+    _, report = load_slotcon(path)
+    assert set(inner) <= {*report.left_out} and not report.unused

@@ -302,6 +302,21 @@ def test_what_the_graph_finds_damaged_gets_a_second_chance():
         served_form(b"no image")
 
 
+def test_a_second_answer_may_have_another_size():
+    """Where images keep their size, a damaged one has a map of none."""
+    open_end = field(PNG, PNG.index(b"IDAT") - 4, ">I", 2**15)
+
+    def call(content):
+        images, reasons = decoder(0)(content)
+        return {"image": images, "ok": reasons == 0, "reason": reasons}
+
+    whole = call([PNG])["image"]
+    assert whole.shape != call([open_end])["image"].shape
+    found = ask(call, [open_end])
+    assert np.all(found["ok"])
+    np.testing.assert_array_equal(found["image"], whole)
+
+
 # In a process of its own: what it tries ends one, or takes its memory.
 FUZZ = """
 import functools, resource, struct, sys, zlib

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from benchmarks.mutations.checkpoints import small_checkpoints
 from slotcon_tf.backbones import ResNet
 from slotcon_tf.interop import CheckpointFileError, load_encoder
-from slotcon_tf.interop.entries import load_entries
+from slotcon_tf.interop.entries import is_beside_encoder, load_entries
 from slotcon_tf.interop.names import (
     VECTOR,
     Entry,
@@ -189,7 +189,7 @@ def test_float8_in_torch_files(tmp_path):
     with open_weights(path) as weights:
         assert weights.tensors["a"].shape == (4,)
         with pytest.raises(CheckpointFileError, match="such as float8"):
-            load_entries({"a": entry}, weights.tensors)
+            load_entries({"a": entry}, weights.tensors, is_beside_encoder)
 
 
 def test_weights_without_a_model(tmp_path):

@@ -22,7 +22,6 @@ from slotcon_tf.interop import (
     save_encoder,
     save_slotcon,
 )
-from slotcon_tf.interop.toolboxes import TOOLBOXES
 from slotcon_tf.statistics import IMAGENET, statistics_of
 from trainers.command_line import PREFIX, run_main
 from trainers.runs import load_trained
@@ -105,7 +104,7 @@ def convert(source, output):
 def _tell_statistics(model):
     """Says what images are normalised with, where files of others do not."""
     own = statistics_of(model)
-    if own != IMAGENET and FLAGS.to not in ("keras", *TOOLBOXES):
+    if own != IMAGENET and FLAGS.to in ("torchvision", "timm"):
         print(f"Not in the file: images have mean {own.mean} and deviation {own.std}.")
 
 

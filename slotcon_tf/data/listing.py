@@ -7,6 +7,7 @@ import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.data.bad_images import printable
+from slotcon_tf.data.extensions import EXTENSIONS as EXTENSIONS
 from slotcon_tf.data.extensions import (
     HEIC_EXTENSIONS,
     INSTALL_HEIC,

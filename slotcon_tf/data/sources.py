@@ -16,9 +16,9 @@ from slotcon_tf.data.memory_sources import (
     GeneratorSource,
     kind_of,
 )
-from slotcon_tf.data.reading import remote_errors
+from slotcon_tf.data.reading import read_file, remote_errors
 from slotcon_tf.data.scenes import scenes_builder
-from slotcon_tf.data.source_bases import Source
+from slotcon_tf.data.source_bases import NumberedSource, SequentialSource, Source
 from slotcon_tf.data.stored_sources import (
     BuilderSource,
     FakeSource,
@@ -31,10 +31,13 @@ from slotcon_tf.data.stored_sources import (
 __all__ = [
     "DATASETS",
     "FileSource",
+    "NumberedSource",
+    "SequentialSource",
     "open_files",
     "open_images",
     "open_source",
     "prepared_builder",
+    "read_file",
     "source_of",
     "split_size",
 ]

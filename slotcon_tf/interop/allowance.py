@@ -63,9 +63,18 @@ def variables_within(path, held, arrays):
 def _size(kwargs):
     """Bytes of a variable that is about to be made."""
     value = kwargs["initial_value"]
-    if callable(value):
-        # In a graph that is thrown away nothing is computed but the shape.
-        with tf.Graph().as_default():
-            value = tf.convert_to_tensor(value())
-    shape = value.shape.as_list()
-    return math.prod(shape) * value.dtype.size
+    value = _dry(value) if callable(value) else value
+    return math.prod(value.shape.as_list()) * value.dtype.size
+
+
+def _dry(initial_value):
+    """What an initializer gives, where nothing is computed but the shape."""
+    try:
+        with tf.Graph().as_default():  # it is thrown away
+            return tf.convert_to_tensor(initial_value())
+    except Exception:  # noqa: BLE001  one that holds state: only a function's may
+        function = tf.function(initial_value, autograph=False)
+    try:
+        return function.get_concrete_function().outputs[0]
+    except Exception:  # noqa: BLE001  one of somebody's own, for eager mode
+        return tf.convert_to_tensor(initial_value())

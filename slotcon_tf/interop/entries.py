@@ -12,6 +12,18 @@ from slotcon_tf.interop.pickles import CheckpointFileError
 _KINDS = [np.dtype(k) for k in ("f2", "f4", "f8", ml_dtypes.bfloat16)]
 # What belongs to a ResNet itself. All else beside these is a head on top of it.
 _OWN = re.compile(r"(conv|bn|norm|layer|stem|stage|block|res|downsample)\w*\.|[^.]*$")
+# A classifier on top of an encoder. All else in a whole model belongs to the method.
+_CLASSIFIER = re.compile(r"(encoder_[qk]\.)?(fc|head|classifier)\d*\.")
+
+
+def is_beside_encoder(name):
+    """Whether a tensor in an encoder's file is a head on top, by its name."""
+    return not _OWN.match(name)
+
+
+def is_beside_model(name):
+    """Whether a tensor in a whole model's file is a classifier, by its name."""
+    return bool(_CLASSIFIER.match(name))
 
 
 @dataclasses.dataclass
@@ -57,9 +69,17 @@ class Report:
         self.left_out = [spelled.get(name, name) for name in self.left_out]
         self.unused = [spelled.get(name, name) for name in self.unused]
 
-    def leave_out(self, names, prefix):
-        """Adds what stands beside a prefix, not below it, to `left_out`."""
-        self.left_out += [name for name in names if not name.startswith(prefix)]
+    def leave_out(self, names, prefix, but=()):
+        """Adds what stands beside a prefix, not below it, to `left_out`.
+
+        Args:
+            names: Of all tensors in the file.
+            prefix: Of those that were looked at.
+            but: Tuple of longer prefixes, whose tensors were not.
+        """
+        self.left_out += [
+            n for n in names if not n.startswith(prefix) or n.startswith(but)
+        ]
 
     def check(self):
         """Raises CheckpointFileError if anything is unused or missing."""
@@ -74,12 +94,14 @@ class Report:
             )
 
 
-def load_entries(entries, tensors):
+def load_entries(entries, tensors, is_beside):
     """Assigns tensors to variables by their names.
 
     Args:
         entries: Dict of name to `names.Entry`.
         tensors: Dict of name to tensors of `weights.open_weights`.
+        is_beside: Function of a name that has no entry to whether it is left out on
+            purpose: `is_beside_encoder` or `is_beside_model`.
 
     Returns:
         A `Report`.
@@ -97,7 +119,7 @@ def load_entries(entries, tensors):
         report.matched.append((name, shape, entry.variable.path))
     for name in tensors:
         if name not in entries:
-            known = name.endswith(TRACKED) or not _OWN.match(name)
+            known = name.endswith(TRACKED) or is_beside(name)
             (report.left_out if known else report.unused).append(name)
     values = {n: _checked(n, tensors[n]) for n, _, _ in report.matched}
     for name, value in values.items():

@@ -11,12 +11,27 @@ from slotcon_tf.interop.architectures import (
     resnet_settings,
     slotcon_settings,
 )
-from slotcon_tf.interop.entries import load_entries
+from slotcon_tf.interop.entries import (
+    Report,
+    is_beside_encoder,
+    is_beside_model,
+    load_entries,
+)
+from slotcon_tf.interop.image_statistics import read_statistics
 from slotcon_tf.interop.names import TRACKED, encoder_entries, model_entries
 from slotcon_tf.interop.networks import check_shapes, choose_network, side_rank
 from slotcon_tf.interop.pickles import CheckpointFileError, one_line
 from slotcon_tf.interop.weights import open_weights
 from slotcon_tf.slotcon import SlotCon
+
+__all__ = [
+    "Report",
+    "encoder_tensors",
+    "load_encoder",
+    "load_slotcon",
+    "read_encoder",
+    "read_slotcon",
+]
 
 # What the original's `args` and `SlotCon` call the same.
 _SETTINGS = {
@@ -68,7 +83,8 @@ def read_encoder(weights, *, output_stride=None, which="teacher", prefix=None):
     stride = output_stride or _output_stride(weights)
     with _building(weights):
         encoder = build_resnet(chosen.settings, stride)
-    report = load_entries(encoder_entries(encoder), chosen.tensors)
+    encoder.statistics = read_statistics(weights)
+    report = load_entries(encoder_entries(encoder), chosen.tensors, is_beside_encoder)
     report.spell(chosen.spelled)
     report.leave_out(weights.tensors, chosen.prefix)
     if others:
@@ -113,15 +129,21 @@ def load_slotcon(path, *, output_stride=None, strict=True, **settings):
 def read_slotcon(weights, *, output_stride=None, **settings):
     """As `load_slotcon`, of open `Weights`, and unmatched tensors only reported."""
     prefix = _method_prefix(weights)
-    tensors = _below(weights.tensors, prefix)
+    # Another whole model may stand inside of this one's names.
+    inner = tuple(p for p in weights.method_prefixes if len(p) > len(prefix))
+    tensors = _below(weights.tensors, prefix, but=inner)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     encoder = resnet_settings(_below(shapes, "encoder_k."))
     check_shapes(encoder, _below(tensors, "encoder_k."))
     sizes = slotcon_settings(shapes)
     step = _steps_done(tensors)
+    stride = output_stride or _output_stride(weights)
+    statistics = read_statistics(weights)
     with _building(weights):
+        encoder = build_resnet(encoder, stride)
+        encoder.statistics = statistics
         model = SlotCon(
-            build_resnet(encoder, output_stride or _output_stride(weights)),
+            encoder,
             **{
                 "total_steps": _total_steps(weights.settings) or max(step, 1),
                 **sizes,
@@ -129,10 +151,23 @@ def read_slotcon(weights, *, output_stride=None, **settings):
                 **settings,
             },
         )
-    report = load_entries(model_entries(model), tensors)
-    report.leave_out(weights.tensors, prefix)
+    report = load_entries(model_entries(model), tensors, is_beside_model)
+    report.leave_out(weights.tensors, prefix, but=inner)
     model.step.assign(step)
     return model, report
+
+
+def encoder_tensors(tensors, which="teacher"):
+    """The encoder's among the tensors of a file, in the original's names.
+
+    Args:
+        tensors: Dict of name to tensor, as `open_weights` gives them.
+        which: "teacher" or "student", where there are both.
+
+    Raises:
+        CheckpointFileError: If they hold no ResNet, or several.
+    """
+    return choose_network(tensors, which)[0].tensors
 
 
 @contextlib.contextmanager
@@ -164,11 +199,11 @@ def _method_prefix(weights):
     return best[0]
 
 
-def _below(mapping, prefix):
+def _below(mapping, prefix, but=()):
     return {
         name.removeprefix(prefix): value
         for name, value in mapping.items()
-        if name.startswith(prefix)
+        if name.startswith(prefix) and not name.startswith(but)
     }
 
 

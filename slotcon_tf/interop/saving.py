@@ -5,6 +5,7 @@ import pickle
 
 from safetensors.numpy import save_file
 
+from slotcon_tf.interop.image_statistics import written_statistics
 from slotcon_tf.interop.keras_backbones import as_resnet
 from slotcon_tf.interop.names import (
     encoder_entries,
@@ -30,7 +31,8 @@ def save_encoder(encoder, path, target, *, batches_tracked=0):
             endings.
         target: "torchvision", "timm" (their state dicts), "detectron2" (its pickle,
             with matching_heuristics), "mmsegmentation" (its state dict), "safetensors"
-            (torchvision's names; timm reads it) or "keras".
+            (torchvision's names; timm reads it) or "keras". The last two keep what
+            images are normalised with, the others have no place for it.
         batches_tracked: What torch's counters of batches are set to.
 
     Returns:
@@ -61,7 +63,8 @@ def save_encoder(encoder, path, target, *, batches_tracked=0):
     elif target == "mmsegmentation":
         write_torch(path, {"state_dict": values})
     elif target == "safetensors":
-        save_file(values, path, {"format": "pt", "arch": encoder.name})
+        about = {"format": "pt", "arch": encoder.name, **written_statistics(encoder)}
+        save_file(values, path, about)
     elif target in ("torchvision", "timm"):
         write_torch(path, values)
     else:
@@ -93,6 +96,7 @@ def save_slotcon(model, path):
         "group_loss_weight": model.grouping_weight,
         # Images, epochs and batch such that the original counts the same steps.
         **{"num_instances": model.total_steps, "epochs": 1, "batch_size": 1},
+        **written_statistics(model),
     }
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from slotcon_tf.data.labelled.classes import (
 from slotcon_tf.data.labelled.cropping import crop_center
 from slotcon_tf.data.labelled.decoding import LabelError
 from slotcon_tf.data.labelled.layouts import LAYOUTS
+from slotcon_tf.data.labelled.readers import LABEL_FEATURES as LABEL_FEATURES
 from slotcon_tf.data.labelled.readers import (
     builder_names,
     builder_reader,
