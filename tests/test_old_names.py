@@ -12,10 +12,13 @@ from tests.test_kept_statistics import resnet
 
 OLD = {
     "export.decoding": "EMPTY TOO_LARGE UNKNOWN",
+    "slotcon_tf.backbones": "as_encoder",
     "slotcon_tf.data.labelled.segmented": "LABEL_FEATURES",
     "slotcon_tf.data.listing": "EXTENSIONS",
     "slotcon_tf.data.sources": "NumberedSource SequentialSource read_file",
     "slotcon_tf.interop.loading": "Report encoder_tensors",
+    "slotcon_tf.network": "twin",
+    "slotcon_tf.training": "BATCH_KEYS",
 }
 
 
