@@ -112,14 +112,16 @@ def _read(path):
         if size > _MAX_INDEX_BYTES:
             raise _Damaged(f"{size} bytes are more than an index has")
         index = np.load(io.BytesIO(data), allow_pickle=False)
-        place, shard = index["place"], index["shard"]
-        num_shards = index["num_shards"]
+        arrays = [index[name] for name in ("place", "shard", "num_shards")]
     except Exception as error:  # noqa: BLE001  broken archives fail in any way
         raise _Damaged(str(error) or type(error).__name__) from None
-    whole = all(a.dtype.kind in "iu" for a in (place, shard, num_shards))
-    if not whole or num_shards.shape or place.shape != (len(shard), 2):
+    # Of a part that does not begin as an array NumPy gives the bytes.
+    if not all(isinstance(a, np.ndarray) and a.dtype.kind in "iu" for a in arrays):
         raise _Damaged("its arrays are no index")
-    if shard.ndim != 1 or not 0 < num_shards <= _MAX_SHARDS:
+    place, shard, num_shards = arrays
+    if shard.ndim != 1 or num_shards.shape or place.shape != (len(shard), 2):
+        raise _Damaged("its arrays are no index")
+    if not 0 < num_shards <= _MAX_SHARDS:
         raise _Damaged("its shards are none")
     if len(shard) and not 0 <= shard.min() <= shard.max() < num_shards:
         raise _Damaged("it names shards that there are not")
