@@ -55,11 +55,7 @@ def float64():
 
 @pytest.fixture
 def mirrored():
-    """Function: number of replicas -> MirroredStrategy on as many logical CPUs.
-
-    Their graphs are run as they are: TensorFlow's optimizer of graphs takes a fifth of
-    a test's time. It is on where replicas train in a process of their own.
-    """
+    """Function: number of replicas -> MirroredStrategy on as many logical CPUs."""
 
     def strategy(replicas):
         # Every strategy numbers its collectives from 1, and a process remembers how
@@ -68,9 +64,7 @@ def mirrored():
         tf.distribute.MirroredStrategy._collective_key_base += 100_000
         return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
 
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    yield strategy
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+    return strategy
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ REFUSED = [
     ({"mean": [124, 116, 104]}, r"Received: mean=.*\. Divide grey levels by 255\."),
     (
         {"dtype": "float16"},
-        r"Received: the dtype policy 'float16'\. Take mixed_float16",
+        "Received: dtype='float16' for .* in 'float32'",
     ),
 ]
 
