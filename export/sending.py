@@ -9,8 +9,8 @@ from PIL import Image
 
 from export.formats import DAMAGED, EXIF_SEARCHED, NOT_SERVED, UNKNOWN, jpeg_orientation
 from slotcon_tf.data.decoding import BadImage, decode_pixels, open_image
+from slotcon_tf.data.exif import orientation_of
 
-_ORIENTATION = 0x0112
 _MAYBE_TURNED = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # in a PNG
 _SECOND_CHANCE = (UNKNOWN, DAMAGED, NOT_SERVED)
 _COMPRESSION = 3  # of 9: a third of the time of 6, a few per cent larger
@@ -127,7 +127,6 @@ def _orientation(image, load=False):
     try:
         if load:
             image.load()  # it may come behind the pixels
-        value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # noqa: BLE001  garbage beside a good picture
         return 1
-    return value if value in range(1, 9) else 1
+    return orientation_of(image)

@@ -9,9 +9,8 @@ from absl import logging
 from slotcon_tf.files import write_text
 from slotcon_tf.interop import CheckpointFileError, load_pretrained
 from slotcon_tf.interop.allowance import variables_within
-from slotcon_tf.interop.pickles import one_line
 from slotcon_tf.interop.pretrained import MODEL_FILE
-from slotcon_tf.interop.reasons import told
+from slotcon_tf.interop.reasons import refusal
 from slotcon_tf.slotcon import SlotCon
 from trainers.checkpoints import STATE, checkpoint_paths
 
@@ -113,12 +112,12 @@ def _read_checkpoint(config, folder):
         raise
     # Whatever a damaged description or state is to JSON, Keras and TensorFlow.
     except Exception as error:
-        if reason := told(error):
-            raise CheckpointFileError(f"{config}: {reason}") from error
-        raise CheckpointFileError(
+        must = (
             f"{folder} must be a whole checkpoint, and {config} the description of its "
-            f"model. Received: {one_line(error)}. Take another checkpoint of the run."
-        ) from error
+            "model."
+        )
+        advice = ". Take another checkpoint of the run."
+        raise refusal(config, error, must, advice) from error
     return model
 
 

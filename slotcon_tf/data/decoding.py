@@ -14,6 +14,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from slotcon_tf.data import tiff
+from slotcon_tf.data.exif import orientation_of, turned
 from slotcon_tf.data.pixels import BadImage, as_rgb, range_of
 from slotcon_tf.statistics import check_pixel_range
 
@@ -184,7 +185,7 @@ def _decode(data, image, pixel_range):
         if image.format == "TIFF":
             tiff.check_bands(image)
         if image.format == "PNG" and _is_deep_colour_png(data):
-            return _turned(_deep_png(data), image)
+            return turned(_deep_png(data), orientation_of(image))
         image.load()
         values = _values(_upright(image))
         if image.format == "PPM" and image.mode == "I":
@@ -214,19 +215,6 @@ def _deep_png(data):
         return tf.io.decode_png(data, 3, tf.uint16).numpy()
     except tf.errors.OpError:
         raise BadImage("a broken PNG of 16 bits") from None
-
-
-def _turned(pixels, image):
-    """An array turned as the image's EXIF orientation says."""
-    try:
-        orientation = int(image.getexif().get(0x0112, 1))
-    except Exception:  # noqa: BLE001  garbage beside a good picture
-        return pixels
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
 
 
 def _upright(image):

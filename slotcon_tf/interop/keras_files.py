@@ -11,8 +11,8 @@ import keras
 from slotcon_tf.interop import hdf5_look
 from slotcon_tf.interop.allowance import allowed_bytes, variables_within
 from slotcon_tf.interop.entries import check_values
-from slotcon_tf.interop.pickles import CheckpointFileError, one_line
-from slotcon_tf.interop.reasons import told
+from slotcon_tf.interop.pickles import CheckpointFileError
+from slotcon_tf.interop.reasons import refusal
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _MOST_CONFIG = 1 << 22  # bytes; a ResNet-152's graph has 0.8 MB
@@ -54,12 +54,8 @@ def load_keras(path):
         raise CheckpointFileError(f"{path}: {error}") from error
     # A configuration may ask for anything, and Keras has an error of any kind for it.
     except Exception as error:
-        if reason := told(error):
-            raise CheckpointFileError(f"{path}: {reason}") from error
-        raise CheckpointFileError(
-            f"{path} must be a whole .keras file of this project. "
-            f"Received: {one_line(error)}"
-        ) from error
+        must = f"{path} must be a whole .keras file of this project."
+        raise refusal(path, error, must) from error
     return model
 
 

@@ -2,9 +2,28 @@
 
 import re
 
+from slotcon_tf.interop.pickles import CheckpointFileError, one_line
+
 _PACKAGE = __name__.partition(".")[0]
 _LOST_CLASS = re.compile(r"Could not locate (?:class|function) '([^']{1,100})'")
 _MOST_LETTERS = 700
+
+
+def refusal(path, error, must, advice=""):
+    """The error that a user gets where a model could not be built from a file.
+
+    Args:
+        path: Of the file.
+        error: What building it has raised.
+        must: What must hold, said where `told` knows no better.
+        advice: What to do then.
+
+    Returns:
+        A CheckpointFileError.
+    """
+    if reason := told(error):
+        return CheckpointFileError(f"{path}: {reason}")
+    return CheckpointFileError(f"{must} Received: {one_line(error)}{advice}")
 
 
 def told(error):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from slotcon_tf.data import tiff
 from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_pixels, open_image
+from slotcon_tf.data.exif import turned
 from slotcon_tf.data.labelled import orientation
 from slotcon_tf.data.reading import Patience, read_file
 
@@ -82,7 +83,7 @@ class LabelMap:
                 f"{self.path} with {self.orientation}, whose sizes fit turned and "
                 "unturned. Save both upright, without EXIF orientation."
             )
-        return orientation.turned(self.ids, fitting[0])
+        return np.ascontiguousarray(turned(self.ids, fitting[0]))
 
 
 def decode_ids(data, path):

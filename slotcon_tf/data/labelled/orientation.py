@@ -1,18 +1,9 @@
 """EXIF orientation of images and label maps: which of them is turned already."""
 
-import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
-_TURNS = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.T,
-    6: lambda a: np.rot90(a, -1),
-    7: lambda a: np.rot90(a, 2).T,
-    8: lambda a: np.rot90(a),
-}
+from slotcon_tf.data.exif import orientation_of
+
 _UNDONE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -22,11 +13,6 @@ _UNDONE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-
-
-def turned(ids, number):
-    """An array (height, width) as an EXIF orientation, 1 to 8, turns it upright."""
-    return np.ascontiguousarray(_TURNS[number](ids))
 
 
 def fitting(stored, own, upright, of_image):
@@ -57,10 +43,10 @@ def stored(image):
     Returns:
         Tuple of PIL.Image.Image and a number from 1 to 8.
     """
-    before = _tag(image)
+    before = orientation_of(image)
     image.load()
     if image.format != "TIFF":
-        return image, _tag(image)  # a PNG may tell behind its pixels
+        return image, orientation_of(image)  # a PNG may tell behind its pixels
     if before in _UNDONE:  # Pillow turns a TIFF while it loads
         image = image.transpose(_UNDONE[before])
     return image, before
@@ -77,12 +63,4 @@ def of_file(image, data):
         image.load()
     if image.format == "JPEG" and image.mode == "RGB" and "exif" not in image.info:
         return 1
-    return _tag(image)
-
-
-def _tag(image):
-    try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # noqa: BLE001  garbage beside good pixels
-        return 1
-    return next((number for number in _TURNS if number == value), 1)
+    return orientation_of(image)
