@@ -15,8 +15,8 @@ from absl import flags
 
 from benchmarks.common import machine
 from benchmarks.step_cost import RESNET50, build
-from trainers.checkpoints import Checkpoints
-from trainers.command_line import run_main
+from slotcon_tf.runs.checkpoints import Checkpoints
+from slotcon_tf.runs.command_line import run_main
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "benchmarks.checkpoint"}

@@ -11,7 +11,7 @@ import statistics
 from absl import app, flags
 
 from benchmarks.own_process import in_own_process
-from trainers.command_line import run_main
+from slotcon_tf.runs.command_line import run_main
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "benchmarks.convolutions"}
@@ -66,7 +66,7 @@ def measure(rounds):
     import tensorflow as tf
 
     from benchmarks.common import in_turns, machine
-    from slotcon_tf.convolution import Conv2D
+    from slotcon_tf.encoders.convolution import Conv2D
 
     found = {}
     for name, (images, edge, channels, filters, *settings) in SHAPES.items():

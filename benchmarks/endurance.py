@@ -19,9 +19,9 @@ import time
 import keras
 from absl import flags
 
+from slotcon_tf.runs.checkpoints import checkpoint_paths, largest_difference, step_of
+from slotcon_tf.runs.command_line import run_main
 from trainers import pretrain
-from trainers.checkpoints import checkpoint_paths, largest_difference, step_of
-from trainers.command_line import run_main
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "benchmarks.endurance"}

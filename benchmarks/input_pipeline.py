@@ -24,9 +24,9 @@ from tqdm import tqdm
 from benchmarks.common import generate
 from slotcon_tf.data import crop_pair_dataset, open_source, photometric
 from slotcon_tf.data.crops import crop_views, random_crop_pair
-from slotcon_tf.data.decoding import decode_image
 from slotcon_tf.data.recipe import NUMBERS, distortions, draw_numbers
-from trainers.command_line import run_main
+from slotcon_tf.images.decoding import decode_image
+from slotcon_tf.runs.command_line import run_main
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("image_size", 224, "Edge of the views.")

@@ -20,7 +20,7 @@ from absl import flags
 from benchmarks.common import machine
 from benchmarks.step import in_own_process
 from benchmarks.step_cost import RESNET50, build, view_pairs, wait
-from trainers.command_line import run_main
+from slotcon_tf.runs.command_line import run_main
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("images", 16, "Batch.", 1, module_name="benchmarks.memory")

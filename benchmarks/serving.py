@@ -22,15 +22,15 @@ from absl import flags
 
 from benchmarks.common import in_turns, machine, median_ratio
 from benchmarks.serving_load import measure_load
-from export.archive import export_model, pyramid_model
-from export.folding import fold_batch_norm
-from export.precision import distance
-from export.quantization import in_interpreter, quantize_int8
-from export.signatures import ServedModel, ServingOptions
 from slotcon_tf import backbone
 from slotcon_tf.data.drawing import draw_scene
 from slotcon_tf.data.photometric import normalize
-from trainers.command_line import run_main
+from slotcon_tf.runs.command_line import run_main
+from slotcon_tf.serving.archive import export_model, pyramid_model
+from slotcon_tf.serving.folding import fold_batch_norm
+from slotcon_tf.serving.precision import distance
+from slotcon_tf.serving.quantization import in_interpreter, quantize_int8
+from slotcon_tf.serving.signatures import ServedModel, ServingOptions
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "benchmarks.serving"}

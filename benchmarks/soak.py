@@ -24,7 +24,7 @@ import numpy as np
 from absl import flags
 
 from slotcon_tf.progress import bar
-from trainers.command_line import run_main
+from slotcon_tf.runs.command_line import run_main
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "benchmarks.soak"}
@@ -45,7 +45,7 @@ _BATCH = 8  # images of a request to the served decoder
 def decoder(rng, folder):
     """What training and evaluation read images with."""
     from benchmarks.mutations.images import image_files
-    from slotcon_tf.data.decoding import BadImage, decode_image
+    from slotcon_tf.images.decoding import BadImage, decode_image
 
     def read(files):
         (data,) = files.values()
@@ -60,7 +60,7 @@ def served_decoder(rng, folder):
     import tensorflow as tf
 
     from benchmarks.mutations.images import image_files
-    from export.decoding import OK, decode_batch
+    from slotcon_tf.serving.decoding import OK, decode_batch
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def served(data):
@@ -86,8 +86,8 @@ def served_decoder(rng, folder):
 def records(rng, folder):
     """Folders of records."""
     from benchmarks.mutations.records import mutated_records, write_folder
-    from slotcon_tf.data.decoding import BadImage, decode_image
     from slotcon_tf.data.records import RecordReader
+    from slotcon_tf.images.decoding import BadImage, decode_image
 
     def folders():
         for name, shard, index in mutated_records(rng, sys.maxsize):

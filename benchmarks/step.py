@@ -17,7 +17,7 @@ from absl import app, flags
 
 from benchmarks.own_process import in_own_process
 from benchmarks.step_cost import CASES, PARTS, RESNET50, measure, startup
-from trainers.command_line import run_main
+from slotcon_tf.runs.command_line import run_main
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "benchmarks.step"}

@@ -27,10 +27,11 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from export.extraction import ExtractionError, RequestError, Unavailable, extract
-from export.extraction_flags import define_flags, listed_images, run
-from export.sending import ask
-from trainers.command_line import run_main
+from slotcon_tf.runs.command_line import run_main
+
+from .extraction import ExtractionError, RequestError, Unavailable, extract
+from .extraction_flags import define_flags, listed_images, run
+from .sending import ask
 
 FLAGS = flags.FLAGS
 _MODULE = "export.client"
@@ -150,7 +151,7 @@ class FeatureClient:
 
         Returns:
             Dict of arrays with as many rows: the outputs, `ok` bool and `reason`, an
-            index of `export.decoding.REASONS`.
+            index of `slotcon_tf.serving.decoding.REASONS`.
 
         Raises:
             RequestError: If the server refuses the batch.

@@ -16,15 +16,16 @@ import tensorflow as tf
 from absl import app, flags
 from sklearn.metrics import adjusted_rand_score
 
-from export.formats import reason_of
-from export.loading import load_version
-from export.precision import cosines
-from export.sending import ask, served_form
 from slotcon_tf.data.bad_images import printable
-from slotcon_tf.data.decoding import BadImage
 from slotcon_tf.data.listing import list_images
+from slotcon_tf.images.decoding import BadImage
 from slotcon_tf.progress import bar
-from trainers.command_line import run_main
+from slotcon_tf.runs.command_line import run_main
+from slotcon_tf.serving.formats import reason_of
+from slotcon_tf.serving.precision import cosines
+
+from .loading import load_version
+from .sending import ask, served_form
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "export.compare"}

@@ -11,11 +11,12 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from export.extraction import ExtractionError, RequestError, extract
-from export.extraction_flags import define_flags, listed_images, run
-from export.loading import load_version
-from export.sending import ask
-from trainers.command_line import run_main
+from slotcon_tf.runs.command_line import run_main
+
+from .extraction import ExtractionError, RequestError, extract
+from .extraction_flags import define_flags, listed_images, run
+from .loading import load_version
+from .sending import ask
 
 FLAGS = flags.FLAGS
 _MODULE = "export.extract"

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.formats import reason_of
-from export.sending import served_form
-from export.tables import write_table
 from slotcon_tf.data.bad_images import printable
-from slotcon_tf.data.decoding import BadImage
 from slotcon_tf.files import write_whole
+from slotcon_tf.images.decoding import BadImage
 from slotcon_tf.progress import bar
+from slotcon_tf.serving.formats import reason_of
+
+from .sending import served_form
+from .tables import write_table
 
 _NAMED = 20  # failed images; the others are counted
 

@@ -5,9 +5,10 @@ import sys
 
 from absl import app, flags
 
-from export.extraction import Images, report
-from export.tables import ENDINGS
 from slotcon_tf.data.listing import list_images, read_list
+
+from .extraction import Images, report
+from .tables import ENDINGS
 
 FLAGS = flags.FLAGS
 

@@ -13,15 +13,15 @@ import sys
 import tensorflow as tf
 from absl import app, flags, logging
 
-from export.archive import export_model
-from export.decoding import fit
-from export.onnx_file import export_onnx
-from export.signatures import ServingOptions
 from slotcon_tf.data import open_source
-from slotcon_tf.data.decoding import use_pixel_range
-from slotcon_tf.statistics import statistics_of
-from trainers.command_line import PREFIX, run_main
-from trainers.runs import load_trained
+from slotcon_tf.images.decoding import use_pixel_range
+from slotcon_tf.images.statistics import statistics_of
+from slotcon_tf.runs.command_line import PREFIX, run_main
+from slotcon_tf.runs.loading import load_trained
+from slotcon_tf.serving.archive import export_model
+from slotcon_tf.serving.decoding import fit
+from slotcon_tf.serving.onnx_file import export_onnx
+from slotcon_tf.serving.signatures import ServingOptions
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "export.saved_model"}

@@ -7,9 +7,15 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from export.formats import DAMAGED, EXIF_SEARCHED, NOT_SERVED, UNKNOWN, jpeg_orientation
-from slotcon_tf.data.decoding import BadImage, decode_pixels, open_image
-from slotcon_tf.data.exif import orientation_of
+from slotcon_tf.images.decoding import BadImage, decode_pixels, open_image
+from slotcon_tf.images.exif import orientation_of
+from slotcon_tf.serving.formats import (
+    DAMAGED,
+    EXIF_SEARCHED,
+    NOT_SERVED,
+    UNKNOWN,
+    jpeg_orientation,
+)
 
 _MAYBE_TURNED = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # in a PNG
 _SECOND_CHANCE = (UNKNOWN, DAMAGED, NOT_SERVED)

@@ -29,9 +29,10 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from export.server_tensors import output_names, read_inputs, write_tensor
-from export.server_versions import InvalidRequest, NotServed, Versions
-from trainers.command_line import run_main
+from slotcon_tf.runs.command_line import run_main
+
+from .server_tensors import output_names, read_inputs, write_tensor
+from .server_versions import InvalidRequest, NotServed, Versions
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "export.server"}

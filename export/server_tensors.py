@@ -5,7 +5,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from export.server_versions import InvalidRequest
+from .server_versions import InvalidRequest
 
 _POINTER = 8  # bytes of a string's place in an array
 

@@ -5,9 +5,9 @@ from slotcon_tf import keras_backend, processor
 keras_backend.need_tensorflow()  # before anything below imports Keras
 processor.turn_onednn_on()  # before anything below imports TensorFlow
 
-from slotcon_tf.backbones import BACKBONES, ResNet, backbone
-from slotcon_tf.optimizers import LARS, SGD
-from slotcon_tf.schedules import WarmupCosine
-from slotcon_tf.slotcon import SlotCon
+from slotcon_tf.encoders.resnet import BACKBONES, ResNet, backbone
+from slotcon_tf.method.slotcon import SlotCon
+from slotcon_tf.training.optimizers import LARS, SGD
+from slotcon_tf.training.schedules import WarmupCosine
 
 __all__ = ["BACKBONES", "LARS", "SGD", "ResNet", "SlotCon", "WarmupCosine", "backbone"]

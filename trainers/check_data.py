@@ -17,13 +17,13 @@ import tensorflow as tf
 from absl import app, flags
 
 from slotcon_tf.data.bad_images import printable
-from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_pixels, open_image
-from slotcon_tf.data.pixels import FEW_LEVELS, has_few_levels
 from slotcon_tf.data.reading import is_remote, reason_of
 from slotcon_tf.data.sources import open_files
+from slotcon_tf.images.decoding import MAX_PIXELS, BadImage, decode_pixels, open_image
+from slotcon_tf.images.pixels import FEW_LEVELS, has_few_levels
+from slotcon_tf.images.statistics import parse_statistics
 from slotcon_tf.progress import bar
-from slotcon_tf.statistics import parse_statistics
-from trainers.command_line import run_main
+from slotcon_tf.runs.command_line import run_main
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "trainers.check_data"}

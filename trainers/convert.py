@@ -16,15 +16,15 @@ import sys
 from absl import app, flags
 
 from slotcon_tf import SlotCon
+from slotcon_tf.images.statistics import IMAGENET, statistics_of
 from slotcon_tf.interop import (
     TARGETS,
     CheckpointFileError,
     save_encoder,
     save_slotcon,
 )
-from slotcon_tf.statistics import IMAGENET, statistics_of
-from trainers.command_line import PREFIX, run_main
-from trainers.runs import load_trained
+from slotcon_tf.runs.command_line import PREFIX, run_main
+from slotcon_tf.runs.loading import load_trained
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "trainers.convert"}

@@ -28,7 +28,6 @@ from rich.console import Console
 from rich.table import Table
 
 from slotcon_tf import SlotCon
-from slotcon_tf.data.decoding import use_pixel_range
 from slotcon_tf.data.labelled import SEGMENTED, open_classified, open_segmented
 from slotcon_tf.data.labelled.classified import CLASSIFIED
 from slotcon_tf.evaluation import classification, tasks
@@ -36,12 +35,13 @@ from slotcon_tf.evaluation.bootstrap import LEVEL, RESAMPLES, compare
 from slotcon_tf.evaluation.inference import Inference
 from slotcon_tf.evaluation.linear import LinearSettings
 from slotcon_tf.files import write_text
+from slotcon_tf.images.decoding import use_pixel_range
+from slotcon_tf.images.statistics import statistics_of
+from slotcon_tf.method.twins import twin
 from slotcon_tf.progress import bar
-from slotcon_tf.statistics import statistics_of
-from slotcon_tf.twins import twin
-from trainers.command_line import PREFIX, ModuleFlags, run_main
-from trainers.label_flags import define_label_flags, label_options
-from trainers.runs import load_trained, results_folder
+from slotcon_tf.runs.command_line import PREFIX, ModuleFlags, run_main
+from slotcon_tf.runs.label_flags import define_label_flags, label_options
+from slotcon_tf.runs.loading import load_trained, results_folder
 
 FLAGS = flags.FLAGS
 _MODULE = "trainers.evaluate"

@@ -1,10 +1,10 @@
 """The flags of `trainers.finetune_segmentation`."""
 
 from slotcon_tf.data.labelled import SEGMENTED
+from slotcon_tf.runs.command_line import PREFIX, ModuleFlags
+from slotcon_tf.runs.label_flags import define_label_flags
+from slotcon_tf.runs.strategy import STRATEGIES
 from slotcon_tf.segmentation import HEADS
-from trainers.command_line import PREFIX, ModuleFlags
-from trainers.label_flags import define_label_flags
-from trainers.strategy import STRATEGIES
 
 MODULE = "trainers.finetune_segmentation"
 SCHEDULES = ("poly", "steps")

@@ -22,17 +22,16 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from slotcon_tf import SGD, backbone
-from slotcon_tf.callbacks import (
-    Checkpointing,
-    NanGuard,
-    Throughput,
-)
-from slotcon_tf.data.decoding import use_pixel_range
 from slotcon_tf.data.labelled.cropping import spaced
 from slotcon_tf.devices import best_precision
 from slotcon_tf.files import write_text
-from slotcon_tf.monitoring import CsvHistory, PeriodicEvaluation
-from slotcon_tf.schedules import Poly, Steps
+from slotcon_tf.images.decoding import use_pixel_range
+from slotcon_tf.images.statistics import statistics_of
+from slotcon_tf.runs import finetune_settings as settings
+from slotcon_tf.runs import loop, report, workdir
+from slotcon_tf.runs.checkpoints import Checkpoints
+from slotcon_tf.runs.command_line import run_main
+from slotcon_tf.runs.signals import run_to_the_end
 from slotcon_tf.segmentation import (
     HEADS,
     OUTPUT_STRIDES,
@@ -44,13 +43,15 @@ from slotcon_tf.segmentation import (
     evaluate,
     save_masks,
 )
-from slotcon_tf.statistics import statistics_of
-from trainers import finetune_settings as settings
-from trainers import loop, report, workdir
-from trainers.checkpoints import Checkpoints
-from trainers.command_line import run_main
-from trainers.finetune_flags import MODULE, define_flags
-from trainers.signals import run_to_the_end
+from slotcon_tf.training.callbacks import (
+    Checkpointing,
+    NanGuard,
+    Throughput,
+)
+from slotcon_tf.training.monitoring import CsvHistory, PeriodicEvaluation
+from slotcon_tf.training.schedules import Poly, Steps
+
+from .finetune_flags import MODULE, define_flags
 
 FLAGS = flags.FLAGS
 _SCHEDULES = {"poly": Poly, "steps": Steps}

@@ -14,13 +14,18 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from slotcon_tf.data.bad_images import printable
-from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_image, use_pixel_range
 from slotcon_tf.data.reading import reason_of
 from slotcon_tf.data.records import INDEX, shard_name, write_index, write_shard
 from slotcon_tf.data.sources import open_files
+from slotcon_tf.images.decoding import (
+    MAX_PIXELS,
+    BadImage,
+    decode_image,
+    use_pixel_range,
+)
+from slotcon_tf.images.statistics import parse_statistics
 from slotcon_tf.progress import bar
-from slotcon_tf.statistics import parse_statistics
-from trainers.command_line import run_main
+from slotcon_tf.runs.command_line import run_main
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "trainers.prepare"}

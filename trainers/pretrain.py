@@ -15,38 +15,39 @@ import pathlib
 import keras
 from absl import app, flags, logging
 
-from export.archive import export_model
-from export.signatures import ServingOptions
 from slotcon_tf import LARS, SGD, SlotCon, WarmupCosine, backbone
-from slotcon_tf.callbacks import (
-    Checkpointing,
-    CollapseWarning,
-    NanGuard,
-    SlotPictures,
-    Throughput,
-)
 from slotcon_tf.data import crop_pair_dataset, open_source
-from slotcon_tf.data.decoding import use_pixel_range
 from slotcon_tf.devices import best_precision
-from slotcon_tf.monitoring import CsvHistory, PeriodicEvaluation
-from slotcon_tf.statistics import parse_statistics
-from slotcon_tf.visualize import picture_of
-from trainers import loop, report, workdir
-from trainers.checkpoints import Checkpoints
-from trainers.command_line import run_main
-from trainers.initialization import initialize
-from trainers.label_flags import label_options
-from trainers.labelled_monitor import LabelledMonitor
-from trainers.pretrain_flags import MODULE, define_flags
-from trainers.runs import write_model_config
-from trainers.signals import run_to_the_end
-from trainers.strategy import (
+from slotcon_tf.images.decoding import use_pixel_range
+from slotcon_tf.images.statistics import parse_statistics
+from slotcon_tf.runs import loop, report, workdir
+from slotcon_tf.runs.checkpoints import Checkpoints
+from slotcon_tf.runs.command_line import run_main
+from slotcon_tf.runs.initialization import initialize
+from slotcon_tf.runs.label_flags import label_options
+from slotcon_tf.runs.labelled_monitor import LabelledMonitor
+from slotcon_tf.runs.loading import write_model_config
+from slotcon_tf.runs.signals import run_to_the_end
+from slotcon_tf.runs.strategy import (
     any_worker,
     build_strategy,
     check_same_everywhere,
     is_chief,
     spans_hosts,
 )
+from slotcon_tf.serving.archive import export_model
+from slotcon_tf.serving.signatures import ServingOptions
+from slotcon_tf.training.callbacks import (
+    Checkpointing,
+    CollapseWarning,
+    NanGuard,
+    SlotPictures,
+    Throughput,
+)
+from slotcon_tf.training.monitoring import CsvHistory, PeriodicEvaluation
+from slotcon_tf.visualize import picture_of
+
+from .pretrain_flags import MODULE, define_flags
 
 FLAGS = flags.FLAGS
 _OPTIMIZERS = {"lars": LARS, "sgd": SGD}

@@ -1,11 +1,11 @@
 """The flags of `trainers.pretrain`."""
 
-from slotcon_tf.data.decoding import MAX_PIXELS
 from slotcon_tf.data.pipeline import AUGMENT_ON
-from trainers.command_line import PREFIX, ModuleFlags
-from trainers.label_flags import define_label_flags
-from trainers.labelled_monitor import TASKS as MONITORED
-from trainers.strategy import STRATEGIES
+from slotcon_tf.images.decoding import MAX_PIXELS
+from slotcon_tf.runs.command_line import PREFIX, ModuleFlags
+from slotcon_tf.runs.label_flags import define_label_flags
+from slotcon_tf.runs.labelled_monitor import TASKS as MONITORED
+from slotcon_tf.runs.strategy import STRATEGIES
 
 MODULE = "trainers.pretrain"
 OPTIMIZERS = ("lars", "sgd")

@@ -17,11 +17,14 @@ from absl import app, flags
 from slotcon_tf import SlotCon
 from slotcon_tf.data import open_source
 from slotcon_tf.data.bad_images import TooManyBadImages
-from slotcon_tf.data.decoding import MAX_PIXELS, use_pixel_range
 from slotcon_tf.files import write_text
+from slotcon_tf.images.decoding import MAX_PIXELS, use_pixel_range
+from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.interop import CheckpointFileError
 from slotcon_tf.progress import bar
-from slotcon_tf.statistics import statistics_of
+from slotcon_tf.runs.command_line import PREFIX, run_main
+from slotcon_tf.runs.loading import load_trained, results_folder, run_folder
+from slotcon_tf.runs.workdir import FLAGFILE
 from slotcon_tf.visualize.curves import read_history
 from slotcon_tf.visualize.maps import map_reader
 from slotcon_tf.visualize.overlays import fit_edge
@@ -29,9 +32,6 @@ from slotcon_tf.visualize.photographs import photographs, spread
 from slotcon_tf.visualize.prototypes import PrototypeAtlas
 from slotcon_tf.visualize.report import Report
 from slotcon_tf.visualize.scores import read_scores
-from trainers.command_line import PREFIX, run_main
-from trainers.runs import load_trained, results_folder, run_folder
-from trainers.workdir import FLAGFILE
 
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "trainers.visualize"}

@@ -5,9 +5,9 @@ import os
 import numpy as np
 from PIL import Image, ImageOps
 
-from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, Decoded, decode_pixels
-from slotcon_tf.data.pixels import as_rgb, range_of
 from slotcon_tf.data.reading import largest_file, read_file
+from slotcon_tf.images.decoding import MAX_PIXELS, BadImage, Decoded, decode_pixels
+from slotcon_tf.images.pixels import as_rgb, range_of
 
 _WITH_8_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 

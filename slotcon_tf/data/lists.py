@@ -6,9 +6,9 @@ import os
 import re
 from typing import NamedTuple
 
-from slotcon_tf.data.decoding import BadImage
 from slotcon_tf.data.extensions import ALL_EXTENSIONS, is_image_file
 from slotcon_tf.data.reading import read_file
+from slotcon_tf.images.decoding import BadImage
 
 MAX_LIST_BYTES = 2**30
 # What people call the column of the images; the first of these that is there is it.

@@ -8,12 +8,12 @@ import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.data.bad_images import printable
-from slotcon_tf.data.decoding import MAX_PIXELS, BadImage
 from slotcon_tf.data.extensions import is_image_file
 from slotcon_tf.data.image_values import UnfitImage, decoded, image_of
 from slotcon_tf.data.source_bases import NumberedSource, SequentialSource, Source
+from slotcon_tf.images.decoding import MAX_PIXELS, BadImage
+from slotcon_tf.images.statistics import check_pixel_range
 from slotcon_tf.progress import bar
-from slotcon_tf.statistics import check_pixel_range
 
 _BLOCK_BYTES = 2**29  # of images that are not encoded, held at once to shuffle them
 _LARGEST_BLOCK = 8_192

@@ -13,7 +13,12 @@ import functools
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla  # not public, and nowhere else
 
-from slotcon_tf.statistics import IMAGENET, IMAGENET_MEAN, IMAGENET_STD, normalize
+from slotcon_tf.images.statistics import (
+    IMAGENET,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    normalize,
+)
 
 __all__ = [
     "IMAGENET_MEAN",

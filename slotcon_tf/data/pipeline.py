@@ -9,7 +9,7 @@ from slotcon_tf.data.passes import EACH, pass_length, passes
 from slotcon_tf.data.recipe import NUMBERS, distortions, draw_numbers, draw_turns
 from slotcon_tf.data.sources import source_of
 from slotcon_tf.data.turns import turned_views
-from slotcon_tf.statistics import chosen_statistics
+from slotcon_tf.images.statistics import chosen_statistics
 
 # Nothing here depends on a tensor in Python's own control flow; looking for it takes
 # AutoGraph a second and more.

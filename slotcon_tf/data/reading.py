@@ -15,7 +15,7 @@ import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.data.bad_images import printable
-from slotcon_tf.data.decoding import MAX_PIXELS, BadImage
+from slotcon_tf.images.decoding import MAX_PIXELS, BadImage
 
 _SMALLEST_LIMIT = 2**26  # bytes; a file of few pixels may carry much beside them
 _BYTES_PER_PIXEL = 8  # of 16-bit RGBA without compression

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from slotcon_tf.data.decoding import BadImage
 from slotcon_tf.data.reading import is_remote, read_file, read_range
+from slotcon_tf.images.decoding import BadImage
 
 INDEX = "index.npz"
 # The TFRecord format: a length of 8 bytes and its checksum, the data and its checksum.

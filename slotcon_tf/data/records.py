@@ -16,7 +16,6 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from slotcon_tf.data.decoding import BadImage
 from slotcon_tf.data.reading import largest_file, read_range
 from slotcon_tf.data.record_index import (
     CHECKSUM,
@@ -28,6 +27,7 @@ from slotcon_tf.data.record_index import (
     shard_name,
     shard_sizes,
 )
+from slotcon_tf.images.decoding import BadImage
 
 
 def write_shard(path, images):

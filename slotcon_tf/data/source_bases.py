@@ -12,10 +12,10 @@ import threading
 import tensorflow as tf
 
 from slotcon_tf.data.bad_images import BadImages, printable
-from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_pixels
-from slotcon_tf.data.pixels import PixelWatch
 from slotcon_tf.data.reading import Patience, reason_of
-from slotcon_tf.statistics import check_pixel_range
+from slotcon_tf.images.decoding import MAX_PIXELS, BadImage, decode_pixels
+from slotcon_tf.images.pixels import PixelWatch
+from slotcon_tf.images.statistics import check_pixel_range
 
 _SHUFFLE_BLOCK = 8_192  # encoded images held at once by sources read in sequence
 _REPLACEMENT_TRIES = 100
@@ -30,7 +30,7 @@ class Source:
         max_pixels: Larger images count as bad.
         max_bad_share: Largest share of bad images.
         pixel_range: (low, high) that images of more than 8 bits are read in; None for
-            the rule of `slotcon_tf.data.pixels`.
+            the rule of `slotcon_tf.images.pixels`.
     """
 
     def __init__(

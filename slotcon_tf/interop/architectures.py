@@ -1,6 +1,6 @@
 """Which ResNet, and which SlotCon, a state dict belongs to: read from its shapes."""
 
-from slotcon_tf.backbones import BACKBONES, ResNet
+from slotcon_tf.encoders.resnet import BACKBONES, ResNet
 from slotcon_tf.interop.pickles import CheckpointFileError
 
 _MOST_BLOCKS = 100  # of a stage; a ResNet-152 has 36, and each takes time to build

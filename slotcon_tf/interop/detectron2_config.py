@@ -6,7 +6,7 @@ transfer/detection/configs of github.com/CVMI-Lab/SlotCon. What that leaves open
 toolbox's default.
 """
 
-from slotcon_tf.statistics import statistics_of
+from slotcon_tf.images.statistics import statistics_of
 
 _D2 = """\
 # Mask R-CNN, R50-FPN, 1x schedule on COCO: the paper's protocol for detection and

@@ -2,8 +2,8 @@
 
 import json
 
+from slotcon_tf.images.statistics import IMAGENET, ImageStatistics, statistics_of
 from slotcon_tf.interop.pickles import CheckpointFileError, one_line
-from slotcon_tf.statistics import IMAGENET, ImageStatistics, statistics_of
 
 # Of safetensors' metadata and of torch's `args`; other tools pass it over.
 _KEY = "slotcon_tf_images"

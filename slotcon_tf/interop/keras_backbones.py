@@ -7,8 +7,8 @@ graph whose pyramid has names.
 import keras
 from keras import ops
 
-from slotcon_tf.backbones import ResNet
-from slotcon_tf.statistics import IMAGENET, ImageStatistics, statistics_of
+from slotcon_tf.encoders.resnet import ResNet
+from slotcon_tf.images.statistics import IMAGENET, ImageStatistics, statistics_of
 
 
 @keras.saving.register_keras_serializable(package="slotcon_tf")

@@ -22,7 +22,7 @@ from slotcon_tf.interop.names import TRACKED, encoder_entries, model_entries
 from slotcon_tf.interop.networks import check_shapes, choose_network, side_rank
 from slotcon_tf.interop.pickles import CheckpointFileError, one_line
 from slotcon_tf.interop.weights import open_weights
-from slotcon_tf.slotcon import SlotCon
+from slotcon_tf.method.slotcon import SlotCon
 
 __all__ = [
     "Report",

@@ -7,7 +7,7 @@ default.
 
 import pprint
 
-from slotcon_tf.statistics import statistics_of
+from slotcon_tf.images.statistics import statistics_of
 
 _VOC = {
     "type": "PascalVOCDataset",

@@ -7,8 +7,8 @@ import pathlib
 from slotcon_tf.interop.keras_files import load_keras
 from slotcon_tf.interop.loading import read_encoder, read_slotcon
 from slotcon_tf.interop.weights import open_weights
+from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.presets import FOLDER, PUBLISHED, PUBLISHED_AT
-from slotcon_tf.slotcon import SlotCon
 
 MODEL_FILE = "slotcon.keras"
 _ABOUT_FILE = "preset.json"

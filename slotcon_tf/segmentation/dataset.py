@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from slotcon_tf.data.labelled import VOID, check_two_classes
-from slotcon_tf.statistics import IMAGENET
+from slotcon_tf.images.statistics import IMAGENET
 
 
 def crop_dataset(

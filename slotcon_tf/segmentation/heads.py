@@ -4,9 +4,9 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
-from slotcon_tf import replicas
-from slotcon_tf.convolution import Conv2D
-from slotcon_tf.normalization import BatchNormalization
+from slotcon_tf.encoders.convolution import Conv2D
+from slotcon_tf.training import replicas
+from slotcon_tf.training.normalization import BatchNormalization
 
 
 @keras.saving.register_keras_serializable(package="slotcon_tf")

@@ -6,9 +6,9 @@ from PIL import Image
 
 from slotcon_tf.data.labelled import VOID, check_two_classes
 from slotcon_tf.evaluation.metrics import confusion_matrix, segmentation_metrics
+from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.segmentation.augmentation import fitted_size
 from slotcon_tf.segmentation.resize import bilinear_matrix
-from slotcon_tf.statistics import statistics_of
 
 _ROWS_AT_ONCE = 64  # whose logits are held at the label map's size
 

@@ -4,13 +4,13 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from slotcon_tf import replicas
-from slotcon_tf.backbones import ResNet
+from slotcon_tf.encoders.resnet import ResNet
+from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.precision import at_least_float32
 from slotcon_tf.segmentation.heads import FCNHead
 from slotcon_tf.segmentation.losses import pixel_cross_entropy
 from slotcon_tf.segmentation.resize import resize_bilinear
-from slotcon_tf.statistics import statistics_of
+from slotcon_tf.training import replicas
 
 # The paper's two heads, by the dilation of one and the output stride of the other as
 # mmsegmentation names them, and the encoder that each of them sits on.

@@ -7,9 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from slotcon_tf.data.bad_images import printable
-from slotcon_tf.data.decoding import BadImage
 from slotcon_tf.data.reading import reason_of
 from slotcon_tf.data.source_bases import SequentialSource
+from slotcon_tf.images.decoding import BadImage
 
 
 class Photograph(NamedTuple):

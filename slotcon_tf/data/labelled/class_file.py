@@ -8,11 +8,11 @@ import re
 from absl import logging
 
 from slotcon_tf.data.bad_images import printable
-from slotcon_tf.data.decoding import BadImage
 from slotcon_tf.data.labelled.classes import ClassTable
 from slotcon_tf.data.labelled.decoding import MAX_CLASSES, LabelError
 from slotcon_tf.data.lists import MAX_LIST_BYTES
 from slotcon_tf.data.reading import read_file, reason_of
+from slotcon_tf.images.decoding import BadImage
 
 _VOID_NAMES = {"void", "unlabeled", "unlabelled", "ignore", "ignored"}
 _HEADERS = {

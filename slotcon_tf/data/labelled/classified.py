@@ -17,8 +17,8 @@ from slotcon_tf.data.labelled.decoding import (
     read_image,
 )
 from slotcon_tf.data.listing import list_images
-from slotcon_tf.data.pixels import PixelWatch
 from slotcon_tf.data.sources import prepared_builder, split_size
+from slotcon_tf.images.pixels import PixelWatch
 
 CLASSIFIED = ("class_folders", "imagenet", "tfds:NAME")
 _RESIZED = 256 / 224  # the shorter edge before the crop, in crops

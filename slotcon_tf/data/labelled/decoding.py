@@ -7,11 +7,11 @@ import re
 import numpy as np
 from PIL import Image
 
-from slotcon_tf.data import tiff
-from slotcon_tf.data.decoding import MAX_PIXELS, BadImage, decode_pixels, open_image
-from slotcon_tf.data.exif import turned
 from slotcon_tf.data.labelled import orientation
 from slotcon_tf.data.reading import Patience, read_file
+from slotcon_tf.images import tiff
+from slotcon_tf.images.decoding import MAX_PIXELS, BadImage, decode_pixels, open_image
+from slotcon_tf.images.exif import turned
 
 VOID = 255  # label of pixels that count nowhere
 MAX_CLASSES = 255

@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from slotcon_tf.data.exif import orientation_of
+from slotcon_tf.images.exif import orientation_of
 
 _UNDONE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

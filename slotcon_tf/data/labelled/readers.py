@@ -16,8 +16,8 @@ from slotcon_tf.data.labelled.decoding import (
     read_bytes,
 )
 from slotcon_tf.data.labelled.taxonomies import NO_SEGMENT
-from slotcon_tf.data.pixels import PixelWatch
 from slotcon_tf.data.sources import split_size
+from slotcon_tf.images.pixels import PixelWatch
 
 # Names that tensorflow-datasets' sets give their label maps.
 LABEL_FEATURES = (

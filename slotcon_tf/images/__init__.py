@@ -1,0 +1,1 @@
+"""The one image contract: files to pixels, pixels to normalised images."""

@@ -1,0 +1,139 @@
+"""How pixels become a model's images: what it was trained with, and keeps."""
+
+import dataclasses
+import math
+
+import tensorflow as tf
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def check_pixel_range(pixel_range):
+    """A pair (low, high) as a tuple of floats, or None as it is.
+
+    Raises:
+        ValueError: If it is no pair of finite numbers, the first one the smaller.
+    """
+    if pixel_range is None:
+        return None
+    pair = _floats(pixel_range)
+    if len(pair) != 2 or not all(map(math.isfinite, pair)) or not pair[0] < pair[1]:
+        raise ValueError(
+            "pixel_range must be (low, high) with low < high. "
+            f"Received: {pixel_range!r}."
+        )
+    return pair
+
+
+def _floats(values):
+    """A tuple of floats, empty where the values are something else."""
+    try:
+        return tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageStatistics:
+    """Mean and standard deviation per channel, and the range of deep pixels.
+
+    Attributes:
+        mean: Three shares of 255.
+        std: Three positive shares of 255.
+        pixel_range: (low, high) that images of more than 8 bits are read in, or None,
+            see `slotcon_tf.images.pixels`.
+
+    Raises:
+        ValueError: If they are not.
+    """
+
+    mean: tuple = IMAGENET_MEAN
+    std: tuple = IMAGENET_STD
+    pixel_range: tuple | None = None
+
+    def __post_init__(self):
+        for name in ("mean", "std"):
+            given = getattr(self, name)
+            values = _floats(given)
+            low = 0.0 if name == "mean" else 1e-4
+            if len(values) != 3 or not all(low <= value <= 1.0 for value in values):
+                raise ValueError(
+                    f"{name} must be three numbers from {low:g} to 1, for red, green "
+                    f"and blue, as shares of 255. Received: {name}={given!r}. "
+                    "Divide grey levels by 255."
+                )
+            # Through the frozen class's back door: lists of a file become tuples.
+            object.__setattr__(self, name, values)
+        object.__setattr__(self, "pixel_range", check_pixel_range(self.pixel_range))
+
+    def normalize(self, images):
+        """Grey levels 0 .. 255 (..., 3) to mean 0 and deviation 1 per channel."""
+        return normalize(images, self.mean, self.std)
+
+    def config(self):
+        """What differs from ImageNet's, as arguments that JSON can hold."""
+        own, usual = dataclasses.asdict(self), dataclasses.asdict(IMAGENET)
+        return {k: list(v) for k, v in own.items() if v != usual[k]}
+
+
+IMAGENET = ImageStatistics()
+
+
+def normalize(images, mean=IMAGENET_MEAN, std=IMAGENET_STD):
+    """Grey levels to mean 0 and standard deviation 1 per channel.
+
+    Args:
+        images: float32 (..., 3), grey levels 0 .. 255.
+        mean, std: Shares of 255, three numbers or a tensor; ImageNet's by default.
+    """
+    return (images - tf.constant(mean) * 255.0) / (tf.constant(std) * 255.0)
+
+
+def statistics_of(model):
+    """The statistics that a model's images are normalised with.
+
+    Args:
+        model: A `SlotCon`, a `Segmenter` or an encoder; one that keeps none has
+            ImageNet's.
+    """
+    return getattr(model, "statistics", None) or IMAGENET
+
+
+def chosen_statistics(encoder, **asked):
+    """What was asked for of `ImageStatistics`; where None, the encoder's."""
+    asked = {name: value for name, value in asked.items() if value is not None}
+    return dataclasses.replace(statistics_of(encoder), **asked)
+
+
+def parse_statistics(mean, std, pixel_range):
+    """The flags `--mean`, `--std` and `--pixel_range`: numbers with commas, or None.
+
+    Returns:
+        Dict of the three, tuples or None.
+
+    Raises:
+        ValueError: If they cannot be read, or only one of them is given.
+    """
+    if bool(mean) != bool(std):
+        raise ValueError(
+            "--mean and --std must be given together. "
+            f"Received: --mean={mean or ''} --std={std or ''}."
+        )
+    found = {
+        "mean": _numbers("mean", mean),
+        "std": _numbers("std", std),
+        "pixel_range": _numbers("pixel_range", pixel_range),
+    }
+    chosen_statistics(None, **found)  # the checks
+    return found
+
+
+def _numbers(flag, text):
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else None
+    except ValueError:
+        raise ValueError(
+            f"--{flag} must be numbers with commas between them. "
+            f"Received: --{flag}={text}."
+        ) from None

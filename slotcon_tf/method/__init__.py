@@ -1,0 +1,1 @@
+"""SlotCon itself, to be read beside the paper."""

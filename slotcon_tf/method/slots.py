@@ -1,0 +1,74 @@
+"""Slots, assignments and attention maps of images, for Python users."""
+
+import operator
+
+import numpy as np
+import tensorflow as tf
+
+from slotcon_tf.images.statistics import statistics_of
+from slotcon_tf.method.grouping import active_slots, l2_normalize, pool_slots
+from slotcon_tf.training.batches import check_normalised, check_size
+
+
+def read_slots(network, images, temperature, batch_size=32):
+    """See `SlotCon.slots`.
+
+    Args:
+        network: A `GroupingNetwork`.
+        images: uint8 (B, height, width, 3), or normalised floats.
+        temperature: Of the assignments.
+        batch_size: Images at once.
+    """
+    images = _as_images(images, statistics_of(network.encoder))
+    check_size("images", images.shape, network.encoder.input_shape)
+    _check_batch_size(batch_size)
+    parts = []
+    for start in range(0, len(images), batch_size):
+        part = tf.convert_to_tensor(images[start : start + batch_size])
+        found = _read(network, part, temperature)
+        parts.append({name: value.numpy() for name, value in found.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _as_images(images, statistics):
+    images = np.asarray(images)
+    floating = np.issubdtype(images.dtype, np.floating)
+    right = images.ndim == 4 and images.shape[-1] == 3 and len(images)
+    if not right or not (floating or images.dtype == np.uint8):
+        raise ValueError(
+            "images must be RGB, (B, height, width, 3), uint8 or normalised floats. "
+            f"Received: {images.dtype} of shape {images.shape}. One image is "
+            "images[None]; images of several sizes go one size at a time."
+        )
+    if floating:
+        check_normalised("images", images, statistics)
+    return images
+
+
+def _check_batch_size(batch_size):
+    try:
+        right = operator.index(batch_size) >= 1
+    except TypeError:
+        right = False
+    if not right:
+        raise ValueError(
+            "batch_size must be a whole number from 1 on: the images that go through "
+            f"at once. Received: batch_size={batch_size!r}. Take 1 where memory is "
+            "scarce."
+        )
+
+
+@tf.function(reduce_retracing=True, autograph=False)
+def _read(network, images, temperature):
+    if images.dtype == tf.uint8:
+        statistics = statistics_of(network.encoder)
+        images = statistics.normalize(tf.cast(images, tf.float32))
+    found = network(images, training=False)
+    logits = found["assignment_logits"]
+    slots = l2_normalize(pool_slots(found["projected"], logits, temperature))
+    return {
+        "slots": tf.cast(slots, tf.float32),
+        "assignments": tf.argmax(logits, axis=-1, output_type=tf.int32),
+        "probabilities": tf.cast(tf.nn.softmax(logits / temperature), tf.float32),
+        "active": active_slots(logits),
+    }

@@ -1,0 +1,1 @@
+"""Runs: what lasts from a command to its results, and survives a kill."""

@@ -1,0 +1,215 @@
+"""Checkpoints of a run: written whole or not at all, and found again."""
+
+import pathlib
+import shutil
+import time
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from slotcon_tf.runs import workdir
+
+_PREFIX = "step_"
+STATE = "state"
+# What reading a damaged checkpoint raises, from TensorFlow's readers too.
+_UNREADABLE = (
+    OSError,
+    tf.errors.OpError,
+    AssertionError,
+    LookupError,
+    RuntimeError,
+    ValueError,
+)
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written, or none can be read."""
+
+
+class Checkpoints:
+    """Model, teacher, center, optimizer, step and flags of a run, by step.
+
+    A checkpoint is a folder that is written under another name and then renamed: what
+    is killed while it writes leaves nothing that counts. The position in the data is
+    the model's step, from which every random choice follows.
+
+    Args:
+        folder: Of all checkpoints.
+        model: A compiled model with a built optimizer, and its `step`.
+        lines: Of `workdir.flag_lines`, kept with every checkpoint.
+        steps_per_epoch: Of the run.
+        keep: Newest checkpoints kept.
+        keep_every_epochs: Checkpoints at the ends of these epochs are kept for good; 0
+            for none.
+        writes: Whether this process writes, or reads only.
+        means: Whether an epoch's running means are kept too. Several hosts would have
+            to meet to write those, and one of them writes alone.
+        flagfile: Name of the file that keeps the lines.
+    """
+
+    def __init__(
+        self,
+        folder,
+        model,
+        lines,
+        *,
+        steps_per_epoch,
+        keep,
+        keep_every_epochs=0,
+        writes=True,
+        means=True,
+        flagfile=workdir.FLAGFILE,
+    ):
+        self.folder = pathlib.Path(folder)
+        self.model = model
+        self.lines = lines
+        self.keep = keep
+        self.writes = writes
+        self.flagfile = flagfile
+        self.kept_steps = steps_per_epoch * keep_every_epochs
+        self._checkpoint = tf.train.Checkpoint(
+            model=model,
+            optimizer=model.optimizer,
+            # The running means of an epoch; Keras leaves them out of its model.
+            metrics=[v.value for m in model.metrics for v in m.variables if means],
+        )
+
+    def paths(self):
+        """Folders of all checkpoints, the newest first."""
+        return checkpoint_paths(self.folder)
+
+    def latest(self):
+        """Folder of the newest checkpoint, or None."""
+        return next(iter(self.paths()), None)
+
+    def save(self):
+        """Writes a checkpoint of this step, unless there is one, and drops old ones.
+
+        Returns:
+            Its folder.
+
+        Raises:
+            CheckpointError: If it cannot be written; the others stay as they are.
+        """
+        step = int(self.model.step.numpy())
+        target = self.folder / f"{_PREFIX}{step:09d}"
+        if target.exists():
+            return target
+        aside, start = self.folder / ".writing", time.monotonic()
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            self._checkpoint.write(str(aside / STATE))
+            (aside / self.flagfile).write_text("\n".join(self.lines) + "\n")
+            aside.rename(target)
+        except (OSError, tf.errors.OpError) as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise CheckpointError(
+                f"A checkpoint of step {step} must be written to {self.folder}. "
+                f"Received: {_first_line(error)}. Free some space or allow writing, "
+                f"and give the same command again: it goes on from "
+                f"{self.latest() or 'the start'}."
+            ) from error
+        logging.info("Saved %s in %.2f s", target, time.monotonic() - start)
+        self._drop_old()
+        return target
+
+    def _drop_old(self):
+        for path in self.paths()[self.keep :]:
+            if not (self.kept_steps and step_of(path) % self.kept_steps == 0):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def restore(self):
+        """Reads the newest checkpoint that is whole.
+
+        Returns:
+            The step that it was written after; 0 if there is no checkpoint.
+
+        Raises:
+            workdir.WorkdirError: If it belongs to another configuration.
+            CheckpointError: If there are checkpoints, and none can be read.
+        """
+        damaged = []
+        for path in self.paths():
+            try:
+                self._read(path)
+            except workdir.WorkdirError:
+                raise
+            except _UNREADABLE as error:
+                logging.warning(
+                    "The checkpoint %s is damaged (%s); the one before it is tried.",
+                    path,
+                    _first_line(error),
+                )
+                damaged.append(path)
+                continue
+            if self.writes:
+                self._set_aside(damaged)
+            return int(self.model.step.numpy())
+        if damaged:
+            raise CheckpointError(
+                f"One checkpoint at least must be readable in {self.folder}. Received: "
+                f"{len(damaged)}, all damaged. Start again with another --workdir, or "
+                "delete them to start here."
+            )
+        return 0
+
+    def _set_aside(self, damaged):
+        """Renames what is damaged: these steps will be written again."""
+        for path in damaged:
+            aside = path.with_name(f"damaged_{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+
+    def _read(self, path):
+        written = (path / self.flagfile).read_text().splitlines()
+        if not written:
+            raise ValueError("its flags are missing")
+        workdir.check_same(path, written, self.lines)
+        status = self._checkpoint.read(str(path / STATE))
+        status.assert_existing_objects_matched()
+        step = int(self.model.step.numpy())
+        if step != step_of(path):
+            raise ValueError(f"it holds step {step}")
+
+
+def checkpoint_paths(folder):
+    """Checkpoints in a folder, the newest first."""
+    found = pathlib.Path(folder).glob(f"{_PREFIX}*")
+    # A copy that somebody has named otherwise is theirs.
+    found = [p for p in found if p.name.removeprefix(_PREFIX).isdigit()]
+    return sorted(found, key=step_of, reverse=True)
+
+
+def largest_difference(first, second, part=""):
+    """Largest absolute difference between any numbers of two checkpoints.
+
+    Args:
+        first, second: Folders of checkpoints.
+        part: "model" or "optimizer" to compare only that.
+
+    Returns:
+        float; infinity if they do not hold the same variables, or none of that part.
+    """
+    readers = [tf.train.load_checkpoint(str(path / STATE)) for path in (first, second)]
+    names = [
+        {name for name in reader.get_variable_to_shape_map() if name.startswith(part)}
+        for reader in readers
+    ]
+    if names[0] != names[1] or not names[0]:
+        return float("inf")
+    errors = [0.0]
+    for name in names[0] - {"_CHECKPOINTABLE_OBJECT_GRAPH"}:
+        a, b = (np.asarray(r.get_tensor(name), np.float64) for r in readers)
+        errors.append(np.abs(a - b).max(initial=0.0))
+    return float(np.max(errors))  # NaN stays NaN
+
+
+def step_of(path):
+    """The step after which a checkpoint's folder was written."""
+    return int(path.name.removeprefix(_PREFIX))
+
+
+def _first_line(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

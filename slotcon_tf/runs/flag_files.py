@@ -1,0 +1,79 @@
+"""Flags as they are written down: on a command line, in flagfiles, in recipes."""
+
+from __future__ import annotations
+
+import importlib.resources
+import pathlib
+from collections.abc import Iterable, Sequence
+
+from slotcon_tf.runs.settings import SettingError
+
+_COMMENTS = ("#", "//")
+
+
+def recipe_names() -> list[str]:
+    """Names for `--recipe=`, sorted."""
+    folder = importlib.resources.files("slotcon_tf") / "recipes"
+    names = (pathlib.PurePath(entry.name) for entry in folder.iterdir())
+    return sorted(name.stem for name in names if name.suffix == ".flags")
+
+
+def recipe_lines(name: str) -> list[str]:
+    """Lines of the flagfile of a published recipe.
+
+    Raises:
+        SettingError: If there is none of this name.
+    """
+    known = recipe_names()
+    if name not in known:
+        raise SettingError(
+            f"`recipe` must be one of {', '.join(known)}. Received: recipe={name}."
+        )
+    folder = importlib.resources.files("slotcon_tf") / "recipes"
+    return (folder / f"{name}.flags").read_text().splitlines()
+
+
+def expand(arguments: Iterable[str]) -> list[str]:
+    """Arguments with what their flagfiles and recipes hold in their place.
+
+    Raises:
+        SettingError: If a flagfile or a recipe cannot be read.
+    """
+    return _expand(list(arguments), ())
+
+
+def _expand(arguments: Sequence[str], within: tuple[str, ...]) -> list[str]:
+    found: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--":
+            return [*found, argument, *rest]
+        name, equals, value = argument.lstrip("-").partition("=")
+        if not argument.startswith("-") or name not in ("flagfile", "recipe"):
+            found.append(argument)
+            continue
+        if not equals:
+            value = next(rest, "")
+        if not value and name == "flagfile":
+            continue  # as absl takes it
+        source = f"--{name}={value}"
+        if source in within:
+            chain = " > ".join([*within, source])
+            raise SettingError(f"`{name}` must not name itself. Received: {chain}.")
+        lines = recipe_lines(value) if name == "recipe" else _file_lines(value)
+        stripped = (line.strip() for line in lines)
+        kept = [s for s in stripped if s and not s.startswith(_COMMENTS)]
+        found += _expand(kept, (*within, source))
+    return found
+
+
+def _file_lines(path: str) -> list[str]:
+    try:
+        return pathlib.Path(path).expanduser().read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise SettingError(
+            f"`flagfile` must be a text file with a flag per line. Received: "
+            f"flagfile={path}: {reason}. Recipes of the package go by their names: "
+            f"recipe={pathlib.Path(path).stem}."
+        ) from None

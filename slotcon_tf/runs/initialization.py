@@ -1,0 +1,67 @@
+"""A new run's first weights, from a pretrained model."""
+
+from absl import logging
+
+from slotcon_tf import SlotCon
+from slotcon_tf.images.statistics import statistics_of
+from slotcon_tf.interop import copy_weights
+from slotcon_tf.runs.loading import load_trained
+
+
+def initialize(model, source, part="auto", prefix=None):
+    """Gives a model the weights of a pretrained one; its step stays 0.
+
+    Args:
+        model: `slotcon_tf.SlotCon` of the run.
+        source: As for `slotcon_tf.SlotCon.from_preset`, or an encoder's file.
+        part: "model" takes student, teacher, predictor and center; "encoder" gives the
+            pretrained encoder, the teacher's of a whole model, to both student and
+            teacher, and leaves the rest random; "auto" takes what is there.
+        prefix: Which encoder of a torch file with several; see `load_encoder`.
+
+    Raises:
+        FileNotFoundError: If the source is not there.
+        ValueError: If it is damaged, has other sizes, or lacks the part.
+    """
+    pretrained, _ = load_trained(
+        source,
+        output_stride=getattr(model.encoder, "output_stride", None),
+        prefix=prefix,
+    )
+    theirs, ours = statistics_of(pretrained), statistics_of(model)
+    if theirs != ours:
+        logging.warning(
+            "%s was trained on %s, this run has %s. Set --mean, --std and "
+            "--pixel_range to the former unless you mean it.",
+            *(source, theirs, ours),
+        )
+    whole = isinstance(pretrained, SlotCon)
+    if part == "model" and not whole:
+        raise ValueError(
+            f"--init_part=model needs a whole SlotCon model. Received: {source}, an "
+            "encoder alone. Set --init_part=encoder."
+        )
+    if whole and part != "encoder":
+        try:
+            copy_weights(pretrained, model)
+        except ValueError as error:
+            raise ValueError(
+                f"--init_from={source}: {error} Set --arch, --num_prototypes, "
+                "--hidden_dim and --projection_dim as it was trained, or "
+                "--init_part=encoder."
+            ) from error
+        logging.info("Student, teacher and predictor begin as %s", source)
+        return
+    encoder = pretrained.teacher.encoder if whole else pretrained
+    values = encoder.get_weights()
+    for network in (model.student, model.teacher):
+        expected = [tuple(v.shape) for v in network.encoder.variables]
+        if expected != [value.shape for value in values]:
+            raise ValueError(
+                f"--init_from={source} must hold the encoder of --arch. Received: "
+                f"{encoder.name!r} with {len(values)} variables, where "
+                f"{network.encoder.name!r} has {len(expected)}, or of other shapes. "
+                "Set --arch as it was trained."
+            )
+        network.encoder.set_weights(values)
+    logging.info("The encoder begins as that of %s", source)

@@ -1,0 +1,127 @@
+"""Trained models: of a run, finished or not, or of anything pretrained."""
+
+import json
+import pathlib
+
+import tensorflow as tf
+from absl import logging
+
+from slotcon_tf.files import write_text
+from slotcon_tf.interop import CheckpointFileError, load_pretrained
+from slotcon_tf.interop.allowance import variables_within
+from slotcon_tf.interop.pretrained import MODEL_FILE
+from slotcon_tf.interop.reasons import refusal
+from slotcon_tf.method.slotcon import SlotCon
+from slotcon_tf.runs.checkpoints import STATE, checkpoint_paths
+
+_CONFIG = "model.json"
+
+
+def write_model_config(workdir, model):
+    """Writes what `load_trained` needs to build the model of a run again."""
+    text = json.dumps(model.get_config(), indent=2)
+    write_text(workdir / _CONFIG, text + "\n")
+
+
+def load_trained(source, **options):
+    """The model of a run or of one of its checkpoints, or a pretrained one.
+
+    Args:
+        source: Work directory of a run, or its folder `checkpoints`: the newest is
+            read, unless the run has ended; the folder of one checkpoint, such as
+            `checkpoints/step_000001000`; or what `load_pretrained` takes.
+        **options: Of `load_pretrained`.
+
+    Returns:
+        As `load_pretrained`: a `SlotCon` or an encoder, and a report or None.
+
+    Raises:
+        FileNotFoundError, ValueError: As `load_pretrained`.
+    """
+    path = pathlib.Path(source)
+    config, checkpoint = path / _CONFIG, None
+    if is_checkpoint(path):
+        config, checkpoint = _config_above(path), path
+    elif path.is_dir() and not (path / MODEL_FILE).exists():
+        folder = path / "checkpoints"
+        if not folder.is_dir():
+            folder, config = path, path.parent / _CONFIG
+        checkpoint = next(iter(checkpoint_paths(folder)), None)
+    if checkpoint is None or not config.exists():
+        model, report = load_pretrained(source, **options)
+        if report and report.choice:
+            logging.warning("%s: %s", source, report.choice)
+        return model, report
+    if options.get("prefix"):
+        raise ValueError(
+            "--prefix (prefix=) is for files of torch and safetensors. "
+            f"Received: {options['prefix']}, with {source}. Leave it out."
+        )
+    return _read_checkpoint(config, checkpoint), None
+
+
+def is_checkpoint(path):
+    """Whether a path is the folder of one checkpoint, under whatever name."""
+    return (pathlib.Path(path) / f"{STATE}.index").is_file()
+
+
+def run_folder(source):
+    """pathlib.Path of the run that a model is of, None where it is a file."""
+    path = pathlib.Path(source)
+    if is_checkpoint(path):
+        return _config_above(path).parent
+    return path if path.is_dir() else None
+
+
+def results_folder(source):
+    """Where results about a model belong: in the folder of its run, or None.
+
+    Those about one checkpoint have a folder of its name there: the checkpoint's own
+    may go when newer ones are saved.
+    """
+    run, path = run_folder(source), pathlib.Path(source).resolve()
+    kept_elsewhere = is_checkpoint(path) and run != path
+    return run / path.name if kept_elsewhere else run
+
+
+def _config_above(checkpoint):
+    """model.json of a checkpoint's folder: two folders up, or beside a copy of it."""
+    path = checkpoint.resolve()
+    places = [folder / _CONFIG for folder in (path.parents[1], path.parent, path)]
+    found = [place for place in places if place.is_file()]
+    if not found:
+        raise FileNotFoundError(
+            f"A checkpoint needs its run's {_CONFIG}, which stands two folders up. "
+            f"Received: {checkpoint}, and none there. Copy it from the run into the "
+            "checkpoint's folder."
+        )
+    return found[0]
+
+
+def _read_checkpoint(config, folder):
+    """A SlotCon model, all of whose variables are the checkpoint's."""
+    try:
+        settings = json.loads(config.read_text())
+        with variables_within(folder, *_held(folder)):
+            model = SlotCon.from_config(settings)
+        checkpoint = tf.train.Checkpoint(model=model)
+        found = checkpoint.read(str(folder / STATE))
+        # The optimizer of the run is not built here; all of the model is.
+        found.expect_partial().assert_existing_objects_matched()
+    except CheckpointFileError:
+        raise
+    # Whatever a damaged description or state is to JSON, Keras and TensorFlow.
+    except Exception as error:
+        must = (
+            f"{folder} must be a whole checkpoint, and {config} the description of its "
+            "model."
+        )
+        advice = ". Take another checkpoint of the run."
+        raise refusal(config, error, must, advice) from error
+    return model
+
+
+def _held(folder):
+    """Bytes of a checkpoint, and the number of its arrays."""
+    shapes = tf.train.load_checkpoint(str(folder / STATE)).get_variable_to_shape_map()
+    return sum(path.stat().st_size for path in folder.iterdir()), len(shapes)

@@ -1,0 +1,1 @@
+"""The graph that is served: signatures, decoding, folding, archive, warm-up."""

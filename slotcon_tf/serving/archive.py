@@ -1,0 +1,133 @@
+"""A model as a SavedModel that TF Serving loads."""
+
+import os
+import pathlib
+import shutil
+
+import keras
+
+from slotcon_tf.images.statistics import statistics_of
+from slotcon_tf.method.slotcon import SlotCon
+from slotcon_tf.serving.folding import can_fold, fold_batch_norm
+from slotcon_tf.serving.precision import write_quantized
+from slotcon_tf.serving.signatures import ServedModel, ServingOptions
+from slotcon_tf.serving.warmup import write_warmup
+
+MODEL_NAME = "slotcon"
+DEFAULTS = ServingOptions()
+
+
+def export_model(
+    model,
+    export_dir,
+    *,
+    which="teacher",
+    precision="float32",
+    quantize=None,
+    options=DEFAULTS,
+    warmup_batches=(),
+    images=None,
+):
+    """Writes `<export_dir>/<next version>/`, built aside and renamed into place.
+
+    Batch normalisation is folded into the convolutions first, where the encoder is a
+    functional model. keras.export's archive is used and not tf.saved_model.save: the
+    latter's variables are not found by session-based loaders, of which TF Serving is
+    one.
+
+    Args:
+        model: A `SlotCon`, or a Keras model of an encoder, normalised images
+            (N, H, W, 3) to a map (N, h, w, C); that has no groups and no objects.
+        export_dir: Folder of all versions.
+        which: "teacher" or "student" of a `SlotCon`.
+        precision: Of the encoder's weights and computation, "float32" or "bfloat16";
+            what comes out is float32.
+        quantize: "int8" writes a LiteRT file of the encoder into the version's
+            assets.extra, for images of the size of `images`.
+        options: `ServingOptions`.
+        warmup_batches: Images per warm-up request; of each signature there is one.
+        images: uint8 (M, height, width, 3) like those to come: ranges for int8, and
+            what the distances from float32 in assets.extra/precision.json are
+            measured on.
+
+    Returns:
+        pathlib.Path of the new version's folder.
+
+    Raises:
+        ValueError: If bfloat16 or int8 is asked of an encoder that is no functional
+            model, or int8 without images.
+    """
+    encoder, heads = _parts(model, which)
+    served = serve(model, which=which, precision=precision, options=options)
+    export_dir = pathlib.Path(export_dir)
+    export_dir.mkdir(parents=True, exist_ok=True)
+    # A server that polls the folder takes numbers only: it never sees this one.
+    aside = export_dir / f".writing-{os.getpid()}"
+    shutil.rmtree(aside, ignore_errors=True)
+    archive = keras.export.ExportArchive()
+    archive.track(served.pyramid_model)
+    if heads is not None:
+        archive.track(heads)
+    for name, (function, signature) in served.signatures().items():
+        endpoint = archive.add_endpoint(name, function, input_signature=signature)
+        if name == "serving_default":
+            # What tf.saved_model.load gives can be called as well; add_endpoint would
+            # make a signature of that name.
+            archive._tf_trackable.__call__ = endpoint
+    archive.write_out(str(aside), verbose=False)
+    if warmup_batches:
+        edge = options.image_size or ServingOptions.image_size
+        batches = warmup_batches if options.image_size else [1]
+        write_warmup(aside, MODEL_NAME, served.signatures(), batches, edge)
+    write_quantized(aside, encoder, served, quantize, images)
+    return publish(aside, export_dir)
+
+
+def publish(aside, export_dir):
+    """Gives a finished folder the next free number."""
+    versions = [int(p.name) for p in export_dir.iterdir() if p.name.isdigit()]
+    target = export_dir / str(max(versions, default=0) + 1)
+    aside.rename(target)
+    return target
+
+
+def serve(model, *, which="teacher", precision="float32", options=DEFAULTS):
+    """The `ServedModel` of a `SlotCon` or an encoder; see `export_model`."""
+    encoder, heads = _parts(model, which)
+    if can_fold(encoder):
+        pyramid = fold_batch_norm(pyramid_model(encoder), precision)
+    elif precision == "float32":
+        pyramid = _OneLevel(encoder)
+    else:
+        raise ValueError(
+            "precision must be 'float32' for an encoder that is not a functional "
+            f"Keras model. Received: precision={precision!r} for {encoder.name!r}."
+        )
+    temperature = None if heads is None else model.teacher_temperature
+    return ServedModel(pyramid, heads, temperature, options, statistics_of(model))
+
+
+def _parts(model, which):
+    """The encoder, and the network around it if there is one."""
+    if not isinstance(model, SlotCon):
+        return model, None
+    heads = model.network(which)
+    return heads.encoder, heads
+
+
+def pyramid_model(encoder):
+    """The encoder with a dict of its maps as output; of one, if it has no pyramid."""
+    levels = getattr(encoder, "pyramid_outputs", None) or {"map": encoder.outputs[0]}
+    return keras.Model(encoder.inputs, dict(levels), name=encoder.name)
+
+
+class _OneLevel(keras.layers.Layer):
+    """What `pyramid_model` is, of an encoder whose layers are not known."""
+
+    def __init__(self, encoder):
+        super().__init__(name="one_level")
+        self.encoder = encoder
+        self.built = True  # as the encoder is
+
+    def call(self, images, training=False):
+        return {"map": self.encoder(images, training=training)}

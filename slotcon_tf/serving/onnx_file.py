@@ -1,0 +1,49 @@
+"""An encoder as an ONNX file, for servers that are not TensorFlow's."""
+
+import keras
+import numpy as np
+import onnx
+
+from slotcon_tf.interop.keras_backbones import ImageNetNormalization
+from slotcon_tf.serving.archive import serve
+
+
+def export_onnx(model, path, *, which="teacher"):
+    """Writes an ONNX file by Keras's exporter, which uses tf2onnx.
+
+    Args:
+        model: A `SlotCon`, or a functional Keras model of an encoder.
+        path: pathlib.Path of the file. It takes `image` float32 (N, H, W, 3), grey
+            levels 0 to 255 of any size, and gives `map` (N, h, w, C) and `pooled`
+            (N, C).
+        which: "teacher" or "student" of a `SlotCon`.
+
+    Returns:
+        The path.
+    """
+    served = serve(model, which=which)
+    pyramid, own = served.pyramid_model, served.statistics
+    images = keras.Input((None, None, 3), name="image")
+    maps = list(
+        pyramid(ImageNetNormalization(mean=own.mean, std=own.std)(images)).values()
+    )[-1]
+    pooled = keras.layers.GlobalAveragePooling2D()(maps)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".writing-{path.name}")
+    whole = keras.Model(images, [maps, pooled])
+    whole(np.zeros((1, 64, 64, 3), np.float32))  # Keras exports what has been called
+    whole.export(str(aside), format="onnx", verbose=False)
+    onnx.save(_renamed(onnx.load(aside), ("map", "pooled")), aside)
+    aside.rename(path)
+    return path
+
+
+def _renamed(model, names):
+    """With these names of the outputs, which the exporter numbers."""
+    renames = {o.name: name for o, name in zip(model.graph.output, names, strict=True)}
+    for node in model.graph.node:
+        node.input[:] = [renames.get(name, name) for name in node.input]
+        node.output[:] = [renames.get(name, name) for name in node.output]
+    for output in model.graph.output:
+        output.name = renames[output.name]
+    return model

@@ -1,0 +1,246 @@
+"""The functions that a served model answers, one per signature."""
+
+import dataclasses
+import functools
+
+import tensorflow as tf
+
+from slotcon_tf.images.statistics import IMAGENET
+from slotcon_tf.method.grouping import l2_normalize, pool_slots
+from slotcon_tf.serving.decoding import OK, decode_batch
+
+_CHUNK = 64  # prototypes whose upsampled logits are in memory at once
+
+
+@dataclasses.dataclass(frozen=True)
+class ServingOptions:
+    """Sizes and limits of what is served.
+
+    Attributes:
+        image_size: Edge in pixels that files are brought to; 0 keeps the size of a
+            single image.
+        mask_size: Edge in pixels of the masks of `groups`.
+        max_objects: S, slots per image in `objects`, the largest ones.
+        max_pixels: Images with more are not decoded.
+    """
+
+    image_size: int = 224
+    mask_size: int = 224
+    max_objects: int = 32
+    max_pixels: int = 50_000_000
+
+
+def _any_number(method):
+    """Answers an empty batch as well: encoders compute one image, which is dropped."""
+
+    @functools.wraps(method)
+    def answer(self, batch):
+        shape = tf.shape(batch)
+        missing = tf.maximum(1 - shape[:1], 0)
+        filling = tf.zeros(tf.concat([missing, shape[1:]], 0), batch.dtype)
+        found = method(self, tf.concat([batch, filling], 0))
+        return {name: value[: shape[0]] for name, value in found.items()}
+
+    return answer
+
+
+class ServedModel(tf.Module):
+    """An encoder, and the heads that make groups of its map, behind signatures.
+
+    Args:
+        pyramid: Keras model, normalised images to a dict of maps; the last is the
+            encoder's final one.
+        heads: `slotcon_tf`'s `GroupingNetwork`, whose projector and prototypes are
+            used, or None: no `groups` and no `objects` then.
+        temperature: Of the assignments; the teacher's.
+        options: `ServingOptions`.
+        statistics: What images are normalised with; the model's own.
+    """
+
+    def __init__(self, pyramid, heads, temperature, options, statistics=IMAGENET):
+        super().__init__()
+        self.pyramid_model = pyramid
+        self.heads = heads
+        self.temperature = temperature
+        self.options = options
+        self.statistics = statistics
+
+    def signatures(self):
+        """Dict of name to (function, its input signature)."""
+        image = tf.TensorSpec([None, None, None, 3], tf.uint8, name="image")
+        data = tf.TensorSpec([None], tf.string, name="image_bytes")
+        found = {
+            "serving_default": (self.features, [image]),
+            "image_bytes": (self.features_of_bytes, [data]),
+            "pyramid": (self.pyramid, [image]),
+        }
+        if self.heads is not None:
+            found["groups"] = (self.groups, [data])
+            found["objects"] = (self.objects, [data])
+        return found
+
+    @_any_number
+    def features(self, image):
+        """uint8 (N, H, W, 3), any size -> `pooled` (N, C), `map` (N, h, w, C)."""
+        return _pooled(self._final_map(_pixels(image)))
+
+    @_any_number
+    def features_of_bytes(self, image_bytes):
+        """Files, string (N,), as evaluation crops them -> `pooled`, `map`, `ok`."""
+        images, status = self._images(image_bytes, crop=True)
+        return _of_good(_pooled(self._final_map(images)), status)
+
+    @_any_number
+    def pyramid(self, image):
+        """uint8 (N, H, W, 3) -> `P2` .. `P5` (N, H / 2^n, W / 2^n, C_n)."""
+        maps = self._levels(_pixels(image))
+        return {name: tf.cast(level, tf.float32) for name, level in maps.items()}
+
+    @_any_number
+    def groups(self, image_bytes):
+        """Files, stretched to the square -> `assignments`, `confidence`, `ok`.
+
+        `assignments` int32 (N, mask, mask) are prototype ids, the argmax of the
+        bilinearly upsampled logits; `confidence` is their share of the softmax.
+        """
+        images, status = self._images(image_bytes, crop=False)
+        _, logits = self._grouped(images)
+        size = self.options.mask_size
+        assignments, confidence = upsampled_argmax(logits, size, self.temperature)
+        return _of_good({"assignments": assignments, "confidence": confidence}, status)
+
+    @_any_number
+    def objects(self, image_bytes):
+        """Files, stretched to the square -> the active slots, the largest first.
+
+        `vector` (N, S, D) of length 1, `prototype` int32 (N, S), `area` (N, S) as share
+        of the image, `box` (N, S, 4) as (x_min, y_min, x_max, y_max) in [0, 1],
+        `valid` bool (N, S); zeros where not valid.
+        """
+        images, status = self._images(image_bytes, crop=False)
+        projected, logits = self._grouped(images)
+        found = largest_slots(
+            projected, logits, self.options.max_objects, self.temperature
+        )
+        return _of_good(found, status)
+
+    def _images(self, data, crop):
+        size = self.options.image_size
+        return decode_batch(
+            data,
+            size,
+            crop=crop,
+            max_pixels=self.options.max_pixels,
+            pixel_range=self.statistics.pixel_range,
+        )
+
+    def _levels(self, images):
+        return self.pyramid_model(self.statistics.normalize(images), training=False)
+
+    def _final_map(self, images):
+        return tf.cast(list(self._levels(images).values())[-1], tf.float32)
+
+    def _grouped(self, images):
+        projected = self.heads.projector(self._final_map(images), training=False)
+        projected = tf.cast(projected, tf.float32)
+        return projected, self.heads.grouping(projected)
+
+
+def _pixels(image):
+    there = tf.reduce_all(tf.shape(image)[1:3] > 0)
+    message = "image must be at least a pixel high and wide. Received the shape:"
+    tf.debugging.Assert(there, [message, tf.shape(image)])
+    return tf.cast(image, tf.float32)
+
+
+def _pooled(maps):
+    return {"pooled": tf.reduce_mean(maps, axis=[1, 2]), "map": maps}
+
+
+def _of_good(outputs, status):
+    """Zeros in the rows of bad images, and the rows' `ok` and `reason`."""
+    good = tf.equal(status, OK)
+
+    def kept(value):
+        row = tf.reshape(good, [-1] + [1] * (value.shape.rank - 1))
+        return tf.where(row, value, tf.zeros([], value.dtype))
+
+    found = {name: kept(value) for name, value in outputs.items() if name != "valid"}
+    if "valid" in outputs:
+        found["valid"] = outputs["valid"] & good[:, None]
+    return {**found, "ok": good, "reason": status}
+
+
+def upsampled_argmax(logits, size, temperature):
+    """Argmax and its softmax of logits upsampled bilinearly, a chunk of K at a time.
+
+    Args:
+        logits: (N, h, w, K).
+        size: Edge of the result.
+        temperature: Of the softmax.
+
+    Returns:
+        Tuple of int32 (N, size, size) and float32 (N, size, size).
+    """
+    best, winner, total = None, None, 0.0
+    for start in range(0, logits.shape[-1], _CHUNK):
+        # (N, size, size, chunk)
+        chunk = tf.image.resize(logits[..., start : start + _CHUNK], [size, size])
+        value = tf.reduce_max(chunk, axis=-1)
+        index = start + tf.argmax(chunk, axis=-1, output_type=tf.int32)
+        # Cosines: the exponents lie within 1 / temperature of 0.
+        total += tf.reduce_sum(tf.exp(chunk / temperature), axis=-1)
+        if best is None:
+            best, winner = value, index
+        else:
+            winner = tf.where(value > best, index, winner)
+            best = tf.maximum(value, best)
+    return winner, tf.exp(best / temperature) / total
+
+
+def largest_slots(projected, logits, max_objects, temperature):
+    """The slots of the prototypes that win most positions.
+
+    Args:
+        projected: Projected map (N, h, w, D).
+        logits: Assignment logits (N, h, w, K).
+        max_objects: S; K if there are fewer prototypes.
+        temperature: Of the assignments.
+
+    Returns:
+        Dict of `vector`, `prototype`, `area`, `box` and `valid`, as of `objects`.
+    """
+    num_prototypes = logits.shape[-1]
+    height, width = tf.unstack(tf.shape(logits)[1:3])
+    winners = tf.argmax(logits, axis=-1, output_type=tf.int32)  # (N, h, w)
+    wins = tf.reduce_sum(tf.one_hot(winners, num_prototypes), axis=[1, 2])  # (N, K)
+    wins, ids = tf.math.top_k(wins, min(max_objects, num_prototypes))  # (N, S)
+    valid = wins > 0
+    # Its positions in rows; pooling wants the number of them known or -1.
+    vectors = l2_normalize(pool_slots(projected, logits, temperature, ids))
+    mine = winners[:, None] == ids[..., None, None]  # (N, S, h, w)
+    ends = []
+    for axis, length in ((2, width), (3, height)):
+        there = tf.reduce_any(mine, axis=axis)  # (N, S, length)
+        places = tf.range(length)
+        first = tf.reduce_min(tf.where(there, places, length), axis=-1)
+        last = tf.reduce_max(tf.where(there, places + 1, 0), axis=-1)
+        ends.append(
+            [
+                tf.cast(e, tf.float32) / tf.cast(length, tf.float32)
+                for e in (first, last)
+            ]
+        )
+    (x_min, x_max), (y_min, y_max) = ends
+    found = {
+        "vector": vectors,
+        "prototype": ids,
+        "area": wins / tf.cast(height * width, tf.float32),
+        "box": tf.stack([x_min, y_min, x_max, y_max], axis=-1),
+    }
+
+    def kept(value):
+        rows = valid if value.shape.rank == 2 else valid[..., None]
+        return tf.where(rows, value, tf.zeros([], value.dtype))
+
+    return {**{name: kept(value) for name, value in found.items()}, "valid": valid}

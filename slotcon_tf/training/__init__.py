@@ -1,0 +1,1 @@
+"""What any method of this kind trains with: optimizers, schedules, replicas."""

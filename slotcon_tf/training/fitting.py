@@ -1,0 +1,279 @@
+"""What Keras asks of a model around its step: compile, fit, evaluate, export."""
+
+import functools
+import inspect
+import itertools
+import warnings
+
+import keras
+import tensorflow as tf
+
+from slotcon_tf.training.batches import check_kind, check_values, checked
+
+_FIT = inspect.signature(keras.Model.fit)
+_EVALUATE = inspect.signature(keras.Model.evaluate)
+
+
+class Fitting(keras.Model):
+    """What a model that learns from pairs of views tells Keras's users.
+
+    The subclass has `train_step`, `test_step`, `encoder`, `student`, `predictor`,
+    `statistics`, `step`, `total_steps` and `_freeze_teacher`. What a batch must be is
+    looked at before the first step of every `fit` and `evaluate`, and never again.
+    """
+
+    _planned = None  # function of an epoch's steps, between `fit` and its first step
+    _traced_flags = None
+
+    def compile(
+        self,
+        optimizer="rmsprop",
+        loss=None,
+        loss_weights=None,
+        metrics=None,
+        weighted_metrics=None,
+        *args,
+        **options,
+    ):
+        """As of Keras, without its losses and metrics: the model has its own."""
+        given = {
+            "loss": loss,
+            "loss_weights": loss_weights,
+            "metrics": metrics,
+            "weighted_metrics": weighted_metrics,
+        }
+        ignored = [name for name, value in given.items() if value]
+        if ignored:
+            warnings.warn(
+                f"{type(self).__name__} has losses and metrics of its own: compile "
+                f"ignores {', '.join(ignored)}. Subclasses return diagnostics of "
+                "their own from compute_losses.",
+                stacklevel=2,
+            )
+        super().compile(optimizer, None, None, None, None, *args, **options)
+
+    def compile_from_config(self, config):
+        """Compiles a model that is loaded; Keras leaves it to whoever has `compile`."""
+        config = keras.saving.deserialize_keras_object(config)
+        self.compile(**config)
+        if self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
+    def fit(self, *args, **kwargs):
+        """As of Keras, on batches of view pairs.
+
+        Raises:
+            ValueError: Before the first step: if a batch is something else, see
+                `slotcon_tf.training.batches`, an epoch has no end, or layers that
+                the optimizer does not know were thawed.
+
+        Warns if the run will not end at `total_steps`, or nobody can tell.
+        """
+        given = _FIT.bind(self, *args, **kwargs)
+        given.apply_defaults()
+        given = given.arguments
+        del given["self"]
+        self._check_data(given)
+        for name in ("x", "validation_data"):
+            given[name] = _of_tuples(given[name])
+        length = functools.partial(
+            check_length,
+            step=int(self.step.numpy()),
+            total_steps=self.total_steps,
+            epochs=given["epochs"] - given["initial_epoch"],
+        )
+        self._looks = True
+        self._planned = length
+        try:
+            return super().fit(**given)
+        finally:
+            self._planned = None
+
+    def _check_data(self, given):
+        check_kind(given["x"])
+        _check_end(given["x"], given["steps_per_epoch"], "fitted", "steps_per_epoch")
+        ignored = ["y", "sample_weight", "class_weight"]
+        ignored = [name for name in ignored if given[name] is not None]
+        if ignored:
+            warnings.warn(
+                f"{type(self).__name__} learns without labels: fit ignores "
+                f"{', '.join(ignored)}.",
+                stacklevel=3,
+            )
+        validation = given["validation_data"]
+        if validation is not None:
+            check_kind(validation)
+            steps = given["validation_steps"]
+            _check_end(validation, steps, "evaluated", "validation_steps")
+
+    def evaluate(self, *args, **kwargs):
+        """As of Keras, on batches of view pairs: both losses, moving statistics."""
+        given = _EVALUATE.bind(self, *args, **kwargs)
+        given.apply_defaults()
+        data = given.arguments["x"]
+        check_kind(data)
+        _check_end(data, given.arguments["steps"], "evaluated", "steps")
+        given.arguments["x"] = _of_tuples(data)
+        self._looks_at_test = True
+        return super().evaluate(*given.args[1:], **given.kwargs)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Builds what `fit` needs without a batch, and looks at the run's length.
+
+        Under a strategy Keras 3.15 would take a batch off the stream and average it
+        over replicas, which booleans do not survive; all but the optimizer is built.
+        """
+        planned, self._planned = self._planned, None
+        if planned is not None:
+            planned(iterator.num_batches)
+        self._freeze_teacher()
+        optimizer = getattr(self, "optimizer", None)
+        if optimizer is not None and not optimizer.built:
+            with self.distribute_strategy.scope():
+                optimizer.build(self.trainable_variables)
+
+    def make_train_function(self, force=False):
+        """As of Keras; made anew where layers were frozen or thawed meanwhile."""
+        self._freeze_teacher()
+        _check_known(self.optimizer, self.trainable_variables)
+        parts = (self.student, self.predictor)
+        flags = [each.trainable for part in parts for each in part._flatten_layers()]
+        flags = str(flags)  # Keras would track a list
+        stale = force or flags != self._traced_flags
+        if self.train_function is None or stale:
+            self._traced_flags = flags
+            super().make_train_function(force=True)
+            self.train_function = self._looking(self.train_function, "_looks")
+        return self.train_function
+
+    def make_test_function(self, force=False):
+        if self.test_function is None or force:
+            super().make_test_function(force=True)
+            self.test_function = self._looking(self.test_function, "_looks_at_test")
+        return self.test_function
+
+    def _looking(self, function, flag):
+        """A step function that first looks at a batch, where the flag is set."""
+
+        def run(iterator):
+            looks = getattr(self, flag, True)
+            if not looks and self.steps_per_execution > 1:
+                return function(iterator)
+            # A single step takes its batch from here later too: Keras would make, and
+            # optimize, another graph of it.
+            iterator = iter(iterator)
+            first = next(iterator)
+            if looks:
+                self._look_at(first)
+                setattr(self, flag, False)
+            return function(itertools.chain([first], iterator))
+
+        return run
+
+    def _look_at(self, data):
+        """Checks a batch, of one replica; on failure nothing has been learned."""
+        check_kind(data)
+        batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        local = self.distribute_strategy.experimental_local_results
+        batch = tf.nest.map_structure(lambda x: local(x)[0], dict(batch))
+        checked(batch, self.encoder.input_shape)
+        check_values(batch, self.statistics)
+
+    def export(
+        self,
+        filepath,
+        format="tf_saved_model",
+        verbose=None,
+        input_signature=None,
+        **kwargs,
+    ):
+        """As of Keras: the teacher, of normalised images, also of an uncalled model.
+
+        `python -m export.saved_model` writes what TF Serving answers: images as files,
+        groups and objects.
+        """
+        if input_signature is None:
+            shape = (None, *self.encoder.input_shape[1:])
+            spec = keras.InputSpec(shape=shape, dtype=self.variable_dtype)
+            input_signature = [spec]
+        super().export(
+            filepath,
+            format=format,
+            verbose=verbose,
+            input_signature=input_signature,
+            **kwargs,
+        )
+
+
+def check_length(steps, *, step, total_steps, epochs):
+    """Warns, before the first step, of a run that does not end at `total_steps`.
+
+    Args:
+        steps: Of an epoch, or None if that is not known: then it only says so.
+        step: Steps done so far.
+        total_steps: Of the model.
+        epochs: That `fit` will run.
+    """
+    if steps is None:
+        warnings.warn(
+            "fit cannot tell whether it will end at the model's "
+            f"total_steps={total_steps}: the data's length is not known. Past it the "
+            "teacher stands still, and so does a learning rate of that length. Give "
+            "fit(..., steps_per_epoch=N), N = images // batch_size.",
+            stacklevel=6,
+        )
+        return
+    end = step + max(epochs, 0) * int(steps)
+    if end == total_steps:
+        return
+    how = f"{epochs} epochs of {steps} steps" + (f" after {step}" if step else "")
+    if end > total_steps:
+        text = (
+            f"fit will end at step {end} ({how}), {end - total_steps} steps past "
+            f"total_steps={total_steps}. From there on the teacher stands still, and "
+            "so does a learning rate of that length. Make SlotCon, and its schedule, "
+            f"with total_steps={end}, or train for fewer epochs."
+        )
+    else:
+        text = (
+            f"fit will end at step {end} ({how}), before total_steps={total_steps}: "
+            "the teacher's momentum, and a learning rate of that length, will not "
+            "reach their ends. Make SlotCon, and its schedule, with "
+            f"total_steps={end}, train for more epochs, or go on with another fit."
+        )
+    warnings.warn(text, stacklevel=6)  # where fit was called
+
+
+def _of_tuples(data):
+    """Data as they are; a generator's batches as tuples: Keras takes no others."""
+    if not inspect.isgenerator(data):
+        return data
+    return (batch if isinstance(batch, tuple) else (batch,) for batch in data)
+
+
+def _check_end(data, steps, done, name):
+    endless = isinstance(data, keras.utils.PyDataset) and data.num_batches is None
+    count = getattr(data, "cardinality", None)  # of a distributed data set a number
+    if count is not None:
+        count = count() if callable(count) else count
+        endless = count == tf.data.INFINITE_CARDINALITY
+    if endless and not steps:
+        raise ValueError(
+            f"A data set that is {done} must have an end. Received: an endless "
+            f"one. Give {name}=N, N = images // batch_size, or data.take(N)."
+        )
+
+
+def _check_known(optimizer, variables):
+    """Refuses to train what was frozen when the optimizer was built."""
+    if optimizer is None or not optimizer.built:
+        return
+    # Not public; Keras looks here too, and names one variable in an error of its own.
+    known = {id(variable) for variable in optimizer._trainable_variables}
+    missing = [v.path for v in variables if id(v) not in known]
+    if missing:
+        raise ValueError(
+            "The optimizer must know all variables that learn. Received: "
+            f"{len(missing)} that were thawed since it was built, the first "
+            f"{missing[0]}. Call compile again, with a new optimizer."
+        )

@@ -1,0 +1,79 @@
+"""Two exports of one model agree; another model's do not."""
+
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from export.compare import compare
+from export.loading import load_version
+from slotcon_tf import SlotCon
+from slotcon_tf.serving.archive import export_model
+from slotcon_tf.serving.decoding import decode_batch
+from slotcon_tf.serving.formats import EMPTY, OK, REASONS
+from tests.commands.test_convert import CHECKPOINT, run
+from tests.commands.test_saved_model import OPTIONS, pictures
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    """Versions: 1 float32, 2 the same in bfloat16, 3 the student; and images."""
+    folder = tmp_path_factory.mktemp("exports")
+    model = SlotCon.from_preset(CHECKPOINT)
+    for options in ({}, {"precision": "bfloat16"}, {"which": "student"}):
+        export_model(model, folder / "served", options=OPTIONS, **options)
+    photos = folder / "photos"
+    photos.mkdir()
+    for index, picture in enumerate(pictures(5)):
+        Image.fromarray(picture).save(photos / f"{index}.png")
+    (photos / "bad.jpg").write_bytes(b"\xff\xd8\xff no")
+    return folder
+
+
+def test_files_go_as_they_are_sent(tmp_path):
+    """A TIFF is compared too; a newer model's reason has a number."""
+    for name in ("a.png", "b.tif"):
+        Image.fromarray(pictures(1)[0]).save(tmp_path / name)
+    (tmp_path / "c.tif").write_bytes(b"II*\0 no")
+    (tmp_path / "d.png").write_bytes(b"")
+    newer = len(REASONS)
+
+    def function(content):
+        images, reasons = decode_batch(content, 16, crop=False, max_pixels=10**6)
+        codes = tf.where(reasons == EMPTY, newer, reasons)
+        pooled = tf.reduce_mean(images, [1, 2])
+        return {"pooled": pooled, "ok": reasons == OK, "reason": codes}
+
+    model = {"image_bytes": (function, None)}
+    found = compare(model, model, sorted(tmp_path.iterdir()))
+    np.testing.assert_allclose(found["cosine"], [1, 1], atol=1e-6)
+    bad = {pathlib.Path(path).name: why for path, why in found["bad"].items()}
+    assert set(bad) == {"c.tif", "d.png"} and bad["d.png"] == f"reason {newer}"
+
+
+@pytest.mark.slow
+def test_drift(exports):
+    versions = [load_version(exports / "served" / str(n)) for n in (1, 2, 3)]
+    paths = sorted((exports / "photos").iterdir())
+    same, half, other = (compare(versions[0], v, paths, 4) for v in versions)
+    assert list(same["bad"].values()) == ["damaged"] and len(same["cosine"]) == 5
+    for name in ("cosine", "same_prototype", "rand_index"):
+        np.testing.assert_allclose(same[name], 1, atol=1e-6)
+    # The student is another draw of weights than the teacher, on purpose.
+    assert 0.995 < half["cosine"].min() < 1
+    assert other["cosine"].mean() < 0.9
+    assert other["rand_index"].mean() < half["rand_index"].mean()
+
+
+@pytest.mark.slow
+def test_command_line(exports):
+    photos = f"--images={exports / 'photos'}"
+    served = exports / "served"
+    done = run("export.compare", served / "1", served, photos)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "5 images" in done.stdout and "rand_index" in done.stdout
+    assert "bad.jpg (damaged)" in done.stdout
+    done = run("export.compare", served / "9", served, photos)
+    assert done.returncode == 1 and "No SavedModel in" in done.stderr

@@ -1,0 +1,142 @@
+"""trainers.evaluate, and evaluation during training, as a user types them."""
+
+import csv
+import json
+
+import pytest
+from tensorflow.python.summary.summary_iterator import summary_iterator
+
+from slotcon_tf.interop import save_encoder
+from slotcon_tf.runs.labelled_monitor import LabelledMonitor
+from slotcon_tf.runs.loading import load_trained
+from tests.support import labelled_case as case
+from tests.support.command import TINY, module, pretrain
+
+
+def evaluate(*flags, check=True):
+    return module("trainers.evaluate", *flags, check=check)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    return case.folders(tmp_path_factory.mktemp("labelled"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, labelled):
+    """Five epochs with groups evaluated in the second, fourth and last."""
+    workdir = tmp_path_factory.mktemp("run")
+    done = pretrain(
+        *TINY,
+        f"--workdir={workdir}",
+        "--epochs=5",
+        "--noexport",
+        "--eval_every_epochs=2",
+        f"--eval_data_dir={labelled}",
+        "--eval_images=3",
+    )
+    return workdir, done
+
+
+def test_scores_on_the_way_are_in_progress_csv_and_tensorboard(run):
+    workdir, done = run
+    shown = [line for line in done.stderr.splitlines() if "val_nmi " in line]
+    assert len(shown) == 3
+    with (workdir / "history.csv").open() as file:
+        history = list(csv.DictReader(file))
+    assert [bool(row["val_nmi"]) for row in history] == [False, True, False, True, True]
+    assert 0 <= float(history[1]["val_miou"]) <= 1
+    assert not any(name.startswith("val_loss") for name in history[0])
+    assert None not in history[0] and all(row["loss"] for row in history)
+    pictures, scores = [], []
+    for path in (workdir / "tensorboard").rglob("events.*"):
+        for event in summary_iterator(str(path)):
+            for value in event.summary.value:
+                if value.tag == "labelled":
+                    pictures.append(event.step)
+                if value.tag == "epoch_nmi":
+                    scores.append(event.step)
+    assert sorted(pictures) == [2, 4, 5]
+    assert sorted(scores) == [1, 3, 4]  # Keras counts epochs from 0
+
+
+def test_label_map_tasks(run, labelled):
+    workdir, _ = run
+    done = evaluate(
+        f"--checkpoint={workdir}",
+        "--task=groups,linear,retrieval",
+        f"--data_dir={labelled}",
+        *("--resamples=20", "--steps=5", "--which=student"),
+    )
+    for word in ("untrained", "trained", "difference", "nmi", "yellow", "map_classes"):
+        assert word in done.stdout
+    for task, metric in (("groups", "ari"), ("linear", "miou"), ("retrieval", "map")):
+        path = workdir / "evaluation" / f"{task}_folders_val_student.json"
+        found = json.loads(path.read_text())
+        row = found["rows"][metric]
+        for value, low, high in row.values():
+            assert low <= value <= high or task != "linear"
+        assert row["difference"][0] == pytest.approx(
+            row["trained"][0] - row["untrained"][0]
+        )
+        assert set(found["classes"]) == {"red", "green", "blue", "yellow"}
+        assert found["settings"]["which"] == "student"
+
+
+@pytest.mark.slow
+def test_classes_with_an_encoder_alone(run, tmp_path):
+    workdir, _ = run
+    model, _ = load_trained(workdir)
+    weights = tmp_path / "encoder.safetensors"
+    save_encoder(model.teacher.encoder, weights, "safetensors", batches_tracked=1)
+    data = case.class_folders(tmp_path / "data", train=4, val=2)
+    output = tmp_path / "deep" / "knn.json"
+    flags = [f"--checkpoint={weights}", f"--data_dir={data}", "--crop_size=32"]
+    done = evaluate(
+        *flags, "--task=knn", "--dataset=class_folders", f"--output={output}"
+    )
+    assert "accuracy" in done.stdout
+    rows = json.loads(output.read_text())["rows"]
+    assert 0.5 <= rows["accuracy"]["trained"][0] <= 1  # three plain colours
+    done = evaluate(*flags, "--task=groups", check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--task=group"], "--task must be of groups, linear"),
+        (["--checkpoint=nothing"], "No pretrained model: nothing"),
+    ],
+)
+def test_wrong_flags(run, labelled, flags, words):
+    workdir, _ = run
+    base = [f"--checkpoint={workdir}", f"--data_dir={labelled}"]
+    done = evaluate(*base, *flags, check=False)
+    assert done.returncode == 1
+    assert words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_missing_labelled_set_stops_before_training(tmp_path):
+    done = pretrain(
+        *TINY,
+        f"--workdir={tmp_path / 'run'}",
+        "--eval_every_epochs=1",
+        f"--eval_data_dir={tmp_path}",
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "must hold val/ and valannot/" in done.stderr
+    assert "Epoch" not in done.stdout
+
+
+def test_neighbours_on_the_way(run, tmp_path):
+    workdir, _ = run
+    data = case.class_folders(tmp_path, train=4, val=2)
+    model, _ = load_trained(workdir)
+    sizes = {"num_images": 6, "crop_size": 32}
+    monitor = LabelledMonitor(
+        model, "knn", "class_folders", data, "val", "train", **sizes
+    )
+    scores = monitor()
+    assert list(scores) == ["knn_accuracy"] and 0 <= scores["knn_accuracy"] <= 1

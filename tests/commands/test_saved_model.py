@@ -1,0 +1,363 @@
+"""What is exported answers as the model in memory, to the last bad file."""
+
+import functools
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorflow_serving.apis import prediction_log_pb2
+
+from export.sending import served_form
+from slotcon_tf.data.photometric import normalize
+from slotcon_tf.images.decoding import BadImage, decode_image
+from slotcon_tf.interop import load_slotcon
+from slotcon_tf.serving.archive import export_model, serve
+from slotcon_tf.serving.decoding import REASONS, decode_batch
+from slotcon_tf.serving.signatures import (
+    ServingOptions,
+    largest_slots,
+    upsampled_argmax,
+)
+from slotcon_tf.serving.warmup import WARMUP_FILE
+from tests.commands.test_convert import CHECKPOINT, run
+from tests.support.golden_case import GOLDEN
+from tests.unit.test_bad_images import encoded
+
+OPTIONS = ServingOptions(image_size=64, mask_size=48, max_objects=5, max_pixels=20_000)
+
+
+def pictures(count=3, seed=0):
+    """Smooth colour images, uint8 (count, 60, 80, 3)."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (count, 6, 8, 3), dtype=np.uint8)
+    large = [Image.fromarray(p).resize((80, 60), Image.BICUBIC) for p in small]
+    return np.stack([np.asarray(p) for p in large])
+
+
+def files():
+    good = [encoded(p, "PNG") for p in pictures()]
+    jpeg = encoded(pictures()[0], quality=95)
+    noise = np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)
+    bad = {
+        b"": "empty",
+        b"<html>": "no known image format",
+        encoded(noise)[:2000]: "damaged",
+        encoded(np.zeros((200, 101, 3), np.uint8), "PNG"): "too many pixels",
+        encoded(pictures()[0], "PNG")[:40]: "damaged",
+    }
+    content, reasons = [], []
+    for data, reason in [(good[0], "ok"), *bad.items(), (good[1], "ok"), (jpeg, "ok")]:
+        content.append(data)
+        reasons.append(reason)
+    return content, reasons
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_slotcon(CHECKPOINT)[0]
+
+
+@pytest.fixture(scope="module")
+def version(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    return export_model(model, folder, options=OPTIONS, warmup_batches=[1, 3])
+
+
+def session_answers(version):
+    """Function (signature, input array) -> outputs, in a session as in TF Serving."""
+    session = tf.compat.v1.Session(graph=tf.Graph())
+    with session.graph.as_default():
+        meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(version))
+
+    def answer(name, value):
+        signature = meta.signature_def[name]
+        (source,) = signature.inputs.values()
+        outputs = {key: info.name for key, info in signature.outputs.items()}
+        return session.run(outputs, {source.name: value})
+
+    return answer, set(meta.signature_def)
+
+
+def inputs():
+    images, (content, _) = pictures(), files()
+    by_image = dict.fromkeys(("serving_default", "pyramid"), images)
+    return by_image | dict.fromkeys(("image_bytes", "groups", "objects"), content)
+
+
+@pytest.mark.slow
+def test_every_signature_equals_the_model_in_memory(model, version):
+    answer, names = session_answers(version)
+    served = serve(model, options=OPTIONS)
+    assert names == {*served.signatures(), "__saved_model_init_op"}
+    loaded = tf.saved_model.load(str(version))
+    for name, (function, _) in served.signatures().items():
+        value = inputs()[name]
+        truth = function(tf.constant(value))
+        by_session = answer(name, value)
+        by_function = loaded.signatures[name](tf.constant(value))
+        assert set(truth) == set(by_session) == set(by_function)
+        for key, expected in truth.items():
+            for found in (by_session[key], by_function[key].numpy()):
+                assert found.dtype == expected.dtype.as_numpy_dtype, (name, key)
+                np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=key)
+    # The reusable form: what is loaded can be called.
+    again = loaded(tf.constant(pictures()))
+    np.testing.assert_allclose(
+        again["map"], served.features(tf.constant(pictures()))["map"], atol=1e-5
+    )
+    # And as the model itself, before its normalisations were folded.
+    plain = model(normalize(tf.cast(pictures(), tf.float32)))["map"]
+    np.testing.assert_allclose(again["map"], plain, atol=1e-4 * np.abs(plain).max())
+
+
+def test_bad_images_cost_nobody_else(version):
+    content, reasons = files()
+    answer = tf.saved_model.load(str(version)).signatures
+    alone = [i for i, reason in enumerate(reasons) if reason == "ok"]
+    for name in ("image_bytes", "groups", "objects"):
+        found = answer[name](image_bytes=tf.constant(content))
+        assert [REASONS[i] for i in found["reason"].numpy()] == reasons
+        np.testing.assert_array_equal(found["ok"], [r == "ok" for r in reasons])
+        for key, value in found.items():
+            for i, reason in enumerate(reasons):
+                if reason != "ok" and key != "reason":
+                    assert not np.any(value[i]), (name, key, reason)
+        # Two JPEG decoders would differ; these are the same.
+        single = answer[name](image_bytes=tf.constant([content[i] for i in alone]))
+        for key, value in single.items():
+            np.testing.assert_allclose(value, found[key].numpy()[alone], atol=1e-5)
+
+
+def test_an_empty_batch_has_no_rows(version):
+    answer, names = session_answers(version)
+    for name in names - {"__saved_model_init_op"}:
+        value = inputs()[name]
+        whole = value if isinstance(value, np.ndarray) else np.array(value, object)
+        found = answer(name, whole[:0])
+        assert found and all(len(value) == 0 for value in found.values()), name
+    nothing = np.zeros((2, 0, 64, 3), np.uint8)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a pixel high and wide"):
+        answer("serving_default", nothing)
+
+
+def test_preprocessing_is_evaluations():
+    """torchvision's Resize(256) and CenterCrop(224), recorded; within a grey level."""
+    recorded = np.load(GOLDEN / "eval_preprocessing.npz")
+    content = [encoded(recorded["big"], "PNG")]
+    found, _ = decode_batch(content, 224, crop=True, max_pixels=10**6)
+    assert np.abs(found[0] - recorded["evaluated"].astype(np.float32)).max() <= 1
+
+
+@functools.cache
+def decoder(max_pixels):
+    """`decode_batch` of images of any size as one graph, as in a SavedModel."""
+    return tf.function(
+        functools.partial(decode_batch, size=0, crop=False, max_pixels=max_pixels),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+    )
+
+
+def decode_alone(data):
+    found, reason = decoder(10**8)([data])
+    return found.numpy()[0], REASONS[int(reason[0])]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("order", ["II", "MM"])
+def test_orientations(orientation, order):
+    exif = Image.Exif()
+    exif.endian = {"II": "<", "MM": ">"}[order]
+    exif[0x010F] = "maker"
+    exif[0x0112] = orientation
+    data = encoded(pictures()[0], quality=95, exif=exif.tobytes())
+    np.testing.assert_array_equal(decode_alone(data)[0], decode_image(data))
+
+
+def test_sizes_and_channels():
+    """One channel to four, odd sizes; GIF's first frame; WebP of three kinds."""
+    colour = pictures()[0]
+    alpha = np.dstack([colour, np.full(colour.shape[:2], 128, np.uint8)])
+    cases = [
+        encoded(colour[..., 0], "PNG"),
+        encoded(alpha, "PNG"),
+        encoded(colour[..., 0]),
+        encoded(colour, "BMP"),
+        encoded(colour, "GIF"),
+        encoded(colour, "WEBP", lossless=True),
+        encoded(alpha, "WEBP", lossless=True),
+        encoded(colour[:7, :5], "WEBP"),
+        encoded(colour[:1, :1], "PNG"),
+    ]
+    for data in cases:
+        found, reason = decode_alone(data)
+        assert reason == "ok"
+        assert np.abs(found - decode_image(data)).max() <= 1
+    for data in cases[:6]:
+        too_small = decoder(60 * 80 - 1)([data])[1]
+        assert REASONS[int(too_small[0])] == "too many pixels"
+        assert REASONS[int(decoder(colour.size)([data])[1][0])] == "ok"
+
+
+def test_the_developers_awkward_files(shared_folder):
+    """What training decodes is decoded alike; TIFF and AVIF as they are sent."""
+    nasty = shared_folder / "data" / "nasty"
+    decode = decoder(5 * 10**7)
+    for entry in json.loads((nasty / "manifest.json").read_text())["files"]:
+        data = (nasty / entry["file"]).read_bytes()
+        found, reason = decode(tf.constant([data]))
+        reason = REASONS[int(reason[0])]
+        try:
+            truth = decode_image(data, 5 * 10**7)
+        except BadImage:
+            assert reason != "ok" or entry["expect"] == "decode_or_skip"
+            continue
+        if entry["file"].endswith((".tif", ".avif")):
+            assert reason == "not served: send it as an 8-bit PNG"
+            found, reason = decode(tf.constant([served_form(data)]))
+            reason = REASONS[int(reason[0])]
+        assert reason == "ok", entry
+        assert np.abs(found[0] - truth).max() <= 1, entry
+
+
+def test_chunks_of_prototypes_change_nothing():
+    logits = tf.random.stateless_uniform((2, 5, 7, 150), (1, 2), -1, 1)
+    winner, confidence = upsampled_argmax(logits, 20, 0.07)
+    large = tf.image.resize(logits, [20, 20])
+    np.testing.assert_array_equal(winner, tf.argmax(large, axis=-1))
+    truth = tf.reduce_max(tf.nn.softmax(large / 0.07), axis=-1)
+    np.testing.assert_allclose(confidence, truth, rtol=1e-4)
+
+
+def test_objects_are_the_slots_of_the_map():
+    """A left half, a corner and the rest, whose places and vectors are known."""
+    logits = np.full((1, 4, 8, 6), -1.0, np.float32)
+    logits[0, :, :4, 2] = 1.0
+    logits[0, 3, 7, 5] = 1.0
+    logits[0, :, 4:, 0] += 1.5  # 1 in the corner, where 5 wins no more
+    logits[0, 3, 7, 0] = 0.0
+    projected = np.zeros((1, 4, 8, 3), np.float32)
+    projected[0, :, :4, 0] = 3.0
+    projected[0, :, 4:, 1] = 2.0
+    found = largest_slots(tf.constant(projected), tf.constant(logits), 4, 0.01)
+    found = {name: value.numpy()[0] for name, value in found.items()}
+    np.testing.assert_array_equal(found["valid"], [True, True, True, False])
+    np.testing.assert_array_equal(found["prototype"], [2, 0, 5, 0])
+    np.testing.assert_allclose(found["area"], [16 / 32, 15 / 32, 1 / 32, 0])
+    np.testing.assert_allclose(
+        found["box"],
+        [[0, 0, 0.5, 1], [0.5, 0, 1, 1], [7 / 8, 3 / 4, 1, 1], [0, 0, 0, 0]],
+    )
+    np.testing.assert_allclose(
+        found["vector"], [[1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 0]], atol=1e-3
+    )
+
+
+def test_warm_up_requests_are_answered(version):
+    answer, names = session_answers(version)
+    asked = []
+    for record in tf.data.TFRecordDataset(str(version / WARMUP_FILE)):
+        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        request = log.predict_log.request
+        ((_, value),) = request.inputs.items()
+        value = tf.make_ndarray(value)
+        name = request.model_spec.signature_name
+        asked.append((name, len(value)))
+        outputs = answer(name, value)
+        assert all(outputs.get("ok", [True]))
+    assert len(asked) == len(set(asked)) == 2 * (len(names) - 1)
+
+
+@pytest.mark.slow
+def test_saved_model_cli(version, tmp_path):
+    """`show --all`, and `run` of every signature, side by side."""
+    np.save(tmp_path / "images.npy", pictures())
+    np.save(tmp_path / "files.npy", np.array(files()[0][:1], dtype=np.bytes_))
+    commands = {"show": ["show", "--all"]}
+    for name, value in inputs().items():
+        key = "image" if isinstance(value, np.ndarray) else "image_bytes"
+        data = tmp_path / ("images.npy" if key == "image" else "files.npy")
+        commands[name] = ["run", "--tag_set=serve", f"--signature_def={name}"]
+        commands[name].append(f"--inputs={key}={data}")
+    cli = pathlib.Path(sys.executable).parent / "saved_model_cli"
+    processes = {
+        name: subprocess.Popen(
+            [cli, *words, f"--dir={version}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, words in commands.items()
+    }
+    outputs = {name: p.communicate() for name, p in processes.items()}
+    for name, (_, log) in outputs.items():
+        assert processes[name].returncode == 0, log[-2000:]
+    assert "inputs['image_bytes']" in outputs["show"][0]
+    keys = {"serving_default": 2, "pyramid": 4, "image_bytes": 4, "groups": 4}
+    for name, count in {**keys, "objects": 7}.items():
+        assert outputs[name][0].count("Result for output key") == count, name
+
+
+def test_a_single_image_keeps_its_size(model, tmp_path):
+    options = ServingOptions(image_size=0, mask_size=32)
+    version = export_model(model, tmp_path, options=options, warmup_batches=[1, 8])
+    answer, _ = session_answers(version)
+    (picture, *_), path = pictures(), version / WARMUP_FILE
+    by_file = answer("image_bytes", [encoded(picture, "PNG")])
+    by_pixels = answer("serving_default", picture[None])
+    np.testing.assert_allclose(by_file["map"], by_pixels["map"], atol=1e-5)
+    assert by_file["map"].shape == (1, 2, 3, 64)
+    bad = answer("groups", [b"bad"])
+    assert bad["assignments"].shape == (1, 32, 32) and not bad["ok"][0]
+    assert len(list(tf.data.TFRecordDataset(str(path)))) == 5  # one image each
+
+
+@pytest.mark.slow
+def test_onnx(model, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    done = run(
+        "export.saved_model",
+        f"--checkpoint={CHECKPOINT}",
+        f"--export_dir={tmp_path}",
+        "--format=onnx",
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    session = runtime.InferenceSession(tmp_path / "encoder.onnx")
+    images = pictures().astype(np.float32)
+    maps, pooled = session.run(["map", "pooled"], {"image": images})
+    truth = model(normalize(tf.constant(images)))["map"].numpy()
+    np.testing.assert_allclose(maps, truth, atol=1e-4 * np.abs(truth).max())
+    np.testing.assert_allclose(pooled, maps.mean(axis=(1, 2)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_command_line_with_int8_and_bfloat16(tmp_path):
+    """From a run's folder; the distances are measured; versions count up."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index, picture in enumerate(pictures(12)):
+        Image.fromarray(picture).save(photos / f"{index}.png")
+    flags = [f"--checkpoint={CHECKPOINT}", f"--export_dir={tmp_path / 'served'}"]
+    flags += ["--image_size=64", "--batch_sizes=1"]
+    done = run("export.saved_model", *flags, "--which=student")
+    assert done.returncode == 0, done.stderr[-2000:]
+    flags += [f"--calibration_images={photos}", "--quantize=int8"]
+    done = run("export.saved_model", *flags, "--precision=bfloat16")
+    assert done.returncode == 0, done.stderr[-2000:]
+    second = tmp_path / "served" / "2"
+    assert f"Written: {second}" in done.stdout
+    assert sorted(p.name for p in (tmp_path / "served").iterdir()) == ["1", "2"]
+    report = json.loads((second / "assets.extra" / "precision.json").read_text())
+    assert 1e-4 < report["served"]["relative_error"] < 0.05
+    assert report["served"]["relative_error"] < report["int8"]["relative_error"] < 0.3
+    assert (second / "assets.extra" / "encoder_int8.tflite").stat().st_size > 10_000
+    answer, _ = session_answers(second)
+    assert answer("image_bytes", files()[0])["pooled"].dtype == np.float32
+    done = run("export.saved_model", *flags[:-2], "--quantize=int8")
+    assert done.returncode == 1 and "needs --calibration_images" in done.stderr
+    done = run("export.saved_model", "--checkpoint=none", "--export_dir=a")
+    assert done.returncode == 1 and "No pretrained model: none" in done.stderr

@@ -1,0 +1,99 @@
+"""Commands of this project as a user types them, in processes of their own.
+
+Nothing here has a limit of its own where a process runs: the test's limit ends it.
+"""
+
+import contextlib
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+
+from slotcon_tf.runs.checkpoints import checkpoint_paths, largest_difference
+
+ROOT = pathlib.Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+# A short pretraining of the smallest network.
+TINY = [
+    "--dataset=fake",
+    "--arch=resnet10",
+    "--image_size=32",
+    "--num_prototypes=8",
+    "--hidden_dim=16",
+    "--projection_dim=8",
+    "--batch_size=4",
+    "--max_steps_per_epoch=2",
+    "--warmup_epochs=1",
+    "--precision=float32",
+]
+
+
+def run(*words, check=True):
+    """Runs a command in the project's folder; returns the finished process."""
+    done = subprocess.run(
+        words, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    if check:
+        assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def module(name, *flags, check=True):
+    """`python -m NAME FLAGS`."""
+    return run(sys.executable, "-m", name, *map(str, flags), check=check)
+
+
+def pretrain_command(*flags):
+    return [sys.executable, "-m", "trainers.pretrain", *flags]
+
+
+def pretrain(*flags, check=True):
+    """Runs the trainer; returns the finished process."""
+    return module("trainers.pretrain", *flags, check=check)
+
+
+@contextlib.contextmanager
+def started(*words, **variables):
+    """A command that runs meanwhile, its log in a pipe; killed if it still does."""
+    process = subprocess.Popen(
+        words,
+        cwd=ROOT,
+        env={**ENVIRONMENT, **variables},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def until(condition, what="it", process=None, seconds=400):
+    """Waits for a condition, which a process that has ended can no longer meet."""
+    end = time.monotonic() + seconds
+    while not condition():
+        ended = process is not None and process.poll() is not None
+        # Asked once more: the last thing it did may have been just that.
+        assert not ended or condition(), f"{what} did not come: the process ended"
+        assert time.monotonic() < end, f"{what} did not come"
+        time.sleep(0.02)
+
+
+def difference(first, second):
+    """Largest difference of any saved number of two runs' newest checkpoints."""
+    newest = [checkpoint_paths(run / "checkpoints")[0] for run in (first, second)]
+    return largest_difference(*newest)
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports

@@ -1,0 +1,141 @@
+"""Settings that are said once: flags, flagfiles and comparisons are made of them."""
+
+import dataclasses
+
+import pytest
+
+from slotcon_tf.runs.command import Command
+from slotcon_tf.runs.flag_files import expand
+from slotcon_tf.runs.settings import Config, SettingError, setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sieve(Config):
+    size: int = setting(3, "Edge of the holes.", low=1)
+    share: float = setting(0.5, "Of what falls through.", low=0.0, high=1.0)
+    grain: str | None = setting(None, "What is sieved.")
+    kinds: tuple[str, ...] = setting(("rye",), "Kinds.", free=True)
+    shaken: bool = setting(False, "Whether it is shaken.", aliases=("rattled",))
+    mode: str = setting("dry", "Mode.", choices=("dry", "wet"))
+    weight: float | None = setting(None, "Of a grain, mg.", addable=True)
+
+
+def main(seen=None):
+    return Command("sieve", Sieve, (seen or []).append, "Sieves.", ("grain",))
+
+
+def test_values_become_their_kind():
+    config = Sieve(size=4.0, share=1, kinds=["a", "b"])
+    assert (config.size, config.share, config.kinds) == (4, 1.0, ("a", "b"))
+    assert type(config.size) is int and type(config.share) is float
+
+
+@pytest.mark.parametrize(
+    ("given", "must"),
+    [
+        ({"size": 0}, "be 1 or more. Received: size=0."),
+        ({"size": 1.5}, "be a whole number. Received: size=1.5."),
+        ({"size": True}, "be a whole number"),
+        ({"size": None}, "not be None"),
+        ({"share": 1.1}, "be 1.0 or less"),
+        ({"share": float("nan")}, "be a number"),
+        ({"kinds": "rye"}, "be a sequence of words"),
+        ({"mode": "moist"}, "be one of dry, wet"),
+        ({"shaken": "no"}, "be True or False"),
+        ({"grain": 3}, "be a text"),
+    ],
+)
+def test_wrong_values_are_named(given, must):
+    with pytest.raises(SettingError, match=must):
+        Sieve(**given)
+
+
+def test_lines_repeat_it():
+    config = Sieve(grain="oats", kinds=("a", "b"), shaken=True)
+    assert "--kinds=a,b" in config.lines() and "--shaken" in config.lines()
+    assert main().config(["sieve", *config.lines()]) == config
+
+
+def test_what_may_change():
+    old = Sieve()
+    assert not Sieve(kinds=("a",), weight=2.0).changes_from(old)
+    assert Sieve(size=5).changes_from(old) == {"size": (3, 5)}
+    heavy = Sieve(weight=2.0)
+    assert old.changes_from(heavy) == {"weight": (2.0, None)}
+
+
+def test_flags_in_any_form():
+    words = ["sieve", "oats", "--size", "7", "-noshaken", "--verbosity=1", "--mode=wet"]
+    config = main().config(words)
+    assert (config.grain, config.size, config.mode) == ("oats", 7, "wet")
+    assert not config.shaken
+
+
+def test_old_names_go_on_with_a_note(capsys):
+    assert main().config(["sieve", "--rattled"]).shaken
+    assert "--rattled is --shaken now" in capsys.readouterr().err
+
+
+def test_flagfiles_hold_flagfiles_and_later_flags_win(tmp_path):
+    inner, outer = tmp_path / "inner.flags", tmp_path / "outer.flags"
+    inner.write_text("# holes\n--size=9\n\n// share\n--share=0.25\n")
+    outer.write_text(f"--flagfile={inner}\n--size=8\n")
+    config = main().config(["sieve", f"--flagfile={outer}", "--share=0.75"])
+    assert (config.size, config.share) == (8, 0.75)
+    inner.write_text(f"--flagfile={outer}\n")
+    with pytest.raises(SettingError, match="must not name itself"):
+        expand([f"--flagfile={outer}"])
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--sice=3"], "Unknown command line flag 'sice'. Did you mean: size"),
+        (["--size=x"], "--size=x"),
+        (["--size=0"], "--size=0"),
+        (["--mode=moist"], "--mode=moist"),
+        (["--flagfile=nowhere.flags"], "--flagfile=nowhere.flags: No such file"),
+        (["a", "b"], "no arguments but --grain and flags. Received: b."),
+    ],
+)
+def test_wrong_command_lines_end_in_one_line(words, told, capsys):
+    with pytest.raises(SystemExit) as end:
+        main()(["sieve", *words])
+    text = capsys.readouterr().err
+    assert end.value.code == 2
+    assert text.startswith("sieve: ") and told in text and text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ValueError("The `size` of grains must fit.\nReceived: size=3."), 1),
+        (FileNotFoundError(2, "No such file", "oats"), 1),
+        (SettingError("`size` must fit size=3."), 2),
+    ],
+)
+def test_errors_of_users_end_in_one_line(error, status, capsys):
+    def run(config):
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        Command("sieve", Sieve, run, "Sieves.")(["sieve"])
+    *_, last = capsys.readouterr().err.splitlines()
+    assert end.value.code == status and last.startswith("sieve: ")
+    assert "`size`" not in last
+
+
+def test_our_own_faults_keep_their_traceback():
+    def run(config):
+        raise KeyError("ours")
+
+    with pytest.raises(KeyError):
+        Command("sieve", Sieve, run, "Sieves.")(["sieve"])
+
+
+def test_help(capsys):
+    with pytest.raises(SystemExit) as end:
+        main()(["sieve", "--help"])
+    text = capsys.readouterr().out
+    assert end.value.code == 0 and text.startswith("Sieves.")
+    assert all(f"  --{name}:" in text for name in Sieve.settings())
