@@ -15,6 +15,7 @@ from absl import flags
 
 from benchmarks.common import machine
 from benchmarks.step_cost import RESNET50, build
+from slotcon_tf.runs import PretrainConfig
 from slotcon_tf.runs.checkpoints import Checkpoints
 from slotcon_tf.runs.command_line import run_main
 
@@ -28,7 +29,9 @@ def main(argv):
     del argv
     model = build(RESNET50, RESNET50.num_prototypes[-1])
     with tempfile.TemporaryDirectory(dir=FLAGS.folder) as folder:
-        checkpoints = Checkpoints(folder, model, ["-"], steps_per_epoch=1, keep=2)
+        checkpoints = Checkpoints(
+            folder, model, PretrainConfig(), steps_per_epoch=1, keep=2
+        )
         seconds = []
         for step in range(1, FLAGS.saves + 1):
             model.step.assign(step)
