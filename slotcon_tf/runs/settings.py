@@ -15,7 +15,14 @@ import typing
 from collections.abc import Iterable
 from typing import Any, Self
 
+from absl import flags
+
 _KEY = "setting"
+# As absl takes them.
+_BOOLEANS = {
+    **dict.fromkeys(("true", "t", "1"), True),
+    **dict.fromkeys(("false", "f", "0"), False),
+}
 
 
 class SettingError(ValueError):
@@ -45,12 +52,27 @@ class Setting:
     addable: bool
     aliases: tuple[str, ...]
 
+    @property
+    def flag(self) -> str:
+        """Name of its flag: its own, without the `_` that a keyword of Python needs."""
+        return self.name.rstrip("_")
+
+    @property
+    def required(self) -> bool:
+        """Whether it must be given: its default is None, which may not stand for it."""
+        return self.default is None and not self.optional
+
     def check(self, value: Any) -> Any:
         """The value as its kind, or an error.
 
         Raises:
-            SettingError: If it is of another kind, out of bounds, or no choice.
+            SettingError: If it is of another kind, out of bounds, or no choice; if it
+                is required and not given.
         """
+        if self.required and value in (None, ""):
+            raise SettingError(
+                f"`{self.name}` must be given. Received: none. Set it: {self.help}"
+            )
         if value is None:
             if self.optional:
                 return None
@@ -67,6 +89,24 @@ class Setting:
         if self.choices and value not in self.choices:
             raise self._error(f"be one of {', '.join(self.choices)}", value)
         return value
+
+    def read(self, text: str) -> Any:
+        """The value that a flag's text stands for.
+
+        Raises:
+            SettingError: As `check`.
+        """
+        if self.kind is tuple:
+            return self.check(flags.ListParser().parse(text))
+        if self.kind is bool and text.lower() in _BOOLEANS:
+            return _BOOLEANS[text.lower()]
+        if self.kind in (int, float):
+            try:
+                return self.check(self.kind(text))
+            except (ValueError, OverflowError) as error:
+                if isinstance(error, SettingError):
+                    raise
+        return self.check(text)
 
     def _of_kind(self, value: Any) -> Any:
         number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -91,9 +131,9 @@ class Setting:
         if value is None:
             return None
         if self.kind is bool:
-            return f"--{'' if value else 'no'}{self.name}"
+            return f"--{'' if value else 'no'}{self.flag}"
         text = ",".join(value) if self.kind is tuple else str(value)
-        return f"--{self.name}={text}"
+        return f"--{self.flag}={text}"
 
 
 def setting(
@@ -110,7 +150,8 @@ def setting(
     """A field of a `Config`.
 
     Args:
-        default: Its value unless another is given.
+        default: Its value unless another is given. None makes it required, unless its
+            annotation allows None.
         help: One or two short sentences, for `--help` and the docs.
         low, high: Bounds, included.
         choices: All values that it may have.
