@@ -54,7 +54,7 @@ def load_trained(source, **options):
         return model, report
     if options.get("prefix"):
         raise ValueError(
-            "--prefix (prefix=) is for files of torch and safetensors. "
+            "`prefix` is for files of torch and safetensors. "
             f"Received: {options['prefix']}, with {source}. Leave it out."
         )
     return _read_checkpoint(config, checkpoint), None
