@@ -96,7 +96,7 @@ def table(found):
     lines = ["".join(f"{name:>11}" for name in head)]
     names = {True: "on", False: "off", None: "-"}
     firsts = [row[1] for row in next(iter(found.values()))]
-    for setting, rows in found.items():
+    for state, rows in found.items():
         for (k, step, bare, ratio, rate, peak, share), first in zip(
             rows, firsts, strict=True
         ):

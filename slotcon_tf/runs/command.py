@@ -22,7 +22,17 @@ USAGE_STATUS, ERROR_STATUS = 2, 1  # of the process
 
 
 class CommandError(RuntimeError):
-    """Ends a command in one line, for what is neither a value nor a file."""
+    """Ends a command in one line, for what is neither a value nor a file.
+
+    Attributes:
+        status: Of the process.
+        at_once: Whether the process ends at once: threads of an input pipeline still
+            run Python, and an interpreter that takes itself apart may wait for them
+            for ever.
+    """
+
+    status = 1
+    at_once = False
 
 
 # What users' files, settings and machines raise; all else is a fault of this project.
@@ -103,7 +113,7 @@ class Command:
         except SettingError as error:
             self._end(error, USAGE_STATUS)
         except USER_ERRORS as error:
-            self._end(error, ERROR_STATUS)
+            self._end(error, getattr(error, "status", ERROR_STATUS))
         sys.exit(status if type(status) is int else 0)
 
     def config(self, argv: Sequence[str]) -> Any:
@@ -164,6 +174,10 @@ class Command:
         if isinstance(error, flags.Error):
             text = f"{text}{'' if text[-1] in '.?' else '.'} See --help for all flags."
         self._note(text)
+        if getattr(error, "at_once", False):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
         sys.exit(status)
 
 

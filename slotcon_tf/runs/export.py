@@ -12,7 +12,7 @@ from slotcon_tf.data import open_source
 from slotcon_tf.images.decoding import use_pixel_range
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.runs.load_settings import ModelSettings
-from slotcon_tf.runs.loading import load_trained
+from slotcon_tf.runs.loading import load_trained, serving_options
 from slotcon_tf.runs.settings import SettingError, setting
 from slotcon_tf.serving.archive import export_model
 from slotcon_tf.serving.decoding import fit
@@ -20,7 +20,6 @@ from slotcon_tf.serving.onnx_file import export_onnx
 from slotcon_tf.serving.signatures import ServingOptions
 
 _DEFAULTS = ServingOptions()
-BATCH_SIZES = ("1", "8", "32")  # as in export/serving/batching.config
 _MAX_CALIBRATION = 200
 
 
@@ -51,18 +50,21 @@ class ExportConfig(ModelSettings):
         "Folder of images like those to come: int8's ranges, and the distance of "
         "bfloat16 and int8 from float32, are taken from them.",
     )
-    image_size: int = setting(
-        _DEFAULTS.image_size,
-        "Edge that images are brought to, pixels; 0: their own, one image at a time.",
+    image_size: int | None = setting(
+        None,
+        "Edge that images are brought to, pixels; 0: their own, one image at a time. "
+        "Default: the model's own, or 224.",
         low=0,
     )
-    mask_size: int = setting(_DEFAULTS.mask_size, "Edge of masks, pixels.", low=1)
+    mask_size: int | None = setting(
+        None, "Edge of masks, pixels. Default: as of images.", low=1
+    )
     max_objects: int = setting(_DEFAULTS.max_objects, "Slots per image.", low=1)
     max_pixels: int = setting(
         _DEFAULTS.max_pixels, "Larger images are not decoded.", low=1
     )
-    batch_sizes: tuple[str, ...] = setting(
-        BATCH_SIZES, "Batch sizes to warm up; none: no warm-up."
+    batch_sizes: tuple[int, ...] | None = setting(
+        None, "Batch sizes to warm up; '': no warm-up. Default: 1, 8 and 32."
     )
 
 
@@ -82,13 +84,12 @@ def export(config: ExportConfig) -> pathlib.Path:
 
     Example:
         >>> config = ExportConfig(
-        ...     model="runs/photos", export_dir="served/slotcon", batch_sizes=("all",)
+        ...     model="runs/photos", export_dir="served/slotcon", quantize="int8"
         ... )
         >>> export(config)  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        slotcon_tf.runs.settings.SettingError: `batch_sizes` must be whole ...
+        slotcon_tf.runs.settings.SettingError: quantize=int8 needs `calibration_...
     """
-    batches = _batches(config.batch_sizes)
     if config.quantize and not config.calibration_images:
         raise SettingError(
             f"quantize={config.quantize} needs `calibration_images`, a folder of "
@@ -96,26 +97,27 @@ def export(config: ExportConfig) -> pathlib.Path:
         )
     model, _ = load_trained(config.model, prefix=config.prefix)
     use_pixel_range(statistics_of(model).pixel_range)
-    images = _calibration_images(config)
     if config.format == "onnx":
         path = pathlib.Path(config.export_dir) / "encoder.onnx"
         path = export_onnx(model, path, which=config.which)
         print(f"Written: {path}")
         return path
+    served = serving_options(
+        model,
+        config.image_size,
+        config.mask_size,
+        config.batch_sizes,
+        max_objects=config.max_objects,
+        max_pixels=config.max_pixels,
+    )
     folder = export_model(
         model,
         pathlib.Path(config.export_dir),
         which=config.which,
         precision=config.precision,
         quantize=config.quantize,
-        options=ServingOptions(
-            image_size=config.image_size,
-            mask_size=config.mask_size,
-            max_objects=config.max_objects,
-            max_pixels=config.max_pixels,
-        ),
-        warmup_batches=batches,
-        images=images,
+        images=_calibration_images(config, served["options"].image_size),
+        **served,
     )
     print(f"Written: {folder}")
     report = folder / "assets.extra" / "precision.json"
@@ -124,22 +126,12 @@ def export(config: ExportConfig) -> pathlib.Path:
     return folder
 
 
-def _batches(sizes: tuple[str, ...]) -> list[int]:
-    words = [size for size in sizes if size]
-    if not all(size.isdecimal() and int(size) for size in words):
-        raise SettingError(
-            "`batch_sizes` must be whole numbers from 1. Received: "
-            f"batch_sizes={','.join(words)}."
-        )
-    return [int(size) for size in words]
-
-
-def _calibration_images(config: ExportConfig) -> np.ndarray | None:
+def _calibration_images(config: ExportConfig, image_size: int) -> np.ndarray | None:
     """uint8 (M, size, size, 3) of the folder's first images, or None."""
     if not config.calibration_images:
         return None
     source = open_source("folder", config.calibration_images)
-    size = config.image_size or _DEFAULTS.image_size
+    size = image_size or _DEFAULTS.image_size
     count = min(source.num_images, _MAX_CALIBRATION)
     images = [fit(source.load(index), size, crop=False) for index in range(count)]
     return tf.cast(tf.stack(images), tf.uint8).numpy()
