@@ -35,6 +35,7 @@ from tensorflow_serving.apis import (
 )
 
 from slotcon_tf.runs.command import Command
+from slotcon_tf.runs.export import EXPORT_DIR
 from slotcon_tf.runs.settings import Config, SettingError, setting
 
 from .server_tensors import output_names, read_inputs, write_tensor
@@ -50,7 +51,7 @@ class ServerConfig(Config):
         8500
     """
 
-    export_dir: str = setting(None, "Folder of all versions.", aliases=("model_dir",))
+    export_dir: str = setting(None, EXPORT_DIR, aliases=("model_dir",))
     model_name: str = setting("slotcon", "As served.")
     host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(8500, "Port; 0: a free one.", low=0, high=65535)
