@@ -1,6 +1,6 @@
 """A local model server for development and tests.
 
-    python -m export.server --model_dir=served/slotcon
+    python -m export.server --export_dir=served/slotcon
 
 Answers TF Serving's gRPC calls (Predict, GetModelMetadata, GetModelStatus) on the
 SavedModels of a folder, and loads a new version while it serves. Production runs TF
@@ -12,14 +12,19 @@ labels are set on the command line only; a damaged version is not tried again be
 files change, and the newest sound one is served, also after a start.
 """
 
+from __future__ import annotations
+
 import concurrent.futures
+import dataclasses
+import os
 import signal
-import sys
 import threading
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import grpc
 import tensorflow as tf
-from absl import app, flags, logging
+from absl import logging
 from google.protobuf import any_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
@@ -29,32 +34,32 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from slotcon_tf.runs.command_line import run_main
+from slotcon_tf.runs.command import Command
+from slotcon_tf.runs.export import EXPORT_DIR
+from slotcon_tf.runs.settings import Config, SettingError, setting
 
 from .server_tensors import output_names, read_inputs, write_tensor
 from .server_versions import InvalidRequest, NotServed, Versions
 
-FLAGS = flags.FLAGS
-_OWN = {"module_name": "export.server"}
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServerConfig(Config):
+    """What is served, and where.
 
-def define_flags():
-    """Defines the flags of this main, which importing it does not."""
-    flags.DEFINE_string("model_dir", None, "Folder of all versions.", **_OWN)
-    flags.DEFINE_string("model_name", "slotcon", "Name in requests.", **_OWN)
-    flags.DEFINE_string("host", "127.0.0.1", "Address to listen on.", **_OWN)
-    flags.DEFINE_integer("port", 8500, "Port; 0: a free one.", lower_bound=0, **_OWN)
-    flags.DEFINE_integer("threads", 8, "Requests at once.", lower_bound=1, **_OWN)
-    flags.DEFINE_integer(
-        "max_message_mb", 64, "Largest request.", lower_bound=1, **_OWN
-    )
-    flags.DEFINE_float(
-        "poll_seconds", 1.0, "Between looks at the folder.", lower_bound=0.01, **_OWN
-    )
-    flags.DEFINE_integer(
-        "keep_versions", 1, "Newest versions to serve.", lower_bound=1, **_OWN
-    )
-    flags.DEFINE_list("version_labels", [], "Such as stable:1,canary:2.", **_OWN)
+    Example:
+        >>> ServerConfig(export_dir="served/slotcon").port
+        8500
+    """
+
+    export_dir: str = setting(None, EXPORT_DIR, aliases=("model_dir",))
+    model_name: str = setting("slotcon", "As served.")
+    host: str = setting("127.0.0.1", "Address to listen on.")
+    port: int = setting(8500, "Port; 0: a free one.", low=0, high=65535)
+    threads: int = setting(8, "Requests at once.", low=1)
+    max_message_mb: int = setting(64, "Largest message.", low=1)
+    poll_seconds: float = setting(1.0, "Between looks at the folder.", low=0.01)
+    keep_versions: int = setting(1, "Newest versions to serve.", low=1)
+    version_labels: tuple[str, ...] = setting((), "Such as stable:1,canary:2.")
 
 
 _GRACE = 30.0  # seconds for requests under way when the server stops
@@ -64,10 +69,10 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _LONGEST_TEXT = 1000  # characters of an error; gRPC puts it into a header
 
 
-def _answering(method):
+def _answering(method: Callable) -> Callable:
     """Turns errors into the status that TF Serving gives them."""
 
-    def answer(self, request, context):
+    def answer(self: Any, request: Any, context: Any) -> Any:
         try:
             return method(self, request)
         except NotServed as error:
@@ -92,12 +97,12 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         max_bytes: Largest tensor of a request.
     """
 
-    def __init__(self, versions, max_bytes):
+    def __init__(self, versions: Versions, max_bytes: int) -> None:
         self.versions = versions
         self.max_bytes = max_bytes
 
     @_answering
-    def Predict(self, request):  # noqa: N802  gRPC's name
+    def Predict(self, request: Any) -> Any:  # noqa: N802  gRPC's name
         version = self.versions.get(request.model_spec)
         name = request.model_spec.signature_name or _DEFAULT
         if name not in version.signatures:
@@ -118,7 +123,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         return response
 
     @_answering
-    def GetModelMetadata(self, request):  # noqa: N802
+    def GetModelMetadata(self, request: Any) -> Any:  # noqa: N802
         fields = list(request.metadata_field)
         if set(fields) != {"signature_def"}:
             raise InvalidRequest(
@@ -146,11 +151,11 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         versions: `Versions`.
     """
 
-    def __init__(self, versions):
+    def __init__(self, versions: Versions) -> None:
         self.versions = versions
 
     @_answering
-    def GetModelStatus(self, request):  # noqa: N802
+    def GetModelStatus(self, request: Any) -> Any:  # noqa: N802
         spec = request.model_spec
         if not request.HasField("model_spec"):
             raise InvalidRequest("The request must have a ModelSpec. Received: none.")
@@ -171,14 +176,23 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         return response
 
 
-def start(versions, *, host, port, threads, max_message_mb):
+def start(
+    versions: Versions, *, host: str, port: int, threads: int, max_message_mb: int
+) -> tuple[grpc.Server, int]:
     """Starts to listen.
+
+    Args:
+        versions: What is served.
+        host: Address to listen on.
+        port: 0 for a free one.
+        threads: Requests at once.
+        max_message_mb: Largest request.
 
     Returns:
         Tuple of the grpc server and its port.
 
     Raises:
-        RuntimeError: If the port is taken.
+        OSError: If the port is taken.
     """
     limit = max_message_mb * 2**20
     server = grpc.server(
@@ -195,53 +209,73 @@ def start(versions, *, host, port, threads, max_message_mb):
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(
         ModelService(versions), server
     )
-    port = server.add_insecure_port(f"{host}:{port}")
-    if not port:
-        raise RuntimeError(f"{host} must have the port free.")
-    server.start()
-    return server, port
-
-
-def main(argv):
-    if len(argv) > 1 or not FLAGS.model_dir:
-        raise app.UsageError("--model_dir is needed, and no arguments.")
     try:
-        labels = [label.split(":") for label in FLAGS.version_labels]
-        labels = {name: int(number) for name, number in labels}
-    except ValueError:
-        raise app.UsageError(
-            "--version_labels must be such as stable:1,canary:2. "
-            f"Received: {FLAGS.version_labels}."
-        ) from None
+        bound = server.add_insecure_port(f"{host}:{port}")
+    except RuntimeError:  # so newer versions of grpc
+        bound = 0
+    if not bound:
+        raise OSError(
+            f"`port` must be free on {host}. Received: port={port}, which is taken. "
+            "Take another one; 0 is any free one."
+        )
+    server.start()
+    return server, bound
+
+
+def serve(config: ServerConfig) -> None:
+    """Serves until SIGTERM or SIGINT.
+
+    Args:
+        config: What is served, and where.
+
+    Raises:
+        SettingError: If labels cannot be read.
+        OSError: If there is no folder, or the port is taken.
+    """
+    labels = _labels(config.version_labels)
+    if not os.path.isdir(config.export_dir):
+        raise FileNotFoundError(
+            "`export_dir` must be a folder, of versions that export.saved_model wrote. "
+            f"Received: export_dir={config.export_dir}, which is none. Check the path."
+        )
     stopped = threading.Event()
     # Before the line that says it serves: who reads that may end it at once.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    versions = Versions(FLAGS.model_dir, FLAGS.model_name, labels, FLAGS.keep_versions)
+    versions = Versions(
+        config.export_dir, config.model_name, labels, config.keep_versions
+    )
     versions.poll()
-    try:
-        server, port = start(
-            versions,
-            host=FLAGS.host,
-            port=FLAGS.port,
-            threads=FLAGS.threads,
-            max_message_mb=FLAGS.max_message_mb,
-        )
-    except RuntimeError as error:
-        sys.exit(f"server: {error}")
+    server, port = start(
+        versions,
+        host=config.host,
+        port=config.port,
+        threads=config.threads,
+        max_message_mb=config.max_message_mb,
+    )
     if not versions.numbers():
-        logging.warning("No version in %s yet; it is looked for.", FLAGS.model_dir)
+        logging.warning("No version in %s yet; it is looked for.", config.export_dir)
     print(
-        f"Serving {FLAGS.model_name} version(s) {versions.numbers()} on "
-        f"{FLAGS.host}:{port}",
+        f"Serving {config.model_name} version(s) {versions.numbers()} on "
+        f"{config.host}:{port}",
         flush=True,
     )
-    while not stopped.wait(FLAGS.poll_seconds):
+    while not stopped.wait(config.poll_seconds):
         versions.poll()
     server.stop(_GRACE).wait()
 
 
+def _labels(words: Sequence[str]) -> dict[str, int]:
+    pairs = [word.partition(":") for word in words]
+    if not all(name and number.isdecimal() for name, _, number in pairs):
+        raise SettingError(
+            "`version_labels` must be such as stable:1,canary:2. "
+            f"Received: version_labels={','.join(words)}."
+        )
+    return {name: int(number) for name, _, number in pairs}
+
+
+main = Command("server", ServerConfig, serve, __doc__)
+
 if __name__ == "__main__":
-    logging.set_verbosity(logging.WARNING)
-    define_flags()
-    run_main(main, "export.server")
+    main()
