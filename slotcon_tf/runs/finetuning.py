@@ -18,7 +18,7 @@ from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.runs import report
 from slotcon_tf.runs.finetune_config import FinetuneConfig
 from slotcon_tf.runs.finetune_inputs import open_images, pretrained_encoder
-from slotcon_tf.runs.run import Run, own_policy
+from slotcon_tf.runs.run import Run, own_process
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.runs.strategy import num_workers
@@ -73,7 +73,7 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
         ```
     """
     report.start_logging()
-    with own_policy():
+    with own_process():
         return FinetuneRun(config).to_the_end()
 
 

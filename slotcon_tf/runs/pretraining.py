@@ -18,7 +18,7 @@ from slotcon_tf.runs.label_settings import label_options
 from slotcon_tf.runs.labelled_monitor import LabelledMonitor
 from slotcon_tf.runs.loading import serving_options, write_model_config
 from slotcon_tf.runs.pretrain_config import PretrainConfig
-from slotcon_tf.runs.run import Run, own_policy
+from slotcon_tf.runs.run import Run, own_process
 from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.serving.archive import export_model
 from slotcon_tf.training.callbacks import CollapseWarning, NanGuard, SlotPictures
@@ -57,7 +57,7 @@ def pretrain(config: PretrainConfig) -> PretrainRun:
         ```
     """
     report.start_logging()
-    with own_policy():
+    with own_process():
         return PretrainRun(config).to_the_end()
 
 
