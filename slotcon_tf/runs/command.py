@@ -172,7 +172,7 @@ class Command:
             raise error
         text = with_dashes(one_line(error), self.config_class)
         if isinstance(error, flags.Error):
-            text = f"{text}{'' if text[-1] in '.?' else '.'} See --help for all flags."
+            text += " See --help for all flags."
         self._note(text)
         if getattr(error, "at_once", False):
             sys.stdout.flush()
