@@ -18,6 +18,7 @@ from slotcon_tf.interop import (
 )
 from slotcon_tf.interop.names import encoder_entries, with_batches_tracked
 from slotcon_tf.interop.torch_files import write_torch
+from slotcon_tf.runs import PretrainConfig
 from slotcon_tf.runs.checkpoints import Checkpoints
 from slotcon_tf.runs.initialization import initialize
 from slotcon_tf.runs.loading import (
@@ -118,13 +119,13 @@ def test_encoders_begin_a_model(tmp_path):
             for old, new in zip(truth, network.encoder.get_weights(), strict=True):
                 np.testing.assert_array_equal(old, new)
         assert int(model.step.numpy()) == 0
-    with pytest.raises(ValueError, match="same sizes.*Set --arch, --num_prototypes"):
+    with pytest.raises(ValueError, match="same sizes.*Set `arch`, `num_prototypes`"):
         initialize(fresh(), CHECKPOINT)
-    with pytest.raises(ValueError, match="--init_part=model needs a whole"):
+    with pytest.raises(ValueError, match="init_part=model needs a whole"):
         initialize(fresh(), tmp_path / "e.pth", "model")
-    with pytest.raises(ValueError, match="must hold the encoder of --arch"):
+    with pytest.raises(ValueError, match="must hold the encoder of `arch`"):
         initialize(fresh("resnet34"), tmp_path / "e.pth")
-    with pytest.raises(ValueError, match="must hold the encoder of --arch"):
+    with pytest.raises(ValueError, match="must hold the encoder of `arch`"):
         initialize(small_model(), tmp_path / "e.pth")
 
 
@@ -134,7 +135,7 @@ def test_a_run_that_has_not_ended_is_read_from_its_checkpoint(tmp_path):
     model.optimizer.build(model.trainable_variables)
     model.step.assign(7)
     folder = tmp_path / "checkpoints"
-    Checkpoints(folder, model, ["-"], steps_per_epoch=1, keep=1).save()
+    Checkpoints(folder, model, PretrainConfig(), steps_per_epoch=1, keep=1).save()
     write_model_config(tmp_path, model)
     found, _ = load_trained(tmp_path)
     assert int(found.step.numpy()) == 7
@@ -152,7 +153,11 @@ def kept(tmp_path):
     model.compile(optimizer=LARS(0.1))
     model.optimizer.build(model.trainable_variables)
     checkpoints = Checkpoints(
-        tmp_path / "run" / "checkpoints", model, ["-"], steps_per_epoch=1, keep=2
+        tmp_path / "run" / "checkpoints",
+        model,
+        PretrainConfig(),
+        steps_per_epoch=1,
+        keep=2,
     )
     for step in (7, 8):
         model.step.assign(step)
