@@ -127,11 +127,12 @@ class Command:
         """
         values = self._flag_values()
         words = flag_files.expand(argv[1:])
-        # absl's own flags (--verbosity, --alsologtostderr) are for absl's logging.
         flags.FLAGS.set_gnu_getopt(True)
-        rest = flags.FLAGS([argv[0], *words], known_only=True)
         try:
-            named = values([argv[0], *rest[1:]])[1:]
+            rest = values([argv[0], *words], known_only=True)
+            # absl's own flags (--verbosity, --alsologtostderr) are for absl's logging.
+            rest = flags.FLAGS(rest, known_only=True)
+            named = values(rest)[1:]  # which refuses what neither knows
         except flags.IllegalFlagValueError as error:
             raise error.__context__ from None  # as the setting has said it
         given = {}
