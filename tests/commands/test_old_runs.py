@@ -48,7 +48,7 @@ def test_old_flags_are_settings():
     # What the run could not say is what it did.
     assert config.contrastive_temperature == 0.2 and config.pixel_range is None
     config = settings(FinetuneConfig)
-    assert config.scale == (48, 40) and config.steps_between_evaluations == 2
+    assert config.fit_edges == (48, 40) and config.steps_between_evaluations == 2
 
 
 def test_an_old_run_goes_on_or_is_refused(old):
