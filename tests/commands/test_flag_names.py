@@ -22,6 +22,7 @@ IN_OTHER_WORDS = {
     "image_size": "edge of what the network gets; in serving there is none, too",
     "learning_rate": "of the optimizer, as it is",
     "max_pixels": "of an image that is used; a server's default is lower",
+    "minutes": "how long a benchmark runs",
     "output": "what is written; each command says in which form",
     "output_stride": "of the encoder; a model that is converted may say it itself",
     "precision": "of the computation; an export is computed in one alone",
@@ -74,7 +75,7 @@ def test_one_meaning(table):
 def test_one_spelling(table):
     """No two names are one but for a plural, a dash or a `_dir`."""
     plain = collections.defaultdict(set)
-    for name in table:
+    for name in (n for n, users in table.items() if set(users) & set(COMMANDS)):
         plain[name.removesuffix("_dir").rstrip("s").replace("_", "")].add(name)
     twice = {frozenset(names) for names in plain.values() if len(names) > 1}
     assert twice == {frozenset({"batch_size", "batch_sizes"}), *_PAIRS}
@@ -82,7 +83,7 @@ def test_one_spelling(table):
 
 _PAIRS = {
     frozenset({"export", "export_dir"}),  # whether, and where to
-    frozenset({"precision", "precisions"}),
+    frozenset({"version_label", "version_labels"}),  # of one request, of a server
     frozenset({"output", "outputs"}),  # a file, and what of a signature goes into it
 }
 
