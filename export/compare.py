@@ -14,10 +14,10 @@ import sys
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
-from sklearn.metrics import adjusted_rand_score
 
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.listing import list_images
+from slotcon_tf.extras import needed
 from slotcon_tf.images.decoding import BadImage
 from slotcon_tf.progress import bar
 from slotcon_tf.runs.command_line import run_main
@@ -67,6 +67,8 @@ def compare(first, second, paths, batch_size=8):
     grouped = all("groups" in model for model in models)
     found = {"cosine": []}
     if grouped:
+        with needed("evaluation"):
+            from sklearn.metrics import adjusted_rand_score
         found |= {"same_prototype": [], "rand_index": []}
     bad = {}
     for start in bar(range(0, len(paths), batch_size), desc="compare", unit="batch"):

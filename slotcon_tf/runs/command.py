@@ -14,13 +14,14 @@ import tensorflow as tf
 from absl import flags, logging
 
 from slotcon_tf import processor
+from slotcon_tf.extras import MissingExtra
 from slotcon_tf.runs import flag_files
 from slotcon_tf.runs.settings import Config, Setting, SettingError
 
 TRACEBACK = "SLOTCON_TRACEBACK"  # environment variable: 1 shows where an error is from
 USAGE_STATUS, ERROR_STATUS = 2, 1  # of the process
 # What users' files, settings and machines raise; all else is a fault of this project.
-USER_ERRORS = (ValueError, OSError)
+USER_ERRORS = (ValueError, OSError, MissingExtra)
 
 
 class CommandError(RuntimeError):

@@ -4,7 +4,9 @@ import pathlib
 
 import numpy as np
 import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+from absl import logging
+
+from slotcon_tf.extras import MissingExtra, needed
 
 # Where TF Serving looks, in the folder of a version.
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
@@ -15,6 +17,8 @@ def write_warmup(
 ):
     """Writes a request for every signature and batch size.
 
+    Without the `serving` extra there is no file, which a warning says.
+
     Args:
         folder: Of the version.
         model_name: As it will be served.
@@ -22,6 +26,12 @@ def write_warmup(
         batch_sizes: Images per request; those that the server's batching allows.
         edge: Of the images in pixels.
     """
+    try:
+        with needed("serving"):
+            from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+    except MissingExtra as error:
+        logging.warning("The export has no warm-up requests. %s", error)
+        return
     path = folder / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as file:
