@@ -17,7 +17,7 @@ from slotcon_tf.data import open_source
 from slotcon_tf.images.decoding import use_pixel_range
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.runs.command_line import PREFIX, run_main
-from slotcon_tf.runs.loading import load_trained
+from slotcon_tf.runs.loading import load_trained, serving_options
 from slotcon_tf.serving.archive import export_model
 from slotcon_tf.serving.decoding import fit
 from slotcon_tf.serving.onnx_file import export_onnx
@@ -26,7 +26,6 @@ from slotcon_tf.serving.signatures import ServingOptions
 FLAGS = flags.FLAGS
 _OWN = {"module_name": "export.saved_model"}
 _DEFAULTS = ServingOptions()
-BATCH_SIZES = ["1", "8", "32"]  # as in serving/batching.config
 
 
 def define_flags():
@@ -69,13 +68,14 @@ def define_flags():
     )
     flags.DEFINE_integer(
         "image_size",
-        _DEFAULTS.image_size,
-        "Edge that files are brought to; 0: their own, one image at a time.",
+        None,
+        "Edge that files are brought to; 0: their own, one image at a time. Default: "
+        "the model's own, or 224.",
         lower_bound=0,
         **_OWN,
     )
     flags.DEFINE_integer(
-        "mask_size", _DEFAULTS.mask_size, "Edge of masks.", lower_bound=1, **_OWN
+        "mask_size", None, "Edge of masks, as --image_size.", lower_bound=1, **_OWN
     )
     flags.DEFINE_integer(
         "max_objects", _DEFAULTS.max_objects, "Slots per image.", lower_bound=1, **_OWN
@@ -88,7 +88,7 @@ def define_flags():
         **_OWN,
     )
     flags.DEFINE_list(
-        "batch_sizes", BATCH_SIZES, "Batch sizes to warm up; none: no warm-up.", **_OWN
+        "batch_sizes", None, "Batch sizes to warm up; '': no warm-up.", **_OWN
     )
 
 
@@ -101,7 +101,15 @@ def main(argv):
     try:
         model, _ = load_trained(FLAGS.checkpoint, prefix=FLAGS.prefix)
         use_pixel_range(statistics_of(model).pixel_range)
-        images = _calibration_images()
+        sizes = FLAGS.batch_sizes
+        served = serving_options(
+            model,
+            FLAGS.image_size,
+            FLAGS.mask_size,
+            None if sizes is None else [int(size) for size in sizes if size],
+            max_objects=FLAGS.max_objects,
+            max_pixels=FLAGS.max_pixels,
+        )
         if FLAGS.format == "onnx":
             path = pathlib.Path(FLAGS.export_dir) / "encoder.onnx"
             print(f"Written: {export_onnx(model, path, which=FLAGS.which)}")
@@ -112,14 +120,8 @@ def main(argv):
             which=FLAGS.which,
             precision=FLAGS.precision,
             quantize=FLAGS.quantize,
-            options=ServingOptions(
-                image_size=FLAGS.image_size,
-                mask_size=FLAGS.mask_size,
-                max_objects=FLAGS.max_objects,
-                max_pixels=FLAGS.max_pixels,
-            ),
-            warmup_batches=[int(size) for size in FLAGS.batch_sizes if size],
-            images=images,
+            images=_calibration_images(served["options"].image_size),
+            **served,
         )
     except (ValueError, OSError) as error:
         sys.exit(f"saved_model: {error}")
@@ -129,7 +131,7 @@ def main(argv):
         print(report.read_text().strip())
 
 
-def _calibration_images():
+def _calibration_images(image_size):
     """uint8 (M, size, size, 3) of the folder's first images, or None."""
     if not FLAGS.calibration_images:
         if FLAGS.quantize:
@@ -139,7 +141,7 @@ def _calibration_images():
             )
         return None
     source = open_source("folder", FLAGS.calibration_images)
-    size = FLAGS.image_size or _DEFAULTS.image_size
+    size = image_size or _DEFAULTS.image_size
     count = min(source.num_images, _MAX_CALIBRATION)
     images = [fit(source.load(index), size, crop=False) for index in range(count)]
     return tf.cast(tf.stack(images), tf.uint8).numpy()

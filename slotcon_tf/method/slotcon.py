@@ -60,6 +60,8 @@ class SlotCon(TrainingStep):
             and fine-tuning go by `statistics`. Give `crop_pair_dataset` the same.
         pixel_range: (low, high) that images of more than 8 bits were read in, or None;
             kept in the same way (`slotcon_tf.images.pixels`).
+        serving_size: Edge in pixels that images are brought to when the model is
+            served, and of its masks; kept in the same way. None: as the export says.
         dtype: Policy of student, teacher and heads; float32, float64 or a mixed one.
 
     Call arguments:
@@ -97,6 +99,7 @@ class SlotCon(TrainingStep):
         mean=None,
         std=None,
         pixel_range=None,
+        serving_size=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -104,24 +107,19 @@ class SlotCon(TrainingStep):
         # Not by a configuration, which always has a policy, as a dict.
         self.policy_asked = not isinstance(kwargs.get("dtype"), dict | None)
         encoder = in_policy(as_encoder(encoder), self.dtype_policy, self.policy_asked)
-        _check_settings(
-            whole={
-                "num_prototypes": num_prototypes,
-                "hidden_dim": hidden_dim,
-                "projection_dim": projection_dim,
-                "accumulate_steps": accumulate_steps,
-            },
-            positive={
-                "total_steps": total_steps,
-                "student_temperature": student_temperature,
-                "teacher_temperature": teacher_temperature,
-                "contrastive_temperature": contrastive_temperature,
-            },
-            share={
-                "teacher_momentum": teacher_momentum,
-                "center_momentum": center_momentum,
-                "grouping_weight": grouping_weight,
-            },
+        check_settings(
+            num_prototypes=num_prototypes,
+            hidden_dim=hidden_dim,
+            projection_dim=projection_dim,
+            accumulate_steps=accumulate_steps,
+            serving_size=serving_size,
+            total_steps=total_steps,
+            student_temperature=student_temperature,
+            teacher_temperature=teacher_temperature,
+            contrastive_temperature=contrastive_temperature,
+            teacher_momentum=teacher_momentum,
+            center_momentum=center_momentum,
+            grouping_weight=grouping_weight,
         )
         self.total_steps = total_steps
         self.num_prototypes = num_prototypes
@@ -136,6 +134,7 @@ class SlotCon(TrainingStep):
         self.accumulate_steps = accumulate_steps
         self.skip_nonfinite = skip_nonfinite
         self.remat = remat
+        self.serving_size = serving_size
         self.statistics = chosen_statistics(
             encoder, mean=mean, std=std, pixel_range=pixel_range
         )
@@ -320,6 +319,8 @@ class SlotCon(TrainingStep):
             "accumulate_steps": self.accumulate_steps,
             "skip_nonfinite": self.skip_nonfinite,
             "remat": self.remat,
+            # Not where it is None: versions before this setting read such models.
+            **({"serving_size": self.serving_size} if self.serving_size else {}),
             **self.statistics.config(),
         }
 
@@ -368,7 +369,37 @@ class SlotCon(TrainingStep):
         return model
 
 
-def _check_settings(whole, positive, share):
+_WHOLE = (
+    "num_prototypes",
+    "hidden_dim",
+    "projection_dim",
+    "accumulate_steps",
+    "serving_size",
+)
+_POSITIVE = (
+    "total_steps",
+    "student_temperature",
+    "teacher_temperature",
+    "contrastive_temperature",
+)
+_SHARES = ("teacher_momentum", "center_momentum", "grouping_weight")
+
+
+def check_settings(**settings):
+    """Checks arguments of `SlotCon`, without the model; others are passed over.
+
+    Raises:
+        ValueError: If one of them is out of range; it names it.
+
+    Example:
+        >>> check_settings(num_prototypes=256, teacher_momentum=0.99)
+    """
+    if settings.get("serving_size") is None:
+        settings.pop("serving_size", None)
+    whole, positive, share = (
+        {name: settings[name] for name in names if name in settings}
+        for names in (_WHOLE, _POSITIVE, _SHARES)
+    )
     for name, value in whole.items():
         if not _is(operator.index, value):
             raise ValueError(

@@ -25,7 +25,17 @@ USER_ERRORS = (ValueError, OSError, MissingExtra)
 
 
 class CommandError(RuntimeError):
-    """Ends a command in one line, for what is neither a value nor a file."""
+    """Ends a command in one line, for what is neither a value nor a file.
+
+    Attributes:
+        status: Of the process.
+        at_once: Whether the process ends at once: threads of an input pipeline still
+            run Python, and an interpreter that takes itself apart may wait for them
+            for ever.
+    """
+
+    status = 1
+    at_once = False
 
 
 class Command:
@@ -34,8 +44,8 @@ class Command:
     Args:
         name: Of the command, as its errors begin.
         config: Class of its settings; each is a flag.
-        run: Function of the configuration; what it returns is the exit status, None
-            for 0.
+        run: Function of the configuration; a whole number that it returns is the exit
+            status, which is 0 otherwise.
         doc: What `--help` begins with.
         positionals: Names of settings that arguments without a name stand for, in
             order.
@@ -63,7 +73,7 @@ class Command:
         self,
         name: str,
         config: type[Config],
-        run: Callable[[Any], int | None],
+        run: Callable[[Any], Any],
         doc: str,
         positionals: Sequence[str] = (),
     ) -> None:
@@ -89,8 +99,8 @@ class Command:
         except SettingError as error:
             self._end(error, USAGE_STATUS)
         except (*USER_ERRORS, CommandError) as error:
-            self._end(error, ERROR_STATUS)
-        sys.exit(status or 0)
+            self._end(error, getattr(error, "status", ERROR_STATUS))
+        sys.exit(status if type(status) is int else 0)
 
     def config(self, argv: Sequence[str]) -> Any:
         """The configuration that a command line asks for.
@@ -142,6 +152,10 @@ class Command:
             raise error
         text = " ".join(str(error).split()) or type(error).__name__
         self._note(with_dashes(text, self.config_class))
+        if getattr(error, "at_once", False):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
         sys.exit(status)
 
 

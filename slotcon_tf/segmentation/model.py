@@ -7,37 +7,11 @@ from keras import ops
 from slotcon_tf.encoders.resnet import ResNet
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.precision import at_least_float32
+from slotcon_tf.presets import AUXILIARY_HEAD
 from slotcon_tf.segmentation.heads import FCNHead
 from slotcon_tf.segmentation.losses import pixel_cross_entropy
 from slotcon_tf.segmentation.resize import resize_bilinear
 from slotcon_tf.training import replicas
-
-# The paper's two heads, by the dilation of one and the output stride of the other as
-# mmsegmentation names them, and the encoder that each of them sits on.
-HEADS = {
-    "d6": {
-        "head": {
-            "channels": 256,
-            "dilation": 6,
-            "concat_input": False,
-            "dropout": 0.0,
-        },
-        "align_corners": True,
-        "auxiliary_weight": 0.0,
-    },
-    "d8": {
-        "head": {
-            "channels": 512,
-            "dilation": 1,
-            "concat_input": True,
-            "dropout": 0.1,
-        },
-        "align_corners": False,
-        "auxiliary_weight": 0.4,
-    },
-}
-OUTPUT_STRIDES = {"d6": 16, "d8": 8}
-_AUXILIARY = {"channels": 256, "num_convs": 1, "concat_input": False, "dropout": 0.1}
 
 
 def dilated(encoder, output_stride):
@@ -95,7 +69,7 @@ class Segmenter(keras.Model):
         ValueError: If an auxiliary head is asked for, and the encoder has no stages.
 
     Reference: Wen et al. 2022 (arXiv 2205.15288), section 4.1; Long et al. 2015 (arXiv
-    1411.4038); `HEADS` holds the settings.
+    1411.4038); `slotcon_tf.presets.HEADS` holds the settings.
     """
 
     def __init__(
@@ -130,7 +104,7 @@ class Segmenter(keras.Model):
             stages = keras.Model(encoder.inputs, [stage, encoder.outputs[0]])
             # In a function, so that Keras does not track the layers once more.
             self._stages = lambda: stages
-            self.auxiliary = FCNHead(name="auxiliary", **own, **_AUXILIARY)
+            self.auxiliary = FCNHead(name="auxiliary", **own, **AUXILIARY_HEAD)
             self.auxiliary.build(stage.shape)
         self.step = self.add_weight(
             name="step",

@@ -89,10 +89,10 @@ def test_a_missing_package_is_named_with_its_extra(hide, package, extra, use, tm
 
 def test_without_serving_there_is_no_warm_up_which_is_said(hide, tmp_path, caplog):
     hide("tensorflow_serving")
-    write_warmup(tmp_path, "slotcon", {}, [1], 32)
+    assert not write_warmup(tmp_path, "slotcon", {}, [1], 32)
     assert not list(tmp_path.iterdir())
     (said,) = caplog.messages
-    assert "no warm-up" in said and 'pip install "slotcon_tf[serving]"' in said
+    assert "No warm-up" in said and 'pip install "slotcon_tf[serving]"' in said
 
 
 def test_a_module_of_our_own_that_is_missing_is_no_extra():

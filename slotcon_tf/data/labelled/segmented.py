@@ -100,6 +100,11 @@ class SegmentedImages:
         return table
 
 
+def crop_size_of(dataset):
+    """Edge of the central squares that a set is measured on; 0 for whole images."""
+    return 320 if dataset == "coco_stuff27" else 0  # as published
+
+
 def open_segmented(
     dataset,
     data_dir=None,
@@ -143,7 +148,7 @@ def open_segmented(
         ValueError: If the data set is not known.
     """
     if crop_size is None:
-        crop_size = 320 if dataset == "coco_stuff27" else 0
+        crop_size = crop_size_of(dataset)
     void_ids = _numbers("void_ids", void_ids)
     label_ids = _numbers("label_ids", label_ids)
     table = named = read_class_names(class_file) if class_file else None
