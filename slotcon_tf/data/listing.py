@@ -30,7 +30,9 @@ LAYOUTS = {
 }
 # Files of a list whose being there is asked for at the start, evenly spaced.
 _CHECKED, _CHECKED_REMOTELY = 1000, 8
-_ALLOW = "If you trust the list, set allow_remote (--allow_remote_paths)."
+_ALLOW = (
+    "If you trust the list, set `allow_remote_paths` (allow_remote=True in Python)."
+)
 
 
 def list_images(dataset, data_dir, passed_over=None):
@@ -52,7 +54,7 @@ def list_images(dataset, data_dir, passed_over=None):
     """
     if not data_dir:
         raise ValueError(
-            f"Dataset {dataset!r} needs data_dir, a folder. Set --data_dir."
+            f"Dataset {dataset!r} needs `data_dir`, a folder. Received: none."
         )
     data_dir = os.fspath(data_dir)
     passed_over = PassedOver() if passed_over is None else passed_over

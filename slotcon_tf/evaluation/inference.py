@@ -109,7 +109,7 @@ class Inference:
         if not self.grouping:
             raise ValueError(
                 "Groups need a whole SlotCon model. Received: an encoder alone, which "
-                "has no prototypes. Take --task=linear, knn or classification."
+                "has no prototypes. Take task=linear, knn or classification."
             )
 
     def _prepared(self, images):

@@ -159,7 +159,7 @@ def _training_set(inference, data, settings, progress):
                 raise LabelError(
                     "A linear classifier is trained on images of one size. Received: "
                     f"{image.shape[1::-1]} and {found.shape[1::-1]} pixels in {data}. "
-                    "Set --crop_size, to 320 for example."
+                    "Set `crop_size`, to 320 for example."
                 )
             yield found, mask
 

@@ -90,7 +90,7 @@ class Report:
             raise CheckpointFileError(
                 "Every tensor must be matched on both sides. Received: "
                 f"{', '.join(shown[:5])}{more}. Set strict=False "
-                "(--allow_unmatched) if that is intended."
+                "(allow_unmatched) if that is intended."
             )
 
 

@@ -90,7 +90,7 @@ def read_encoder(weights, *, output_stride=None, which="teacher", prefix=None):
     if others:
         report.choice = (
             f"Taken: {chosen.shown}. Encoders too, and not taken: "
-            f"{', '.join(other.shown for other in others)}. --prefix (prefix=) chooses."
+            f"{', '.join(other.shown for other in others)}. `prefix` chooses."
         )
     return encoder, report
 
@@ -194,7 +194,7 @@ def _method_prefix(weights):
         names = ", ".join(prefix.rstrip(".") or "." for prefix in best)
         raise CheckpointFileError(
             f"{weights.path} must hold one model of SlotCon. Received: one under each "
-            f"of {names}. Take an encoder of one with prefix= (--prefix=)."
+            f"of {names}. Take an encoder of one with prefix=."
         )
     return best[0]
 

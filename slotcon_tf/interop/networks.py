@@ -44,7 +44,7 @@ class Network:
 
     @property
     def shown(self):
-        """The prefix as `--prefix` takes it."""
+        """The prefix as the setting `prefix` takes it."""
         return self.prefix.rstrip(".") or "."
 
     def rank(self, which):
@@ -81,7 +81,7 @@ def choose_network(tensors, which="teacher", prefix=None):
     fitting = [n for n in found if _is_named(n.prefix, prefix)] if prefix else found
     if not fitting:
         raise CheckpointFileError(
-            "--prefix must be in front of a ResNet's names. "
+            "`prefix` must be in front of a ResNet's names. "
             f"Received: {prefix}, and the file has one under {_listed(found)}."
         )
     best = min(network.rank(which) for network in fitting)
@@ -91,7 +91,7 @@ def choose_network(tensors, which="teacher", prefix=None):
     if len(best) > 1:
         raise CheckpointFileError(
             "The file must hold one encoder, or tell a teacher's from a student's. "
-            f"Received: encoders under {_listed(best)}. Choose one with --prefix "
+            f"Received: encoders under {_listed(best)}. Choose one with `prefix` "
             "(prefix=)."
         )
     (chosen,) = best

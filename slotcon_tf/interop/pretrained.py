@@ -78,7 +78,7 @@ def load_pretrained(
     if path.suffix == ".keras":
         if prefix:
             raise ValueError(
-                "--prefix (prefix=) is for files of torch and safetensors. "
+                "`prefix` is for files of torch and safetensors. "
                 f"Received: {prefix}, with {path}. Leave it out."
             )
         return load_keras(path), None

@@ -52,12 +52,27 @@ class Setting:
     addable: bool
     aliases: tuple[str, ...]
 
+    @property
+    def flag(self) -> str:
+        """Name of its flag: its own, without the `_` that a keyword of Python needs."""
+        return self.name.rstrip("_")
+
+    @property
+    def required(self) -> bool:
+        """Whether it must be given: its default is None, which may not stand for it."""
+        return self.default is None and not self.optional
+
     def check(self, value: Any) -> Any:
         """The value as its kind, or an error.
 
         Raises:
-            SettingError: If it is of another kind, out of bounds, or no choice.
+            SettingError: If it is of another kind, out of bounds, or no choice; if it
+                is required and not given.
         """
+        if self.required and value in (None, ""):
+            raise SettingError(
+                f"`{self.name}` must be given. Received: none. Set it: {self.help}"
+            )
         if value is None:
             if self.optional:
                 return None
@@ -106,8 +121,8 @@ class Setting:
         if value is None:
             return None
         if self.kind is bool:
-            return f"--{'' if value else 'no'}{self.name}"
-        return f"--{self.name}={_text(value)}"
+            return f"--{'' if value else 'no'}{self.flag}"
+        return f"--{self.flag}={_text(value)}"
 
     def read(self, text: str) -> Any:
         """The value that the text of a flag stands for.
@@ -140,7 +155,8 @@ def setting(
     """A field of a `Config`.
 
     Args:
-        default: Its value unless another is given.
+        default: Its value unless another is given. None makes it required, unless its
+            annotation allows None.
         help: One or two short sentences, for `--help` and the docs.
         low, high: Bounds, included.
         choices: All values that it may have.
@@ -243,7 +259,7 @@ def _named(cls: type[Config], line: str) -> tuple[str, str]:
     """Name of the setting, and text of its value, of a flag."""
     known = cls.settings()
     names = {alias: n for n, one in known.items() for alias in one.aliases}
-    names |= {name: name for name in known}
+    names |= {one.flag: name for name, one in known.items()}
     flag, equals, text = line.lstrip("-").partition("=")
     if flag in names:
         return names[flag], text if equals else "true"

@@ -204,7 +204,7 @@ def prototypes_section(atlas, most, pictures):
 def _how_many(used, most, total, num_images):
     text = f"{used} of {total} prototypes win a position in {num_images} images"
     if used > most:
-        return f"{text}; the {most} most used ones are shown (--max_prototypes)."
+        return f"{text}; the {most} most used ones are shown (max_prototypes)."
     return f"{text}; all of them are shown."
 
 

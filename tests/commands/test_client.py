@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-import types
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,7 +17,6 @@ import pytest
 from PIL import Image
 
 from benchmarks.mutations.images import valid_files
-from export import extraction_flags
 from export.client import FeatureClient
 from export.extract import LocalModel
 from export.extraction import (
@@ -28,6 +26,7 @@ from export.extraction import (
     Unavailable,
     extract,
 )
+from export.extraction_settings import listed_images
 from export.sending import served_form
 from slotcon_tf import SlotCon
 from slotcon_tf.images.decoding import decode_image
@@ -124,7 +123,7 @@ def test_the_limit_is_of_what_is_sent(tmp_path):
         max_image_bytes=10_000,
     )
     assert list(failed) == ["a.tif"]
-    assert failed["a.tif"].endswith("more than --max_image_mb, as the PNG that is sent")
+    assert failed["a.tif"].endswith("more than `max_image_mb`, as the PNG that is sent")
     assert len(sent) == 1 and len(sent[0]) < 10_000
 
 
@@ -361,14 +360,10 @@ def test_rest(served, photos):
         ({}, "It holds no files. Check the path"),
     ],
 )
-def test_what_cannot_be_extracted_names_no_flag_of_others(
-    content, message, tmp_path, monkeypatch
-):
+def test_what_cannot_be_extracted_names_no_flag_of_others(content, message, tmp_path):
     for name, text in content.items():
         (tmp_path / name).write_text(text)
     images = tmp_path / "l.txt" if "l.txt" in content else tmp_path
-    given = types.SimpleNamespace(images=str(images), output="out.npz")
-    monkeypatch.setattr(extraction_flags, "FLAGS", given)
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
-        extraction_flags.listed_images()
+        listed_images(images)
     assert "--" not in str(caught.value)

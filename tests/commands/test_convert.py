@@ -234,7 +234,7 @@ def test_an_encoder_is_chosen_by_its_prefix(tmp_path):
     done = run("trainers.convert", *flags, "--prefix=right")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Taken: right." in done.stdout
-    with pytest.raises(ValueError, match="--prefix .* is for files of torch"):
+    with pytest.raises(ValueError, match="`prefix` is for files of torch"):
         load_trained(tmp_path / "e.keras", prefix="right")
     model = SlotCon(encoder, total_steps=3, num_prototypes=4, hidden_dim=8)
     with pytest.raises(CheckpointFileError, match="left, right"):

@@ -6,10 +6,10 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from export import saved_model
+import export
 from slotcon_tf.serving.warmup import BATCH_SIZES
 
-FOLDER = pathlib.Path(saved_model.__file__).parent / "serving"
+FOLDER = pathlib.Path(export.__file__).parent / "serving"
 
 
 def test_models():

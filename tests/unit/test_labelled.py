@@ -234,8 +234,8 @@ def test_messages_name_flags_of_every_command(tmp_path, dataset):
     with pytest.raises(FileNotFoundError) as error:
         opened(dataset, tmp_path, "val")
     text = str(error.value)
-    assert set(re.findall("--[a-z_]+", text)) <= {"--data_dir", "--dataset"}
-    assert "the split" in text and "--data_dir" in text
+    assert set(re.findall("`([a-z_]+)", text)) <= {"data_dir", "dataset"}
+    assert "the split" in text and "`data_dir`" in text
 
 
 class Maps(Labelled):
@@ -380,16 +380,16 @@ def test_16_bit_ids_and_jpeg(tmp_path):
 
 @pytest.mark.parametrize("layout", ["voc", "cityscapes", "ade20k", "coco_panoptic"])
 def test_missing_parts_are_named(tmp_path, layout):
-    with pytest.raises(FileNotFoundError, match="--data_dir"):
+    with pytest.raises(FileNotFoundError, match="`data_dir`"):
         open_segmented(layout, tmp_path, "val")
 
 
 def test_unknown_sets():
     with pytest.raises(ValueError, match="Did you mean 'cityscapes'"):
         open_segmented("cityscape", "x")
-    with pytest.raises(ValueError, match="set --data_dir"):
+    with pytest.raises(ValueError, match="Set `data_dir`"):
         open_segmented("voc")
-    with pytest.raises(ValueError, match="class per image"):
+    with pytest.raises(ValueError, match="images with a class each"):
         open_classified("voc", "x")
 
 

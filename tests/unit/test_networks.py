@@ -213,7 +213,7 @@ def test_other_ties_are_an_error_that_lists_them(case, tmp_path):
     kernel = case.encoder.get_layer("conv1").kernel
     np.testing.assert_array_equal(found.get_layer("conv1").kernel, kernel)
     assert "Taken: rgb.net. Encoders too, and not taken: depth.net" in str(report)
-    with pytest.raises(CheckpointFileError, match="Choose one with --prefix"):
+    with pytest.raises(CheckpointFileError, match="Choose one with `prefix`"):
         load_encoder(path, prefix="net")
     with pytest.raises(CheckpointFileError, match="Received: rg, .* rgb.net, depth"):
         load_encoder(path, prefix="rg")

@@ -174,7 +174,7 @@ REMOTE = ("gs://bucket/a.jpg", "http://somewhere/a.jpg", "ram://lists/a.jpg")
 def test_a_local_list_names_no_remote_files(tmp_path, name):
     picture(tmp_path / "a.jpg")
     (tmp_path / "list.txt").write_text(f"a.jpg\n{name}\t3\n")
-    with pytest.raises(ValueError, match="in line 2 .*--allow_remote_paths"):
+    with pytest.raises(ValueError, match="in line 2 .*allow_remote_paths"):
         open_source("list", tmp_path / "list.txt")
 
 

@@ -65,7 +65,7 @@ def folders(root, split):
     raise FileNotFoundError(
         f"{root} must hold {split}/ and {split}annot/, or images/{split}/ and "
         f"annotations/{split}/ (or labels/, masks/). Received: neither. Check "
-        "--data_dir and the split, or name the files in a list (--dataset=list)."
+        "`data_dir` and the split, or name the files in a list (dataset=list)."
     )
 
 
@@ -75,7 +75,7 @@ def listed(root, split):
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} must be a text file with an image and its label map per line. "
-            "Received: no such file. Check --data_dir and the split."
+            "Received: no such file. Check `data_dir` and the split."
         )
     try:
         rows, header = read_rows(path)
@@ -213,7 +213,7 @@ def _folder(path):
     if not path.is_dir():
         raise FileNotFoundError(
             f"The data set needs the folder {path}. Received: no such folder. Check "
-            "--data_dir and the split."
+            "`data_dir` and the split."
         )
     return path
 
@@ -222,7 +222,7 @@ def _names(path):
     if not path.is_file():
         raise FileNotFoundError(
             f"The data set needs the list {path}. Received: no such file. Check "
-            "--data_dir and the split."
+            "`data_dir` and the split."
         )
     return read_text(path).split()
 

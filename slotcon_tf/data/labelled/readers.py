@@ -53,7 +53,7 @@ def check_pairs(pairs, kept, data_dir):
             raise LabelError(
                 f"Every image needs its label map. Received: {len(missing)} of "
                 f"{len(kept)} pairs without {what}, the first {missing[0]}. Complete "
-                "the data, or name the whole pairs in a list (--dataset=list)."
+                "the data, or name the whole pairs in a list (dataset=list)."
             )
 
 
