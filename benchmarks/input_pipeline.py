@@ -34,7 +34,7 @@ from slotcon_tf.runs.settings import Config, setting
 class InputPipelineConfig(Config):
     image_size: int = setting(224, "Edge of the views, pixels.", low=1)
     files: int = setting(64, "JPEGs that are generated.", low=1)
-    rounds: int = setting(5, "Turns of each pipeline; the median counts.", low=1)
+    rounds: int = setting(5, "Timed calls of each.", low=1)
     memory_images: int = setting(10_000, "Images of the memory test; 0: none.", low=0)
 
 

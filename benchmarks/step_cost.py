@@ -4,11 +4,12 @@ Everything heavy is imported inside the functions: `startup` times those imports
 """
 
 import dataclasses
-import pathlib
 import resource
 import statistics
 import tempfile
 import time
+
+from slotcon_tf.runs.flag_files import recipe_lines
 
 # Scopes of the step's parts; an operation belongs to the first that is in its path.
 PARTS = {
@@ -50,10 +51,9 @@ class Case:
     parts: bool = True
 
 
-def of_recipe(flagfile):
-    """The step of a recipe at the root of the checkout, without its parts."""
-    path = pathlib.Path(__file__).parents[1] / flagfile
-    lines = (line for line in path.read_text().splitlines() if line.startswith("--"))
+def of_recipe(name):
+    """The step of a recipe, without its parts."""
+    lines = (line for line in recipe_lines(name) if line.startswith("--"))
     values = dict(line[2:].split("=") for line in lines)
     sizes = ("image_size", "batch_size", "hidden_dim", "projection_dim")
     return Case(
@@ -70,8 +70,8 @@ RESNET50 = Case("resnet50", 224, 8, 4096, 256, (256,))
 CASES = {
     "resnet18": RESNET18,
     "resnet50": RESNET50,
-    "quickstart": of_recipe("quickstart.flags"),
-    "small": of_recipe("small.flags"),
+    "quickstart": of_recipe("quickstart"),
+    "small": of_recipe("small"),
     "prototypes": dataclasses.replace(
         RESNET50, num_prototypes=(64, 256, 1024, 2048), parts=False
     ),

@@ -24,6 +24,7 @@ from absl import logging
 
 from slotcon_tf.extras import needed
 from slotcon_tf.runs.command import Command
+from slotcon_tf.runs.export import EXPORT_DIR
 from slotcon_tf.runs.settings import Config, SettingError, setting
 
 
@@ -36,7 +37,7 @@ class ServerConfig(Config):
         8500
     """
 
-    export_dir: str = setting(None, "Folder of all versions.", aliases=("model_dir",))
+    export_dir: str = setting(None, EXPORT_DIR, aliases=("model_dir",))
     model_name: str = setting("slotcon", "As served.")
     host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(8500, "Port; 0: a free one.", low=0, high=65535)

@@ -115,7 +115,7 @@ def _numbers(recipe):
     """What a recipe says of its protocol."""
     values = recipes.values(recipe)
     return {
-        "scale": tuple(int(edge) for edge in values["scale"].split(",")),
+        "scale": tuple(int(edge) for edge in values["fit_edges"].split(",")),
         "ratios": (float(values["min_ratio"]), float(values["max_ratio"])),
         "crop": int(values["crop_size"]),
         "cat_max_ratio": float(values["cat_max_ratio"]),
@@ -126,7 +126,7 @@ def _numbers(recipe):
         "steps": int(values["steps"]),
         "every": int(values["eval_every_steps"]),
         "schedule": values["schedule"],
-        "lr": float(values["base_lr"]),
+        "lr": float(values["learning_rate"]),
         "decay": float(values["weight_decay"]),
     }
 

@@ -34,7 +34,7 @@ from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.method.twins import twin
 from slotcon_tf.progress import bar
 from slotcon_tf.runs.label_settings import LabelSettings, label_options
-from slotcon_tf.runs.load_settings import ModelSettings
+from slotcon_tf.runs.load_settings import ModelSettings, scale_setting, which_setting
 from slotcon_tf.runs.loading import load_trained, results_folder
 from slotcon_tf.runs.settings import SettingError, setting
 
@@ -61,8 +61,8 @@ class EvaluateConfig(LabelSettings, ModelSettings):
     train_split: str = setting(
         "train", "What probes learn from; '' for none (retrieval)."
     )
-    which: str = setting("teacher", "Network.", choices=("teacher", "student"))
-    scale: float = setting(1.0, "Images are resized by this factor first.", low=0.1)
+    which: str = which_setting()
+    scale: float = scale_setting()
     crop_size: int | None = setting(
         None,
         "Edge of the square that is cut of an image, whose shorter edge is resized to "
@@ -77,7 +77,7 @@ class EvaluateConfig(LabelSettings, ModelSettings):
         None, "Evenly spaced images of the measured split.", low=1
     )
     max_train_images: int | None = setting(
-        None, "Evenly spaced images of --train_split.", low=1
+        None, "Evenly spaced images of train_split.", low=1
     )
     batch_size: int = setting(16, "Images at once.", low=1)
     steps: int = setting(_LINEAR.steps, "Training steps, of the linear probe.", low=1)

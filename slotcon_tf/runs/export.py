@@ -11,7 +11,7 @@ import tensorflow as tf
 from slotcon_tf.data import open_source
 from slotcon_tf.images.decoding import use_pixel_range
 from slotcon_tf.images.statistics import statistics_of
-from slotcon_tf.runs.load_settings import ModelSettings
+from slotcon_tf.runs.load_settings import ModelSettings, which_setting
 from slotcon_tf.runs.loading import load_trained, serving_options
 from slotcon_tf.runs.settings import SettingError, setting
 from slotcon_tf.serving.archive import export_model
@@ -19,6 +19,7 @@ from slotcon_tf.serving.decoding import fit
 from slotcon_tf.serving.onnx_file import export_onnx
 from slotcon_tf.serving.signatures import ServingOptions
 
+EXPORT_DIR = "Folder of all versions of an export."
 _DEFAULTS = ServingOptions()
 _MAX_CALIBRATION = 200
 
@@ -32,13 +33,13 @@ class ExportConfig(ModelSettings):
         'teacher'
     """
 
-    export_dir: str = setting(None, "Folder of all versions.")
+    export_dir: str = setting(None, EXPORT_DIR)
     format: str = setting(
         "saved_model",
         "onnx writes the encoder alone, as encoder.onnx.",
         choices=("saved_model", "onnx"),
     )
-    which: str = setting("teacher", "Whose encoder.", choices=("teacher", "student"))
+    which: str = which_setting()
     precision: str = setting(
         "float32", "Of the computation.", choices=("float32", "bfloat16")
     )

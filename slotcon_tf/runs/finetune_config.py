@@ -33,7 +33,7 @@ class FinetuneConfig(RunSettings, LabelSettings):
         SettingError: If a setting cannot be used, whatever the images are.
 
     Example:
-        >>> config = FinetuneConfig(steps=300, scale=(640, 480))
+        >>> config = FinetuneConfig(steps=300, fit_edges=(640, 480))
         >>> config.steps_between_evaluations
         30
     """
@@ -51,19 +51,20 @@ class FinetuneConfig(RunSettings, LabelSettings):
     max_val_images: int | None = setting(
         None, "Evenly spaced images of val_split.", low=1
     )
-    scale: tuple[int, ...] = setting(
+    fit_edges: tuple[int, ...] = setting(
         (2049, 513),
         "Long and short edge that images are fitted into before the random factor, "
         "and for evaluation; pixels.",
+        aliases=("scale",),
     )
     min_ratio: float = setting(
         default_of(Augmentation, "ratios")[0],
-        "Smallest random factor of scale.",
+        "Smallest random factor of fit_edges.",
         low=0.01,
     )
     max_ratio: float = setting(
         default_of(Augmentation, "ratios")[1],
-        "Largest random factor of scale.",
+        "Largest random factor of fit_edges.",
         low=0.01,
     )
     crop_size: int = setting(513, "Edge of the crops in pixels.", low=8)
@@ -76,12 +77,15 @@ class FinetuneConfig(RunSettings, LabelSettings):
         0, "Between windows of crop_size in evaluation; 0: none.", low=0
     )
     batch_size: int = batch_setting(16)
-    steps: int = setting(30_000, "Of the whole run.", low=1)
+    steps: int = setting(30_000, "Training steps, of the whole run.", low=1)
     schedule: str = setting(
         "steps", "steps: times 0.1 at 70% and 90%.", choices=SCHEDULES
     )
-    base_lr: float = setting(
-        0.003, "Learning rate of this very batch: it is not scaled.", low=0.0
+    learning_rate: float = setting(
+        0.003,
+        "Learning rate of this very batch: it is not scaled.",
+        low=0.0,
+        aliases=("base_lr",),
     )
     weight_decay: float = setting(1e-4, "Coupled into the gradient.", low=0.0)
     eval_every_steps: int = setting(0, "Divides steps; 0: ten times in the run.", low=0)
@@ -93,11 +97,11 @@ class FinetuneConfig(RunSettings, LabelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.scale) != 2:
+        if len(self.fit_edges) != 2:
             raise SettingError(
-                "`scale` must be two whole numbers of pixels, the long edge and the "
-                f"short one. Received: scale={','.join(map(str, self.scale))}. Write "
-                "scale=2049,513."
+                "`fit_edges` must be two whole numbers of pixels, the long and the "
+                "short edge. Received: fit_edges="
+                f"{','.join(map(str, self.fit_edges))}. Write fit_edges=2049,513."
             )
         every = self.eval_every_steps
         if every and self.steps % every:

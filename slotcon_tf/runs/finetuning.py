@@ -40,7 +40,7 @@ from slotcon_tf.training.schedules import Poly, Steps
 
 _SCHEDULES = {"poly": Poly, "steps": Steps}
 REPORTED = ("miou", "pixel_accuracy", "mean_accuracy")
-_ADVICE = "with a lower `base_lr`, or with precision=float32"
+_ADVICE = "with a lower `learning_rate`, or with precision=float32"
 
 
 def finetune(config: FinetuneConfig) -> FinetuneRun:
@@ -134,7 +134,7 @@ class FinetuneRun(Run):
             **HEADS[config.head],
         )
         schedule = _SCHEDULES[config.schedule](
-            peak=config.base_lr, total_steps=config.steps
+            peak=config.learning_rate, total_steps=config.steps
         )
         optimizer = SGD(schedule, l2=config.weight_decay)
         model.compile(optimizer=optimizer, jit_compile=config.jit)
@@ -144,7 +144,7 @@ class FinetuneRun(Run):
         config = self.config
         self.predict = Predictor(
             self.model,
-            scale=config.scale,
+            scale=config.fit_edges,
             window=config.crop_size if config.sliding_stride else 0,
             stride=config.sliding_stride,
         )
@@ -154,7 +154,7 @@ class FinetuneRun(Run):
     ) -> tf.data.Dataset:
         config = self.config
         augment = Augmentation(
-            scale=config.scale,
+            scale=config.fit_edges,
             crop_size=config.crop_size,
             ratios=(config.min_ratio, config.max_ratio),
             cat_max_ratio=config.cat_max_ratio,
@@ -220,7 +220,7 @@ class FinetuneRun(Run):
             config.steps * config.batch_size / self.train_images.num_images,
             self.steps_per_epoch,
             self.val_images,
-            config.base_lr,
+            config.learning_rate,
             config.schedule,
         )
         encoder, whole = self.model.encoder, self.model

@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from slotcon_tf.runs.settings import Config, setting
+
+
+def which_setting() -> Any:
+    """The field `which` of commands that take one of a model's two networks."""
+    return setting(
+        "teacher", "Whose groups and features.", choices=("teacher", "student")
+    )
+
+
+def scale_setting() -> Any:
+    """The field `scale` of commands that look at images of any size."""
+    return setting(
+        1.0,
+        "Images are resized by this factor first: larger ones give finer maps.",
+        low=0.05,
+        high=16.0,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

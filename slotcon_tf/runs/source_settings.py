@@ -6,8 +6,10 @@ import dataclasses
 from typing import Any
 
 from slotcon_tf.images.decoding import MAX_PIXELS
-from slotcon_tf.images.statistics import parse_statistics
+from slotcon_tf.images.statistics import check_pixel_range
 from slotcon_tf.runs.settings import Config, SettingError, setting
+
+PIXEL_RANGE = "low,high of images of more than 8 bits; see README."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,29 +37,26 @@ class FileSettings(SourceSettings):
     """Of a command that works on image files.
 
     Example:
-        >>> settings = FileSettings(data_dir="photos", pixel_range="0,4095")
+        >>> settings = FileSettings(data_dir="photos", pixel_range=(0, 4095))
         >>> settings.limits()["pixel_range"]
         (0.0, 4095.0)
     """
 
     dataset: str = setting("folder", "folder, coco, coco_plus, imagenet or list.")
     data_dir: str = setting(None, "Folder of the images, or the list file.")
-    pixel_range: str | None = setting(
-        None, "low,high of images of more than 8 bits; see the guide."
-    )
+    pixel_range: tuple[float, ...] | None = setting(None, PIXEL_RANGE, addable=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            check_pixel_range(self.pixel_range or None)
+        except ValueError as error:
+            raise SettingError(str(error)) from error
 
     def limits(self) -> dict[str, Any]:
-        """Arguments of `slotcon_tf.data.open_source` beside the place.
-
-        Raises:
-            SettingError: If `pixel_range` cannot be read.
-        """
-        try:
-            found = parse_statistics(None, None, self.pixel_range)
-        except ValueError as error:
-            raise SettingError(str(error)) from None
+        """Arguments of `slotcon_tf.data.open_source` beside the place."""
         return {
             "allow_remote": self.allow_remote_paths,
             "max_pixels": self.max_pixels,
-            "pixel_range": found["pixel_range"],
+            "pixel_range": self.pixel_range or None,
         }

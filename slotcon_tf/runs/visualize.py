@@ -16,11 +16,11 @@ from slotcon_tf.files import write_text
 from slotcon_tf.images.decoding import use_pixel_range
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.progress import bar
-from slotcon_tf.runs.load_settings import ModelSettings
+from slotcon_tf.runs.load_settings import ModelSettings, scale_setting, which_setting
 from slotcon_tf.runs.loading import load_trained, results_folder, run_folder
+from slotcon_tf.runs.pretrain_config import PretrainConfig
 from slotcon_tf.runs.settings import SettingError, setting
 from slotcon_tf.runs.source_settings import SourceSettings
-from slotcon_tf.runs.workdir import FLAGFILE
 from slotcon_tf.visualize.curves import read_history
 from slotcon_tf.visualize.maps import ImageMaps, map_reader
 from slotcon_tf.visualize.overlays import fit_edge
@@ -41,20 +41,13 @@ class VisualizeConfig(SourceSettings, ModelSettings):
         12
     """
 
-    which: str = setting(
-        "teacher", "Whose groups and features.", choices=("teacher", "student")
-    )
+    which: str = which_setting()
     num_images: int = setting(12, "Images with groups and features.", low=1)
     prototype_images: int = setting(
         200, "Images among which each prototype's nearest are sought.", low=1
     )
     max_prototypes: int = setting(64, "Prototypes shown, most used first.", low=1)
-    scale: float = setting(
-        1.0,
-        "Images are resized by this factor first: larger ones give finer maps.",
-        low=0.05,
-        high=16.0,
-    )
+    scale: float = scale_setting()
     max_edge: int = setting(640, "Larger images are shrunk to this edge first.", low=32)
     output: str | None = setting(
         None, "HTML file to write; default: report.html in the run's folder, or here."
@@ -189,8 +182,9 @@ def _facts(
 def _add_records(report: Report, folder: pathlib.Path, run: pathlib.Path) -> None:
     """Scores of a folder of results, and what the run's holds beside its model."""
     report.tables, report.troubles = read_scores(folder)
-    if (run / FLAGFILE).is_file():
-        lines = (run / FLAGFILE).read_text(errors="replace").splitlines()
+    flagfile = run / PretrainConfig.flagfile
+    if flagfile.is_file():
+        lines = flagfile.read_text(errors="replace").splitlines()
         report.flags = "\n".join(x for x in lines if not x.startswith("#"))
     if (run / "history.csv").is_file():
         report.history = read_history(run / "history.csv")
