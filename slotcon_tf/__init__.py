@@ -10,4 +10,5 @@ from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.training.optimizers import LARS, SGD
 from slotcon_tf.training.schedules import WarmupCosine
 
+__version__ = "0.2.0"
 __all__ = ["BACKBONES", "LARS", "SGD", "ResNet", "SlotCon", "WarmupCosine", "backbone"]

@@ -1,12 +1,9 @@
 """Classification of images by frozen features: nearest neighbours, a linear layer."""
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from slotcon_tf.evaluation.inference import same_size_batches
+from slotcon_tf.extras import needed
 
 NEIGHBORS = 20
 TEMPERATURE = 0.07  # Wu et al. 2018 (arXiv 1805.01978), section 3.4
@@ -47,6 +44,8 @@ def nearest_neighbours(train, labels, *, neighbors=NEIGHBORS, temperature=TEMPER
 
     Reference: Wu et al. 2018 (arXiv 1805.01978), section 3.4.
     """
+    with needed("evaluation"):
+        from sklearn.neighbors import KNeighborsClassifier
     classifier = KNeighborsClassifier(
         min(neighbors, len(train)),
         metric="cosine",
@@ -66,6 +65,10 @@ def linear_classifier(train, labels):
     Returns:
         A fitted scikit-learn classifier.
     """
+    with needed("evaluation"):
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
     classifier = LogisticRegression(max_iter=1000)
     return make_pipeline(StandardScaler(), classifier).fit(train, labels)
 

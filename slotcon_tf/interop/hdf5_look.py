@@ -14,11 +14,15 @@ import io
 import json
 import math
 import os
-import resource
 import sys
 import zipfile
 
 import h5py
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 _MOST_OBJECTS = 200_000
 _MOST_DEPTH = 64
@@ -32,6 +36,8 @@ class _Refused(Exception):
 
 def _limit(most):
     """Little memory, little time, and no core dump; where the system can."""
+    if resource is None:
+        return
     seconds = 30 + most // 10**7
     kinds = {resource.RLIMIT_CPU: seconds, resource.RLIMIT_CORE: 0}
     with contextlib.suppress(OSError, ValueError, IndexError):

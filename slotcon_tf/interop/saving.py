@@ -3,8 +3,7 @@
 import pathlib
 import pickle
 
-from safetensors.numpy import save_file
-
+from slotcon_tf.extras import needed
 from slotcon_tf.interop.image_statistics import written_statistics
 from slotcon_tf.interop.keras_backbones import as_resnet
 from slotcon_tf.interop.names import (
@@ -64,6 +63,8 @@ def save_encoder(encoder, path, target, *, batches_tracked=0):
         write_torch(path, {"state_dict": values})
     elif target == "safetensors":
         about = {"format": "pt", "arch": encoder.name, **written_statistics(encoder)}
+        with needed("interop"):
+            from safetensors.numpy import save_file
         save_file(values, path, about)
     elif target in ("torchvision", "timm"):
         write_torch(path, values)

@@ -7,8 +7,8 @@ import pathlib
 
 import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
+from slotcon_tf.extras import needed
 from slotcon_tf.interop.pickles import CheckpointFileError, Record, one_line
 from slotcon_tf.interop.torch_files import OtherTensor, StoredTensor, TorchFile
 
@@ -105,6 +105,8 @@ def open_weights(path):
         with TorchFile(path) as file:
             yield _from_torch(file.value, path)
     elif head[8:9] == b"{":
+        with needed("interop"):
+            from safetensors import SafetensorError, safe_open
         with contextlib.ExitStack() as stack:
             try:
                 file = stack.enter_context(safe_open(path, framework="np"))

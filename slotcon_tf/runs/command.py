@@ -13,6 +13,7 @@ from absl import flags
 
 from slotcon_tf import processor
 from slotcon_tf.data.bad_images import TooManyBadImages
+from slotcon_tf.extras import MissingExtra
 from slotcon_tf.runs import flag_files
 from slotcon_tf.runs.messages import one_line, told_as, with_dashes
 from slotcon_tf.runs.settings import Config, Setting, SettingError
@@ -40,6 +41,7 @@ USER_ERRORS = (
     ValueError,
     OSError,
     CommandError,
+    MissingExtra,
     TooManyBadImages,
     # TensorFlow's of files, on this machine or elsewhere, and of too little memory.
     tf.errors.AlreadyExistsError,

@@ -2,7 +2,8 @@
 
 import numpy as np
 from PIL import Image
-from sklearn.decomposition import PCA
+
+from slotcon_tf.extras import needed
 
 CHANNELS = 3
 _FITTED = 20_000  # positions that the components are found on, at most
@@ -28,6 +29,8 @@ class FeatureColors:
     """
 
     def __init__(self, maps, seed=0):
+        with needed("evaluation"):
+            from sklearn.decomposition import PCA
         rows = [_unit(m).reshape(-1, m.shape[-1]) for m in maps]
         positions = np.concatenate(rows) if rows else np.zeros((0, 1))
         if not len(positions):

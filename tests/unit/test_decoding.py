@@ -262,7 +262,9 @@ def test_heic_is_read_where_pillow_heif_is_installed(monkeypatch):
     data = b"\0\0\0\x18ftypheic" + bytes(40)
     decoding._can_read_heif.cache_clear()
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(BadImage, match="HEIC picture: install pillow-heif"):
+    with pytest.raises(
+        BadImage, match=r'HEIC picture: pip install "slotcon_tf\[heic\]"'
+    ):
         decode_image(data)
     monkeypatch.undo()
     decoding._can_read_heif.cache_clear()
