@@ -258,11 +258,3 @@ def in_policy(encoder, policy, asked):
             f"{policy.name!r}. Give SlotCon(dtype='mixed_float16')."
         )
     return encoder
-
-
-def is_regularized(encoder):
-    """Whether layers add losses, as far as that is known before they are called."""
-    return any(v.regularizer is not None for v in encoder.weights) or any(
-        getattr(layer, "activity_regularizer", None) is not None
-        for layer in encoder._flatten_layers()
-    )

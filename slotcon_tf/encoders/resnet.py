@@ -5,7 +5,6 @@ import difflib
 import keras
 from keras import layers
 
-from slotcon_tf.encoders.contract import as_encoder as as_encoder  # it was here once
 from slotcon_tf.encoders.convolution import Conv2D
 from slotcon_tf.images.statistics import IMAGENET, ImageStatistics
 from slotcon_tf.training.normalization import BatchNormalization

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from slotcon_tf.method.training import NONFINITE
+from slotcon_tf.training.nonfinite import NONFINITE
 
 
 class Throughput(keras.callbacks.Callback):

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from slotcon_tf.precision import at_least_float32
+from slotcon_tf.devices import at_least_float32
 from slotcon_tf.training import replicas
 
 # The fused kernel has no float64 form.

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from slotcon_tf.training.fused import apply_momentum, norm
+from slotcon_tf.training.updates import apply_momentum, norm
 
 TRUST_COEFFICIENT = 0.001  # You et al. 2017 (arXiv 1708.03888), eta
 

@@ -6,20 +6,21 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from slotcon_tf.method.alignment import align
-from slotcon_tf.method.grouping import (
+from slotcon_tf.devices import at_least_float32
+from slotcon_tf.method.networks import MLPHead
+from slotcon_tf.method.objective import (
     SemanticGrouping,
     active_slots,
+    align,
+    grouping_loss,
     l2_normalize,
     pack_active,
     pack_rows,
     pool_slots,
+    slot_contrastive_loss,
 )
-from slotcon_tf.method.heads import MLPHead
-from slotcon_tf.method.losses import grouping_loss, slot_contrastive_loss
-from slotcon_tf.precision import at_least_float32
+from slotcon_tf.method.teacher import teacher_update_rate, update_teacher
 from slotcon_tf.presets import RECIPES
-from slotcon_tf.training.ema import teacher_update_rate, update_teacher
 from slotcon_tf.training.normalization import BatchNormalization, masked_moments
 from slotcon_tf.training.optimizers import LARS, SGD
 from slotcon_tf.training.schedules import WarmupCosine
