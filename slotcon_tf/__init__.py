@@ -60,6 +60,10 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-presets.register_store(
-    lambda: importlib.import_module("slotcon_tf.interop.pretrained")  # type: ignore
-)
+def _store() -> presets.Store:
+    from slotcon_tf.interop import pretrained
+
+    return pretrained
+
+
+presets.register_store(_store)

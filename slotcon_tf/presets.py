@@ -124,8 +124,9 @@ def register_store(opener: Callable[[], Store]) -> None:
         opener: Function that returns the store, imported when it is first needed.
 
     Example:
-        >>> from slotcon_tf.interop import pretrained
-        >>> register_store(lambda: pretrained)  # as `import slotcon_tf` does
+        >>> import importlib, slotcon_tf  # which does this:
+        >>> room = "slotcon_tf.interop.pretrained"
+        >>> register_store(lambda: importlib.import_module(room))
     """
     _openers[:] = [opener]
 

@@ -142,7 +142,7 @@ def global_metrics(diagnostics: Mapping[str, Tensor]) -> dict[str, Tensor]:
     total = replicas.sum_over_replicas(ops.concatenate(parts))
     sizes = [part.shape[0] for part in parts]
     summed, means, per_image, assignments, used = tf.split(total, sizes)
-    values = dict(zip(LOSSES, tf.unstack(summed), strict=True))
+    values: dict[str, Tensor] = dict(zip(LOSSES, tf.unstack(summed), strict=True))
     values.update(zip(names, tf.unstack(means), strict=True))
     values["active_slots"] = per_image[0]
     values["prototypes_used"] = ops.sum(ops.cast(used > 0, dtype))

@@ -45,13 +45,9 @@ class MLPHead(keras.layers.Layer):
         self.supports_masking = True
 
         def dense(units: int, name: str) -> keras.layers.Dense:
+            initial: Any = keras.initializers.RandomNormal(stddev=INITIAL_STDDEV)
             return keras.layers.Dense(
-                units,
-                kernel_initializer=keras.initializers.RandomNormal(
-                    stddev=INITIAL_STDDEV
-                ),
-                dtype=self.dtype_policy,
-                name=name,
+                units, kernel_initializer=initial, dtype=self.dtype_policy, name=name
             )
 
         self.dense_0 = dense(hidden_dim, "dense_0")
@@ -182,7 +178,7 @@ class GroupingNetwork(keras.layers.Layer):
         self.projection_dim = projection_dim
         self.remat = remat
         # In a function, so that Keras does not track the layers once more.
-        stages = stage_models(encoder) if remat else None
+        stages = stage_models(encoder) if remat else []
         self._stages = lambda: stages
         self.projector = MLPHead(
             hidden_dim=hidden_dim,

@@ -170,7 +170,8 @@ def align(
         True
     """
     height, width = maps.shape[1:3]
-    x_min, y_min, x_max, y_max = ops.unstack(overlap, num=4, axis=-1)
+    edges: Tensor = ops.unstack(overlap, num=4, axis=-1)
+    x_min, y_min, x_max, y_max = edges  # (B,) each
     rows = _sampling_matrix(y_min, y_max, height, maps.dtype)  # (B, H', H)
     columns = _sampling_matrix(x_min, x_max, width, maps.dtype)  # (B, W', W)
     columns = ops.where(flipped[:, None, None], ops.flip(columns, axis=1), columns)
@@ -277,7 +278,8 @@ def pack_active(active: Tensor, num_packed: int) -> tuple[Tensor, Tensor]:
     order = ops.arange(num_prototypes, dtype="int32")
     # Every key is unique: active ones above inactive ones, low indices first.
     key = ops.where(active, 2 * num_prototypes - order, num_prototypes - order)
-    _, indices = ops.top_k(key, num_packed)  # (B, M)
+    first: Tensor = ops.top_k(key, num_packed)
+    _, indices = first  # (B, M)
     return indices, ops.take_along_axis(active, indices, axis=1)
 
 
@@ -295,7 +297,7 @@ def pack_rows(valid: Tensor, multiple: int) -> Tensor:
         >>> pack_rows(ops.array([False, True, False, False, True]), 2).numpy().tolist()
         [1, 4]
     """
-    num_rows = ops.shape(valid)[0]
+    num_rows: Tensor = ops.shape(valid)[0]
     indices, _ = pack_active(valid[None], num_rows)
     count = ops.maximum(ops.sum(ops.cast(valid, "int32")), 1)
     count = -(-count // multiple) * multiple

@@ -178,7 +178,7 @@ class SlotCon(Fitting):
         self.skip_nonfinite = skip_nonfinite
         self.remat = remat
         self.serving_size = serving_size
-        check_arguments(SlotCon.__init__, vars(self))
+        check_arguments(SlotCon.__init__, dict(vars(self)))
         self.statistics = chosen_statistics(
             encoder, mean=mean, std=std, pixel_range=pixel_range
         )

@@ -83,7 +83,7 @@ def twin(model: _Model) -> _Model:
     """
     try:
         with keras.saving.custom_object_scope(_own_objects(model)):
-            copy = type(model).from_config(model.get_config())
+            copy: Any = type(model).from_config(model.get_config())
     except (
         AttributeError,
         KeyError,

@@ -7,9 +7,8 @@ import tensorflow as tf
 from keras import ops
 
 from slotcon_tf.devices import at_least_float32
-from slotcon_tf.method.networks import MLPHead
+from slotcon_tf.method.networks import MLPHead, SemanticGrouping
 from slotcon_tf.method.objective import (
-    SemanticGrouping,
     active_slots,
     align,
     grouping_loss,
@@ -157,6 +156,7 @@ def test_packed_contrastive_loss_equals_its_definition():
         key_valid.reshape(-1),
         labels=np.arange(12, dtype=np.int32),
         num_queries=valid.sum(),
+        temperature=0.2,
     )
     np.testing.assert_allclose(float(loss), expected, rtol=1e-5)
 
@@ -174,8 +174,10 @@ def test_grouping_loss_is_least_for_the_teacher_itself():
 def test_losses_ignore_the_numbering_of_prototypes():
     student, teacher, order = normal(2, 3, 3, 5), normal(2, 3, 3, 5), RNG.permutation(5)
     center = normal(5)
-    loss, _ = grouping_loss(student, teacher, center)
-    same, _ = grouping_loss(student[..., order], teacher[..., order], center[order])
+    options = {"student_temperature": 0.1, "teacher_temperature": 0.07}
+    loss, _ = grouping_loss(student, teacher, center, **options)
+    renumbered = (x[..., order] for x in (student, teacher, center))
+    same, _ = grouping_loss(*renumbered, **options)
     np.testing.assert_allclose(float(loss), float(same), rtol=1e-5)
 
 
