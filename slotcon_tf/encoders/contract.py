@@ -1,12 +1,17 @@
 """What an encoder must be: images in, one channels-last map out, nothing hidden."""
 
+from __future__ import annotations
+
 import contextlib
 import contextvars
 import warnings
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import keras
 import tensorflow as tf
 
+_Model = TypeVar("_Model", bound=keras.Model)
 _LOADING = contextvars.ContextVar("loading", default=False)
 _HALF = ("float16", "bfloat16")
 _NEED = (
@@ -19,10 +24,15 @@ _ARITHMETIC = ("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "DivideNoN
 
 
 @contextlib.contextmanager
-def loading():
+def loading() -> Iterator[None]:
     """In it, what a saved model holds is warned of where a new one is refused.
 
     Nobody can mend it any more, and it may come from days with fewer checks.
+
+    Example:
+        >>> with warnings.catch_warnings(), loading():
+        ...     warnings.simplefilter("ignore")
+        ...     check_policy(keras.DTypePolicy("float16"))
     """
     token = _LOADING.set(True)
     try:
@@ -31,13 +41,13 @@ def loading():
         _LOADING.reset(token)
 
 
-def _refuse(text):
+def _refuse(text: str) -> None:
     if not _LOADING.get():
         raise ValueError(text)
     warnings.warn(f"Loaded as it was saved: {text}", stacklevel=2)
 
 
-def as_encoder(model):
+def as_encoder(model: _Model) -> _Model:
     """Checks that a Keras model maps normalised images to one channels-last map.
 
     Args:
@@ -52,6 +62,11 @@ def as_encoder(model):
         TypeError: If it is no Keras model.
         ValueError: If its input, its output or a layer is something else; of layers it
             warns where a saved model is loaded.
+
+    Example:
+        >>> layers = [keras.Input((None, None, 3)), keras.layers.Conv2D(8, 4, 4)]
+        >>> as_encoder(keras.Sequential(layers)).output_shape
+        (None, None, None, 8)
     """
     if not isinstance(model, keras.Model):
         raise TypeError(
@@ -75,7 +90,7 @@ def as_encoder(model):
     return model
 
 
-def _check_scope(model):
+def _check_scope(model: keras.Model) -> None:
     """A strategy cannot train variables that were made outside of its scope."""
     if not tf.distribute.has_strategy():
         return
@@ -88,7 +103,7 @@ def _check_scope(model):
         )
 
 
-def _check_input(shape):
+def _check_input(shape: Any) -> None:
     if not isinstance(shape, tuple) or len(shape) != 4:
         raise ValueError(f"{_NEED} Received: inputs of shape {shape}.")
     if shape[-1] != 3:
@@ -98,7 +113,7 @@ def _check_input(shape):
         )
 
 
-def _check_output(output, shape):
+def _check_output(output: Any, shape: Any) -> None:
     received = f"{_NEED} Received: outputs of shape {shape}."
     if isinstance(output, dict):
         name = list(output)[-1]
@@ -126,7 +141,7 @@ def _check_output(output, shape):
         raise ValueError(f"{_NEED} Received: outputs of unknown channels.")
 
 
-def _check_layer(model, layer):
+def _check_layer(model: keras.Model, layer: keras.Layer) -> None:
     if isinstance(layer, keras.layers.Lambda):
         _refuse(
             "encoder must be made of layers that can be copied from their "
@@ -142,7 +157,7 @@ def _check_layer(model, layer):
         )
 
 
-def _check_preprocessing(model):
+def _check_preprocessing(model: keras.Model) -> None:
     """Refuses what scales images: they come normalised, and would be scaled twice."""
     found = []
     for part in _in_order(model):
@@ -164,7 +179,7 @@ def _check_preprocessing(model):
     )
 
 
-def _in_order(model):
+def _in_order(model: Any) -> Iterator[Any]:
     """Layers and operations of a model, those of nested models too, from the input."""
     parts = getattr(model, "operations", None) or getattr(model, "layers", None)
     if parts is None:  # a composite layer
@@ -178,7 +193,7 @@ def _in_order(model):
             yield part
 
 
-def _without(model, last):
+def _without(model: keras.Model, last: Any) -> str:
     """How a model is cut behind its preprocessing, where it can be."""
     layers = [layer for layer in model.layers if layer is not last]
     for layer in layers:
@@ -194,7 +209,7 @@ def _without(model, last):
     return ""
 
 
-def check_policy(policy):
+def check_policy(policy: keras.DTypePolicy) -> None:
     """Refuses a policy in which weights are too coarse for a moving average.
 
     Args:
@@ -203,6 +218,9 @@ def check_policy(policy):
     Raises:
         ValueError: If its variables are float16 or bfloat16; a warning where a saved
             model is loaded.
+
+    Example:
+        >>> check_policy(keras.DTypePolicy("mixed_bfloat16"))
     """
     if policy.variable_dtype in _HALF:
         _refuse(
@@ -212,7 +230,7 @@ def check_policy(policy):
         )
 
 
-def in_policy(encoder, policy, asked):
+def in_policy(encoder: _Model, policy: keras.DTypePolicy, asked: bool) -> _Model:
     """Brings an encoder to the policy of the model that it goes into.
 
     Args:
@@ -226,6 +244,12 @@ def in_policy(encoder, policy, asked):
     Raises:
         ValueError: If it keeps its weights in another dtype than the policy's, or in
             a half one, or computes in float16 where no loss is scaled.
+
+    Example:
+        >>> layers = [keras.Input((None, None, 3)), keras.layers.Conv2D(8, 4, 4)]
+        >>> policy = keras.DTypePolicy("mixed_bfloat16")
+        >>> in_policy(keras.Sequential(layers), policy, asked=True).compute_dtype
+        'bfloat16'
     """
     # Not the policy of the model, which is lost where it is loaded.
     layers = [x for x in encoder._flatten_layers() if x._trainable_variables]
@@ -258,11 +282,3 @@ def in_policy(encoder, policy, asked):
             f"{policy.name!r}. Give SlotCon(dtype='mixed_float16')."
         )
     return encoder
-
-
-def is_regularized(encoder):
-    """Whether layers add losses, as far as that is known before they are called."""
-    return any(v.regularizer is not None for v in encoder.weights) or any(
-        getattr(layer, "activity_regularizer", None) is not None
-        for layer in encoder._flatten_layers()
-    )

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from slotcon_tf.encoders.contract import as_encoder, loading
 from slotcon_tf.images.statistics import statistics_of
-from slotcon_tf.method.grouping import active_slots, l2_normalize, pool_slots
+from slotcon_tf.method.objective import active_slots, l2_normalize, pool_slots
 from slotcon_tf.method.slotcon import SlotCon
 
 _PROTOTYPES_AT_ONCE = 64  # whose logits are held at the image's size

@@ -31,7 +31,7 @@ from slotcon_tf.evaluation.linear import LinearSettings
 from slotcon_tf.files import write_text
 from slotcon_tf.images.decoding import use_pixel_range
 from slotcon_tf.images.statistics import statistics_of
-from slotcon_tf.method.twins import twin
+from slotcon_tf.method.teacher import twin
 from slotcon_tf.progress import bar
 from slotcon_tf.runs.label_settings import LabelSettings, label_options
 from slotcon_tf.runs.load_settings import ModelSettings, scale_setting, which_setting

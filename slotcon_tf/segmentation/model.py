@@ -4,9 +4,9 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from slotcon_tf.devices import at_least_float32
 from slotcon_tf.encoders.resnet import ResNet
 from slotcon_tf.images.statistics import statistics_of
-from slotcon_tf.precision import at_least_float32
 from slotcon_tf.presets import AUXILIARY_HEAD
 from slotcon_tf.segmentation.heads import FCNHead
 from slotcon_tf.segmentation.losses import pixel_cross_entropy

@@ -6,7 +6,7 @@ import functools
 import tensorflow as tf
 
 from slotcon_tf.images.statistics import IMAGENET
-from slotcon_tf.method.grouping import l2_normalize, pool_slots
+from slotcon_tf.method.objective import l2_normalize, pool_slots
 from slotcon_tf.serving.decoding import OK, decode_batch
 
 _CHUNK = 64  # prototypes whose upsampled logits are in memory at once
