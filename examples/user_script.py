@@ -1,4 +1,4 @@
-"""Ten lines: pretrain on a folder of photographs, take the encoder. Checked for types."""
+"""Ten lines: pretrain on a folder of photographs, take the encoder."""
 
 import sys
 
