@@ -13,8 +13,6 @@ import posixpath
 import re
 import sys
 
-from mkdocs.structure.files import File
-
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = {
     "README.md": "index.md",
@@ -30,6 +28,8 @@ _log = logging.getLogger("mkdocs.hooks.own")  # warnings end a strict build
 
 def on_files(files, config):
     """Adds the pages that live outside docs/."""
+    from mkdocs.structure.files import File
+
     for source, page in PAGES.items():
         path = str(ROOT / source)
         files.append(File.generated(config, page, abs_src_path=path))
@@ -77,10 +77,7 @@ def commands():
     found = {}
     for package in ("trainers", "export"):
         for module in pkgutil.iter_modules([str(ROOT / package)], f"{package}."):
-            try:  # TEMPORARY
-                main = getattr(importlib.import_module(module.name), "main", None)
-            except Exception:
-                continue
+            main = getattr(importlib.import_module(module.name), "main", None)
             if isinstance(main, Command):
                 found[module.name] = main
     return found
@@ -111,5 +108,5 @@ def _row(known):
         told.append(f"Once {', '.join(f'`--{a}`' for a in known.aliases)}.")
     line = known.line(known.default) or ""
     default = line if known.kind is bool else line.partition("=")[2]
-    cells = (f"`--{known.name}`", f"`{default}`" if default else "", " ".join(told))
+    cells = (f"`--{known.flag}`", f"`{default}`" if default else "", " ".join(told))
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
