@@ -109,7 +109,11 @@ def check(words):
     own = module_of(words)
     if own:
         module, flags = own
-        import_module(module).main.config([module, *flags])
+        main = import_module(module).main
+        main.config([module, *flags])
+        named = {flag.lstrip("-").partition("=")[0] for flag in flags}
+        for known in main.config_class.settings().values():
+            _need(not named.intersection(known.aliases), words)  # old names
     elif _PYTHON.fullmatch(words[0]) and words[1:2] == ["-m"]:
         _check_module(words[2], words[3:])
     elif words[0].rpartition("/")[2] in ("pip", "ruff", "pytest", "pre-commit"):
