@@ -107,7 +107,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             spec.version_label = path["label"]
         version = self.versions.get(spec)
         request = self._request()
-        name = request.get("signature_name", _DEFAULT)
+        name = str(request.get("signature_name") or _DEFAULT)
         if name not in version.signatures:
             raise InvalidRequest(
                 f"signature_name must be one of {sorted(version.signatures)}. "
