@@ -118,10 +118,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         outputs = version.signatures[name](**read_inputs(given, definition, self.limit))
         return {"outputs": {key: v.numpy().tolist() for key, v in outputs.items()}}
 
+    def _drop(self, size: int) -> None:
+        """Reads on for a while: a client that still sends would miss the answer."""
+        self.close_connection = True
+        left = min(size, 4 * self.limit)
+        while left and self.rfile.read(min(left, 2**16)):
+            left -= min(left, 2**16)
+
     def _request(self) -> dict[str, Any]:
         size = self.headers.get("Content-Length", "")
         if not size.isdecimal() or int(size) > self.limit:
-            self.close_connection = True  # what was sent is not read
+            self._drop(int(size) if size.isdecimal() else 0)
             raise InvalidRequest(
                 f"Content-Length must be at most {self.limit}. Received: {size or '-'}."
             )
