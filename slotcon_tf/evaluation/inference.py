@@ -9,8 +9,7 @@ from slotcon_tf.encoders.contract import as_encoder, loading
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.method.grouping import active_slots, l2_normalize, pool_slots
 from slotcon_tf.method.slotcon import SlotCon
-
-_PROTOTYPES_AT_ONCE = 64  # whose logits are held at the image's size
+from slotcon_tf.method.upsampled import upsampled_argmax
 
 
 class Inference:
@@ -135,12 +134,12 @@ class Inference:
 
     def _traced_groups(self, images):
         logits = self._call(images)["assignment_logits"]
-        return winners(logits, tf.shape(images)[1:3])
+        return upsampled_argmax(logits, tf.shape(images)[1:3])
 
     def _traced_slots(self, images):
         found = self._call(images)
         logits = found["assignment_logits"]
-        groups = winners(logits, tf.shape(images)[1:3])
+        groups = upsampled_argmax(logits, tf.shape(images)[1:3])
         return self._pooled(found), active_slots(logits), groups
 
     def _traced_outputs(self, images):
@@ -152,33 +151,6 @@ class Inference:
             logits = tf.cast(found["assignment_logits"], tf.float32)
             kept |= {"assignment_logits": logits, "similarity": similarity}
         return kept
-
-
-def winners(logits, size):
-    """Argmax of logits upsampled bilinearly, a few prototypes at a time.
-
-    All 2,048 prototypes of a published model, at the size of one photograph, would be
-    gigabytes.
-
-    Args:
-        logits: (B, H, W, K).
-        size: Height and width of the result.
-
-    Returns:
-        int32 (B, height, width).
-    """
-    best = winner = None
-    for start in range(0, logits.shape[-1], _PROTOTYPES_AT_ONCE):
-        some = logits[..., start : start + _PROTOTYPES_AT_ONCE]
-        some = tf.image.resize(some, size)  # (B, height, width, k)
-        index = tf.argmax(some, axis=-1, output_type=tf.int32) + start
-        value = tf.reduce_max(some, axis=-1)
-        if best is None:
-            best, winner = value, index
-        else:
-            better = value > best  # on a tie the lower id stays, as in one argmax
-            best, winner = tf.maximum(best, value), tf.where(better, index, winner)
-    return winner
 
 
 def same_size_batches(examples, batch_size):

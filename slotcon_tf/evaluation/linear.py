@@ -9,6 +9,7 @@ import tensorflow as tf
 from slotcon_tf.data.labelled import VOID, LabelError
 from slotcon_tf.evaluation.inference import same_size_batches
 from slotcon_tf.evaluation.metrics import confusion_matrix
+from slotcon_tf.method.upsampled import upsampled_argmax
 
 STANDARD_EPSILON = 1e-6  # a channel that is always 0 stays 0
 
@@ -60,8 +61,7 @@ class LinearSegmenter:
             int32 (B, height, width).
         """
         logits = tf.constant(maps) @ self.kernel + self.bias
-        logits = tf.image.resize(logits, size)
-        return tf.argmax(logits, axis=-1, output_type=tf.int32).numpy()
+        return upsampled_argmax(logits, size).numpy()
 
 
 def fit_linear(inference, data, settings, progress=iter):

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from slotcon_tf.evaluation.inference import Inference, winners
+from slotcon_tf.evaluation.inference import Inference
+from slotcon_tf.method.upsampled import upsampled_argmax
 
 
 class ImageMaps(NamedTuple):
@@ -57,4 +58,4 @@ def groups_at(logits, size):
     Returns:
         int32 (height, width) of prototype ids.
     """
-    return winners(logits[None], size)[0].numpy()
+    return upsampled_argmax(logits[None], size)[0].numpy()
