@@ -117,7 +117,7 @@ class Run:
         self.scores = None
         if FLAGS.dataset == "scenes" and self.chief:
             self.scores = report.SceneScores(
-                self.workdir, FLAGS.data_dir, FLAGS.evaluation_scale
+                self.model, self.workdir, FLAGS.data_dir, FLAGS.evaluation_scale
             )
 
     def _open_monitor(self):
@@ -284,7 +284,7 @@ class Run:
         )
         logging.info("Precision %s, XLA %s", FLAGS.precision, self.model.jit_compile)
         if self.scores:
-            self.scores.before(self.model)
+            self.scores.before()
         if self.first_step >= FLAGS.epochs * self.steps:
             logging.info("All %d epochs are done already.", FLAGS.epochs)
             return
@@ -314,7 +314,7 @@ class Run:
             print(f"{count} bad images were replaced: {where}")
         picture = self.workdir / "slots.png"
         if self.scores:
-            print(self.scores.after(self.model, picture))
+            self.scores.after(picture)
         else:
             images = report.sample_images(self.source, 2 * FLAGS.image_size)
             report.draw_slots(self.model, images, picture)
