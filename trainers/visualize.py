@@ -25,7 +25,7 @@ from slotcon_tf.progress import bar
 from slotcon_tf.runs.command_line import PREFIX, run_main
 from slotcon_tf.runs.loading import load_trained, results_folder, run_folder
 from slotcon_tf.runs.workdir import FLAGFILE
-from slotcon_tf.visualize.curves import read_history
+from slotcon_tf.visualize.charts import read_history
 from slotcon_tf.visualize.maps import map_reader
 from slotcon_tf.visualize.overlays import fit_edge
 from slotcon_tf.visualize.photographs import photographs, spread

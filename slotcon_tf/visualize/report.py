@@ -34,7 +34,7 @@ class Report:
         facts: Dict of text, for the head.
         flags: Text of the run's flags.
         tables, troubles: Of `slotcon_tf.visualize.scores.read_scores`.
-        history: Of `slotcon_tf.visualize.curves.read_history`, or None.
+        history: Of `slotcon_tf.visualize.charts.read_history`, or None.
         shown: List of (name, image uint8 (height, width, 3), `ImageMaps`).
         atlas: `PrototypeAtlas`, or None of an encoder alone.
         skipped: Dict of path to reason, of images that could not be used.

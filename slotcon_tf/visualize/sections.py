@@ -5,10 +5,8 @@ import pathlib
 import matplotlib
 import numpy as np
 
-from slotcon_tf.visualize.charts import line_chart, usage_chart
+from slotcon_tf.visualize.charts import grouped_curves, line_chart, usage_chart
 from slotcon_tf.visualize.colors import label_colors
-from slotcon_tf.visualize.components import FeatureColors, smooth
-from slotcon_tf.visualize.curves import grouped_curves
 from slotcon_tf.visualize.html import (
     chip,
     escaped,
@@ -18,7 +16,7 @@ from slotcon_tf.visualize.html import (
     section,
     table,
 )
-from slotcon_tf.visualize.maps import groups_at
+from slotcon_tf.visualize.maps import FeatureColors, groups_at, smooth
 from slotcon_tf.visualize.overlays import fit_edge, numbered_overlay, spotlight
 
 NEAREST = 5  # images per prototype
