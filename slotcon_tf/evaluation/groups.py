@@ -1,14 +1,26 @@
 """Slots of whole images, and their match with true masks."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
 from slotcon_tf.data.labelled import VOID
 from slotcon_tf.evaluation.inference import Inference, same_size_batches
 from slotcon_tf.evaluation.metrics import confusion_matrix
+from slotcon_tf.method.slotcon import SlotCon
 
 
-def predict_groups(model, images, *, which="teacher", scale=1.0, batch_size=16):
+def predict_groups(
+    model: SlotCon,
+    images: np.ndarray,
+    *,
+    which: str = "teacher",
+    scale: float = 1.0,
+    batch_size: int = 16,
+) -> np.ndarray:
     """The winning prototype at every pixel.
 
     Args:
@@ -27,7 +39,13 @@ def predict_groups(model, images, *, which="teacher", scale=1.0, batch_size=16):
     return np.concatenate(found)
 
 
-def group_confusions(inference, examples, num_classes, *, batch_size=16):
+def group_confusions(
+    inference: Inference,
+    examples: Iterable[tuple[np.ndarray, np.ndarray]],
+    num_classes: int,
+    *,
+    batch_size: int = 16,
+) -> csr_array:
     """Pixels by class and group, of every image by itself.
 
     Args:

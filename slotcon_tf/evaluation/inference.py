@@ -1,7 +1,11 @@
 """What a network says of whole images of any size: maps, slots, groups."""
 
-import itertools
+from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
+
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -24,7 +28,9 @@ class Inference:
         ValueError: If it is another model or network, or the scale is not positive.
     """
 
-    def __init__(self, model, which="teacher", scale=1.0):
+    def __init__(
+        self, model: keras.Model, which: str = "teacher", scale: float = 1.0
+    ) -> None:
         if not scale > 0:
             raise ValueError(
                 f"scale must be positive. Received: scale={scale}. Take 1 for an "
@@ -46,7 +52,7 @@ class Inference:
         self._slots = tf.function(self._traced_slots, [images], autograph=False)
         self._outputs = tf.function(self._traced_outputs, [images], autograph=False)
 
-    def maps(self, images):
+    def maps(self, images: np.ndarray) -> np.ndarray:
         """The encoder's last map.
 
         Args:
@@ -57,11 +63,11 @@ class Inference:
         """
         return self._map(images).numpy()
 
-    def pooled(self, images):
+    def pooled(self, images: np.ndarray) -> np.ndarray:
         """The mean of `maps` over positions: float32 (B, C)."""
         return self.maps(images).mean(axis=(1, 2))
 
-    def groups(self, images):
+    def groups(self, images: np.ndarray) -> np.ndarray:
         """The winning prototype at every pixel.
 
         Args:
@@ -77,7 +83,7 @@ class Inference:
         self.need_groups()
         return self._groups(images).numpy()
 
-    def slots(self, images):
+    def slots(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Slots of all prototypes, and the winning prototype at every pixel.
 
         Returns:
@@ -90,7 +96,7 @@ class Inference:
         self.need_groups()
         return tuple(x.numpy() for x in self._slots(images))
 
-    def outputs(self, images):
+    def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """All that the network says.
 
         Args:
@@ -103,7 +109,7 @@ class Inference:
         """
         return {name: x.numpy() for name, x in self._outputs(images).items()}
 
-    def need_groups(self):
+    def need_groups(self) -> None:
         """Raises `ValueError` if the model has no prototypes."""
         if not self.grouping:
             raise ValueError(
@@ -153,7 +159,9 @@ class Inference:
         return kept
 
 
-def same_size_batches(examples, batch_size):
+def same_size_batches(
+    examples: Iterable[tuple], batch_size: int
+) -> Iterator[list[np.ndarray]]:
     """Batches of neighbours of one size.
 
     Args:

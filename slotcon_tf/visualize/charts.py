@@ -1,10 +1,13 @@
 """Training curves from the CSV of a run, and charts as inline SVG and as PNG."""
 
+from __future__ import annotations
+
 import csv
 import io
 import math
 import pathlib
 import re
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import matplotlib
@@ -13,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from slotcon_tf.visualize.colors import label_colors
+from slotcon_tf.visualize.prototypes import Usage
 
 # What a column is called on the page, and how to read it.
 TITLES = {
@@ -78,7 +82,7 @@ class Curve(NamedTuple):
     lines: dict
 
 
-def read_history(path):
+def read_history(path: str | pathlib.Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Columns of a run's history.csv.
 
     Args:
@@ -108,7 +112,7 @@ def _number(text):
         return math.nan
 
 
-def grouped_curves(columns):
+def grouped_curves(columns: Iterable[str]) -> dict[str, list[Curve]]:
     """Curves by what they tell.
 
     Args:
@@ -164,7 +168,7 @@ _UPRIGHT_DIGITS = 64  # what fits side by side below the bars
 _STEPS = [1, 2, 5, 10]
 
 
-def svg_of(figure):
+def svg_of(figure: Figure) -> str:
     """A figure as SVG for a page: no XML prologue, no addresses, no fixed size."""
     file = io.StringIO()
     with matplotlib.rc_context(_RC):
@@ -179,7 +183,9 @@ def svg_of(figure):
     return f'<svg {view} aria-hidden="true">{rest}'.strip()
 
 
-def line_chart(epochs, lines, title):
+def line_chart(
+    epochs: np.ndarray, lines: Mapping[str, np.ndarray], title: str
+) -> Figure:
     """A small chart of one quantity over epochs.
 
     Args:
@@ -220,7 +226,7 @@ def line_chart(epochs, lines, title):
     return figure
 
 
-def usage_chart(usage, most=256):
+def usage_chart(usage: Usage, most: int = 256) -> Figure:
     """Bars of the share of positions per prototype, most used first.
 
     Args:

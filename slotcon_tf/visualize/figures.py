@@ -1,6 +1,10 @@
 """Figures: images, true masks and slot masks or predictions side by side."""
 
+from __future__ import annotations
+
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -8,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from slotcon_tf.evaluation.groups import predict_groups
+from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.visualize.colors import label_colors, matched_colors
 from slotcon_tf.visualize.overlays import overlay
 
@@ -15,7 +20,14 @@ _CELL = 2.4  # inches, a column
 _LEGEND_COLUMNS = 7
 
 
-def slots_figure(images, groups, masks=None, *, class_names=(), matching=None):
+def slots_figure(
+    images: Sequence[np.ndarray] | np.ndarray,
+    groups: np.ndarray,
+    masks: np.ndarray | None = None,
+    *,
+    class_names: Sequence[str] = (),
+    matching: Mapping[int, int] | None = None,
+) -> Figure:
     """A row per image: the image, its true mask if known, and its slots.
 
     Args:
@@ -49,7 +61,11 @@ def slots_figure(images, groups, masks=None, *, class_names=(), matching=None):
     return picture_grid(rows, titles, list(legend))
 
 
-def picture_grid(rows, titles, legend=()):
+def picture_grid(
+    rows: Sequence[Sequence[np.ndarray]],
+    titles: Sequence[str],
+    legend: Sequence[tuple[str, np.ndarray]] = (),
+) -> Figure:
     """Pictures in rows, with titles above the columns and a legend below.
 
     Args:
@@ -87,25 +103,30 @@ def picture_grid(rows, titles, legend=()):
     return figure
 
 
-def save_slots(path, *args, **options):
+def save_slots(path: str | pathlib.Path, *args: Any, **options: Any) -> None:
     """Writes `slots_figure(*args, **options)` to a picture file."""
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     slots_figure(*args, **options).savefig(path, dpi=150)
 
 
-def picture_of(model, images):
+def picture_of(model: SlotCon, images: np.ndarray) -> np.ndarray:
     """The teacher's slots on images, as one picture uint8 (height, width, 3)."""
     return figure_pixels(slots_figure(images, predict_groups(model, images)))
 
 
-def figure_pixels(figure):
+def figure_pixels(figure: Figure) -> np.ndarray:
     """A matplotlib Figure as uint8 (height, width, 3)."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
-def masks_figure(images, truths, predictions, class_names):
+def masks_figure(
+    images: Sequence[np.ndarray],
+    truths: Sequence[np.ndarray],
+    predictions: Sequence[np.ndarray],
+    class_names: Sequence[str],
+) -> Figure:
     """A row per image, of any size: the image, its true classes, its predicted ones.
 
     Args:
@@ -127,7 +148,7 @@ def masks_figure(images, truths, predictions, class_names):
     return picture_grid(rows, ("image", "truth", "prediction"), legend)
 
 
-def save_masks(path, *args):
+def save_masks(path: str | pathlib.Path, *args: Any) -> None:
     """Writes `masks_figure(*args)` to a picture file."""
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     masks_figure(*args).savefig(path, dpi=150)

@@ -1,11 +1,16 @@
 """Pieces of an HTML page that needs nothing but itself, and its look."""
 
+from __future__ import annotations
+
 import base64
 import html
 import io
 import pathlib
 import re
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from slotcon_tf.visualize.charts import svg_of
@@ -77,19 +82,19 @@ pre { overflow-x: auto; background: var(--card); padding: .8rem; border-radius: 
 _JPEG_QUALITY = 84
 
 
-def escaped(text):
+def escaped(text: object) -> str:
     """Any text as HTML; bytes of a path that are no text are shown as such."""
     text = str(text).encode("utf-8", "backslashreplace").decode()
     return html.escape(text)
 
 
-def paragraph(text, kind=""):
+def paragraph(text: str, kind: str = "") -> str:
     """A paragraph of plain text."""
     mark = f' class="{kind}"' if kind else ""
     return f"<p{mark}>{escaped(text)}</p>"
 
 
-def table(header, rows):
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of plain text; the first cell of a row is its heading."""
     head = "".join(f'<th scope="col">{escaped(cell)}</th>' for cell in header)
     lines = []
@@ -102,12 +107,12 @@ def table(header, rows):
     )
 
 
-def folded(summary, content):
+def folded(summary: str, content: str) -> str:
     """HTML that opens on a click."""
     return f"<details><summary>{escaped(summary)}</summary>{content}</details>"
 
 
-def chip(number, color, text=""):
+def chip(number: int, color: np.ndarray, text: str = "") -> str:
     """A prototype's number on its colour, and plain text behind it."""
     style = f"background:{hex_color(color)};color:{hex_color(text_color(color))}"
     return (
@@ -115,13 +120,13 @@ def chip(number, color, text=""):
     )
 
 
-def figure(content, caption, kind=""):
+def figure(content: str, caption: str, kind: str = "") -> str:
     """HTML with a caption, which is HTML too."""
     mark = f' class="{kind}"' if kind else ""
     return f"<figure{mark}>{content}<figcaption>{caption}</figcaption></figure>"
 
 
-def section(name, title, help_text, content):
+def section(name: str, title: str, help_text: str, content: str) -> str:
     """A section: its anchor, its title, how to read it, and HTML."""
     return (
         f'<section id="{name}"><h2>{escaped(title)}</h2>'
@@ -129,7 +134,7 @@ def section(name, title, help_text, content):
     )
 
 
-def page(title, head, sections):
+def page(title: str, head: str, sections: Mapping[tuple[str, str], str]) -> str:
     """The page.
 
     Args:
@@ -157,12 +162,12 @@ class Pictures:
         folder: Of the PNG files, created if missing; None: no files.
     """
 
-    def __init__(self, folder=None):
+    def __init__(self, folder: pathlib.Path | None = None) -> None:
         self.folder = pathlib.Path(folder) if folder else None
         if self.folder:
             self.folder.mkdir(parents=True, exist_ok=True)
 
-    def image(self, name, pixels, alt):
+    def image(self, name: str, pixels: np.ndarray, alt: str) -> str:
         """An <img>.
 
         Args:
@@ -184,7 +189,7 @@ class Pictures:
             f'width="{picture.width}" height="{picture.height}">'
         )
 
-    def chart(self, name, drawing, alt):
+    def chart(self, name: str, drawing: Figure, alt: str) -> str:
         """A matplotlib figure as inline SVG; arguments as of `image`."""
         if self.folder:
             drawing.savefig(self._path(name), dpi=150)

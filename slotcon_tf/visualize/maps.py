@@ -1,7 +1,11 @@
 """What a network makes of one image: features, their colours, groups, slots."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import keras
 import numpy as np
 from PIL import Image
 from sklearn.decomposition import PCA
@@ -24,12 +28,14 @@ class ImageMaps(NamedTuple):
     similarity: np.ndarray | None = None
 
     @property
-    def winners(self):
+    def winners(self) -> np.ndarray:
         """The winning prototype at every position, int64 (H, W)."""
         return self.logits.argmax(-1)
 
 
-def map_reader(model, which="teacher", scale=1.0):
+def map_reader(
+    model: keras.Model, which: str = "teacher", scale: float = 1.0
+) -> Callable[[np.ndarray], ImageMaps]:
     """A function of one image, uint8 (height, width, 3), that gives its `ImageMaps`.
 
     Args:
@@ -50,7 +56,7 @@ def map_reader(model, which="teacher", scale=1.0):
     return read
 
 
-def groups_at(logits, size):
+def groups_at(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The winning prototype at every pixel of a picture.
 
     Args:
@@ -86,7 +92,7 @@ class FeatureColors:
         ValueError: If there is no position.
     """
 
-    def __init__(self, maps, seed=0):
+    def __init__(self, maps: Iterable[np.ndarray], seed: int = 0) -> None:
         rows = [_unit(m).reshape(-1, m.shape[-1]) for m in maps]
         positions = np.concatenate(rows) if rows else np.zeros((0, 1))
         if not len(positions):
@@ -107,7 +113,7 @@ class FeatureColors:
         low, high = np.percentile(values, _TAILS, axis=0)
         self._low, self._span = low, np.maximum(high - low, 1e-6)
 
-    def __call__(self, features):
+    def __call__(self, features: np.ndarray) -> np.ndarray:
         """Components of a map (H, W, C), in [0, 1]: float32 (H, W, 3)."""
         height, width, depth = features.shape
         values = self._pca.transform(_unit(features).reshape(-1, depth))
@@ -117,7 +123,7 @@ class FeatureColors:
         return values.reshape(height, width, CHANNELS).astype(np.float32)
 
 
-def smooth(values, size):
+def smooth(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Upsamples a map bicubically.
 
     Args:

@@ -1,5 +1,7 @@
 """Regions over images: where they are, and their colours, lines and numbers."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +20,7 @@ class Point(NamedTuple):
     radius: float
 
 
-def region_points(labels, least_radius=np.inf):
+def region_points(labels: np.ndarray, least_radius: float = np.inf) -> list[Point]:
     """Points well inside the regions of a label map.
 
     Args:
@@ -49,7 +51,7 @@ def region_points(labels, least_radius=np.inf):
     return points
 
 
-def grown(region, pixels):
+def grown(region: np.ndarray, pixels: int) -> np.ndarray:
     """A region bool (H, W) and all pixels up to a distance from it."""
     if not region.any():
         return region.copy()
@@ -66,7 +68,9 @@ _SMALLER, _SMALLEST_TEXT = 0.7, 11  # share of that, px
 _ROOM = 0.7  # a further region is numbered if its radius has this share of a number
 
 
-def overlay(image, labels, colors, line=1):
+def overlay(
+    image: np.ndarray, labels: np.ndarray, colors: np.ndarray, line: int = 1
+) -> np.ndarray:
     """Colours of labels over an image, with white lines between regions.
 
     Args:
@@ -91,7 +95,9 @@ def overlay(image, labels, colors, line=1):
     return out
 
 
-def numbered_overlay(image, labels, colors):
+def numbered_overlay(
+    image: np.ndarray, labels: np.ndarray, colors: np.ndarray
+) -> np.ndarray:
     """`overlay` with numbers in the regions: nobody depends on colours alone.
 
     A number stands at the point of the label's largest component that is farthest
@@ -149,7 +155,7 @@ class _Text:
         )
 
 
-def spotlight(image, region, color):
+def spotlight(image: np.ndarray, region: np.ndarray, color: np.ndarray) -> np.ndarray:
     """An image grey and flat but for one region, which has a coloured outline.
 
     A black or white line runs outside of the coloured one, for contrast.
@@ -172,7 +178,7 @@ def spotlight(image, region, color):
     return out
 
 
-def fit_edge(image, largest, smallest=1):
+def fit_edge(image: np.ndarray, largest: int, smallest: int = 1) -> np.ndarray:
     """Resizes an image so that its longer edge lies between two lengths.
 
     Args:

@@ -1,5 +1,8 @@
 """One page about one run: its settings, scores, curves and pictures."""
 
+from __future__ import annotations
+
+import pathlib
 from dataclasses import dataclass, field
 
 from slotcon_tf.visualize.html import (
@@ -52,7 +55,7 @@ class Report:
     skipped: dict = field(default_factory=dict)
     max_prototypes: int = 64
 
-    def html(self, folder=None):
+    def html(self, folder: pathlib.Path | None = None) -> str:
         """The page.
 
         Args:

@@ -1,5 +1,7 @@
 """Scores that other commands left in a run's folder, as rows of tables."""
 
+from __future__ import annotations
+
 import math
 import pathlib
 from typing import NamedTuple
@@ -27,7 +29,7 @@ class ScoreTable(NamedTuple):
     settings: dict
 
 
-def read_scores(folder):
+def read_scores(folder: str | pathlib.Path) -> tuple[list[ScoreTable], list[str]]:
     """Tables of `evaluation/*.json` and `scores.json` in a folder.
 
     Args:
