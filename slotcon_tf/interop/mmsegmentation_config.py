@@ -5,8 +5,12 @@ authors' files for mmsegmentation 0.x. What the paper leaves open is the toolbox
 default.
 """
 
+from __future__ import annotations
+
+import pathlib
 import pprint
 
+from slotcon_tf.encoders.resnet import ResNet
 from slotcon_tf.images.statistics import statistics_of
 
 _VOC = {
@@ -107,7 +111,7 @@ pretraining.
 """
 
 
-def texts(encoder, weights):
+def texts(encoder: ResNet, weights: pathlib.Path) -> dict[str, str]:
     """Texts of the configurations by file name, for weights at a pathlib.Path."""
     found = {}
     for name, protocol in _PROTOCOLS.items():

@@ -35,6 +35,10 @@ def label_colors(count: int) -> np.ndarray:
 
     Returns:
         uint8 (count, 3).
+
+    Example:
+        >>> label_colors(2).shape
+        (2, 3)
     """
     colors = [tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in _NAMED]
     for index in range(len(colors), count):
@@ -57,6 +61,11 @@ def matched_colors(
 
     Returns:
         uint8 (num_groups, 3).
+
+    Example:
+        >>> colors = matched_colors(3, {2: 0}, num_classes=2)
+        >>> (colors[2] == label_colors(2)[0]).all()
+        np.True_
     """
     colors = label_colors(num_classes + num_groups)
     return np.array(

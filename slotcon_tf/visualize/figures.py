@@ -39,6 +39,12 @@ def slots_figure(
 
     Returns:
         A matplotlib Figure.
+
+    Example:
+        >>> images = np.zeros((2, 8, 8, 3), np.uint8)
+        >>> figure = slots_figure(images, np.zeros((2, 8, 8), int))
+        >>> len(figure.axes)  # image and slots of either
+        4
     """
     num_groups = int(groups.max()) + 1
     columns = [("image", None, None)]
@@ -104,13 +110,40 @@ def picture_grid(
 
 
 def save_slots(path: str | pathlib.Path, *args: Any, **options: Any) -> None:
-    """Writes `slots_figure(*args, **options)` to a picture file."""
+    """Writes `slots_figure(*args, **options)` to a picture file.
+
+    Example:
+        >>> import tempfile
+        >>> images = np.zeros((1, 8, 8, 3), np.uint8)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     picture = pathlib.Path(folder) / "slots.png"
+        ...     save_slots(picture, images, np.zeros((1, 8, 8), int))
+        ...     picture.exists()
+        True
+    """
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     slots_figure(*args, **options).savefig(path, dpi=150)
 
 
 def picture_of(model: SlotCon, images: np.ndarray) -> np.ndarray:
-    """The teacher's slots on images, as one picture uint8 (height, width, 3)."""
+    """The teacher's slots on images, as one picture.
+
+    Args:
+        model: A `SlotCon`.
+        images: uint8 (N, H, W, 3).
+
+    Returns:
+        uint8 (height, width, 3).
+
+    Example:
+        >>> from slotcon_tf import SlotCon, backbone
+        >>> encoder = backbone("resnet10", width=8)
+        >>> model = SlotCon(
+        ...     encoder, total_steps=1, num_prototypes=4, hidden_dim=8, projection_dim=4
+        ... )
+        >>> picture_of(model, np.zeros((1, 32, 32, 3), np.uint8)).shape[-1]
+        3
+    """
     return figure_pixels(slots_figure(images, predict_groups(model, images)))
 
 

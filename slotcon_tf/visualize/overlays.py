@@ -81,6 +81,12 @@ def overlay(
 
     Returns:
         uint8 (H, W, 3).
+
+    Example:
+        >>> image, labels = np.zeros((4, 4, 3), np.uint8), np.eye(4, dtype=int)
+        >>> colors = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
+        >>> overlay(image, labels, colors).shape
+        (4, 4, 3)
     """
     known = (labels >= 0) & (labels < len(colors))
     color = colors[np.where(known, labels, 0)].astype(np.float32)
