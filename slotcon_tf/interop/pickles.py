@@ -5,9 +5,13 @@ makes plain values of them, and refuses every other name: a checkpoint from anyw
 be read. It allocates no more than the file holds, since sizes are checked against it.
 """
 
+from __future__ import annotations
+
 import io
 import pickletools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 MAX_BYTES = 1 << 22  # of a pickle; a ResNet-152's has 0.5 MB, and each may cost 200
 _SCALARS = (str, int, float, bool, bytes, type(None))
@@ -21,7 +25,7 @@ class UnsafePickleError(CheckpointFileError):
     """A pickle asks for something that weights do not need."""
 
 
-def one_line(error, most=200):
+def one_line(error: object, most: int = 200) -> str:
     """What an error of a library says, in one short line."""
     return " ".join(str(error).split())[:most] or type(error).__name__
 
@@ -84,7 +88,12 @@ PLAIN = {
 }
 
 
-def load(data, functions, constants, persistent):
+def load(
+    data: bytes,
+    functions: Mapping[Name, Callable],
+    constants: Mapping[Name, Any],
+    persistent: Callable[[Any], Any],
+) -> Any:
     """The value of a pickle.
 
     Args:

@@ -1,9 +1,12 @@
 """A file of weights as a dict of named tensors, whoever wrote it."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import os
 import pathlib
+from collections.abc import Iterator
 
 import ml_dtypes
 import numpy as np
@@ -48,12 +51,12 @@ class Weights:
             )
 
     @property
-    def held(self):
+    def held(self) -> int:
         """Bytes of the file."""
         return os.path.getsize(self.path)
 
     @property
-    def method_prefixes(self):
+    def method_prefixes(self) -> list[str]:
         """In front of the names of each whole model of the method; mostly one or none.
 
         One without is an encoder alone, or a network of others.
@@ -65,7 +68,7 @@ class Weights:
         ]
 
     @property
-    def has_groups(self):
+    def has_groups(self) -> bool:
         """Whether this is the whole method, not an encoder alone."""
         return bool(self.method_prefixes)
 
@@ -82,7 +85,7 @@ class _SafeTensor:
 
 
 @contextlib.contextmanager
-def open_weights(path):
+def open_weights(path: str | os.PathLike) -> Iterator[Weights]:
     """Opens a torch or safetensors file; its tensors are read while it is open.
 
     Args:
