@@ -159,7 +159,7 @@ def read_list(path, allow_remote=False, cure=_ALLOW):
         paths,
         f"The list {path}",
         f"Line {rows[0].number} was read as {printable(paths[0])}; paths are relative "
-        "to the list.",
+        "to the list" + (", and parted by /." if "\\" in paths[0] else "."),
     )
     unread = sum(p.lower().endswith(HEIC_EXTENSIONS) for p in paths)
     if unread and not reads_heic():
