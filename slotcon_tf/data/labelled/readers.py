@@ -10,6 +10,7 @@ from slotcon_tf.data.labelled.class_file import read_text
 from slotcon_tf.data.labelled.cropping import spaced
 from slotcon_tf.data.labelled.decoding import (
     LabelError,
+    Palettes,
     UprightImage,
     decode_ids,
     decode_panoptic_ids,
@@ -57,8 +58,9 @@ def check_pairs(pairs, kept, data_dir):
             )
 
 
-def file_reader(found, kept):
-    watch = PixelWatch(found.pairs[kept[0]][0].parent)
+def file_reader(found, kept, named):
+    """Pairs of files; where nobody has `named` the ids, palettes must agree."""
+    watch, palettes = PixelWatch(found.pairs[kept[0]][0].parent), Palettes()
 
     def read(index):
         image_path, label_path = found.pairs[kept[index]]
@@ -70,6 +72,8 @@ def file_reader(found, kept):
             label_map.ids = _categories(label_map.ids, segments, label_path)
         else:
             label_map = decode_ids(labels, label_path)
+            if not named:
+                palettes.look(label_map)
         return image.pixels, label_map.beside(image), label_path
 
     return read
