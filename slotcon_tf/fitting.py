@@ -6,12 +6,14 @@ import itertools
 import warnings
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from slotcon_tf.batches import check_kind, check_values, checked
+from slotcon_tf.batches import check_kind, check_normalised, check_values, checked
 
 _FIT = inspect.signature(keras.Model.fit)
 _EVALUATE = inspect.signature(keras.Model.evaluate)
+_LOOKED_AT = 32  # images that predict is given
 
 
 class Fitting(keras.Model):
@@ -74,6 +76,7 @@ class Fitting(keras.Model):
         given = given.arguments
         del given["self"]
         self._check_data(given)
+        _check_files(given["callbacks"])
         for name in ("x", "validation_data"):
             given[name] = _of_tuples(given[name])
         length = functools.partial(
@@ -100,11 +103,21 @@ class Fitting(keras.Model):
                 f"{', '.join(ignored)}.",
                 stacklevel=3,
             )
+            given.update(dict.fromkeys(ignored))
         validation = given["validation_data"]
         if validation is not None:
             check_kind(validation)
             steps = given["validation_steps"]
             _check_end(validation, steps, "evaluated", "validation_steps")
+
+    def save(self, filepath, *args, **kwargs):
+        """As of Keras, as a .keras file.
+
+        Raises:
+            ValueError: If the file is to be a legacy HDF5 file.
+        """
+        _check_ending(filepath)
+        super().save(filepath, *args, **kwargs)
 
     def evaluate(self, *args, **kwargs):
         """As of Keras, on batches of view pairs: both losses, moving statistics."""
@@ -116,6 +129,16 @@ class Fitting(keras.Model):
         given.arguments["x"] = _of_tuples(data)
         self._looks_at_test = True
         return super().evaluate(*given.args[1:], **given.kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        """As of Keras, on normalised images (B, height, width, 3): the teacher's.
+
+        Raises:
+            ValueError: If an array holds images that are not normalised.
+        """
+        if isinstance(x, np.ndarray) or tf.is_tensor(x):
+            check_normalised("x", x[:_LOOKED_AT], self.statistics)
+        return super().predict(x, *args, **kwargs)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Builds what `fit` needs without a batch, and looks at the run's length.
@@ -242,6 +265,26 @@ def check_length(steps, *, step, total_steps, epochs):
             f"total_steps={end}, train for more epochs, or go on with another fit."
         )
     warnings.warn(text, stacklevel=6)  # where fit was called
+
+
+def _check_files(callbacks):
+    """Refuses callbacks that would fail when an epoch of work is to be saved."""
+    if callbacks is None or isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks = getattr(callbacks, "callbacks", [])
+    callbacks = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
+    for callback in callbacks:
+        whole = not getattr(callback, "save_weights_only", True)
+        if isinstance(callback, keras.callbacks.ModelCheckpoint) and whole:
+            _check_ending(callback.filepath)
+
+
+def _check_ending(path):
+    if str(path).lower().endswith((".h5", ".hdf5")):
+        raise ValueError(
+            "A whole model is saved as a .keras file: Keras's legacy HDF5 files cannot "
+            f"hold one with parts of its own. Received: {path}. Take .keras, or "
+            "save_weights (save_weights_only=True) and .weights.h5."
+        )
 
 
 def _of_tuples(data):

@@ -235,6 +235,12 @@ class SlotCon(TrainingStep):
                 f"Received: a dict of {', '.join(inputs)}. Give one of its views, or "
                 "take fit or evaluate, which read pairs of views."
             )
+        if keras.backend.is_int_dtype(keras.backend.standardize_dtype(inputs.dtype)):
+            raise ValueError(
+                "The model is called on normalised images (B, height, width, 3). "
+                f"Received: {keras.backend.standardize_dtype(inputs.dtype)}. Take "
+                "model.slots(images), or (grey level / 255 - mean) / std."
+            )
         return self.teacher(inputs, training=training)
 
     def slots(self, images, batch_size=32):

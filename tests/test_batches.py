@@ -202,6 +202,22 @@ def test_predict_takes_images(model):
         model(batch())
 
 
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [(255, "grey levels in 0..255"), (1, "floats in 0..1")],
+)
+def test_nor_images_that_are_not_normalised(model, scale, words):
+    images = np.random.default_rng(0).uniform(0, scale, (2, 64, 64, 3))
+    with pytest.raises(ValueError, match=words):
+        model.predict(images.astype(np.float32), verbose=0)
+    bytes_ = (255 * images / scale).astype(np.uint8)
+    for act in (model, model.predict_on_batch):
+        with pytest.raises(ValueError, match="uint8. Take model.slots"):
+            act(bytes_)
+    with pytest.raises(ValueError, match="0..255"):
+        model.predict(bytes_, verbose=0)
+
+
 def endless():
     return dataset(1).repeat()
 
@@ -312,3 +328,9 @@ def test_labels_are_told_to_be_ignored(model):
     options = {"callbacks": [NotFurther()], "verbose": 0}
     with pytest.warns(UserWarning, match="ignores y"), pytest.raises(Started):
         model.fit(data, np.zeros(4), **options)
+    weighted = {"class_weight": {0: 1.0}, "sample_weight": np.ones(4)}
+    with (
+        pytest.warns(UserWarning, match="ignores sample_weight, class_weight"),
+        pytest.raises(Started),
+    ):
+        model.fit(dataset(2), **weighted, **options)
