@@ -1,6 +1,7 @@
 """What a batch must be: two normalised views of every image, and where they meet."""
 
 import collections.abc
+import os
 
 import keras
 import numpy as np
@@ -57,7 +58,9 @@ def check_kind(data):
         shape = data.shape
         shape = shape if getattr(shape, "rank", 1) is None else tuple(shape)
         received = f"an array of shape {shape}"
-    elif isinstance(data, tuple | list | str | bytes):
+    elif data is None:
+        received = "nothing"
+    elif isinstance(data, tuple | list | str | bytes | os.PathLike):
         received = f"a {type(data).__name__}"
     else:
         return

@@ -1,5 +1,6 @@
 """What a batch, a data set and a run's length must be, said before the first step."""
 
+import pathlib
 import re
 import warnings
 
@@ -185,9 +186,10 @@ IMAGES = np.zeros((8, 64, 64, 3), "uint8")
             "an array of shape",
         ),
         ("photos", "a str"),
+        (pathlib.Path("photos"), "a PosixPath"),
         ({"image": IMAGES}, "no view_a, view_b"),
     ],
-    ids=["array", "tensor", "list", "dataset", "labelled", "path", "dict"],
+    ids=["array", "tensor", "list", "dataset", "labelled", "text", "path", "dict"],
 )
 def test_images_are_no_batch(model, images, words):
     words += ".*crop_pair_dataset"
@@ -195,6 +197,10 @@ def test_images_are_no_batch(model, images, words):
         refused(model, lambda act=act: act(images, verbose=0), words)
     validated = {"validation_data": images, "verbose": 0}
     refused(model, lambda: model.fit(dataset(1), **validated), words)
+
+
+def test_nothing_is_no_batch_either(model):
+    refused(model, lambda: model.fit(verbose=0), "Received: nothing.*crop_pair_dataset")
 
 
 def test_predict_takes_images(model):
