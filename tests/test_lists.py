@@ -227,3 +227,18 @@ def test_paths_of_windows_are_named(images):
     (images / "l.txt").write_text("im\\plain.jpeg\nim\\img_0.jpg\n")
     with pytest.raises(FileNotFoundError, match="parted by /"):
         read_list(images / "l.txt")
+
+
+def test_files_of_this_machine_are_not_remote(images):
+    """However their paths are written."""
+    (images / "l.txt").write_text(f"file://{images}/{NAMES[0]} 3\n{NAMES[3]}\n")
+    for path in (images / "l.txt", f"file://{images}/l.txt"):
+        assert read_list(path) == [str(images / n) for n in NAMES[::3]]
+    (images / "im" / os.fsdecode(b"caf\xe9.jpg")).touch()
+    assert open_source("folder", f"file://{images}").num_images == len(NAMES) + 1
+
+
+def test_a_list_of_folders_is_refused(images):
+    (images / "l.txt").write_text("im\n.\n")
+    with pytest.raises(FileNotFoundError, match="name files. Received: 2 folders"):
+        read_list(images / "l.txt")

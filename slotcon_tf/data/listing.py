@@ -19,7 +19,7 @@ from slotcon_tf.data.extensions import (
     reads_heic,
 )
 from slotcon_tf.data.lists import image_column, read_rows
-from slotcon_tf.data.reading import is_remote, remote_errors
+from slotcon_tf.data.reading import is_remote, remote_errors, without_scheme
 
 # Folders below data_dir that a layout must have.
 LAYOUTS = {
@@ -54,7 +54,7 @@ def list_images(dataset, data_dir, passed_over=None):
         raise ValueError(
             f"Dataset {dataset!r} needs data_dir, a folder. Set --data_dir."
         )
-    data_dir = os.fspath(data_dir)
+    data_dir = without_scheme(os.fspath(data_dir))
     passed_over = PassedOver() if passed_over is None else passed_over
     paths = []
     for part in LAYOUTS[dataset]:
@@ -135,17 +135,17 @@ def read_list(path, allow_remote=False, cure=_ALLOW):
         ValueError: If it is no text, names nothing, or names remote files.
         OSError: If it cannot be read.
     """
-    if not path or not tf.io.gfile.exists(os.fspath(path)):
+    path = without_scheme(os.fspath(path)) if path else path
+    if not path or not tf.io.gfile.exists(path):
         raise FileNotFoundError(
             f"Dataset 'list' needs a text file of image paths. Received: {path!r}, no "
             "such file. Check the path."
         )
-    path = os.fspath(path)
     rows, header = read_rows(path)
     if not rows:
         raise ValueError(f"The list {path} must name images. Received: an empty list.")
     folder = os.path.dirname(path)
-    names = [_image_of(row, header, folder) for row in rows]
+    names = [without_scheme(_image_of(row, header, folder)) for row in rows]
     paths = [n if is_remote(n) else os.path.join(folder, n) for n in names]
     if not allow_remote:
         for row, name in zip(rows, paths, strict=True):
@@ -177,6 +177,12 @@ def check_there(paths, what, hint=""):
         raise FileNotFoundError(
             f"{what} must name files that are there. Received: none{asked} is, of "
             f"{len(paths)} named. {hint}".rstrip()
+        )
+    if not remote and all(map(os.path.isdir, spread)):
+        raise FileNotFoundError(
+            f"{what} must name files. Received: {len(paths)} folders, the first "
+            f"{printable(os.fspath(paths[0]))}. Name the images in them; a folder "
+            "with links to several is one data set, too."
         )
 
 
