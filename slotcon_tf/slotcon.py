@@ -35,10 +35,10 @@ class SlotCon(TrainingStep):
         encoder: Keras model, images (B, height, width, 3) to a channels-last map
             (B, H, W, C): `slotcon_tf.backbone("resnet50")`, or one of
             keras.applications (`include_top=False`), keras-cv, keras-hub, without
-            their scaling of images. It becomes the student's encoder; the teacher gets
-            a copy. Layers frozen in it, now or later, are frozen in both. What its
-            layers add to the loss (`add_loss`, regularizers) counts, outputs' as the
-            mean of both views, and is shown as `added_loss`.
+            their scaling or augmentation of images. It becomes the student's encoder;
+            the teacher gets a copy. Layers frozen in it, now or later, are frozen in
+            both. What its layers add to the loss (`add_loss`, regularizers) counts,
+            outputs' as the mean of both views, and is shown as `added_loss`.
         total_steps: Optimizer steps of the run; the teacher stands still at its end.
         num_prototypes: K, 256 for COCO and 2048 for ImageNet.
         hidden_dim: Width of the heads' hidden layers.
