@@ -24,8 +24,18 @@ _SPELLINGS = {
 }
 # Words of a prefix that say whose network it is: DINO, MoCo, BYOL, timm and others.
 _SIDES = {
-    "teacher": {"teacher", "ema", "momentum", "target", "key", "k", "averaged"},
+    "teacher": {
+        *("teacher", "ema", "momentum", "target", "key", "k", "averaged", "avg"),
+        *("average", "swa", "shadow", "polyak"),
+    },
     "student": {"student", "online", "query", "q"},
+}
+
+
+# Parts of a prefix below which numbers are no weights: what an optimizer keeps of each.
+_NO_WEIGHTS = {
+    *("optimizer", "optimizers", "optim", "optimizer_state", "optimizer_states"),
+    *("exp_avg", "exp_avg_sq", "momentum_buffer", "grad", "grads", "gradients"),
 }
 
 
@@ -58,6 +68,7 @@ class Network:
 
 def side_rank(prefix: str, which: str) -> tuple[int, int]:
     """Sorts prefixes: those of a side ("teacher", "student") before any others."""
+    prefix = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", prefix)  # encoderK, netTeacher
     words = re.split(r"[^a-z]+", prefix.lower())
     wanted, other = (
         sum(word in _SIDES[side] for word in words)
@@ -172,7 +183,8 @@ def _places(tensors):
     places = {}
     for name in tensors:
         for pattern, spelling in _SPELLINGS.items():
-            if anchor := re.fullmatch(pattern, name):
+            anchor = re.fullmatch(pattern, name)
+            if anchor and not _NO_WEIGHTS & {*anchor[1].split(".")}:
                 places[anchor[1], spelling] = None
         if len(places) > _MOST:
             raise CheckpointFileError(
