@@ -277,7 +277,7 @@ def test_a_run_of_twelve_bit_pictures(tmp_path):
     page = tmp_path / "page.html"
     module(
         "trainers.visualize",
-        f"--checkpoint={run}",
+        f"--model={run}",
         f"--data_dir={photos}",
         f"--output={page}",
     )
