@@ -7,7 +7,7 @@ import shutil
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # Before TensorFlow, which reads once whether oneDNN is on.
-import slotcon_tf  # noqa: E402, F401
+from slotcon_tf import garbage  # noqa: E402
 
 # isort: split
 import keras  # noqa: E402
@@ -36,6 +36,11 @@ def pytest_collection_modifyitems(items):
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish():
+    """Now all is imported: what traces graphs, as most tests do, is not slowed down."""
+    garbage.collect_seldom()
 
 
 @pytest.fixture(autouse=True)

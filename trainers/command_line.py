@@ -6,7 +6,7 @@ import warnings
 import tensorflow as tf
 from absl import app, flags
 
-from slotcon_tf import processor
+from slotcon_tf import garbage, processor
 
 PREFIX = (
     "prefix",
@@ -57,6 +57,7 @@ def run_main(main, module):
         module: Name that its flags were defined under. absl shows those of the file
             that is run, which has another name when it is imported.
     """
+    garbage.collect_seldom()
     tf.get_logger().setLevel("ERROR")
     # What is wrong with a file is said by its reason.
     warnings.filterwarnings("ignore", module=r"PIL\.")
