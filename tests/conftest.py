@@ -73,6 +73,19 @@ def mirrored():
 
 
 @pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """The recorded checkpoint's export, with warm-up requests; to be read only."""
+    from export.archive import export_model
+    from slotcon_tf import SlotCon
+    from tests.golden_case import GOLDEN
+    from tests.serving_case import OPTIONS
+
+    model = SlotCon.from_preset(GOLDEN / "ckpt_tinyA.pth")
+    folder = tmp_path_factory.mktemp("exported") / "slotcon"
+    return export_model(model, folder, options=OPTIONS, warmup_batches=[1, 3])
+
+
+@pytest.fixture(scope="session")
 def shared_folder():
     """The developers' folder of photographs and awkward files."""
     folder = pathlib.Path(__file__).parents[2] / "shared"

@@ -8,13 +8,12 @@ from tensorflow.python.summary.summary_iterator import summary_iterator
 
 from slotcon_tf.interop import save_encoder
 from tests import labelled_case as case
-from tests.command import TINY, module, pretrain
+from tests.command import TINY, modules
+from tests.test_slotcon import small_model
 from trainers.labelled_monitor import LabelledMonitor
 from trainers.runs import load_trained
 
-
-def evaluate(*flags, check=True):
-    return module("trainers.evaluate", *flags, check=check)
+EVALUATE = "trainers.evaluate"
 
 
 @pytest.fixture(scope="module")
@@ -24,22 +23,38 @@ def labelled(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, labelled):
-    """Five epochs with groups evaluated in the second, fourth and last."""
+    """Five epochs with groups evaluated in the second, fourth and last; and after.
+
+    Returns:
+        The work directory, and the ended processes by name.
+    """
     workdir = tmp_path_factory.mktemp("run")
-    done = pretrain(
-        *TINY,
-        f"--workdir={workdir}",
-        "--epochs=5",
-        "--noexport",
-        "--eval_every_epochs=2",
-        f"--eval_data_dir={labelled}",
-        "--eval_images=3",
-    )
-    return workdir, done
+    nothing = tmp_path_factory.mktemp("nothing")
+    base = [EVALUATE, f"--checkpoint={workdir}", f"--data_dir={labelled}"]
+    lines = {
+        "pretrain": [
+            *("trainers.pretrain", *TINY, f"--workdir={workdir}", "--epochs=5"),
+            *("--noexport", "--eval_every_epochs=2", "--eval_images=3"),
+            f"--eval_data_dir={labelled}",
+        ],
+        "evaluate": [
+            *(*base, "--task=groups,linear,retrieval"),
+            *("--resamples=20", "--steps=5", "--which=student"),
+        ],
+        "--task must be of groups, linear": [*base, "--task=group"],
+        "No pretrained model: nothing": [*base, "--checkpoint=nothing"],
+        "must hold val/ and valannot/": [
+            *("trainers.pretrain", *TINY, f"--workdir={nothing / 'run'}"),
+            *("--eval_every_epochs=1", f"--eval_data_dir={nothing}"),
+        ],
+    }
+    return workdir, dict(zip(lines, modules(*lines.values(), check=False), strict=True))
 
 
+@pytest.mark.slow
 def test_scores_on_the_way_are_in_progress_csv_and_tensorboard(run):
-    workdir, done = run
+    workdir, done = run[0], run[1]["pretrain"]
+    assert done.returncode == 0, done.stderr[-2000:]
     shown = [line for line in done.stderr.splitlines() if "val_nmi " in line]
     assert len(shown) == 3
     with (workdir / "history.csv").open() as file:
@@ -60,14 +75,10 @@ def test_scores_on_the_way_are_in_progress_csv_and_tensorboard(run):
     assert sorted(scores) == [1, 3, 4]  # Keras counts epochs from 0
 
 
-def test_label_map_tasks(run, labelled):
-    workdir, _ = run
-    done = evaluate(
-        f"--checkpoint={workdir}",
-        "--task=groups,linear,retrieval",
-        f"--data_dir={labelled}",
-        *("--resamples=20", "--steps=5", "--which=student"),
-    )
+@pytest.mark.slow
+def test_label_map_tasks(run):
+    workdir, done = run[0], run[1]["evaluate"]
+    assert done.returncode == 0, done.stderr[-2000:]
     for word in ("untrained", "trained", "difference", "nmi", "yellow", "map_classes"):
         assert word in done.stdout
     for task, metric in (("groups", "ari"), ("linear", "miou"), ("retrieval", "map")):
@@ -92,51 +103,30 @@ def test_classes_with_an_encoder_alone(run, tmp_path):
     data = case.class_folders(tmp_path / "data", train=4, val=2)
     output = tmp_path / "deep" / "knn.json"
     flags = [f"--checkpoint={weights}", f"--data_dir={data}", "--crop_size=32"]
-    done = evaluate(
-        *flags, "--task=knn", "--dataset=class_folders", f"--output={output}"
-    )
-    assert "accuracy" in done.stdout
+    knn = [*flags, "--task=knn", "--dataset=class_folders", f"--output={output}"]
+    lines = [[EVALUATE, *knn], [EVALUATE, *flags, "--task=groups"]]
+    done, refused = modules(*lines, check=False)
+    assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr[-2000:]
     rows = json.loads(output.read_text())["rows"]
     assert 0.5 <= rows["accuracy"]["trained"][0] <= 1  # three plain colours
-    done = evaluate(*flags, "--task=groups", check=False)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
 
 
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--task=group"], "--task must be of groups, linear"),
-        (["--checkpoint=nothing"], "No pretrained model: nothing"),
-    ],
-)
-def test_wrong_flags(run, labelled, flags, words):
-    workdir, _ = run
-    base = [f"--checkpoint={workdir}", f"--data_dir={labelled}"]
-    done = evaluate(*base, *flags, check=False)
-    assert done.returncode == 1
-    assert words in done.stderr and "Traceback" not in done.stderr
+@pytest.mark.slow
+def test_what_cannot_be_is_said(run):
+    refused = {words: done for words, done in run[1].items() if " " in words}
+    assert len(refused) == 3
+    for words, done in refused.items():
+        assert done.returncode == 1 and words in done.stderr, done.stderr[-2000:]
+        assert "Traceback" not in done.stderr and "Epoch" not in done.stdout
 
 
-def test_a_missing_labelled_set_stops_before_training(tmp_path):
-    done = pretrain(
-        *TINY,
-        f"--workdir={tmp_path / 'run'}",
-        "--eval_every_epochs=1",
-        f"--eval_data_dir={tmp_path}",
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "must hold val/ and valannot/" in done.stderr
-    assert "Epoch" not in done.stdout
-
-
-def test_neighbours_on_the_way(run, tmp_path):
-    workdir, _ = run
+def test_neighbours_on_the_way(tmp_path):
     data = case.class_folders(tmp_path, train=4, val=2)
-    model, _ = load_trained(workdir)
-    sizes = {"num_images": 6, "crop_size": 32}
     monitor = LabelledMonitor(
-        model, "knn", "class_folders", data, "val", "train", **sizes
+        small_model(),
+        *("knn", "class_folders", data, "val", "train"),
+        **{"num_images": 6, "crop_size": 32},
     )
     scores = monitor()
     assert list(scores) == ["knn_accuracy"] and 0 <= scores["knn_accuracy"] <= 1

@@ -380,6 +380,7 @@ def fuzzed(seed, batches):
         assert int(line.split()[-1]) < 400, line  # MB more than before
 
 
+@pytest.mark.slow
 def test_mutated_files_end_nothing():
     fuzzed(0, 30)
 

@@ -105,7 +105,8 @@ def test_config_round_trip():
     assert [v.shape for v in twin.variables] == [v.shape for v in model.variables]
 
 
-@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.slow
 def test_bfloat16_stays_near_float32(jit):
     def losses(policy):
         keras.utils.set_random_seed(1)

@@ -184,6 +184,7 @@ def test_views_are_normalised_by_it(augment_on):
     np.testing.assert_allclose(view, np.broadcast_to(black, view.shape), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model_learns_from_turned_views_of_its_own_statistics():
     keras.utils.set_random_seed(0)
     own = {"mean": MEAN, "std": STD}
