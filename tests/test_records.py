@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from slotcon_tf.data import crop_pair_dataset, open_source
+from tests.command import modules
 
 # Several command lines in one process, each with fresh flags: imports take seconds.
 IN_ONE = """
@@ -41,26 +42,15 @@ def photos(tmp_path_factory):
     return folder
 
 
-def command(module, *flags):
-    return subprocess.run(
-        [sys.executable, "-m", f"trainers.{module}", *flags],
-        cwd=ROOT,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-        capture_output=True,
-        text=True,
-    )
-
-
 @pytest.mark.slow
 def test_records_hold_what_the_folder_holds(photos, tmp_path):
     shards = tmp_path / "shards"
-    flags = [f"--data_dir={photos}", f"--output={shards}", "--shards=3"]
-    done = command("prepare", *flags)
+    line = ["trainers.prepare", f"--data_dir={photos}", f"--output={shards}"]
+    done, again = modules(*[[*line, "--shards=3"]] * 2, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "11 images" in done.stdout and "1 bad ones left out" in done.stdout
     assert "05_bad.jpg: a text file" in done.stderr and "prepare: 100%" in done.stderr
     assert len(list(shards.glob("images-*-of-00003.tfrecord"))) == 3
-    again = command("prepare", *flags)
     assert again.returncode == 1 and "without shards" in again.stderr
 
     records, folder = open_source("records", shards), open_source("folder", photos)

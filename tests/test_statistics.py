@@ -29,7 +29,7 @@ from slotcon_tf.statistics import (
     statistics_of,
 )
 from slotcon_tf.twins import twin
-from tests.command import TINY, module, pretrain
+from tests.command import TINY, module, modules
 from tests.test_passes import Numbered
 from tests.test_slotcon import small_encoder
 from trainers import pretrain as trainer
@@ -258,8 +258,16 @@ def test_a_run_of_twelve_bit_pictures(tmp_path):
     options = [f for f in TINY if "dataset" not in f]
     options += [f"--data_dir={photos}", "--epochs=1", "--vertical_flip", "--rotate90"]
     options += ["--mean=0.1,0.1,0.1", "--std=0.2,0.2,0.2", "--pixel_range=0,4095"]
-    run = tmp_path / "run"
-    done = pretrain(*options, f"--workdir={run}")
+    run, page = tmp_path / "run", tmp_path / "page.html"
+    line = ["trainers.pretrain", *options, f"--workdir={run}"]
+    shown = [f"--checkpoint={run}", f"--data_dir={photos}", f"--output={page}"]
+    done, other, drawn = modules(
+        line,
+        [*line, "--mean=0.2,0.2,0.2"],
+        ["trainers.visualize", *shown],
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
     # 900 is 56 of 255 in this range, and (56 / 255 - 0.1) / 0.2 = 0.6; the jitter may
     # brighten that. In the range of 1023 it would be 3.9.
     line = next(x for x in done.stderr.splitlines() if "First batch, view_a" in x)
@@ -274,16 +282,8 @@ def test_a_run_of_twelve_bit_pictures(tmp_path):
     assert model.pixel_range == (0, 4095)
     truth = model.encoder((IMAGES[:, :32, :32] / 255 - 0.1) / 0.2, training=False)
     assert truth.shape == loaded(IMAGES[:, :32, :32])["map"].shape
-    other = pretrain(*options, f"--workdir={run}", "--mean=0.2,0.2,0.2", check=False)
     assert other.returncode == 1 and "another configuration" in other.stderr
-    page = tmp_path / "page.html"
-    module(
-        "trainers.visualize",
-        f"--checkpoint={run}",
-        f"--data_dir={photos}",
-        f"--output={page}",
-    )
-    assert page.exists()
+    assert drawn.returncode == 0 and page.exists(), drawn.stderr[-2000:]
 
 
 def test_runs_of_earlier_days_go_on():
