@@ -1,9 +1,11 @@
 """What every test needs: quiet logs, four logical CPUs, the shared folder if any."""
 
+import gc
 import os
 import pathlib
 import shutil
 
+gc.disable()  # until all is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # Before TensorFlow, which reads once whether oneDNN is on.
@@ -39,8 +41,9 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """Now all is imported: what traces graphs, as most tests do, is not slowed down."""
+    """What traces graphs, as most tests do, is not slowed down by what is imported."""
     garbage.collect_seldom()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
