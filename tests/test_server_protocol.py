@@ -185,6 +185,7 @@ def test_status_and_what_is_not_implemented(model_server):  # noqa: F811
                 call(empty)
 
 
+@pytest.mark.slow
 def test_an_empty_folder_then_versions(tmp_path):
     """It says so, waits, ignores odd names, reports the damaged, ends with Ctrl-C."""
     folder = tmp_path / "slotcon"

@@ -146,6 +146,7 @@ def test_an_epoch_traces_the_step_once(monkeypatch):
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_evaluate_updates_nothing():
     model = small_model()
     model.fit(dataset(1), verbose=0)
