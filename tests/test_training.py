@@ -86,7 +86,8 @@ def state(model):
     return values([*model.trainable_variables, *model.optimizer.buffers, model.center])
 
 
-@pytest.mark.parametrize("optimizer", [LARS, pytest.param(SGD, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("optimizer", [LARS, SGD])
+@pytest.mark.slow
 def test_a_step_that_is_not_finite_changes_nothing(optimizer):
     model, plain = alike({"skip_nonfinite": True}, {})
     for either in (model, plain):
