@@ -22,23 +22,7 @@ from tests.test_slotcon import batch, dataset, small_model
 from trainers.strategy import build_strategy
 
 
-@pytest.fixture(scope="module")
-def traced():
-    """A model whose step several tests share, and its first weights."""
-    model = small_model()
-    return model, model.get_weights()
-
-
-@pytest.fixture
-def model(traced):
-    """As new, before its first step."""
-    model, weights = traced
-    model.set_weights(weights)
-    model.step.assign(0)
-    return model
-
-
-def test_nan_stops_the_run_and_is_named(model):
+def test_nan_stops_the_run_and_is_named():
     """A weight that turns NaN after the second step; the third one stops."""
 
     class Poison(keras.callbacks.Callback):
@@ -49,7 +33,7 @@ def test_nan_stops_the_run_and_is_named(model):
 
     guard = NanGuard(lambda: "checkpoints/ckpt-7")
     with pytest.raises(NonFiniteError, match=r"loss.* of step 3.*ckpt-7"):
-        model.fit(dataset(6), callbacks=[guard, Poison()], verbose=0)
+        small_model().fit(dataset(6), callbacks=[guard, Poison()], verbose=0)
 
 
 def poisoned(steps, bad):
@@ -70,6 +54,22 @@ def test_skipped_steps_are_counted_named_and_limited(caplog):
     assert int(model.nonfinite.numpy()[-1]) == 2 and int(model.step.numpy()) == 5
     with pytest.raises(NonFiniteError, match="of step 6, the 3th of 2 allowed"):
         model.fit(poisoned(2, (0,)), callbacks=[guard], verbose=0, shuffle=False)
+
+
+@pytest.fixture(scope="module")
+def traced():
+    """A model whose step several tests share, and its first weights."""
+    model = small_model()
+    return model, model.get_weights()
+
+
+@pytest.fixture
+def model(traced):
+    """With those weights, before its first step; its optimizer is not new."""
+    model, weights = traced
+    model.set_weights(weights)
+    model.step.assign(0)
+    return model
 
 
 def checkpointing(saves, model, **options):
