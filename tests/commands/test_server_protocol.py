@@ -20,8 +20,7 @@ from tensorflow_serving.apis import (
 )
 
 from export.server_versions import InvalidRequest, NotServed, Versions
-from tests.commands.test_convert import run
-from tests.support.command import free_ports, until
+from tests.support.command import free_ports, modules, until
 from tests.support.serving_case import (
     PATIENCE,
     model_server,  # noqa: F401  a fixture
@@ -186,6 +185,7 @@ def test_status_and_what_is_not_implemented(model_server):  # noqa: F811
                 call(empty)
 
 
+@pytest.mark.slow
 def test_an_empty_folder_then_versions(tmp_path):
     """It says so, waits, ignores odd names, reports the damaged, ends with Ctrl-C."""
     folder = tmp_path / "slotcon"
@@ -308,7 +308,12 @@ def test_a_folder_that_goes_away_leaves_what_is_loaded(versions, tmp_path):
 def test_command_lines_that_cannot_be(versions, tmp_path):
     folder = versions(tmp_path, 1)
     with serving(folder) as server:
-        taken = run("export.server", f"--export_dir={folder}", f"--port={server.port}")
+        line = ("export.server", f"--export_dir={folder}")
+        taken, labels = modules(
+            (*line, f"--port={server.port}"),
+            (*line, "--version_labels=stable"),
+            check=False,
+        )
         assert taken.returncode == 1 and "Traceback" not in taken.stderr
         assert str(server.port) in taken.stderr and not taken.stdout
         # The end can be asked for as soon as the line is there.
@@ -316,5 +321,4 @@ def test_command_lines_that_cannot_be(versions, tmp_path):
         server.port = free_ports(1)[0]
         server.start()
         assert server.stop() == 0
-    done = run("export.server", f"--export_dir={folder}", "--version_labels=stable")
-    assert done.returncode and "stable:1,canary:2" in done.stderr + done.stdout
+    assert labels.returncode and "stable:1,canary:2" in labels.stderr + labels.stdout
