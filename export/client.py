@@ -26,12 +26,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 from google.protobuf import message
-from tensorflow_serving.apis import (
-    get_model_metadata_pb2,
-    predict_pb2,
-    prediction_service_pb2_grpc,
-)
 
+from slotcon_tf.extras import needed
 from slotcon_tf.runs.command import Command, CommandError
 from slotcon_tf.runs.settings import setting
 
@@ -104,6 +100,8 @@ class FeatureClient:
         self._channel = None
         self._call = self._rest if transport == "rest" else self._grpc
         if transport == "grpc":
+            with needed("serving"):
+                from tensorflow_serving.apis import prediction_service_pb2_grpc
             options = [("grpc.max_receive_message_length", max_message_bytes)]
             # Reconnects soon: the retries have pauses of their own.
             options.append(("grpc.max_reconnect_backoff_ms", 2000))
@@ -127,6 +125,8 @@ class FeatureClient:
         """
         if self._channel is None:
             return
+        from tensorflow_serving.apis import get_model_metadata_pb2
+
         request = get_model_metadata_pb2.GetModelMetadataRequest()
         self._specify(request.model_spec)
         request.metadata_field.append("signature_def")
@@ -199,6 +199,8 @@ class FeatureClient:
         return [*self.outputs, *(n for n in ("ok", "reason") if n not in self.outputs)]
 
     def _grpc(self, content: Sequence[bytes]) -> dict[str, np.ndarray]:
+        from tensorflow_serving.apis import predict_pb2
+
         request = predict_pb2.PredictRequest()
         self._specify(request.model_spec)
         request.model_spec.signature_name = self.signature

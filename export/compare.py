@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from sklearn.metrics import adjusted_rand_score
 
 from slotcon_tf.data.bad_images import printable
+from slotcon_tf.extras import needed
 from slotcon_tf.images.decoding import BadImage
 from slotcon_tf.progress import bar
 from slotcon_tf.runs.command import Command
@@ -84,6 +84,8 @@ def compare(
     grouped = all("groups" in model for model in models)
     found = {"cosine": []}
     if grouped:
+        with needed("evaluation"):
+            from sklearn.metrics import adjusted_rand_score
         found |= {"same_prototype": [], "rand_index": []}
     bad = {}
     for start in bar(range(0, len(paths), batch_size), desc="compare", unit="batch"):

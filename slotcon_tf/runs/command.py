@@ -13,6 +13,7 @@ from absl import flags
 
 from slotcon_tf import processor
 from slotcon_tf.data.bad_images import TooManyBadImages
+from slotcon_tf.extras import MissingExtra
 from slotcon_tf.runs import flag_files
 from slotcon_tf.runs.messages import one_line, told_as, with_dashes
 from slotcon_tf.runs.settings import Config, Setting, SettingError
@@ -40,6 +41,7 @@ USER_ERRORS = (
     ValueError,
     OSError,
     CommandError,
+    MissingExtra,
     TooManyBadImages,
     # TensorFlow's of files, on this machine or elsewhere, and of too little memory.
     tf.errors.AlreadyExistsError,
@@ -127,11 +129,12 @@ class Command:
         """
         values = self._flag_values()
         words = flag_files.expand(argv[1:])
-        # absl's own flags (--verbosity, --alsologtostderr) are for absl's logging.
         flags.FLAGS.set_gnu_getopt(True)
-        rest = flags.FLAGS([argv[0], *words], known_only=True)
         try:
-            named = values([argv[0], *rest[1:]])[1:]
+            rest = values([argv[0], *words], known_only=True)
+            # absl's own flags (--verbosity, --alsologtostderr) are for absl's logging.
+            rest = flags.FLAGS(rest, known_only=True)
+            named = values(rest)[1:]  # which refuses what neither knows
         except flags.IllegalFlagValueError as error:
             raise error.__context__ from None  # as the setting has said it
         given = {}
@@ -172,7 +175,7 @@ class Command:
             raise error
         text = with_dashes(one_line(error), self.config_class)
         if isinstance(error, flags.Error):
-            text = f"{text}{'' if text[-1] in '.?' else '.'} See --help for all flags."
+            text += " See --help for all flags."
         self._note(text)
         if getattr(error, "at_once", False):
             sys.stdout.flush()

@@ -160,7 +160,7 @@ class PretrainRun(Run):
             )
         if config.dataset == "scenes":
             self.scores = report.SceneScores(
-                self.workdir, config.data_dir, config.evaluation_scale
+                self.model, self.workdir, config.data_dir, config.evaluation_scale
             )
 
     def dataset(
@@ -219,7 +219,7 @@ class PretrainRun(Run):
         )
         logging.info("Precision %s, XLA %s", config.precision, self.model.jit_compile)
         if self.scores:
-            self.scores.before(self.model)
+            self.scores.before()
 
     def finish(self) -> None:
         if self.source.bad.reasons:
@@ -227,7 +227,7 @@ class PretrainRun(Run):
             print(f"{count} bad images were replaced: {where}")
         picture = self.workdir / "slots.png"
         if self.scores:
-            print(self.scores.after(self.model, picture))
+            self.scores.after(picture)
         else:
             report.draw_slots(self.model, self._samples(), picture)
         print(f"Picture of the groups: {picture}")

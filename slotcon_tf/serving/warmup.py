@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from slotcon_tf.extras import MissingExtra, needed
+
 BATCH_SIZES = (1, 8, 32)  # as in export/serving/batching.config
 # Where TF Serving looks, in the folder of a version.
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
@@ -35,13 +37,13 @@ def write_warmup(
         without that package a warning says that there are none.
     """
     try:
-        from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
-    except ImportError:
+        with needed("serving"):
+            from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+    except MissingExtra as error:
         logging.warning(
-            "No warm-up requests are written: they need tensorflow-serving-api. The "
-            "first requests to a server of %s will be slow. Install "
-            "slotcon_tf[serving] and export again.",
-            folder.parent,
+            "No warm-up requests are written: the first requests to a server will be "
+            "slow. %s",
+            error,
         )
         return False
     path = folder / WARMUP_FILE
