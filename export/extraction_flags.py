@@ -5,7 +5,8 @@ import sys
 
 from absl import app, flags
 
-from slotcon_tf.data.listing import list_images, read_list
+from slotcon_tf.data.listing import list_images
+from slotcon_tf.data.lists import read_list
 
 from .extraction import Images, report
 from .tables import ENDINGS

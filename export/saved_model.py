@@ -10,16 +10,14 @@ signature and batch size, and, with --calibration_images, what the precision cos
 import pathlib
 import sys
 
-import tensorflow as tf
+import numpy as np
 from absl import app, flags, logging
 
 from slotcon_tf.data import open_source
-from slotcon_tf.images.decoding import use_pixel_range
-from slotcon_tf.images.statistics import statistics_of
+from slotcon_tf.images import square, statistics_of
 from slotcon_tf.runs.command_line import PREFIX, run_main
 from slotcon_tf.runs.loading import load_trained
 from slotcon_tf.serving.archive import export_model
-from slotcon_tf.serving.decoding import fit
 from slotcon_tf.serving.onnx_file import export_onnx
 from slotcon_tf.serving.signatures import ServingOptions
 
@@ -100,8 +98,7 @@ def main(argv):
         raise app.UsageError("--checkpoint and --export_dir are needed, and no more.")
     try:
         model, _ = load_trained(FLAGS.checkpoint, prefix=FLAGS.prefix)
-        use_pixel_range(statistics_of(model).pixel_range)
-        images = _calibration_images()
+        images = _calibration_images(statistics_of(model).pixel_range)
         if FLAGS.format == "onnx":
             path = pathlib.Path(FLAGS.export_dir) / "encoder.onnx"
             print(f"Written: {export_onnx(model, path, which=FLAGS.which)}")
@@ -129,7 +126,7 @@ def main(argv):
         print(report.read_text().strip())
 
 
-def _calibration_images():
+def _calibration_images(pixel_range):
     """uint8 (M, size, size, 3) of the folder's first images, or None."""
     if not FLAGS.calibration_images:
         if FLAGS.quantize:
@@ -138,11 +135,12 @@ def _calibration_images():
                 "those to come."
             )
         return None
-    source = open_source("folder", FLAGS.calibration_images)
+    folder = FLAGS.calibration_images
+    source = open_source("folder", folder, pixel_range=pixel_range)
     size = FLAGS.image_size or _DEFAULTS.image_size
     count = min(source.num_images, _MAX_CALIBRATION)
-    images = [fit(source.load(index), size, crop=False) for index in range(count)]
-    return tf.cast(tf.stack(images), tf.uint8).numpy()
+    images = [square(source.load(index), size, "stretched") for index in range(count)]
+    return np.stack(images)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from absl import app, flags
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.reading import is_remote, reason_of
 from slotcon_tf.data.sources import open_files
-from slotcon_tf.images.decoding import MAX_PIXELS, BadImage, decode_pixels, open_image
-from slotcon_tf.images.pixels import FEW_LEVELS, has_few_levels
+from slotcon_tf.images.decoding import MAX_PIXELS, decode_pixels, open_image
+from slotcon_tf.images.pixels import FEW_LEVELS, BadImage, has_few_levels
 from slotcon_tf.images.statistics import parse_statistics
 from slotcon_tf.progress import bar
 from slotcon_tf.runs.command_line import run_main
@@ -107,7 +107,7 @@ def _look(source, number):
 def remarks(source):
     """What is to be known of a source beside its images, a list of lines."""
     lines = [str(source.passed_over)] if str(source.passed_over) else []
-    special = getattr(source.passed_over, "special", [])
+    special = source.passed_over.special
     lines += [f"  {printable(path)}: no file" for path in special]
     remote = sum(map(is_remote, source.paths))
     if remote:

@@ -35,7 +35,6 @@ from slotcon_tf.evaluation.bootstrap import LEVEL, RESAMPLES, compare
 from slotcon_tf.evaluation.inference import Inference
 from slotcon_tf.evaluation.linear import LinearSettings
 from slotcon_tf.files import write_text
-from slotcon_tf.images.decoding import use_pixel_range
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.method.twins import twin
 from slotcon_tf.progress import bar
@@ -121,13 +120,13 @@ def evaluate():
             "call once for each."
         )
     model, _ = load_trained(FLAGS.checkpoint, prefix=FLAGS.prefix)
-    use_pixel_range(statistics_of(model).pixel_range)
+    pixel_range = statistics_of(model).pixel_range
     networks = {"trained": Inference(model, FLAGS.which, FLAGS.scale)}
     if FLAGS.baseline:
         blank = untrained(model, FLAGS.seed)
         networks = {"untrained": Inference(blank, FLAGS.which, FLAGS.scale), **networks}
     for name in FLAGS.task:
-        data, task = open_task(name, networks["trained"])
+        data, task = open_task(name, networks["trained"], pixel_range)
         counts = {"untrained": None}
         for which, inference in networks.items():
             counts[which] = task.measure(inference)
@@ -152,19 +151,19 @@ def untrained(model, seed):
     return twin(model)
 
 
-def open_task(name, inference):
+def open_task(name, inference, pixel_range):
     """The labelled set of --split, and the `Task` on it."""
     options = {"batch_size": FLAGS.batch_size, "progress": _progress}
     if name in ("knn", "classification"):
-        train = _open_classified(FLAGS.train_split, FLAGS.max_train_images)
-        data = _open_classified(FLAGS.split, FLAGS.max_images)
+        train = _open_classified(pixel_range, FLAGS.train_split, FLAGS.max_train_images)
+        data = _open_classified(pixel_range, FLAGS.split, FLAGS.max_images)
         fit = classification.linear_classifier
         if name == "knn":
             fit = functools.partial(
                 classification.nearest_neighbours, neighbors=FLAGS.neighbors
             )
         return data, tasks.classification_task(fit, train, data, **options)
-    data = _open_segmented(FLAGS.split, FLAGS.max_images, FLAGS.image_list)
+    data = _open_segmented(pixel_range, FLAGS.split, FLAGS.max_images, FLAGS.image_list)
     if name == "linear" and not FLAGS.train_split:
         raise ValueError("--task=linear learns from --train_split. Received: none.")
     if name == "groups":
@@ -172,7 +171,7 @@ def open_task(name, inference):
         return data, tasks.groups_task(data, inference.num_prototypes, **options)
     train = None
     if FLAGS.train_split:
-        train = _open_segmented(FLAGS.train_split, FLAGS.max_train_images)
+        train = _open_segmented(pixel_range, FLAGS.train_split, FLAGS.max_train_images)
     if name == "retrieval":
         inference.need_groups()
         return data, tasks.retrieval_task(train, data, **options)
@@ -188,7 +187,7 @@ def open_task(name, inference):
 
 
 @functools.cache  # of several tasks: label maps are looked through once
-def _open_segmented(split, most, image_list=None):
+def _open_segmented(pixel_range, split, most, image_list=None):
     return open_segmented(
         FLAGS.dataset,
         FLAGS.data_dir,
@@ -196,12 +195,14 @@ def _open_segmented(split, most, image_list=None):
         crop_size=FLAGS.crop_size,
         image_list=image_list,
         max_images=most,
+        pixel_range=pixel_range,
         **label_options(FLAGS),
     )
 
 
-def _open_classified(split, most):
+def _open_classified(pixel_range, split, most):
     options = {} if FLAGS.crop_size is None else {"crop_size": FLAGS.crop_size}
+    options["pixel_range"] = pixel_range
     return open_classified(
         FLAGS.dataset, FLAGS.data_dir, split, max_images=most, **options
     )

@@ -22,10 +22,8 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from slotcon_tf import SGD, backbone
-from slotcon_tf.data.labelled.cropping import spaced
 from slotcon_tf.devices import best_precision
 from slotcon_tf.files import write_text
-from slotcon_tf.images.decoding import use_pixel_range
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.runs import finetune_settings as settings
 from slotcon_tf.runs import loop, report, workdir
@@ -80,9 +78,8 @@ class Run:
         self.every = settings.steps_between_evaluations()
         settings.check_batch(self.strategy.num_replicas_in_sync)
         pretrained = settings.pretrained() if FLAGS.init_from else None
-        # Before an image is read.
-        use_pixel_range(statistics_of(pretrained).pixel_range)
-        self.train_images, self.val_images = settings.open_images()
+        pixel_range = statistics_of(pretrained).pixel_range
+        self.train_images, self.val_images = settings.open_images(pixel_range)
         # Just before the weights are drawn: what came before may have used randomness.
         keras.utils.set_random_seed(FLAGS.seed)
         with self.strategy.scope():
@@ -257,9 +254,8 @@ class Run:
         print("; ".join(f"{name} {scores[name]:.3f}" for name in REPORTED))
         self.model.save(self.workdir / "segmenter.keras")
         if FLAGS.num_pictures:
-            numbers = spaced(self.val_images.num_images, FLAGS.num_pictures)
-            shown = [self.val_images.load(number) for number in numbers]
-            images, truths = zip(*shown, strict=True)
+            shown = list(self.val_images.sample(FLAGS.num_pictures))
+            images, truths = [s.image for s in shown], [s.labels for s in shown]
             predicted = [self.predict(image) for image in images]
             picture = self.workdir / "masks.png"
             save_masks(picture, images, truths, predicted, self.val_images.class_names)

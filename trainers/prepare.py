@@ -17,12 +17,8 @@ from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.reading import reason_of
 from slotcon_tf.data.records import INDEX, shard_name, write_index, write_shard
 from slotcon_tf.data.sources import open_files
-from slotcon_tf.images.decoding import (
-    MAX_PIXELS,
-    BadImage,
-    decode_image,
-    use_pixel_range,
-)
+from slotcon_tf.images import BadImage, decode_image
+from slotcon_tf.images.decoding import MAX_PIXELS
 from slotcon_tf.images.statistics import parse_statistics
 from slotcon_tf.progress import bar
 from slotcon_tf.runs.command_line import run_main
@@ -63,12 +59,12 @@ def prepare():
             f"--output must be a folder without shards. Received: {FLAGS.output}, "
             "which has some. Take another folder."
         )
-    use_pixel_range(parse_statistics(None, None, FLAGS.pixel_range)["pixel_range"])
     source = open_files(
         FLAGS.dataset,
         FLAGS.data_dir,
         allow_remote=FLAGS.allow_remote_paths,
         max_pixels=FLAGS.max_pixels,
+        **_pixel_range(),
     )
     tf.io.gfile.makedirs(FLAGS.output)
     shards = min(FLAGS.shards, source.num_images)
@@ -84,13 +80,18 @@ def prepare():
     return sum(map(len, places)), len(bad)
 
 
+def _pixel_range():
+    given = parse_statistics(None, None, FLAGS.pixel_range)["pixel_range"]
+    return {"pixel_range": given}
+
+
 def _good(source, numbers, progress, bad):
     for number in numbers.tolist():
         path = source.paths[number]
         progress.update()
         try:
             data = source.read_patiently(number)
-            decode_image(data, source.max_pixels)
+            decode_image(data, source.max_pixels, source.pixel_range)
         except (BadImage, OSError, tf.errors.OpError) as error:
             bad.append(path)
             reason = reason_of(error)

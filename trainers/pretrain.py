@@ -18,7 +18,6 @@ from absl import app, flags, logging
 from slotcon_tf import LARS, SGD, SlotCon, WarmupCosine, backbone
 from slotcon_tf.data import crop_pair_dataset, open_source
 from slotcon_tf.devices import best_precision
-from slotcon_tf.images.decoding import use_pixel_range
 from slotcon_tf.images.statistics import parse_statistics
 from slotcon_tf.runs import loop, report, workdir
 from slotcon_tf.runs.checkpoints import Checkpoints
@@ -77,7 +76,6 @@ class Run:
         keras.config.set_dtype_policy(FLAGS.precision)
         self.workdir = pathlib.Path(FLAGS.workdir)
         self.images = parse_statistics(FLAGS.mean, FLAGS.std, FLAGS.pixel_range)
-        use_pixel_range(self.images["pixel_range"])
         self.source = open_source(
             FLAGS.dataset,
             FLAGS.data_dir,

@@ -17,8 +17,9 @@ from absl import app, flags
 from slotcon_tf import SlotCon
 from slotcon_tf.data import open_source
 from slotcon_tf.data.bad_images import TooManyBadImages
+from slotcon_tf.data.source import spaced
 from slotcon_tf.files import write_text
-from slotcon_tf.images.decoding import MAX_PIXELS, use_pixel_range
+from slotcon_tf.images.decoding import MAX_PIXELS
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.interop import CheckpointFileError
 from slotcon_tf.progress import bar
@@ -28,7 +29,6 @@ from slotcon_tf.runs.workdir import FLAGFILE
 from slotcon_tf.visualize.curves import read_history
 from slotcon_tf.visualize.maps import map_reader
 from slotcon_tf.visualize.overlays import fit_edge
-from slotcon_tf.visualize.photographs import photographs, spread
 from slotcon_tf.visualize.prototypes import PrototypeAtlas
 from slotcon_tf.visualize.report import Report
 from slotcon_tf.visualize.scores import read_scores
@@ -121,15 +121,15 @@ def visualize():
         )
     for place in filter(None, (output.parent, FLAGS.pictures)):
         pathlib.Path(place).mkdir(parents=True, exist_ok=True)  # fails now, or never
+    model, _ = load_trained(FLAGS.checkpoint, prefix=FLAGS.prefix)
     source = open_source(
         FLAGS.dataset,
         FLAGS.data_dir,
         allow_remote=FLAGS.allow_remote_paths,
         max_pixels=FLAGS.max_pixels,
         max_bad_share=1.0,  # a report of what is left is better than none
+        pixel_range=statistics_of(model).pixel_range,
     )
-    model, _ = load_trained(FLAGS.checkpoint, prefix=FLAGS.prefix)
-    use_pixel_range(statistics_of(model).pixel_range)
     shown, atlas = look(model, source)
     report = Report(
         name=checkpoint.resolve().name if folder else checkpoint.name,
@@ -161,21 +161,19 @@ def look(model, source):
         atlas = PrototypeAtlas(model.num_prototypes)
         count = max(count, FLAGS.prototype_images)
     count = min(count, source.num_images)
-    wanted = spread(FLAGS.num_images, count)
-    shown, images = [], photographs(source, count)
+    wanted = spaced(FLAGS.num_images, count)
+    shown, images = [], source.sample(count)
     images = bar(images, total=count, unit="image", desc="visualize", leave=False)
-    for number, photograph in enumerate(images):
-        if photograph is None:
-            continue
-        image = fit_edge(photograph.image, FLAGS.max_edge)
-        due = len(shown) < len(wanted) and number >= wanted[len(shown)]
+    for sample in images:
+        image = fit_edge(sample.image, FLAGS.max_edge)
+        due = len(shown) < len(wanted) and sample.place >= wanted[len(shown)]
         if atlas is None and not due:
             continue
         maps = reader(image)
         if atlas is not None:
-            atlas.add(photograph.name, image, maps)
+            atlas.add(sample.name, image, maps)
         if due:
-            shown.append((photograph.name, image, maps))
+            shown.append((sample.name, image, maps))
     if not shown:
         raise ValueError(
             f"One image at least must be readable. Received: {count} of {source.name}, "

@@ -1,14 +1,28 @@
 """Text files that name files, line by line, in any of the forms that people write."""
 
+from __future__ import annotations
+
 import codecs
 import csv
 import os
 import re
+import stat
 from typing import NamedTuple
 
-from slotcon_tf.data.extensions import ALL_EXTENSIONS, is_image_file
-from slotcon_tf.data.reading import read_file
-from slotcon_tf.images.decoding import BadImage
+import tensorflow as tf
+from absl import logging
+
+from slotcon_tf.data.bad_images import printable
+from slotcon_tf.data.listing import (
+    ALL_EXTENSIONS,
+    HEIC_EXTENSIONS,
+    INSTALL_HEIC,
+    check_there,
+    is_image_file,
+    reads_heic,
+)
+from slotcon_tf.data.reading import is_remote, read_file, remote_errors
+from slotcon_tf.images.pixels import BadImage
 
 MAX_LIST_BYTES = 2**30
 # What people call the column of the images; the first of these that is there is it.
@@ -24,6 +38,7 @@ _OTHER_COLUMNS = {
     *("segmentation", "annotation", "annotations", "labels_path", "label_path"),
     *("split", "fold", "width", "height", "index", "x", "caption", "score"),
 }
+_ALLOW = "If you trust the list, set `allow_remote` (`allow_remote_paths`)."
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _ENDINGS = "|".join(extension[1:] for extension in ALL_EXTENSIONS)
 _NAME_END = re.compile(rf"\.(?:{_ENDINGS})(?=(\s*[,;]\s*|\s+))", re.IGNORECASE)
@@ -42,10 +57,69 @@ class Row(NamedTuple):
 
     number: int
     text: str
-    cells: list
+    cells: list[str]
 
 
-def read_rows(path):
+@remote_errors("A list")
+def read_list(
+    path: str | os.PathLike[str] | None, allow_remote: bool = False, cure: str = _ALLOW
+) -> list[str]:
+    """Paths that a list names: one per line, relative to it, whatever is behind it.
+
+    Columns are parted as `lists.read_rows` says. The image is the column that the
+    header calls so, otherwise the first that ends as images do, otherwise the line.
+
+    Args:
+        path: Of the list.
+        allow_remote: Whether a local list may name remote files.
+        cure: What to do about remote files that it may not name, for the message.
+
+    Raises:
+        FileNotFoundError: If there is no such file, or none of those it names.
+        ValueError: If it is no text, names nothing, or names remote files.
+        OSError: If it cannot be read.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> (folder / "a.jpg").touch()
+        >>> _ = (folder / "list.csv").write_text("image,label\\na.jpg,3\\n")
+        >>> [os.path.basename(path) for path in read_list(folder / "list.csv")]
+        ['a.jpg']
+    """
+    if not path or not tf.io.gfile.exists(os.fspath(path)):
+        raise FileNotFoundError(
+            f"Dataset 'list' needs a text file of image paths. Received: {path!r}, no "
+            "such file. Check the path."
+        )
+    path = os.fspath(path)
+    rows, header = read_rows(path)
+    if not rows:
+        raise ValueError(f"The list {path} must name images. Received: an empty list.")
+    folder = os.path.dirname(path)
+    names = [_image_of(row, header, folder) for row in rows]
+    paths = [n if is_remote(n) else os.path.join(folder, n) for n in names]
+    if not allow_remote:
+        for row, name in zip(rows, paths, strict=True):
+            if is_remote(name) and not _same_store(name, path):
+                raise ValueError(
+                    f"A list may name remote files only where that is allowed. "
+                    f"Received: {printable(name)} in line {row.number} of {path}. "
+                    f"{cure}"
+                )
+    check_there(
+        paths,
+        f"The list {path}",
+        f"Line {rows[0].number} was read as {printable(paths[0])}; paths are relative "
+        "to the list.",
+    )
+    unread = sum(p.lower().endswith(HEIC_EXTENSIONS) for p in paths)
+    if unread and not reads_heic():
+        logging.warning("%s: %d files are HEIC: %s.", path, unread, INSTALL_HEIC)
+    return paths
+
+
+def read_rows(path: str | os.PathLike[str]) -> tuple[list[Row], list[str] | None]:
     """Lines of a list as columns, without comments (#), blank lines and a header.
 
     A byte order mark (UTF-8 or UTF-16), any ends of lines, tabs, CSV with quotes, and
@@ -63,9 +137,12 @@ def read_rows(path):
         ValueError: If it is not text.
 
     Example:
-        >>> rows, header = read_rows("train.csv")   # image,label / a b.jpg,3
-        >>> rows[0].cells
-        ['a b.jpg', '3']
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "train.csv")
+        >>> _ = path.write_text("image,label\\na b.jpg,3\\n")
+        >>> rows, header = read_rows(path)
+        >>> rows[0].cells, header
+        (['a b.jpg', '3'], ['image', 'label'])
     """
     lines = [(n, line.strip()) for n, line in enumerate(_lines(path), start=1)]
     lines = [(n, text) for n, text in lines if text and not text.startswith("#")]
@@ -77,8 +154,13 @@ def read_rows(path):
     return [Row(n, text, _under(header, parting, text)) for n, text in lines], header
 
 
-def split_columns(text):
-    """Columns of a line; see `Row`."""
+def split_columns(text: str) -> list[str]:
+    """Columns of a line; see `Row`.
+
+    Example:
+        >>> split_columns("a b.jpg, 3"), split_columns("a.jpg a.png")
+        (['a b.jpg', '3'], ['a.jpg', 'a.png'])
+    """
     if "\t" in text:
         return [_bare(cell) for cell in text.split("\t")]
     if text.startswith('"') or re.search(r'[,;]\s*"', text):
@@ -97,8 +179,13 @@ def split_columns(text):
     return [*cells, *map(str.strip, rest)]
 
 
-def image_column(header):
-    """Number of the column that names the images."""
+def image_column(header: list[str]) -> int:
+    """Number of the column that names the images.
+
+    Example:
+        >>> image_column(["label", "file_name"])
+        1
+    """
     return header.index(next(name for name in IMAGE_COLUMNS if name in header))
 
 
@@ -194,3 +281,35 @@ def _header(text="", following=""):
 
 def _names_file(text):
     return is_image_file(text) or any(map(is_image_file, split_columns(text)))
+
+
+def _same_store(name, path):
+    """Whether a remote name lies where the list does."""
+    return is_remote(path) and _store(name) == _store(path)
+
+
+def _store(path):
+    scheme, _, rest = path.partition("://")
+    return scheme, rest.partition("/")[0]
+
+
+def _image_of(row, header, folder):
+    """The file that a row names."""
+    if header:
+        column = image_column(header)
+        return row.cells[column] if column < len(row.cells) else row.text
+    if len(row.cells) == 1:
+        return row.cells[0]
+    name = next(filter(is_image_file, row.cells), row.cells[0])
+    # "photo.jpg copy.jpg" may be one name.
+    if is_image_file(row.text) and not _is_file(folder, name):
+        return row.text if _is_file(folder, row.text) else name
+    return name
+
+
+def _is_file(folder, name):
+    path = os.path.join(folder, name)
+    try:
+        return not is_remote(path) and stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False

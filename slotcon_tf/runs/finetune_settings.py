@@ -103,9 +103,9 @@ def check_batch(replicas: int) -> None:
         )
 
 
-def open_images() -> tuple[TrainImages, SegmentedImages]:
+def open_images(pixel_range=None) -> tuple[TrainImages, SegmentedImages]:
     """The images of both splits, which must have the same classes."""
-    options = {"crop_size": 0, **label_options(FLAGS)}
+    options = {"crop_size": 0, "pixel_range": pixel_range, **label_options(FLAGS)}
     splits = (
         (FLAGS.train_split, FLAGS.max_train_images),
         (FLAGS.val_split, FLAGS.max_val_images),
@@ -117,8 +117,7 @@ def open_images() -> tuple[TrainImages, SegmentedImages]:
     check_same_classes(train, val)
     for images in (train, val):
         check_two_classes(images)
-    in_order = FLAGS.dataset == "scenes" or FLAGS.dataset.startswith("tfds:")
-    return TrainImages(train, in_order), val
+    return TrainImages(train, train.in_order), val
 
 
 def pretrained() -> ResNet:

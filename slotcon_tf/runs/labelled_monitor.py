@@ -12,6 +12,7 @@ from slotcon_tf.data.labelled import (
 from slotcon_tf.evaluation import classification, grouping_metrics
 from slotcon_tf.evaluation.groups import group_confusions
 from slotcon_tf.evaluation.inference import Inference, same_size_batches
+from slotcon_tf.images import statistics_of
 from slotcon_tf.runs.label_flags import with_prefix
 from slotcon_tf.visualize.figures import figure_pixels, slots_figure
 
@@ -54,6 +55,7 @@ class LabelledMonitor:
         self._inference = Inference(model)
         self._matching = {}  # of the newest scores
         sizes = {"max_images": num_images, "crop_size": crop_size}
+        sizes["pixel_range"] = statistics_of(model).pixel_range
         try:
             if task == "groups":
                 self._open_segmented(dataset, data_dir, split, sizes, labels or {})
@@ -70,7 +72,7 @@ class LabelledMonitor:
     def _open_classified(self, dataset, data_dir, split, train_split, sizes):
         opened = functools.partial(open_classified, dataset, data_dir)
         if sizes["crop_size"] is None:
-            sizes = {"max_images": sizes["max_images"]}
+            sizes = {k: v for k, v in sizes.items() if k != "crop_size"}
         self.data = opened(split, **sizes)
         more = {"max_images": 10 * sizes["max_images"]}
         self.train = opened(train_split, **{**sizes, **more})
@@ -105,7 +107,7 @@ class LabelledMonitor:
         Returns:
             uint8 (height, width, 3).
         """
-        pairs = [self.data.load(i) for i in range(min(PICTURES, len(self.data)))]
+        pairs = [(s.image, s.labels) for s in self.data.sample(PICTURES)]
         images, masks = next(same_size_batches(pairs, PICTURES))
         return figure_pixels(
             slots_figure(

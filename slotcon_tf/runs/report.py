@@ -7,12 +7,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from PIL import Image
 
 from slotcon_tf.data.drawing import CATEGORIES
 from slotcon_tf.data.scenes import scenes_arrays
 from slotcon_tf.evaluation.groups import evaluate_groups, predict_groups
 from slotcon_tf.files import write_text
+from slotcon_tf.images import square
 from slotcon_tf.visualize import save_slots
 
 REPORTED = ("miou", "nmi", "ari", "pixel_accuracy", "majority_accuracy")
@@ -144,24 +144,13 @@ class SceneScores:
 
 
 def sample_images(source, size, count=NUM_PICTURES):
-    """The first images of a source, centre-cropped to squares of one size.
+    """Evenly spaced images of a source, cut to squares of one size.
 
     Returns:
-        uint8 (count, size, size, 3).
+        uint8 (count, size, size, 3), less where images cannot be used.
     """
-    if hasattr(source, "examples"):
-        items = source.examples(None).take(count).as_numpy_iterator()
-    else:
-        items = ((i,) for i in range(min(count, source.num_images)))
-    images = [source.load(*item) for item in items]
-    return np.stack([_square(image, size) for image in images])
-
-
-def _square(image, size):
-    edge = min(image.shape[:2])
-    top, left = (image.shape[0] - edge) // 2, (image.shape[1] - edge) // 2
-    square = Image.fromarray(image[top : top + edge, left : left + edge])
-    return np.asarray(square.resize((size, size), Image.BICUBIC))
+    samples = source.sample(count)
+    return np.stack([square(sample.image, size, "central") for sample in samples])
 
 
 def draw_slots(model, images, path):

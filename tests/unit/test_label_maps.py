@@ -75,8 +75,8 @@ def test_what_255_is_must_be_said(tmp_path, data):
     with pytest.raises(LabelError) as error:
         opened(a_set(tmp_path, [data]))
     text = str(error.value)
-    assert "255" in text and "--label_ids=0," in text and "--void_ids=" in text
-    assert "\n" not in text and "--class_file" in text
+    assert "255" in text and "label_ids=0," in text and "void_ids=" in text
+    assert "\n" not in text and "`class_file`" in text
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_more_greys_settled(tmp_path):
     data = opened(root, label_ids=[0, 255], void_ids=[128])
     assert set(np.unique(data.load(0)[1])) == {0, 1, VOID}
     # Of what is left, 255 may still be void or a class.
-    with pytest.raises(LabelError, match="of 0, 255 only.*--void_ids=128,255"):
+    with pytest.raises(LabelError, match="of 0, 255 only.*void_ids=128,255"):
         opened(root, void_ids=[128])
     with pytest.raises(LabelError, match="128 in 25.0% of its pixels"):
         opened(root, label_ids=[0, 255]).load(0)
@@ -114,7 +114,7 @@ def test_more_greys_settled(tmp_path):
 def test_what_is_advised_about_strange_ids_helps(tmp_path):
     labels = [grey(0, 1, 7)]
     root = a_set(tmp_path, labels, classes="0 ground\n1 object\n")
-    with pytest.raises(LabelError, match="--class_file.*'7 void'.*--label_ids.*void"):
+    with pytest.raises(LabelError, match="class_file.*'7 void'.*label_ids.*void"):
         opened(root).load(0)
     settled = opened(root, label_ids=[0, 1], void_ids=[7]).load(0)[1]
     (root / "classes.txt").write_text("0 ground\n1 object\n7 void\n")
@@ -283,12 +283,12 @@ def test_postscript_starts_no_program(tmp_path, monkeypatch):
         (
             (1, 255),
             {"void_ids": [255]},
-            "only id 1 beside void .255.*--label_ids=1,255",
+            "only id 1 beside void .255.*label_ids=1,255",
         ),
         (
             (0, 255),
             {"void_ids": [255]},
-            "only id 0 beside void .255.*--label_ids=0,255",
+            "only id 0 beside void .255.*label_ids=0,255",
         ),
         ((0, 1), {"void_ids": [1]}, "only id 0 beside void .1"),
         ((255,), {}, "none beside void"),

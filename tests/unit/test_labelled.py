@@ -380,14 +380,14 @@ def test_16_bit_ids_and_jpeg(tmp_path):
 
 @pytest.mark.parametrize("layout", ["voc", "cityscapes", "ade20k", "coco_panoptic"])
 def test_missing_parts_are_named(tmp_path, layout):
-    with pytest.raises(FileNotFoundError, match="--data_dir"):
+    with pytest.raises(FileNotFoundError, match="`data_dir`"):
         open_segmented(layout, tmp_path, "val")
 
 
 def test_unknown_sets():
     with pytest.raises(ValueError, match="Did you mean 'cityscapes'"):
         open_segmented("cityscape", "x")
-    with pytest.raises(ValueError, match="set --data_dir"):
+    with pytest.raises(ValueError, match="set `data_dir`"):
         open_segmented("voc")
     with pytest.raises(ValueError, match="class per image"):
         open_classified("voc", "x")

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from slotcon_tf.data import open_source
-from slotcon_tf.data.listing import read_list
-from slotcon_tf.data.lists import read_rows, split_columns
+from slotcon_tf.data.lists import read_list, read_rows, split_columns
 
 NAMES = ["im/img_0.jpg", "im/IMG 1.JPG", "im/a, b.png", "im/plain.jpeg"]
 

@@ -1,6 +1,10 @@
 """From the ids in label files to classes, by what the data set says of them."""
 
+from __future__ import annotations
+
 import weakref
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,9 +28,25 @@ class ClassTable:
         void: Other ids that count nowhere.
         merged: Dict of id to class, if several ids are one class; `ids` then holds a
             key per class that is only a number.
+
+    Attributes:
+        names: Tuple of C names.
+
+    Raises:
+        LabelError: If there is no class, or more than a byte holds.
+
+    Example:
+        >>> table = ClassTable({0: "sky", 7: "road"}, void=(3,))
+        >>> table.classes(np.array([[0, 3, 7]]), "a.png").tolist()
+        [[0, 255, 1]]
     """
 
-    def __init__(self, ids, void=(), merged=None):
+    def __init__(
+        self,
+        ids: dict[int, str],
+        void: Iterable[int] = (),
+        merged: dict[int, int] | None = None,
+    ) -> None:
         self.names = tuple(ids.values())
         if not 0 < len(self.names) < MAX_CLASSES:
             raise LabelError(
@@ -39,7 +59,7 @@ class ClassTable:
         self._known = np.array(sorted(known), np.int64)
         self._class = np.array([known[i] for i in self._known.tolist()], np.uint8)
 
-    def classes(self, ids, path):
+    def classes(self, ids: np.ndarray, path: object) -> np.ndarray:
         """Classes of ids.
 
         Args:
@@ -60,9 +80,9 @@ class ClassTable:
             raise LabelError(
                 f"Ids of {path} must be those of the {len(self.names)} classes or "
                 f"void. Received: {', '.join(map(str, found[:5].tolist()))} in "
-                f"{strange.mean():.1%} of its pixels. Name them in --class_file, as "
+                f"{strange.mean():.1%} of its pixels. Name them in `class_file`, as "
                 f"'{found[0]} void' if they count nowhere, or list the ids of the "
-                f"classes in --label_ids and of void in --void_ids.{smooth}"
+                f"classes in `label_ids` and of void in `void_ids`.{smooth}"
             )
         return self._class[place]
 
@@ -73,7 +93,9 @@ _SMOOTH = (
 )
 
 
-def table_of_found(pixels, void_ids, name):
+def table_of_found(
+    pixels: dict[int, int], void_ids: Sequence[int] | None, name: str
+) -> ClassTable:
     """A class of every id that the label maps hold, where nothing names classes.
 
     255 is void by itself, unless it is one of a few greys spread over the whole range:
@@ -91,6 +113,10 @@ def table_of_found(pixels, void_ids, name):
 
     Raises:
         LabelError: If it is open what 255 is, or grey levels are not classes.
+
+    Example:
+        >>> table_of_found({0: 900, 1: 50, 255: 50}, None, "photos").names
+        ('0', '1')
     """
     found = sorted(pixels)
     shown = ", ".join(map(str, found[:8])) + (" ..." if len(found) > 8 else "")
@@ -100,7 +126,7 @@ def table_of_found(pixels, void_ids, name):
         raise LabelError(
             f"Label maps must hold an id per class. Received: {name}, {len(found)} "
             f"grey levels ({shown}), which look like shades. {_SMOOTH} If they are "
-            "classes, name them in --class_file."
+            "classes, name them in `class_file`."
         )
     void = {VOID, *(void_ids or ())}
     rest = [i for i in found if i not in (void_ids or ())]
@@ -111,8 +137,8 @@ def table_of_found(pixels, void_ids, name):
             raise LabelError(
                 f"It must be said what 255 is in {name}. Received: label maps of "
                 f"{listed.replace(',', ', ')} only, and no file of classes. If 255 is "
-                f"a class, set --label_ids={listed} (or --void_ids=none, or name "
-                f"the ids in --class_file); if it is void, --void_ids={nowhere}."
+                f"a class, set label_ids={listed} (or void_ids=none, or name "
+                f"the ids in `class_file`); if it is void, void_ids={nowhere}."
             )
         void = set()
     classes = {i: str(i) for i in found if i not in void}
@@ -120,12 +146,12 @@ def table_of_found(pixels, void_ids, name):
         only = f"only id {next(iter(classes))}" if classes else "none"
         hidden = [str(i) for i in found if i in void]
         beside = f" beside void ({', '.join(hidden)})" if hidden else ""
-        ids = f"--label_ids={','.join(map(str, found))}"
+        ids = f"label_ids={','.join(map(str, found))}"
         cure = f"If void is a class, set {ids}. " if hidden and classes else ""
         raise LabelError(
             f"Label maps must hold two classes at least. Received: {name}, {only}"
             f"{beside}. {cure}If other images have the other classes, take more, or "
-            "name all classes in --class_file."
+            "name all classes in `class_file`."
         )
     if len(classes) >= MAX_CLASSES:
         raise LabelError(
@@ -136,7 +162,9 @@ def table_of_found(pixels, void_ids, name):
     return ClassTable(classes, void=void)
 
 
-def table_of_values(values, void_ids, table):
+def table_of_values(
+    values: Sequence[int], void_ids: Sequence[int] | None, table: ClassTable | None
+) -> ClassTable:
     """A class of each value that somebody lists, in that order.
 
     Args:
@@ -149,34 +177,48 @@ def table_of_values(values, void_ids, table):
 
     Raises:
         LabelError: If values cannot be classes, or names do not fit them.
+
+    Example:
+        >>> table_of_values([0, 255], None, None).names
+        ('0', '255')
     """
     both = set(values) & set(void_ids or ())
     if len(values) < 2 or len(set(values)) < len(values) or both:
         raise LabelError(
-            "--label_ids must be two different ids or more, none of them void. "
-            f"Received: --label_ids={','.join(map(str, values))}"
+            "`label_ids` must be two different ids or more, none of them void. "
+            f"Received: label_ids={','.join(map(str, values))}"
             f"{f' and void {sorted(both)}' if both else ''}."
         )
     names = table.names if table else tuple(map(str, values))
     if len(names) != len(values):
         raise LabelError(
-            "--label_ids must list an id per class. Received: "
+            "`label_ids` must list an id per class. Received: "
             f"{len(values)} ids for {len(names)} classes ({', '.join(names[:5])} ...). "
             "Leave out ids that are void, or change the file of classes."
         )
     return ClassTable(dict(zip(values, names, strict=True)), void=void_ids or ())
 
 
-_checked = weakref.WeakSet()  # of `check_two_classes`
+_checked: weakref.WeakSet[Any] = weakref.WeakSet()  # of `check_two_classes`
 
 
-def check_two_classes(images):
+def check_two_classes(images: Any) -> None:
     """Raises `LabelError` unless a labelled set has pixels of two classes at least.
 
     It looks until it has seen the second, once. With one class any network is perfect.
 
     Args:
         images: A `SegmentedImages`.
+
+    Example:
+        >>> class Blank:
+        ...     num_images = 1
+        ...     def load(self, index):
+        ...         return np.zeros((3, 4, 3), np.uint8), np.zeros((3, 4), np.uint8)
+        >>> check_two_classes(Blank())  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        slotcon_tf.data.labelled.decoding.LabelError: Labelled pixels must ...
     """
     if images in _checked:
         return
@@ -194,17 +236,20 @@ def check_two_classes(images):
         "Labelled pixels must be of two classes at least, or any network is perfect. "
         f"Received: {images!r}, with {only}{' and void' if void else ''}. "
         "Take more images, or, if void is a class, list the ids of the classes "
-        "(--label_ids=0,255 for masks of 0 and 255)."
+        "(label_ids=0,255 for masks of 0 and 255)."
     )
 
 
-def check_two_labels(labels, name):
+def check_two_labels(labels: Iterable[Any], name: object) -> None:
     """Raises `LabelError` unless there are two classes at least among labels.
 
     Args:
         labels: Iterable of class numbers, of images or of pixels that count; it is
             followed until the second is seen.
         name: Of their set, for the error.
+
+    Example:
+        >>> check_two_labels([3, 3, 4], "photos")
     """
     seen = set()
     for label in labels:
@@ -217,8 +262,17 @@ def check_two_labels(labels, name):
     )
 
 
-def check_same_classes(train, data):
-    """Raises `LabelError` unless two labelled sets have the same classes in order."""
+def check_same_classes(train: Any, data: Any) -> None:
+    """Raises `LabelError` unless two labelled sets have the same classes in order.
+
+    Args:
+        train, data: `SegmentedImages` or `ClassifiedImages`.
+
+    Example:
+        >>> from slotcon_tf.data.labelled import ClassifiedImages
+        >>> one = ClassifiedImages("one", iter, 2, ("cat", "dog"))
+        >>> check_same_classes(one, ClassifiedImages("two", iter, 9, ("cat", "dog")))
+    """
     if train.class_names != data.class_names:
         strange = set(train.class_names) ^ set(data.class_names)
         extra = sorted(set(data.class_names) - set(train.class_names))[:5]
@@ -227,7 +281,7 @@ def check_same_classes(train, data):
             "Both splits must have the same classes, in the same order. Received: "
             f"{train!r} and {data!r}, which differ in "
             f"{', '.join(sorted(strange)[:5]) or 'their order'}{more}. For folders and "
-            "lists give --class_file."
+            "lists give `class_file`."
         )
 
 

@@ -3,6 +3,8 @@
 A function per layout; each returns a `Found`.
 """
 
+from __future__ import annotations
+
 import os
 import pathlib
 import re
@@ -43,12 +45,12 @@ class Found:
         segments: Of panoptic sets: a dict of segment id to category id per pair.
     """
 
-    pairs: list
+    pairs: list[tuple[pathlib.Path, pathlib.Path]]
     table: ClassTable | None = None
-    segments: list = field(default_factory=list)
+    segments: list[dict[int, int]] = field(default_factory=list)
 
 
-def folders(root, split):
+def folders(root: pathlib.Path, split: str) -> Found:
     """`SPLIT/` with `SPLITannot/`, or `images/SPLIT/` with `annotations/`, `labels/` or
     `masks/SPLIT/`; with `images/` and the others as they are where there is no SPLIT.
 
@@ -65,17 +67,17 @@ def folders(root, split):
     raise FileNotFoundError(
         f"{root} must hold {split}/ and {split}annot/, or images/{split}/ and "
         f"annotations/{split}/ (or labels/, masks/). Received: neither. Check "
-        "--data_dir and the split, or name the files in a list (--dataset=list)."
+        "`data_dir` and the split, or name the files in a list (dataset=list)."
     )
 
 
-def listed(root, split):
+def listed(root: pathlib.Path, split: str) -> Found:
     """`SPLIT.txt`, or the list that is named: an image and its label map per line."""
     path = root if root.is_file() else root / f"{split}.txt"
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} must be a text file with an image and its label map per line. "
-            "Received: no such file. Check --data_dir and the split."
+            "Received: no such file. Check `data_dir` and the split."
         )
     try:
         rows, header = read_rows(path)
@@ -98,7 +100,7 @@ def listed(root, split):
     return Found(pairs, _named(path.parent))
 
 
-def voc(root, split):
+def voc(root: pathlib.Path, split: str) -> Found:
     """PASCAL VOC 2012; split "trainaug" is train with SBD's SegmentationClassAug."""
     for below in ("", "VOC2012", "VOCdevkit/VOC2012"):
         if (root / below / "JPEGImages").is_dir():
@@ -120,7 +122,7 @@ def voc(root, split):
     return Found(pairs, taxonomies.voc())
 
 
-def cityscapes(root, split):
+def cityscapes(root: pathlib.Path, split: str) -> Found:
     """`leftImg8bit/SPLIT/CITY/` and `gtFine/SPLIT/CITY/`, by their ids."""
     images = _folder(root / "leftImg8bit" / split)
     pairs = []
@@ -132,7 +134,7 @@ def cityscapes(root, split):
     return Found(pairs, taxonomies.cityscapes())
 
 
-def ade20k(root, split):
+def ade20k(root: pathlib.Path, split: str) -> Found:
     """ADEChallengeData2016: `images/` and `annotations/` with training, validation."""
     if (root / "ADEChallengeData2016").is_dir():
         root = root / "ADEChallengeData2016"
@@ -153,7 +155,7 @@ def ade20k(root, split):
     return Found(pairs, taxonomies.ade20k(names))
 
 
-def coco_panoptic(root, split, *, merge=False):
+def coco_panoptic(root: pathlib.Path, split: str, *, merge: bool = False) -> Found:
     """`SPLIT2017/`, `annotations/panoptic_SPLIT2017.json` and its folder of PNGs."""
     images, name = _folder(root / f"{split}2017"), f"panoptic_{split}2017"
     about = root / "annotations" / f"{name}.json"
@@ -168,7 +170,7 @@ def coco_panoptic(root, split, *, merge=False):
     return Found(pairs, table, content.segments)
 
 
-def coco_stuff27(root, split):
+def coco_stuff27(root: pathlib.Path, split: str) -> Found:
     """COCO merged to 27 supercategories: of `stuffthingmaps/SPLIT2017/`, else panoptic.
 
     The published numbers are those of the stuffthingmaps.
@@ -213,7 +215,7 @@ def _folder(path):
     if not path.is_dir():
         raise FileNotFoundError(
             f"The data set needs the folder {path}. Received: no such folder. Check "
-            "--data_dir and the split."
+            "`data_dir` and the split."
         )
     return path
 
@@ -222,7 +224,7 @@ def _names(path):
     if not path.is_file():
         raise FileNotFoundError(
             f"The data set needs the list {path}. Received: no such file. Check "
-            "--data_dir and the split."
+            "`data_dir` and the split."
         )
     return read_text(path).split()
 

@@ -1,13 +1,15 @@
 """Functions that read image, ids and label map's path by number: files, builders."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from absl import logging
 
 from slotcon_tf.data.labelled.class_file import read_text
-from slotcon_tf.data.labelled.cropping import spaced
 from slotcon_tf.data.labelled.decoding import (
     LabelError,
     UprightImage,
@@ -16,8 +18,11 @@ from slotcon_tf.data.labelled.decoding import (
     read_bytes,
 )
 from slotcon_tf.data.labelled.taxonomies import NO_SEGMENT
-from slotcon_tf.data.sources import split_size
+from slotcon_tf.data.source import spaced
 from slotcon_tf.images.pixels import PixelWatch
+from slotcon_tf.images.statistics import PixelRange
+
+Read = Callable[[int], tuple[np.ndarray, np.ndarray, object]]
 
 # Names that tensorflow-datasets' sets give their label maps.
 LABEL_FEATURES = (
@@ -29,7 +34,20 @@ LABEL_FEATURES = (
 )
 
 
-def kept_pairs(pairs, image_list, most):
+def kept_pairs(
+    pairs: Sequence[tuple], image_list: str | None, most: int | None
+) -> list[int]:
+    """Numbers of the pairs that are kept, evenly spaced.
+
+    Args:
+        pairs: Of images and label maps, pathlib.Paths.
+        image_list: Text file of names to keep, or None.
+        most: Pairs that are kept at most, or None.
+
+    Example:
+        >>> kept_pairs([("a.jpg", "a.png")] * 9, None, 3)
+        [0, 3, 6]
+    """
     numbers = range(len(pairs))
     if image_list:
         names = set(read_text(image_list).split())
@@ -41,10 +59,21 @@ def kept_pairs(pairs, image_list, most):
                 len(names),
                 image_list,
             )
-    return [numbers[i] for i in spaced(len(numbers), most)] if numbers else []
+    return [numbers[i] for i in spaced(most, len(numbers))] if numbers else []
 
 
-def check_pairs(pairs, kept, data_dir):
+def check_pairs(pairs: Sequence[tuple], kept: list[int], data_dir: object) -> None:
+    """Checks that images and label maps are files.
+
+    Raises:
+        LabelError: If there are none, or some are missing.
+
+    Example:
+        >>> check_pairs([], [], "photos")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        slotcon_tf.data.labelled.decoding.LabelError: photos must hold ...
+    """
     if not kept:
         raise LabelError(f"{data_dir} must hold images of this split. Received: none.")
     for place, what in ((0, "image"), (1, "label map")):
@@ -53,16 +82,30 @@ def check_pairs(pairs, kept, data_dir):
             raise LabelError(
                 f"Every image needs its label map. Received: {len(missing)} of "
                 f"{len(kept)} pairs without {what}, the first {missing[0]}. Complete "
-                "the data, or name the whole pairs in a list (--dataset=list)."
+                "the data, or name the whole pairs in a list (dataset=list)."
             )
 
 
-def file_reader(found, kept):
+def file_reader(
+    found: Any, kept: list[int], pixel_range: PixelRange | None = None
+) -> Read:
+    """Reads pairs of files.
+
+    Args:
+        found: `layouts.Found`.
+        kept: Numbers of its pairs.
+        pixel_range: Of images of more than 8 bits.
+
+    Returns:
+        Function of 0 .. len(kept) - 1 to image, ids and the label map's path.
+
+    Example: See `segmented.open_segmented`.
+    """
     watch = PixelWatch(found.pairs[kept[0]][0].parent)
 
     def read(index):
         image_path, label_path = found.pairs[kept[index]]
-        image = UprightImage(read_bytes(image_path), image_path, watch)
+        image = UprightImage(read_bytes(image_path), image_path, watch, pixel_range)
         labels = read_bytes(label_path)
         if found.segments:
             label_map = decode_panoptic_ids(labels, label_path)
@@ -88,8 +131,16 @@ def _categories(ids, segments, path):
     return values[place].reshape(ids.shape)
 
 
-def builder_names(builder):
-    """Names of the classes 0, 1 ... of a tensorflow-datasets set, or None."""
+def builder_names(builder: Any) -> list[str] | None:
+    """Names of the classes 0, 1 ... of a tensorflow-datasets set, or None.
+
+    Example:
+        >>> from slotcon_tf.data.scenes import Scenes
+        >>> builder_names(Scenes())[:2]
+        ['sky', 'grass']
+    """
+    import tensorflow_datasets as tfds
+
     names = (builder.info.metadata or {}).get("categories")
     feature = dict(builder.info.features).get(_label_feature(builder))
     if not names and isinstance(feature, tfds.features.LabeledImage):
@@ -97,8 +148,26 @@ def builder_names(builder):
     return names
 
 
-def builder_reader(builder, split, most):
-    """Examples of a tensorflow-datasets set; what was read stays, still encoded."""
+def builder_reader(
+    builder: Any, split: str, most: int | None, pixel_range: PixelRange | None = None
+) -> tuple[Read, int]:
+    """Examples of a tensorflow-datasets set; what was read stays, still encoded.
+
+    Args:
+        builder: A prepared one.
+        split: Its images.
+        most: Evenly spaced images that are kept, None for all.
+        pixel_range: Of images of more than 8 bits.
+
+    Returns:
+        As `file_reader`, and the number of images.
+
+    Example: See `segmented.open_segmented`.
+    """
+    import tensorflow_datasets as tfds
+
+    from slotcon_tf.data.builders import split_size
+
     count = split_size(builder, split)
     features = builder.info.features
     feature = _label_feature(builder)
@@ -115,7 +184,7 @@ def builder_reader(builder, split, most):
     dataset = builder.as_dataset(
         split=split, shuffle_files=False, decoders=decoders, read_config=read_config
     )
-    kept, encoded = spaced(count, most), {}
+    kept, encoded = spaced(most, count), {}
     examples = enumerate(dataset.as_numpy_iterator())
     watch = PixelWatch(builder.info.full_name)
 
@@ -126,7 +195,7 @@ def builder_reader(builder, split, most):
             encoded[place] = example["image"], example[feature]
         data, labels = encoded[number]
         path = f"{builder.info.full_name} ({split}) {number}"
-        image = UprightImage(data, path, watch)
+        image = UprightImage(data, path, watch, pixel_range)
         label_map = decode_ids(labels, f"{path}, {feature}")
         return image.pixels, label_map.beside(image), path
 
