@@ -79,7 +79,7 @@ def random_crop(
 
     Example:
         >>> random_crop(100, 100, np.full(NUMBERS_PER_CROP, 0.5), 0.08)
-        (13, 13, 73, 73)
+        (14, 14, 73, 73)
     """
     for i in range(TRIES):
         box = _candidate(height, width, numbers[4 * i : 4 * i + 4], min_scale)
@@ -107,8 +107,8 @@ def random_crop_pair(
 
     Example:
         >>> random_crop_pair(100, 100, np.full(NUMBERS_PER_PAIR, 0.5), 0.08)
-        array([[13, 13, 73, 73],
-               [13, 13, 73, 73]])
+        array([[14, 14, 73, 73],
+               [14, 14, 73, 73]])
     """
     boxes = np.empty((2, 4), np.int64)
     n = NUMBERS_PER_CROP

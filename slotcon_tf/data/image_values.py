@@ -107,6 +107,7 @@ def _of_pillow(image):
             _unfit(f"a PIL image of mode {image.mode}", "Give the path of its file")
         )
     image.load()
+    # Its file is not here; it may have told an orientation.
     return upright(pillow_values(image), orientation_of(image, b"exif"))
 
 

@@ -41,8 +41,8 @@ class ArraySource(NumberedSource):
         **limits: Of `ImageSource`: `max_pixels`, `max_bad_share`, `pixel_range`.
 
     Example:
-        >>> ArraySource(np.zeros((10, 3, 4), np.uint8)).load(7).shape
-        (3, 4, 3)
+        >>> ArraySource(np.zeros((10, 30, 40), np.uint8)).load(7).shape
+        (30, 40, 3)
     """
 
     def __init__(self, images: Any, name: str = "array", **limits: Any) -> None:

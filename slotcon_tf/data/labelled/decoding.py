@@ -50,6 +50,7 @@ class UprightImage:
 
     Example:
         >>> import io
+        >>> from PIL import Image
         >>> file = io.BytesIO()
         >>> Image.new("RGB", (4, 3)).save(file, "PNG")
         >>> UprightImage(file.getvalue(), "a.png").orientation
@@ -144,6 +145,7 @@ def decode_ids(data: bytes, path: object) -> LabelMap:
 
     Example:
         >>> import io
+        >>> from PIL import Image
         >>> file = io.BytesIO()
         >>> Image.new("L", (4, 3), 7).save(file, "PNG")
         >>> decode_ids(file.getvalue(), "a.png").ids[0]
@@ -172,6 +174,7 @@ def decode_panoptic_ids(data: bytes, path: object) -> LabelMap:
 
     Example:
         >>> import io
+        >>> from PIL import Image
         >>> file = io.BytesIO()
         >>> Image.new("RGB", (4, 3), (7, 1, 0)).save(file, "PNG")
         >>> int(decode_panoptic_ids(file.getvalue(), "a.png").ids[0, 0])
@@ -228,6 +231,7 @@ def decode_labelled(
 
     Example:
         >>> import io
+        >>> from PIL import Image
         >>> file = io.BytesIO()
         >>> Image.new("RGB", (4, 3)).save(file, "PNG")
         >>> decode_labelled(file.getvalue(), "a.png").shape
