@@ -1,46 +1,29 @@
-"""Which files are images by their names, and finding those of folders."""
+"""Finding image files: folders in the usual layouts, and lists."""
 
 from __future__ import annotations
 
-import collections
-import functools
-import importlib.util
 import os
+import stat
 from collections.abc import Sequence
 
 import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.data.bad_images import printable
-from slotcon_tf.data.reading import is_remote
-
-EXTENSIONS = (
-    *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"),
-    *(".tif", ".tiff", ".avif"),
+from slotcon_tf.data.extensions import EXTENSIONS as EXTENSIONS
+from slotcon_tf.data.extensions import (
+    HEIC_EXTENSIONS,
+    INSTALL_HEIC,
+    PassedOver,
+    is_hidden,
+    is_image_file,
+    is_image_name,
+    readable_extensions,
+    reads_heic,
 )
-HEIC_EXTENSIONS = (".heic", ".heif")  # with pillow-heif only
-ALL_EXTENSIONS = (*EXTENSIONS, *HEIC_EXTENSIONS)
-# What systems leave among people's files, beside names that begin with a dot.
-_LEFT_BY_SYSTEMS = {
-    *("__macosx", "@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle"),
-    *("#snapshot", "$recycle.bin", "system volume information", "lost+found"),
-    *("recycler", "thumbs.db", "ehthumbs.db", "desktop.ini"),
-}
-INSTALL_HEIC = "pip install pillow-heif"
-_RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf")
-_OTHER_IMAGES = (".jxl", ".jp2", ".psd", ".svg", ".pdf", ".eps", ".exr", ".hdr", ".tga")
-_OTHER_IMAGES += (".ppm", ".pgm", ".dcm", ".ico", ".xcf")
-# What is to be done about an extension that is passed over.
-_CURES = {
-    **dict.fromkeys(HEIC_EXTENSIONS, INSTALL_HEIC),
-    **dict.fromkeys((".jfif", ".jpe"), "rename to .jpg"),
-    **dict.fromkeys((*_RAW, *_OTHER_IMAGES), "save as PNG or JPEG"),
-    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv"), "take its frames out"),
-    **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".rar", ".7z"), "unpack"),
-    **dict.fromkeys((".npy", ".npz"), "give the array to open_images"),
-    ".tfrecord": "if trainers.prepare wrote it, the data set is records",
-}
-_NAMED = 6  # extensions in a sentence
+from slotcon_tf.data.lists import image_column, read_rows
+from slotcon_tf.data.reading import is_remote, remote_errors, without_scheme
+
 # Folders below data_dir that a layout must have.
 LAYOUTS = {
     "folder": (".",),
@@ -50,103 +33,9 @@ LAYOUTS = {
 }
 # Files of a list whose being there is asked for at the start, evenly spaced.
 _CHECKED, _CHECKED_REMOTELY = 1000, 8
-
-
-@functools.cache
-def reads_heic() -> bool:
-    """Whether pillow-heif is there.
-
-    Example:
-        >>> reads_heic() == (".heic" in readable_extensions())
-        True
-    """
-    return importlib.util.find_spec("pillow_heif") is not None
-
-
-def readable_extensions() -> tuple[str, ...]:
-    """Extensions of the images that can be read here.
-
-    Example:
-        >>> readable_extensions()[:3]
-        ('.jpg', '.jpeg', '.png')
-    """
-    return ALL_EXTENSIONS if reads_heic() else EXTENSIONS
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder is nobody's data: .name, @eaDir, __MACOSX and so on.
-
-    Example:
-        >>> is_hidden(".DS_Store"), is_hidden("a.jpg")
-        (True, False)
-    """
-    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for an image, by its extension.
-
-    Example:
-        >>> is_image_name("a.JPG"), is_image_name("a.txt")
-        (True, False)
-    """
-    return name.lower().endswith(readable_extensions()) and not is_hidden(name)
-
-
-def is_image_file(path: str) -> bool:
-    """Whether a path ends as images do, those included that cannot be read here.
-
-    Example:
-        >>> is_image_file("photos/a.heic")
-        True
-    """
-    return path.lower().endswith(ALL_EXTENSIONS)
-
-
-class PassedOver:
-    """Counts the files of a folder that are not taken.
-
-    Attributes:
-        extensions: collections.Counter of extensions, "" for none.
-        special: List of paths of pipes, devices and sockets.
-        dead_links: List of paths.
-
-    Example:
-        >>> passed_over = PassedOver()
-        >>> passed_over.add("clip.mp4")
-        >>> str(passed_over)
-        'Passed over: 1 .mp4 (take its frames out).'
-    """
-
-    def __init__(self) -> None:
-        self.extensions: collections.Counter[str] = collections.Counter()
-        self.special: list[str] = []
-        self.dead_links: list[str] = []
-
-    def add(self, name: str) -> None:
-        """Counts a file that is no image by its name."""
-        if not is_hidden(name):
-            self.extensions[os.path.splitext(name)[1].lower()] += 1
-
-    def __str__(self) -> str:
-        """One sentence, empty where nothing was passed over."""
-        parts = []
-        for extension, count in self.extensions.most_common(_NAMED):
-            cure = _CURES.get(extension)
-            parts.append(
-                f"{count} {extension or 'without extension'}"
-                + (f" ({cure})" if cure else "")
-            )
-        rest = self.extensions.total() - sum(
-            count for _, count in self.extensions.most_common(_NAMED)
-        )
-        if rest:
-            parts.append(f"{rest} of other extensions")
-        if self.special:
-            parts.append(f"{len(self.special)} pipes or devices")
-        if self.dead_links:
-            parts.append(f"{len(self.dead_links)} dead links")
-        return f"Passed over: {', '.join(parts)}." if parts else ""
+_ALLOW = (
+    "If you trust the list, set `allow_remote_paths` (allow_remote=True in Python)."
+)
 
 
 def list_images(
@@ -169,18 +58,12 @@ def list_images(
         ValueError: If no folder is named, or it holds no image.
         FileNotFoundError: If a folder of the layout is missing.
         OSError: If a folder cannot be read.
-
-    Example:
-        >>> import pathlib, tempfile
-        >>> folder = pathlib.Path(tempfile.mkdtemp())
-        >>> for name in ("b.jpg", "a.png", ".hidden.jpg"):
-        ...     (folder / name).touch()
-        >>> [os.path.basename(path) for path in list_images("folder", folder)]
-        ['a.png', 'b.jpg']
     """
     if not data_dir:
-        raise ValueError(f"Dataset {dataset!r} needs a folder. Set `data_dir`.")
-    data_dir = os.fspath(data_dir)
+        raise ValueError(
+            f"Dataset {dataset!r} needs `data_dir`, a folder. Received: none."
+        )
+    data_dir = without_scheme(os.fspath(data_dir))
     passed_over = PassedOver() if passed_over is None else passed_over
     paths = []
     for part in LAYOUTS[dataset]:
@@ -244,6 +127,57 @@ def _walk_local(folder, passed_over):
                     passed_over.add(entry.name)
 
 
+@remote_errors("A list")
+def read_list(
+    path: str | os.PathLike[str] | None, allow_remote: bool = False, cure: str = _ALLOW
+) -> list[str]:
+    """Paths that a list names: one per line, relative to it, whatever is behind it.
+
+    Columns are parted as `lists.read_rows` says. The image is the column that the
+    header calls so, otherwise the first that ends as images do, otherwise the line.
+
+    Args:
+        path: Of the list.
+        allow_remote: Whether a local list may name remote files.
+        cure: What to do about remote files that it may not name, for the message.
+
+    Raises:
+        FileNotFoundError: If there is no such file, or none of those it names.
+        ValueError: If it is no text, names nothing, or names remote files.
+        OSError: If it cannot be read.
+    """
+    path = without_scheme(os.fspath(path)) if path else path
+    if not path or not tf.io.gfile.exists(path):
+        raise FileNotFoundError(
+            f"Dataset 'list' needs a text file of image paths. Received: {path!r}, no "
+            "such file. Check the path."
+        )
+    rows, header = read_rows(path)
+    if not rows:
+        raise ValueError(f"The list {path} must name images. Received: an empty list.")
+    folder = os.path.dirname(path)
+    names = [without_scheme(_image_of(row, header, folder)) for row in rows]
+    paths = [n if is_remote(n) else os.path.join(folder, n) for n in names]
+    if not allow_remote:
+        for row, name in zip(rows, paths, strict=True):
+            if is_remote(name) and not _same_store(name, path):
+                raise ValueError(
+                    f"A list may name remote files only where that is allowed. "
+                    f"Received: {printable(name)} in line {row.number} of {path}. "
+                    f"{cure}"
+                )
+    check_there(
+        paths,
+        f"The list {path}",
+        f"Line {rows[0].number} was read as {printable(paths[0])}; paths are relative "
+        "to the list" + (", and parted by /." if "\\" in paths[0] else "."),
+    )
+    unread = sum(p.lower().endswith(HEIC_EXTENSIONS) for p in paths)
+    if unread and not reads_heic():
+        logging.warning("%s: %d files are HEIC: %s.", path, unread, INSTALL_HEIC)
+    return paths
+
+
 def check_there(paths: Sequence[str], what: str, hint: str = "") -> None:
     """Raises FileNotFoundError if none of some paths, spread evenly, is there.
 
@@ -267,6 +201,12 @@ def check_there(paths: Sequence[str], what: str, hint: str = "") -> None:
             f"{what} must name files that are there. Received: none{asked} is, of "
             f"{len(paths)} named. {hint}".rstrip()
         )
+    if not remote and all(map(os.path.isdir, spread)):
+        raise FileNotFoundError(
+            f"{what} must name files. Received: {len(paths)} folders, the first "
+            f"{printable(os.fspath(paths[0]))}. Name the images in them; a folder "
+            "with links to several is one data set, too."
+        )
 
 
 def _may_be_there(path):
@@ -283,3 +223,35 @@ def _may_be_there(path):
     except OSError:
         return True
     return True
+
+
+def _same_store(name, path):
+    """Whether a remote name lies where the list does."""
+    return is_remote(path) and _store(name) == _store(path)
+
+
+def _store(path):
+    scheme, _, rest = path.partition("://")
+    return scheme, rest.partition("/")[0]
+
+
+def _image_of(row, header, folder):
+    """The file that a row names."""
+    if header:
+        column = image_column(header)
+        return row.cells[column] if column < len(row.cells) else row.text
+    if len(row.cells) == 1:
+        return row.cells[0]
+    name = next(filter(is_image_file, row.cells), row.cells[0])
+    # "photo.jpg copy.jpg" may be one name.
+    if is_image_file(row.text) and not _is_file(folder, name):
+        return row.text if _is_file(folder, row.text) else name
+    return name
+
+
+def _is_file(folder, name):
+    path = os.path.join(folder, name)
+    try:
+        return not is_remote(path) and stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False

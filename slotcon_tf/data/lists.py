@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import codecs
 import csv
+import json
 import os
 import re
-import stat
 from typing import NamedTuple
 
-import tensorflow as tf
 from absl import logging
 
-from slotcon_tf.data.bad_images import printable
-from slotcon_tf.data.listing import (
-    ALL_EXTENSIONS,
-    HEIC_EXTENSIONS,
-    INSTALL_HEIC,
-    check_there,
-    is_image_file,
-    reads_heic,
-)
-from slotcon_tf.data.reading import is_remote, read_file, remote_errors
+from slotcon_tf.data.extensions import ALL_EXTENSIONS, is_image_file
+from slotcon_tf.data.reading import read_file
 from slotcon_tf.images.pixels import BadImage
 
 MAX_LIST_BYTES = 2**30
@@ -38,7 +29,9 @@ _OTHER_COLUMNS = {
     *("segmentation", "annotation", "annotations", "labels_path", "label_path"),
     *("split", "fold", "width", "height", "index", "x", "caption", "score"),
 }
-_ALLOW = "If you trust the list, set `allow_remote` (`allow_remote_paths`)."
+# Without their underscores, as some write them: ImageId, image path.
+_KNOWN = {n.replace("_", ""): n for n in (*IMAGE_COLUMNS, *_OTHER_COLUMNS)}
+_MOST_LINES = 100  # of one line of CSV whose quotes hold ends of lines
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _ENDINGS = "|".join(extension[1:] for extension in ALL_EXTENSIONS)
 _NAME_END = re.compile(rf"\.(?:{_ENDINGS})(?=(\s*[,;]\s*|\s+))", re.IGNORECASE)
@@ -58,65 +51,6 @@ class Row(NamedTuple):
     number: int
     text: str
     cells: list[str]
-
-
-@remote_errors("A list")
-def read_list(
-    path: str | os.PathLike[str] | None, allow_remote: bool = False, cure: str = _ALLOW
-) -> list[str]:
-    """Paths that a list names: one per line, relative to it, whatever is behind it.
-
-    Columns are parted as `lists.read_rows` says. The image is the column that the
-    header calls so, otherwise the first that ends as images do, otherwise the line.
-
-    Args:
-        path: Of the list.
-        allow_remote: Whether a local list may name remote files.
-        cure: What to do about remote files that it may not name, for the message.
-
-    Raises:
-        FileNotFoundError: If there is no such file, or none of those it names.
-        ValueError: If it is no text, names nothing, or names remote files.
-        OSError: If it cannot be read.
-
-    Example:
-        >>> import pathlib, tempfile
-        >>> folder = pathlib.Path(tempfile.mkdtemp())
-        >>> (folder / "a.jpg").touch()
-        >>> _ = (folder / "list.csv").write_text("image,label\\na.jpg,3\\n")
-        >>> [os.path.basename(path) for path in read_list(folder / "list.csv")]
-        ['a.jpg']
-    """
-    if not path or not tf.io.gfile.exists(os.fspath(path)):
-        raise FileNotFoundError(
-            f"Dataset 'list' needs a text file of image paths. Received: {path!r}, no "
-            "such file. Check the path."
-        )
-    path = os.fspath(path)
-    rows, header = read_rows(path)
-    if not rows:
-        raise ValueError(f"The list {path} must name images. Received: an empty list.")
-    folder = os.path.dirname(path)
-    names = [_image_of(row, header, folder) for row in rows]
-    paths = [n if is_remote(n) else os.path.join(folder, n) for n in names]
-    if not allow_remote:
-        for row, name in zip(rows, paths, strict=True):
-            if is_remote(name) and not _same_store(name, path):
-                raise ValueError(
-                    f"A list may name remote files only where that is allowed. "
-                    f"Received: {printable(name)} in line {row.number} of {path}. "
-                    f"{cure}"
-                )
-    check_there(
-        paths,
-        f"The list {path}",
-        f"Line {rows[0].number} was read as {printable(paths[0])}; paths are relative "
-        "to the list.",
-    )
-    unread = sum(p.lower().endswith(HEIC_EXTENSIONS) for p in paths)
-    if unread and not reads_heic():
-        logging.warning("%s: %d files are HEIC: %s.", path, unread, INSTALL_HEIC)
-    return paths
 
 
 def read_rows(path: str | os.PathLike[str]) -> tuple[list[Row], list[str] | None]:
@@ -144,13 +78,16 @@ def read_rows(path: str | os.PathLike[str]) -> tuple[list[Row], list[str] | None
         >>> rows[0].cells, header
         (['a b.jpg', '3'], ['image', 'label'])
     """
-    lines = [(n, line.strip()) for n, line in enumerate(_lines(path), start=1)]
-    lines = [(n, text) for n, text in lines if text and not text.startswith("#")]
+    lines = _whole(_lines(path))
+    _check_no_json(path, lines)
     header = _header(*(text for _, text in lines[:2]))
     if not header:
         return [Row(n, text, split_columns(text)) for n, text in lines], None
-    (_, first), *lines = lines
-    parting = re.search(r"[\t,;]|\s", first + " ")[0]
+    (number, first), *lines = lines
+    if not set(header) & set(IMAGE_COLUMNS):
+        header = _by_content(header, first, lines)
+        logging.warning("%s: line %d is taken for a header: %s", path, number, first)
+    parting = _parting(first)
     return [Row(n, text, _under(header, parting, text)) for n, text in lines], header
 
 
@@ -220,6 +157,47 @@ def _under_blanks(header, text):
     return cells if whole else found
 
 
+def _whole(lines):
+    """Pairs of number and line, without comments and blanks; see `_joined`."""
+    found, number = [], 0
+    while number < len(lines):
+        # Lists that were put together have such marks inside.
+        text, count = lines[number].lstrip("\ufeff").strip(), 1
+        if text and not text.startswith("#"):
+            if text.count('"') % 2:
+                text, count = _joined(text, lines[number + 1 : number + _MOST_LINES])
+            found.append((number + 1, text))
+        number += count
+    return found
+
+
+def _joined(text, following):
+    """A line of CSV whose quotes hold ends of lines, and how many lines it takes."""
+    if re.search(r'(?:^|[,;\t])\s*"', text):
+        parts = [text]
+        for line in following:
+            parts.append(line.strip())
+            if line.count('"') % 2:
+                whole = " ".join(parts)
+                parted = any(_parsed(whole, mark) for mark in ",;\t")
+                return (whole, len(parts)) if parted else (text, 1)
+    return text, 1
+
+
+def _check_no_json(path, lines):
+    start = lines[0][1] if lines else ""
+    texts = [start, "".join(text for _, text in lines)] if start[:1] in "[{" else []
+    for text in filter(None, texts):
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        raise ValueError(
+            "A list must be plain text, an image per line. Received: "
+            f"{os.fspath(path)}, which is JSON. Write its paths to a text file."
+        )
+
+
 def _lines(path):
     try:
         data = read_file(path, MAX_LIST_BYTES)
@@ -234,7 +212,8 @@ def _lines(path):
     if "\0" in text:
         raise ValueError(
             f"A list must be a text file. Received: {os.fspath(path)}, which holds "
-            "bytes of 0. Name the list, not an image or a folder."
+            "bytes of 0. Name the list, not an image, an archive or a folder, and save "
+            "it as UTF-8."
         )
     return re.split(r"\r\n|\n|\r", text)
 
@@ -269,47 +248,48 @@ def _header(text="", following=""):
     """Names of the columns, if a line has those and no file; otherwise None.
 
     A name like "img 1" may be a file's: two columns must be known, or one, and the
-    following line names a file.
+    following line names a file. Of columns that nobody knows the following line must
+    have as many, one of them an image.
     """
     if _names_file(text):
         return None
-    cells = [_bare(c).lower() for c in re.split(r"\s*[\t,;]\s*|\s+", text)]
+    cells = [_known(_bare(cell)) for cell in _parted(text)]
     images, others = set(cells) & set(IMAGE_COLUMNS), set(cells) & _OTHER_COLUMNS
     known = len(images) + len(others) > 1 or _names_file(following)
-    return cells if images and known else None
+    if images:
+        return cells if known else None
+    return cells if _by_content(cells, text, [(0, following)]) else None
+
+
+def _by_content(header, first, lines):
+    """A header whose image column is where the first line below it has its image."""
+    parting = _parting(first)
+    cells = _parted(lines[0][1], parting) if lines and not parting.isspace() else []
+    images = [i for i, cell in enumerate(cells) if is_image_file(_bare(cell))]
+    if not images or len(cells) != len(header) or len(header) < 2:
+        return None
+    return [IMAGE_COLUMNS[0] if i == images[0] else n for i, n in enumerate(header)]
+
+
+def _parting(text):
+    """What parts the columns of a header: its first tab, comma or semicolon."""
+    found = re.search(r"[\t,;]", text)
+    return found[0] if found else " "
+
+
+def _parted(text, parting=None):
+    parting = parting or _parting(text)
+    if parting.isspace() and parting != "\t":
+        return text.split()
+    cells = _parsed(text, parting) if '"' in text else None
+    return cells or [cell.strip() for cell in text.split(parting)]
+
+
+def _known(name):
+    """A column's name in lower case, spelled as `IMAGE_COLUMNS` has it."""
+    name = name.lower()
+    return _KNOWN.get(re.sub(r"[\s_-]", "", name), name)
 
 
 def _names_file(text):
     return is_image_file(text) or any(map(is_image_file, split_columns(text)))
-
-
-def _same_store(name, path):
-    """Whether a remote name lies where the list does."""
-    return is_remote(path) and _store(name) == _store(path)
-
-
-def _store(path):
-    scheme, _, rest = path.partition("://")
-    return scheme, rest.partition("/")[0]
-
-
-def _image_of(row, header, folder):
-    """The file that a row names."""
-    if header:
-        column = image_column(header)
-        return row.cells[column] if column < len(row.cells) else row.text
-    if len(row.cells) == 1:
-        return row.cells[0]
-    name = next(filter(is_image_file, row.cells), row.cells[0])
-    # "photo.jpg copy.jpg" may be one name.
-    if is_image_file(row.text) and not _is_file(folder, name):
-        return row.text if _is_file(folder, row.text) else name
-    return name
-
-
-def _is_file(folder, name):
-    path = os.path.join(folder, name)
-    try:
-        return not is_remote(path) and stat.S_ISREG(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        return False

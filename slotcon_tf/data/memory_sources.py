@@ -12,8 +12,8 @@ import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.data.bad_images import printable
+from slotcon_tf.data.extensions import is_image_file
 from slotcon_tf.data.image_values import UnfitImage, decoded, image_of
-from slotcon_tf.data.listing import is_image_file
 from slotcon_tf.data.source import (
     ImageSource,
     NumberedSource,

@@ -61,6 +61,16 @@ def is_remote(path: str) -> bool:
     return _SCHEME.match(path) is not None
 
 
+def without_scheme(path: str) -> str:
+    """A path on this machine that is written as file:///path, as one; else itself.
+
+    Example:
+        >>> without_scheme("file:///data/a.jpg")
+        '/data/a.jpg'
+    """
+    return path[7:] if path[:8].lower() == "file:///" else path
+
+
 def reason_of(error: BaseException) -> str:
     """Why something could not be read, as one line.
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
 import struct
 import zipfile
 
-import google_crc32c
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.data.reading import is_remote, read_file, read_range
+from slotcon_tf.extras import needed
 from slotcon_tf.images.pixels import BadImage
 
 INDEX = "index.npz"
@@ -42,8 +43,15 @@ def masked_checksum(data: bytes) -> int:
         >>> hex(masked_checksum(b"pixels"))  # doctest: +ELLIPSIS
         '0x...'
     """
-    crc = google_crc32c.value(data)
+    crc = _checksum()(data)
     return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
+
+
+@functools.cache
+def _checksum():
+    with needed("data"):
+        import google_crc32c
+    return google_crc32c.value
 
 
 def checked_length(header: bytes) -> int | None:

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from slotcon_tf.data.bad_images import BadImages, printable
-from slotcon_tf.data.listing import PassedOver
+from slotcon_tf.data.extensions import PassedOver
 from slotcon_tf.data.reading import Patience, reason_of
 from slotcon_tf.images.decoding import MAX_PIXELS, BadImage, Decoded, decode_pixels
 from slotcon_tf.images.pixels import PixelWatch

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from slotcon_tf.data.listing import LAYOUTS, PassedOver, check_there, list_images
-from slotcon_tf.data.lists import read_list
+from slotcon_tf.data.extensions import PassedOver
+from slotcon_tf.data.listing import LAYOUTS, check_there, list_images, read_list
 from slotcon_tf.data.memory_sources import (
     ArraySource,
     CheckedSource,
@@ -81,6 +81,7 @@ def open_source(
         >>> source.load(0).shape
         (96, 128, 3)
     """
+    dataset = "folder" if dataset == "folders" else dataset  # as of label maps
     if dataset in _OF_FILES:
         return _files(dataset, data_dir, allow_remote, limits)
     if dataset == "records":
@@ -99,7 +100,8 @@ def open_source(
     near = difflib.get_close_matches(dataset, DATASETS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
-        f"dataset must be one of {', '.join(DATASETS)}. Received: {dataset!r}.{hint}"
+        f"`dataset` must be one of {', '.join(DATASETS)}. Received: dataset={dataset}."
+        f"{hint}"
     )
 
 
@@ -124,6 +126,7 @@ def open_files(
             ...
         ValueError: Only image files are taken. Received: dataset=fake. ...
     """
+    dataset = "folder" if dataset == "folders" else dataset
     if dataset not in _OF_FILES:
         raise ValueError(
             f"Only image files are taken. Received: dataset={dataset}. Use one of "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from slotcon_tf.data.bad_images import printable
-from slotcon_tf.data.listing import PassedOver
+from slotcon_tf.data.extensions import PassedOver
 from slotcon_tf.data.reading import Patience, largest_file, read_file
 from slotcon_tf.data.records import RecordReader
 from slotcon_tf.data.source import NumberedSource

@@ -29,7 +29,7 @@ def check_pixel_range(pixel_range: Iterable[float] | None) -> PixelRange | None:
     pair = _floats(pixel_range)
     if len(pair) != 2 or not all(map(math.isfinite, pair)) or not pair[0] < pair[1]:
         raise ValueError(
-            "pixel_range must be (low, high) with low < high. "
+            "`pixel_range` must be (low, high) with low < high. "
             f"Received: {pixel_range!r}."
         )
     return pair
@@ -107,8 +107,8 @@ def normalize(
         float32 (..., 3).
 
     Example:
-        >>> normalize(tf.fill([1, 1, 3], 255.0)).numpy().round(2).tolist()
-        [[[2.25, 2.43, 2.64]]]
+        >>> [round(float(x), 2) for x in normalize(tf.fill([3], 255.0))]
+        [2.25, 2.43, 2.64]
     """
     mean, std = tf.convert_to_tensor(mean), tf.convert_to_tensor(std)
     return (images - mean * 255.0) / (std * 255.0)
@@ -147,7 +147,7 @@ def chosen_statistics(encoder: Any, **asked: Any) -> ImageStatistics:
 def parse_statistics(
     mean: str | None, std: str | None, pixel_range: str | None
 ) -> dict[str, Any]:
-    """Mean, std and pixel range as texts: numbers with commas, or None.
+    """`mean`, `std` and `pixel_range` as text: numbers with commas, or None.
 
     Returns:
         Dict of the three, tuples or None.

@@ -11,9 +11,10 @@ import numpy as np
 from absl import logging
 
 from slotcon_tf.data.bad_images import printable
+from slotcon_tf.data.extensions import is_hidden
 from slotcon_tf.data.labelled.classes import check_two_labels
 from slotcon_tf.data.labelled.decoding import LabelError, decode_labelled, read_bytes
-from slotcon_tf.data.listing import is_hidden, list_images
+from slotcon_tf.data.listing import list_images
 from slotcon_tf.data.source import Sample, spaced
 from slotcon_tf.images.pixels import PixelWatch
 from slotcon_tf.images.squares import square
@@ -133,11 +134,11 @@ def open_classified(
         return _of_builder(builder, split, crop_size, max_images, pixel_range)
     if dataset not in CLASSIFIED:
         raise ValueError(
-            f"A set with a class per image must be one of {', '.join(CLASSIFIED)}. "
-            f"Received: {dataset!r}."
+            "`dataset` of images with a class each must be one of "
+            f"{', '.join(CLASSIFIED)}. Received: dataset={dataset}."
         )
     if not data_dir:
-        raise ValueError(f"dataset={dataset} needs a folder: set `data_dir`.")
+        raise ValueError(f"dataset={dataset} needs a folder. Set `data_dir`.")
     root = pathlib.Path(data_dir) / split
     if not root.is_dir():
         raise FileNotFoundError(
@@ -182,9 +183,7 @@ def _of_builder(
     most: int | None,
     pixel_range: PixelRange | None,
 ) -> ClassifiedImages:
-    import tensorflow_datasets as tfds
-
-    from slotcon_tf.data.builders import split_size
+    from slotcon_tf.data.builders import split_size, tfds
 
     features = builder.info.features
     if "label" not in features:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from absl import logging
 
+from slotcon_tf.data.extensions import is_image_file
 from slotcon_tf.data.labelled.class_file import read_text
 from slotcon_tf.data.labelled.decoding import (
     LabelError,
+    Palettes,
     UprightImage,
     decode_ids,
     decode_panoptic_ids,
@@ -50,7 +53,11 @@ def kept_pairs(
     """
     numbers = range(len(pairs))
     if image_list:
-        names = set(read_text(image_list).split())
+        # Written with folder and ending, or without.
+        names = {
+            pathlib.PurePath(name).stem if is_image_file(name) else name
+            for name in read_text(image_list).split()
+        }
         numbers = [i for i in numbers if pairs[i][0].stem in names]
         if len(numbers) < len(names):
             logging.warning(
@@ -58,6 +65,12 @@ def kept_pairs(
                 len(names) - len(numbers),
                 len(names),
                 image_list,
+            )
+        if pairs and not numbers:
+            raise LabelError(
+                "`image_list` must name images of the data set. Received: "
+                f"{image_list}, none of whose {len(names)} names is one. Write a name "
+                f"per line, such as {pairs[0][0].stem}."
             )
     return [numbers[i] for i in spaced(most, len(numbers))] if numbers else []
 
@@ -87,13 +100,17 @@ def check_pairs(pairs: Sequence[tuple], kept: list[int], data_dir: object) -> No
 
 
 def file_reader(
-    found: Any, kept: list[int], pixel_range: PixelRange | None = None
+    found: Any,
+    kept: list[int],
+    named: bool,
+    pixel_range: PixelRange | None = None,
 ) -> Read:
     """Reads pairs of files.
 
     Args:
         found: `layouts.Found`.
         kept: Numbers of its pairs.
+        named: Whether somebody has named the ids; if not, palettes must agree.
         pixel_range: Of images of more than 8 bits.
 
     Returns:
@@ -101,7 +118,7 @@ def file_reader(
 
     Example: See `segmented.open_segmented`.
     """
-    watch = PixelWatch(found.pairs[kept[0]][0].parent)
+    watch, palettes = PixelWatch(found.pairs[kept[0]][0].parent), Palettes()
 
     def read(index):
         image_path, label_path = found.pairs[kept[index]]
@@ -113,6 +130,8 @@ def file_reader(
             label_map.ids = _categories(label_map.ids, segments, label_path)
         else:
             label_map = decode_ids(labels, label_path)
+            if not named:
+                palettes.look(label_map)
         return image.pixels, label_map.beside(image), label_path
 
     return read
@@ -139,7 +158,7 @@ def builder_names(builder: Any) -> list[str] | None:
         >>> builder_names(Scenes())[:2]
         ['sky', 'grass']
     """
-    import tensorflow_datasets as tfds
+    from slotcon_tf.data.builders import tfds
 
     names = (builder.info.metadata or {}).get("categories")
     feature = dict(builder.info.features).get(_label_feature(builder))
@@ -164,9 +183,7 @@ def builder_reader(
 
     Example: See `segmented.open_segmented`.
     """
-    import tensorflow_datasets as tfds
-
-    from slotcon_tf.data.builders import split_size
+    from slotcon_tf.data.builders import split_size, tfds
 
     count = split_size(builder, split)
     features = builder.info.features

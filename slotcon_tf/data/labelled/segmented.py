@@ -130,6 +130,16 @@ class SegmentedImages:
         return table
 
 
+def crop_size_of(dataset: str) -> int:
+    """Edge of the central squares that a set is measured on; 0 for whole images.
+
+    Example:
+        >>> crop_size_of("coco_stuff27"), crop_size_of("voc")
+        (320, 0)
+    """
+    return 320 if dataset == "coco_stuff27" else 0  # as published
+
+
 def open_segmented(
     dataset: str,
     data_dir: str | os.PathLike[str] | None = None,
@@ -192,20 +202,22 @@ def open_segmented(
         [[0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
     """
     pixel_range = check_pixel_range(pixel_range)
+    dataset = "folders" if dataset == "folder" else dataset
     if crop_size is None:
-        crop_size = 320 if dataset == "coco_stuff27" else 0
+        crop_size = crop_size_of(dataset)
     void_ids = _numbers("void_ids", void_ids)
     label_ids = _numbers("label_ids", label_ids)
     table = named = read_class_names(class_file) if class_file else None
     in_order = dataset not in LAYOUTS
     if dataset in LAYOUTS:
         if not data_dir:
-            raise ValueError(f"dataset={dataset} needs a folder: set `data_dir`.")
+            raise ValueError(f"dataset={dataset} needs a folder. Set `data_dir`.")
         found = LAYOUTS[dataset](pathlib.Path(data_dir), split)
         kept = kept_pairs(found.pairs, image_list, max_images)
         check_pairs(found.pairs, kept, data_dir)
-        read, count = file_reader(found, kept, pixel_range), len(kept)
         table = table or found.table
+        read = file_reader(found, kept, bool(table), pixel_range)
+        count = len(kept)
         named = named or (found.table if dataset in ("folders", "list") else None)
     elif dataset == "scenes" or dataset.startswith("tfds:"):
         # Here and not above: tensorflow-datasets takes a second.
@@ -224,8 +236,8 @@ def open_segmented(
         near = difflib.get_close_matches(dataset, SEGMENTED, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"A labelled data set must be one of {', '.join(SEGMENTED)}. "
-            f"Received: {dataset!r}.{hint}"
+            f"`dataset` of label maps must be one of {', '.join(SEGMENTED)}. "
+            f"Received: dataset={dataset}.{hint}"
         )
     if label_ids:
         table = table_of_values(label_ids, void_ids, named)
@@ -262,6 +274,6 @@ def _numbers(name, values):
         found = None
     if found is None or any(abs(number) > _MAX_ID for number in found):
         raise ValueError(
-            f"{name} must be a list of whole numbers below 2^31. Received: {values}."
+            f"`{name}` must be a list of whole numbers below 2^31. Received: {values}."
         )
     return found
