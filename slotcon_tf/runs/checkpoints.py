@@ -70,7 +70,7 @@ class Checkpoints:
         ...     kept = Checkpoints(
         ...         folder, model, PretrainConfig(), steps_per_epoch=1, keep=2
         ...     )
-        ...     model.step.assign(7)
+        ...     _ = model.step.assign(7)
         ...     print(kept.save().name, kept.restore())
         step_000000007 7
     """

@@ -33,7 +33,9 @@ def initialize(
         ValueError: If it is damaged, has other sizes, or lacks the part.
 
     Example:
-        >>> initialize(None, "runs/nowhere")  # doctest: +ELLIPSIS
+        >>> import types
+        >>> model = types.SimpleNamespace(encoder=None)
+        >>> initialize(model, "runs/nowhere")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         FileNotFoundError: No pretrained model: runs/nowhere...
     """

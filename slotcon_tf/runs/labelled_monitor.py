@@ -13,6 +13,7 @@ from slotcon_tf.evaluation.bootstrap import summed
 from slotcon_tf.evaluation.classification import nearest_neighbours
 from slotcon_tf.evaluation.inference import Inference, same_size_batches
 from slotcon_tf.evaluation.tasks import classification_task, groups_task
+from slotcon_tf.images import statistics_of
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs.label_settings import with_prefix
 from slotcon_tf.visualize.figures import figure_pixels, slots_figure
@@ -72,6 +73,7 @@ class LabelledMonitor:
         self._inference = Inference(model, scale=scale)
         self._total = None  # of the newest measurement
         sizes = {"max_images": num_images, "crop_size": crop_size}
+        sizes["pixel_range"] = statistics_of(model).pixel_range
         try:
             if task == "groups":
                 self._open_segmented(dataset, data_dir, split, sizes, labels or {})
@@ -89,7 +91,7 @@ class LabelledMonitor:
     def _open_classified(self, dataset, data_dir, split, train_split, sizes):
         opened = functools.partial(open_classified, dataset, data_dir)
         if sizes["crop_size"] is None:
-            sizes = {"max_images": sizes["max_images"]}
+            sizes = {k: v for k, v in sizes.items() if k != "crop_size"}
         self.data = opened(split, **sizes)
         more = {"max_images": 10 * sizes["max_images"]}
         train = opened(train_split, **{**sizes, **more})
@@ -123,7 +125,7 @@ class LabelledMonitor:
         Returns:
             A matplotlib Figure.
         """
-        pairs = [self.data.load(i) for i in range(min(PICTURES, len(self.data)))]
+        pairs = [(s.image, s.labels) for s in self.data.sample(PICTURES)]
         images, masks = next(same_size_batches(pairs, PICTURES))
         matched = {} if self._total is None else self.task.matching(self._total)
         return slots_figure(

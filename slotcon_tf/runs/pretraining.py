@@ -10,7 +10,6 @@ from absl import logging
 
 from slotcon_tf.data import crop_pair_dataset, open_source
 from slotcon_tf.encoders.resnet import backbone
-from slotcon_tf.images.decoding import use_pixel_range
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs import report
 from slotcon_tf.runs.initialization import initialize
@@ -82,7 +81,6 @@ class PretrainRun(Run):
 
     def open_images(self) -> None:
         config = self.config
-        use_pixel_range(config.statistics["pixel_range"])
         self.source = open_source(
             config.dataset,
             config.data_dir,

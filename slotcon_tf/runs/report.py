@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import pathlib
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from PIL import Image
 
+from slotcon_tf.data.source import Source
 from slotcon_tf.evaluation.bootstrap import RESAMPLES
 from slotcon_tf.evaluation.groups import predict_groups
 from slotcon_tf.evaluation.results import (
@@ -23,6 +22,7 @@ from slotcon_tf.evaluation.results import (
     show_result,
     write_result,
 )
+from slotcon_tf.images import square
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs.labelled_monitor import LabelledMonitor
 from slotcon_tf.visualize import save_slots
@@ -49,7 +49,7 @@ def _is_own(record):
 
 def log_start(
     strategy: tf.distribute.Strategy,
-    source: Any,
+    source: Source,
     batch_size: int,
     steps_per_epoch: int,
     epochs: int,
@@ -181,25 +181,19 @@ class SceneScores:
         )
 
 
-def sample_images(source, size, count=NUM_PICTURES):
-    """The first images of a source, centre-cropped to squares of one size.
+def sample_images(source: Source, size: int, count: int = NUM_PICTURES) -> np.ndarray:
+    """Evenly spaced images of a source, cut to squares of one size.
 
     Returns:
-        uint8 (count, size, size, 3).
+        uint8 (count, size, size, 3), less where images cannot be used.
+
+    Example:
+        >>> from slotcon_tf.data import open_source
+        >>> sample_images(open_source("fake"), 32, count=2).shape
+        (2, 32, 32, 3)
     """
-    if hasattr(source, "examples"):
-        items = source.examples(None).take(count).as_numpy_iterator()
-    else:
-        items = ((i,) for i in range(min(count, source.num_images)))
-    images = [source.load(*item) for item in items]
-    return np.stack([_square(image, size) for image in images])
-
-
-def _square(image, size):
-    edge = min(image.shape[:2])
-    top, left = (image.shape[0] - edge) // 2, (image.shape[1] - edge) // 2
-    square = Image.fromarray(image[top : top + edge, left : left + edge])
-    return np.asarray(square.resize((size, size), Image.BICUBIC))
+    samples = source.sample(count)
+    return np.stack([square(sample.image, size, "central") for sample in samples])
 
 
 def draw_slots(model: SlotCon, images: np.ndarray, path: str | os.PathLike) -> None:

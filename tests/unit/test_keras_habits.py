@@ -11,8 +11,8 @@ import tensorflow as tf
 from keras import layers, ops
 
 from slotcon_tf import LARS, SlotCon, backbone
-from slotcon_tf.data.photometric import normalize
 from slotcon_tf.evaluation.inference import Inference
+from slotcon_tf.images import normalize
 from slotcon_tf.method.health import global_metrics, scalars_of
 from tests.support.command import ENVIRONMENT, ROOT
 from tests.unit.test_slotcon import SIZES, batch, dataset, small_model
