@@ -2,6 +2,7 @@
 
 import pytest
 
+import slotcon_tf
 from tests.support.command import module
 
 
@@ -16,5 +17,9 @@ from tests.support.command import module
     ],
 )
 def test_help_lists_its_flags(name, flag):
-    done = module(name, "--help", check=False)  # absl's --help exits with 1
-    assert f"--{flag}:" in done.stdout
+    assert f"--{flag}:" in module(name, "--help").stdout
+
+
+def test_the_version_is_told():
+    said = module("trainers.pretrain", "--version").stdout
+    assert said == f"slotcon_tf {slotcon_tf.__version__}\n"
