@@ -14,6 +14,7 @@ import time
 
 from benchmarks.common import machine
 from benchmarks.step_cost import RESNET50, build
+from slotcon_tf.runs import PretrainConfig
 from slotcon_tf.runs.checkpoints import Checkpoints
 from slotcon_tf.runs.command import Command
 from slotcon_tf.runs.settings import Config, setting
@@ -28,7 +29,9 @@ class CheckpointConfig(Config):
 def measure(config: CheckpointConfig) -> None:
     model = build(RESNET50, RESNET50.num_prototypes[-1])
     with tempfile.TemporaryDirectory(dir=config.folder) as folder:
-        checkpoints = Checkpoints(folder, model, ["-"], steps_per_epoch=1, keep=2)
+        checkpoints = Checkpoints(
+            folder, model, PretrainConfig(), steps_per_epoch=1, keep=2
+        )
         seconds = []
         for step in range(1, config.saves + 1):
             model.step.assign(step)

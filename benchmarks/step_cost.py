@@ -4,12 +4,11 @@ Everything heavy is imported inside the functions: `startup` times those imports
 """
 
 import dataclasses
+import pathlib
 import resource
 import statistics
 import tempfile
 import time
-
-from slotcon_tf.runs.flag_files import recipe_lines
 
 # Scopes of the step's parts; an operation belongs to the first that is in its path.
 PARTS = {
@@ -53,8 +52,10 @@ class Case:
 
 def of_recipe(name):
     """The step of a recipe, without its parts."""
-    lines = (line for line in recipe_lines(name) if line.startswith("--"))
-    values = dict(line[2:].split("=") for line in lines)
+    # Read here, not by slotcon_tf.recipes, which is in a package that is heavy.
+    path = pathlib.Path(__file__).parents[1] / "slotcon_tf" / "recipes"
+    lines = (path / f"{name}.flags").read_text().splitlines()
+    values = dict(line[2:].split("=") for line in lines if line.startswith("--"))
     sizes = ("image_size", "batch_size", "hidden_dim", "projection_dim")
     return Case(
         values["arch"],

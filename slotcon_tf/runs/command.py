@@ -132,11 +132,12 @@ class Command:
         """
         values = self._flag_values()
         words = flag_files.expand(argv[1:])
-        # absl's own flags (--verbosity, --alsologtostderr) are for absl's logging.
         flags.FLAGS.set_gnu_getopt(True)
-        rest = flags.FLAGS([argv[0], *words], known_only=True)
         try:
-            named = values([argv[0], *rest[1:]])[1:]
+            rest = values([argv[0], *words], known_only=True)
+            # absl's own flags (--verbosity, --alsologtostderr) are for absl's logging.
+            rest = flags.FLAGS(rest, known_only=True)
+            named = values(rest)[1:]  # which refuses what neither knows
         except flags.IllegalFlagValueError as error:
             raise error.__context__ from None  # as the setting has said it
         given = {}
@@ -177,7 +178,7 @@ class Command:
             raise error
         text = with_dashes(one_line(error), self.config_class)
         if isinstance(error, flags.Error):
-            text = f"{text}{'' if text[-1] in '.?' else '.'} See --help for all flags."
+            text += " See --help for all flags."
         self._note(text)
         if getattr(error, "at_once", False):
             sys.stdout.flush()

@@ -12,7 +12,7 @@ from slotcon_tf.data.labelled import (
 from slotcon_tf.evaluation import classification, grouping_metrics
 from slotcon_tf.evaluation.groups import group_confusions
 from slotcon_tf.evaluation.inference import Inference, same_size_batches
-from slotcon_tf.runs.label_flags import with_prefix
+from slotcon_tf.runs.label_settings import with_prefix
 from slotcon_tf.visualize.figures import figure_pixels, slots_figure
 
 TASKS = ("groups", "knn")

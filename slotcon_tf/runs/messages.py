@@ -46,7 +46,8 @@ def one_line(error: BaseException) -> str:
             "Files and folders must be there and be allowed to be used. Received: "
             f"{error.filename}: {error.strerror}. Check the path."
         )
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 @contextlib.contextmanager
@@ -55,8 +56,9 @@ def told_as(name: str, config: type[Config]) -> Iterator[None]:
     tf.get_logger().setLevel("ERROR")
     logging.use_absl_handler()
     handler = logging.get_absl_handler()
-    old = handler.python_handler.formatter
-    handler.setFormatter(_Lines(name, config, old))
+    lines = handler.python_handler
+    old = lines.formatter, lines.stream
+    lines.formatter, lines.stream = _Lines(name, config, old[0]), sys.stderr
     with warnings.catch_warnings():
         # What is wrong with a file is said by its reason.
         warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -68,7 +70,7 @@ def told_as(name: str, config: type[Config]) -> Iterator[None]:
         try:
             yield
         finally:
-            handler.setFormatter(old)
+            lines.formatter, lines.stream = old
 
 
 class _Lines(python_logging.Formatter):

@@ -76,7 +76,10 @@ def prepare(config: PrepareConfig) -> tuple[int, int]:
             places.append(write_shard(path, _good(source, part, progress, bad)))
     written = sum(map(len, places))
     if not written:
-        raise ValueError(f"{source.name} must hold images that can be decoded: none.")
+        raise ValueError(
+            f"{source.name} must hold images that can be decoded. Received: none. "
+            "trainers.check_data says what is wrong with them."
+        )
     write_index(config.output, places)
     print(f"{written} images in {config.output}, {len(bad)} bad ones left out")
     return written, len(bad)

@@ -69,6 +69,7 @@ class PretrainRun(Run):
     """
 
     config: PretrainConfig
+    look_at = staticmethod(report.log_first_batch)
 
     def open_images(self) -> None:
         config = self.config

@@ -13,7 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.devices import best_precision
-from slotcon_tf.runs import loop, report, workdir
+from slotcon_tf.runs import loop, workdir
 from slotcon_tf.runs.checkpoints import Checkpoints
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.signals import StopRequest, told_in_training
@@ -44,11 +44,14 @@ class Run(abc.ABC):
         strategy: The tf.distribute strategy.
         chief: Whether this process writes files.
         first_step: The step it goes on from; 0 at the start.
+        look_at: Function that is called with the first batch of one replica, or None.
 
     Raises:
         ValueError, OSError: If a setting or an image set cannot be used.
         CheckpointError: If no checkpoint of the run can be read.
     """
+
+    look_at: Callable[[dict[str, tf.Tensor]], None] | None = None
 
     def __init__(self, config: RunSettings) -> None:
         self.strategy = self.build_strategy(config)
@@ -121,10 +124,6 @@ class Run(abc.ABC):
         self, step: int, context: tf.distribute.InputContext | None = None
     ) -> tf.data.Dataset:
         """The stream from a step on, in batches of all replicas of this host."""
-
-    def look_at(self, batch: dict[str, tf.Tensor]) -> None:
-        """Logs the first batch of one replica."""
-        report.log_first_batch(batch)
 
     @property
     def checkpoint_epochs(self) -> int:

@@ -122,7 +122,7 @@ class Setting:
             return None
         if self.kind is bool:
             return f"--{'' if value else 'no'}{self.flag}"
-        return f"--{self.flag}={_text(value)}"
+        return f"--{self.flag}={as_text(value)}"
 
     def read(self, text: str) -> Any:
         """The value that the text of a flag stands for.
@@ -291,8 +291,13 @@ def _kind(hint: Any) -> tuple[type, type, bool]:
     return typing.get_origin(part) or part, item, types.NoneType in parts
 
 
-def _text(value: Any) -> str:
-    """As a flag has it; 0.5,1 of several numbers."""
+def as_text(value: Any) -> str:
+    """A value as its flag has it.
+
+    Example:
+        >>> as_text((0.5, 1.0))
+        '0.5,1'
+    """
     if isinstance(value, tuple):
-        return ",".join(_text(v).removesuffix(".0") for v in value)
+        return ",".join(as_text(v).removesuffix(".0") for v in value)
     return str(value)

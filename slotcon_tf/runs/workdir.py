@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from slotcon_tf.files import write_text
 from slotcon_tf.runs.run_settings import RunSettings
-from slotcon_tf.runs.settings import SettingError
+from slotcon_tf.runs.settings import SettingError, as_text
 
 # Of every kind of run, to tell them from each other.
 FLAGFILES = ("pretrain.flags", "finetune.flags")
@@ -71,7 +71,10 @@ def check_same(path: pathlib.Path, lines: Iterable[str], config: RunSettings) ->
     """
     try:
         changed = config.changes_from(type(config).from_lines(lines))
-        was = ", ".join(f"{n}={old} (now {new})" for n, (old, new) in changed.items())
+        was = ", ".join(
+            f"{name}={as_text(old)} (now {as_text(new)})"
+            for name, (old, new) in changed.items()
+        )
     except SettingError as error:
         was = str(error)
     if was:

@@ -143,7 +143,9 @@ def test_bad_images_are_named_and_the_others_have_their_rows(
     failed = (tmp_path / "features.parquet.failed.txt").read_text().splitlines()
     assert dict(line.split("\t") for line in failed) == BAD
     offline = tmp_path / "offline.npz"
-    done = run("export.extract", *asked, f"--model={served}", f"--output={offline}")
+    done = run(
+        "export.extract", *asked, f"--export_dir={served}", f"--output={offline}"
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     table, arrays = pq.read_table(output), np.load(offline)
     assert table["path"].to_pylist() == list(arrays["paths"])
@@ -227,7 +229,7 @@ def test_refusals(server, photos, tmp_path):
     with client, pytest.raises(ExtractionError, match="Received other batch_size"):
         client.extract(images, tmp_path / "a.npz", batch_size=5)
     done = run("export.client", f"--images={photos}", "--output=a.csv")
-    assert done.returncode == 1 and "--output must end in .npz" in done.stderr
+    assert done.returncode == 2 and "--output must end in .npz" in done.stderr
 
 
 def test_a_refused_batch_is_halved_until_the_culprit_is_alone(photos, tmp_path):

@@ -321,7 +321,7 @@ def test_onnx(model, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     done = run(
         "export.saved_model",
-        f"--checkpoint={CHECKPOINT}",
+        f"--model={CHECKPOINT}",
         f"--export_dir={tmp_path}",
         "--format=onnx",
     )
@@ -341,7 +341,7 @@ def test_command_line_with_int8_and_bfloat16(tmp_path):
     photos.mkdir()
     for index, picture in enumerate(pictures(12)):
         Image.fromarray(picture).save(photos / f"{index}.png")
-    flags = [f"--checkpoint={CHECKPOINT}", f"--export_dir={tmp_path / 'served'}"]
+    flags = [f"--model={CHECKPOINT}", f"--export_dir={tmp_path / 'served'}"]
     flags += ["--image_size=64", "--batch_sizes=1"]
     done = run("export.saved_model", *flags, "--which=student")
     assert done.returncode == 0, done.stderr[-2000:]
@@ -358,6 +358,6 @@ def test_command_line_with_int8_and_bfloat16(tmp_path):
     answer, _ = session_answers(second)
     assert answer("image_bytes", files()[0])["pooled"].dtype == np.float32
     done = run("export.saved_model", *flags[:-2], "--quantize=int8")
-    assert done.returncode == 1 and "needs --calibration_images" in done.stderr
-    done = run("export.saved_model", "--checkpoint=none", "--export_dir=a")
+    assert done.returncode == 2 and "needs --calibration_images" in done.stderr
+    done = run("export.saved_model", "--model=none", "--export_dir=a")
     assert done.returncode == 1 and "No pretrained model: none" in done.stderr
