@@ -210,7 +210,7 @@ def valid_queries(model, batch):
     """Share of the packed rows that are queries, which the predictor needs."""
     import numpy as np
 
-    from slotcon_tf.method.grouping import active_slots
+    from slotcon_tf.method.objective import active_slots
 
     found, rows = 0, 0
     for v, other in ("ab", "ba"):

@@ -1,14 +1,71 @@
 """SlotCon (arXiv 2205.15288) in Keras: groups and features from unlabelled scenes."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from slotcon_tf import keras_backend, processor
 
 keras_backend.need_tensorflow()  # before anything below imports Keras
 processor.turn_onednn_on()  # before anything below imports TensorFlow
 
-from slotcon_tf.encoders.resnet import BACKBONES, ResNet, backbone
-from slotcon_tf.method.slotcon import SlotCon
-from slotcon_tf.training.optimizers import LARS, SGD
-from slotcon_tf.training.schedules import WarmupCosine
+from slotcon_tf import presets
+from slotcon_tf.encoders import BACKBONES, ResNet, backbone
+from slotcon_tf.method import SlotCon
+from slotcon_tf.training import LARS, SGD, WarmupCosine
 
 __version__ = "0.2.0"
-__all__ = ["BACKBONES", "LARS", "SGD", "ResNet", "SlotCon", "WarmupCosine", "backbone"]
+
+if TYPE_CHECKING:
+    from slotcon_tf import data, evaluation, interop, segmentation, visualize
+    from slotcon_tf.data import crop_pair_dataset, open_source
+    from slotcon_tf.segmentation import Segmenter
+
+__all__ = [
+    "BACKBONES",
+    "LARS",
+    "SGD",
+    "ResNet",
+    "Segmenter",
+    "SlotCon",
+    "WarmupCosine",
+    "backbone",
+    "crop_pair_dataset",
+    "data",
+    "evaluation",
+    "interop",
+    "open_source",
+    "segmentation",
+    "visualize",
+]
+
+# Imported when they are first asked for: rooms, and names of rooms.
+_ROOMS = ("data", "evaluation", "interop", "segmentation", "visualize")
+_LAZY = {
+    "Segmenter": "segmentation",
+    "crop_pair_dataset": "data",
+    "open_source": "data",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"slotcon_tf.{name}")
+    if name in _LAZY:
+        room = importlib.import_module(f"slotcon_tf.{_LAZY[name]}")
+        return getattr(room, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _store() -> presets.Store:
+    from slotcon_tf.interop import pretrained
+
+    return pretrained
+
+
+presets.register_store(_store)

@@ -5,7 +5,11 @@ Hyperparameters of training stand in `slotcon_tf.recipes`.
 Reference: Wen et al. 2022 (arXiv 2205.15288), appendix A, and the authors' scripts.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 # The paper's two heads for segmentation, by the dilation of one and the output stride
 # of the other as mmsegmentation names them: arguments of `Segmenter`, and of the
@@ -89,3 +93,42 @@ PUBLISHED = {
 }
 # Environment variable that names the folder of their files, and its default.
 FOLDER = ("SLOTCON_TF_PRESETS", "~/.cache/slotcon_tf")
+
+
+class Store(Protocol):
+    """Reads and writes pretrained models; see `SlotCon.from_preset`."""
+
+    def from_preset(self, source: Any, **settings: Any) -> Any: ...
+
+    def save_to_preset(self, model: Any, directory: Any) -> Any: ...
+
+
+_openers: list[Callable[[], Store]] = []
+
+
+def register_store(opener: Callable[[], Store]) -> None:
+    """Says who reads and writes pretrained models.
+
+    Readers build models, and so import them; a model that is asked for a pretrained one
+    finds them here.
+
+    Args:
+        opener: Function that returns the store, imported when it is first needed.
+
+    Example:
+        >>> import importlib, slotcon_tf  # which does this:
+        >>> room = "slotcon_tf.interop.pretrained"
+        >>> register_store(lambda: importlib.import_module(room))
+    """
+    _openers[:] = [opener]
+
+
+def store() -> Store:
+    """Who reads and writes pretrained models.
+
+    Example:
+        >>> import slotcon_tf
+        >>> callable(store().from_preset)
+        True
+    """
+    return _openers[0]()

@@ -1,12 +1,17 @@
 """What an encoder must be: images in, one channels-last map out, nothing hidden."""
 
+from __future__ import annotations
+
 import contextlib
 import contextvars
 import warnings
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import keras
 import tensorflow as tf
 
+_Model = TypeVar("_Model", bound=keras.Model)
 _LOADING = contextvars.ContextVar("loading", default=False)
 _HALF = ("float16", "bfloat16")
 _NEED = (
@@ -19,10 +24,15 @@ _ARITHMETIC = ("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "DivideNoN
 
 
 @contextlib.contextmanager
-def loading():
+def loading() -> Iterator[None]:
     """In it, what a saved model holds is warned of where a new one is refused.
 
     Nobody can mend it any more, and it may come from days with fewer checks.
+
+    Example:
+        >>> with warnings.catch_warnings(), loading():
+        ...     warnings.simplefilter("ignore")
+        ...     check_policy(keras.DTypePolicy("float16"))
     """
     token = _LOADING.set(True)
     try:
@@ -31,13 +41,13 @@ def loading():
         _LOADING.reset(token)
 
 
-def _refuse(text):
+def _refuse(text: str) -> None:
     if not _LOADING.get():
         raise ValueError(text)
     warnings.warn(f"Loaded as it was saved: {text}", stacklevel=2)
 
 
-def as_encoder(model):
+def as_encoder(model: _Model) -> _Model:
     """Checks that a Keras model maps normalised images to one channels-last map.
 
     Args:
@@ -52,6 +62,11 @@ def as_encoder(model):
         TypeError: If it is no Keras model.
         ValueError: If its input, its output or a layer is something else; of layers it
             warns where a saved model is loaded.
+
+    Example:
+        >>> layers = [keras.Input((None, None, 3)), keras.layers.Conv2D(8, 4, 4)]
+        >>> as_encoder(keras.Sequential(layers)).output_shape
+        (None, None, None, 8)
     """
     if not isinstance(model, keras.Model):
         raise TypeError(
@@ -67,6 +82,7 @@ def as_encoder(model):
             "it a functional model, or wrap it in keras.Model(inputs, outputs)."
         ) from error
     _check_input(input_shape)
+    _check_input_dtype(model)
     _check_output(getattr(model, "output", None), output_shape)
     for layer in model._flatten_layers():
         _check_layer(model, layer)
@@ -75,7 +91,7 @@ def as_encoder(model):
     return model
 
 
-def _check_scope(model):
+def _check_scope(model: keras.Model) -> None:
     """A strategy cannot train variables that were made outside of its scope."""
     if not tf.distribute.has_strategy():
         return
@@ -88,7 +104,7 @@ def _check_scope(model):
         )
 
 
-def _check_input(shape):
+def _check_input(shape: Any) -> None:
     if not isinstance(shape, tuple) or len(shape) != 4:
         raise ValueError(f"{_NEED} Received: inputs of shape {shape}.")
     if shape[-1] != 3:
@@ -98,7 +114,18 @@ def _check_input(shape):
         )
 
 
-def _check_output(output, shape):
+def _check_input_dtype(model: keras.Model) -> None:
+    inputs = getattr(model, "inputs", None) or ()
+    for each in inputs:
+        if not keras.backend.is_float_dtype(each.dtype):
+            raise ValueError(
+                "encoder must take normalised images, floats. Received: "
+                f"{model.name!r} with inputs of {each.dtype}. Build it with "
+                "keras.Input(shape), without that dtype."
+            )
+
+
+def _check_output(output: Any, shape: Any) -> None:
     received = f"{_NEED} Received: outputs of shape {shape}."
     if isinstance(output, dict):
         name = list(output)[-1]
@@ -126,13 +153,26 @@ def _check_output(output, shape):
         raise ValueError(f"{_NEED} Received: outputs of unknown channels.")
 
 
-def _check_layer(model, layer):
+def _check_layer(model: keras.Model, layer: keras.Layer) -> None:
     if isinstance(layer, keras.layers.Lambda):
         _refuse(
             "encoder must be made of layers that can be copied from their "
             "configuration, for the teacher and when it is loaded. Received: "
             f"{model.name!r} with the Lambda layer {layer.name!r}, which holds code. "
             "Write it as a keras.layers.Layer with a call of its own."
+        )
+    if _moves_pixels(layer):
+        _refuse(
+            "encoder must leave pixels where they are, and their values: views are "
+            "cropped, flipped and coloured before it, and aligned by what was done. "
+            f"Received: {model.name!r} with the layer {layer.name!r}, a "
+            f"{type(layer).__name__}. Leave it out."
+        )
+    if getattr(layer, "quantization_mode", None):
+        _refuse(
+            "encoder must hold weights that learn. Received: "
+            f"{model.name!r} with the layer {layer.name!r}, quantized to "
+            f"{layer.quantization_mode}. Take the model before quantize()."
         )
     if getattr(layer, "data_format", None) == "channels_first":
         _refuse(
@@ -142,7 +182,18 @@ def _check_layer(model, layer):
         )
 
 
-def _check_preprocessing(model):
+def _moves_pixels(layer: keras.Layer) -> bool:
+    """Whether a layer changes images as augmentation does."""
+    place = type(layer).__module__
+    if ".preprocessing." not in place or not place.startswith("keras"):
+        return False
+    kind = type(layer).__name__
+    if kind == "Resizing":
+        return layer.crop_to_aspect_ratio or layer.pad_to_aspect_ratio
+    return "image_preprocessing" in place or kind.startswith("Random")
+
+
+def _check_preprocessing(model: keras.Model) -> None:
     """Refuses what scales images: they come normalised, and would be scaled twice."""
     found = []
     for part in _in_order(model):
@@ -164,7 +215,7 @@ def _check_preprocessing(model):
     )
 
 
-def _in_order(model):
+def _in_order(model: Any) -> Iterator[Any]:
     """Layers and operations of a model, those of nested models too, from the input."""
     parts = getattr(model, "operations", None) or getattr(model, "layers", None)
     if parts is None:  # a composite layer
@@ -178,7 +229,7 @@ def _in_order(model):
             yield part
 
 
-def _without(model, last):
+def _without(model: keras.Model, last: Any) -> str:
     """How a model is cut behind its preprocessing, where it can be."""
     layers = [layer for layer in model.layers if layer is not last]
     for layer in layers:
@@ -194,16 +245,24 @@ def _without(model, last):
     return ""
 
 
-def check_policy(policy):
+def check_policy(policy: keras.DTypePolicy) -> None:
     """Refuses a policy in which weights are too coarse for a moving average.
 
     Args:
         policy: keras.DTypePolicy.
 
     Raises:
-        ValueError: If its variables are float16 or bfloat16; a warning where a saved
-            model is loaded.
+        ValueError: If its variables are float16, bfloat16 or quantized; a warning
+            where a saved model is loaded.
+
+    Example:
+        >>> check_policy(keras.DTypePolicy("mixed_bfloat16"))
     """
+    if isinstance(policy, keras.dtype_policies.QuantizedDTypePolicy):
+        _refuse(
+            "Weights must learn. Received: the quantized dtype policy "
+            f"{policy.name!r}. Take float32 or mixed_bfloat16; quantize what is served."
+        )
     if policy.variable_dtype in _HALF:
         _refuse(
             "Weights must be float32 or float64: the teacher's steps of 1% and less "
@@ -212,7 +271,7 @@ def check_policy(policy):
         )
 
 
-def in_policy(encoder, policy, asked):
+def in_policy(encoder: _Model, policy: keras.DTypePolicy, asked: bool) -> _Model:
     """Brings an encoder to the policy of the model that it goes into.
 
     Args:
@@ -226,6 +285,12 @@ def in_policy(encoder, policy, asked):
     Raises:
         ValueError: If it keeps its weights in another dtype than the policy's, or in
             a half one, or computes in float16 where no loss is scaled.
+
+    Example:
+        >>> layers = [keras.Input((None, None, 3)), keras.layers.Conv2D(8, 4, 4)]
+        >>> policy = keras.DTypePolicy("mixed_bfloat16")
+        >>> in_policy(keras.Sequential(layers), policy, asked=True).compute_dtype
+        'bfloat16'
     """
     # Not the policy of the model, which is lost where it is loaded.
     layers = [x for x in encoder._flatten_layers() if x._trainable_variables]
@@ -258,11 +323,3 @@ def in_policy(encoder, policy, asked):
             f"{policy.name!r}. Give SlotCon(dtype='mixed_float16')."
         )
     return encoder
-
-
-def is_regularized(encoder):
-    """Whether layers add losses, as far as that is known before they are called."""
-    return any(v.regularizer is not None for v in encoder.weights) or any(
-        getattr(layer, "activity_regularizer", None) is not None
-        for layer in encoder._flatten_layers()
-    )

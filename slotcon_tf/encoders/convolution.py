@@ -13,6 +13,10 @@ another kind, or as TensorFlow's own operation where that is the fastest.
 `benchmarks/README.md` has the times.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import tensorflow as tf
 from keras import layers
@@ -22,6 +26,7 @@ from tensorflow.python.eager.record import could_possibly_record
 
 from slotcon_tf.devices import runs_on_cpu
 from slotcon_tf.processor import onednn_is_on
+from slotcon_tf.types import Tensor
 
 # A map with fewer positions than this share of the channels is small: there the matrix
 # products cost less than what a convolution does to its kernel.
@@ -51,21 +56,21 @@ class Conv2D(layers.Conv2D):
         TensorShape([1, 4, 4, 8])
     """
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         if not (could_possibly_record() and self._differentiates_itself()):
             return super().call(inputs)
 
         @tf.custom_gradient
-        def convolve(x, kernel):
+        def convolve(x: Tensor, kernel: Tensor) -> Any:
             outputs = self._grouped(x, kernel)
             return outputs, lambda dy: self._gradients(x, kernel, dy)
 
-        outputs = convolve(inputs, tf.convert_to_tensor(self.kernel))
+        outputs: Tensor = convolve(inputs, tf.convert_to_tensor(self.kernel))
         if self.use_bias:
             outputs += self.bias
         return outputs if self.activation is None else self.activation(outputs)
 
-    def _differentiates_itself(self):
+    def _differentiates_itself(self) -> bool:
         size, dilation = self.kernel_size, self.dilation_rate
         known = (
             self.data_format == "channels_last"
@@ -75,15 +80,18 @@ class Conv2D(layers.Conv2D):
         )
         return known and runs_on_cpu() and (self.groups > 1 or not onednn_is_on())
 
-    def _grouped(self, x, kernel):
+    def _grouped(self, x: Tensor, kernel: Tensor) -> Tensor:
         """The convolution, group by group."""
         parts = zip(self._split(x), self._split(kernel), strict=True)
-        return tf.concat([self.convolution_op(a, b) for a, b in parts], axis=-1)
+        outputs: list[Tensor] = [self.convolution_op(a, b) for a, b in parts]
+        return tf.concat(outputs, axis=-1)
 
-    def _split(self, x):
+    def _split(self, x: Tensor) -> list[Tensor]:
         return tf.split(x, self.groups, axis=-1)
 
-    def _gradients(self, x, kernel, dy):
+    def _gradients(
+        self, x: Tensor, kernel: Tensor, dy: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Gradients of the inputs and of the kernel."""
         stride, dilation = self.strides[0], self.dilation_rate[0]
         parts = zip(self._split(x), self._split(kernel), self._split(dy), strict=True)
@@ -98,7 +106,9 @@ class Conv2D(layers.Conv2D):
         return tf.concat(dx, axis=-1), tf.concat(dkernel, axis=-1)
 
 
-def input_gradient(x, kernel, dy, stride, dilation):
+def input_gradient(
+    x: Tensor, kernel: Tensor, dy: Tensor, stride: int, dilation: int
+) -> Tensor:
     """Gradient of a convolution's inputs.
 
     The convolution pads evenly with stride 1 ("same"), and not at all with others.
@@ -111,6 +121,12 @@ def input_gradient(x, kernel, dy, stride, dilation):
 
     Returns:
         (B, H, W, C).
+
+    Example:
+        >>> x, kernel = tf.ones((1, 4, 4, 2)), tf.ones((3, 3, 2, 5))
+        >>> dy = tf.ones((1, 4, 4, 5))
+        >>> input_gradient(x, kernel, dy, stride=1, dilation=1).shape
+        TensorShape([1, 4, 4, 2])
     """
     height, width, filters = dy.shape[1:]
     positions = height * width if height and width else float("inf")
@@ -124,8 +140,16 @@ def input_gradient(x, kernel, dy, stride, dilation):
     )
 
 
-def kernel_gradient(x, kernel, dy, stride, dilation):
-    """Gradient of a convolution's kernel (k, k, C, F); see `input_gradient`."""
+def kernel_gradient(
+    x: Tensor, kernel: Tensor, dy: Tensor, stride: int, dilation: int
+) -> Tensor:
+    """Gradient of a convolution's kernel (k, k, C, F); see `input_gradient`.
+
+    Example:
+        >>> x, kernel = tf.ones((1, 4, 4, 2)), tf.ones((3, 3, 2, 5))
+        >>> kernel_gradient(x, kernel, tf.ones((1, 4, 4, 5)), 1, 1).shape
+        TensorShape([3, 3, 2, 5])
+    """
     size, _, channels, filters = kernel.shape
     if dilation == 1 and (size > 1 or stride > 1):
         return tf.raw_ops.Conv2DBackpropFilter(
@@ -146,7 +170,9 @@ def kernel_gradient(x, kernel, dy, stride, dilation):
     return tf.reshape(tf.stack(parts), kernel.shape)
 
 
-def _sum_of_taps(x, kernel, dy, stride, dilation):
+def _sum_of_taps(
+    x: Tensor, kernel: Tensor, dy: Tensor, stride: int, dilation: int
+) -> Tensor:
     """One matrix product for all of a kernel's positions, then a sum of its parts."""
     size, _, channels, filters = kernel.shape
     pad = dilation * (size // 2) if stride == 1 else 0
@@ -171,29 +197,29 @@ def _sum_of_taps(x, kernel, dy, stride, dilation):
     return total[:, pad : pad + height, pad : pad + width]
 
 
-def _spread(x, stride):
+def _spread(x: Tensor, stride: int) -> Tensor:
     """Rows and columns `stride` apart, with zeros between them."""
     if stride == 1:
         return x
     height, width = _extent(x)
-    gap = (0, stride - 1)
+    none, gap = (0, 0), (0, stride - 1)
     x = x[:, :, None, :, None]
-    x = tf.pad(x, ((0, 0), (0, 0), gap, (0, 0), gap, (0, 0)))
+    x = tf.pad(x, (none, none, gap, none, gap, none))
     x = tf.reshape(x, (-1, height * stride, width * stride, x.shape[-1]))
     return x[:, : stride * (height - 1) + 1, : stride * (width - 1) + 1]
 
 
-def _offsets(size, dilation):
+def _offsets(size: int, dilation: int) -> list[tuple[int, int]]:
     """(top, left) of each of the kernel's positions, row by row."""
     steps = range(0, size * dilation, dilation)
     return [(top, left) for top in steps for left in steps]
 
 
-def _extent(x):
+def _extent(x: Tensor) -> list[Any]:
     """Height and width, as numbers where they are known."""
     return [x.shape[i] or tf.shape(x)[i] for i in (1, 2)]
 
 
-def _plain(stride):
+def _plain(stride: int) -> dict[str, Any]:
     padding = "SAME" if stride == 1 else "VALID"
     return {"strides": (1, stride, stride, 1), "padding": padding}

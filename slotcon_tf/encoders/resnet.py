@@ -1,14 +1,19 @@
 """The ResNet family of the method."""
 
+from __future__ import annotations
+
+import dataclasses
 import difflib
+from collections.abc import Sequence
+from typing import Any, Self
 
 import keras
 from keras import layers
 
-from slotcon_tf.encoders.contract import as_encoder as as_encoder  # it was here once
 from slotcon_tf.encoders.convolution import Conv2D
 from slotcon_tf.images.statistics import IMAGENET, ImageStatistics
 from slotcon_tf.training.normalization import BatchNormalization
+from slotcon_tf.types import Tensor
 
 _DEPTHS = {
     "10": ("basic", (1, 1, 1, 1)),
@@ -20,13 +25,13 @@ _DEPTHS = {
 }
 
 
-def _plain(depth, **extra):
+def _plain(depth: str, **extra: Any) -> dict[str, Any]:
     block, stage_depths = _DEPTHS[depth]
     return {"block": block, "stage_depths": stage_depths, **extra}
 
 
 _D_FORM = {"deep_stem": True, "avg_pool_shortcut": True}
-BACKBONES = {
+BACKBONES: dict[str, dict[str, Any]] = {
     **{f"resnet{depth}": _plain(depth) for depth in _DEPTHS},
     **{f"resnet{depth}_d": _plain(depth, **_D_FORM) for depth in _DEPTHS},
     "resnet50_16s": _plain("50", output_stride=16),
@@ -36,7 +41,7 @@ BACKBONES = {
 }
 
 
-def backbone(arch, **overrides):
+def backbone(arch: str, **overrides: Any) -> ResNet:
     """A ResNet of the family by name, with random weights.
 
     Args:
@@ -49,6 +54,10 @@ def backbone(arch, **overrides):
 
     Raises:
         ValueError: If no such name exists; it names the nearest.
+
+    Example:
+        >>> backbone("resnet10", width=8).output_shape
+        (None, None, None, 64)
     """
     if arch not in BACKBONES:
         near = difflib.get_close_matches(arch, BACKBONES, n=1)
@@ -94,28 +103,33 @@ class ResNet(keras.Model):
 
     Reference: He et al. 2016 (arXiv 1512.03385); Xie et al. 2017 (arXiv 1611.05431);
     He et al. 2019 (arXiv 1812.01187) for the _d forms.
+
+    Example:
+        >>> encoder = ResNet(block="basic", stage_depths=(1, 1, 1, 1), width=8)
+        >>> encoder(keras.ops.ones((1, 64, 64, 3))).shape
+        TensorShape([1, 2, 2, 64])
     """
 
     def __init__(
         self,
         *,
-        block,
-        stage_depths,
-        width=64,
-        groups=1,
-        width_per_group=64,
-        deep_stem=False,
-        avg_pool_shortcut=False,
-        output_stride=32,
-        contract_dilation=False,
-        input_shape=(None, None, 3),
-        mean=IMAGENET.mean,
-        std=IMAGENET.std,
-        pixel_range=None,
-        name=None,
-        dtype=None,
-        **kwargs,
-    ):
+        block: str,
+        stage_depths: Sequence[int],
+        width: int = 64,
+        groups: int = 1,
+        width_per_group: int = 64,
+        deep_stem: bool = False,
+        avg_pool_shortcut: bool = False,
+        output_stride: int = 32,
+        contract_dilation: bool = False,
+        input_shape: tuple[int | None, int | None, int] = (None, None, 3),
+        mean: Sequence[float] = IMAGENET.mean,
+        std: Sequence[float] = IMAGENET.std,
+        pixel_range: Sequence[float] | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        **kwargs: Any,
+    ) -> None:
         if block not in ("basic", "bottleneck"):
             raise ValueError(
                 f"block must be 'basic' or 'bottleneck'. Received: block={block!r}."
@@ -125,7 +139,7 @@ class ResNet(keras.Model):
                 "output_stride must be 8, 16 or 32. "
                 f"Received: output_stride={output_stride}."
             )
-        config = {
+        config: dict[str, Any] = {
             "block": block,
             "stage_depths": tuple(stage_depths),
             "width": width,
@@ -156,7 +170,8 @@ class ResNet(keras.Model):
         for key, value in config.items():
             setattr(self, key, value)
         self.image_shape = tuple(input_shape)
-        self.statistics = ImageStatistics(mean, std, pixel_range)
+        images: Any = (mean, std, pixel_range)
+        self.statistics = ImageStatistics(*images)
         self.pyramid_outputs = pyramid
         self.pyramid_level_inputs = {
             level: f"layer{int(level[1]) - 1}_{stage_depths[int(level[1]) - 2] - 1}_out"
@@ -164,16 +179,16 @@ class ResNet(keras.Model):
         }
 
     @property
-    def num_channels(self):
+    def num_channels(self) -> int:
         """C of the final map."""
         return self.output_shape[-1]
 
     @property
-    def depth(self):
+    def depth(self) -> int:
         """Convolutions on the way, with the classifier: 10 to 152 in the family."""
         return 2 + (3 if self.block == "bottleneck" else 2) * sum(self.stage_depths)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "block": self.block,
             "stage_depths": list(self.stage_depths),
@@ -192,7 +207,7 @@ class ResNet(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
         config = dict(config)
         dtype = config.pop("dtype", None)
         if isinstance(dtype, dict):
@@ -204,15 +219,36 @@ class ResNet(keras.Model):
         return model
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Builder:
     """Lays the layers of one ResNet; knows its settings, keeps no state."""
 
-    def __init__(self, *, dtype, **config):
-        self.dtype = dtype
-        self.__dict__.update(config)
-        self.expansion = 4 if self.block == "bottleneck" else 1
+    dtype: Any
+    block: str
+    stage_depths: tuple[int, ...]
+    width: int
+    groups: int
+    width_per_group: int
+    deep_stem: bool
+    avg_pool_shortcut: bool
+    output_stride: int
+    contract_dilation: bool
 
-    def conv(self, x, filters, kernel, name, *, stride=1, dilation=1, groups=1):
+    @property
+    def expansion(self) -> int:
+        return 4 if self.block == "bottleneck" else 1
+
+    def conv(
+        self,
+        x: Tensor,
+        filters: int,
+        kernel: int,
+        name: str,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+    ) -> Tensor:
         padding = dilation * (kernel - 1) // 2
         if stride > 1 and padding:
             # "same" would pad a strided convolution on the right and bottom only.
@@ -230,15 +266,15 @@ class _Builder:
             dtype=self.dtype,
         )(x)
 
-    def norm(self, x, name, *, gamma="ones"):
+    def norm(self, x: Tensor, name: str, *, gamma: str = "ones") -> Tensor:
         return BatchNormalization(gamma_initializer=gamma, name=name, dtype=self.dtype)(
             x
         )
 
-    def relu(self, x, name):
+    def relu(self, x: Tensor, name: str) -> Tensor:
         return layers.ReLU(name=name, dtype=self.dtype)(x)
 
-    def stem(self, x):
+    def stem(self, x: Tensor) -> Tensor:
         if self.deep_stem:
             half = self.width // 2
             for index, stride in ((0, 2), (1, 1)):
@@ -253,7 +289,9 @@ class _Builder:
         x = layers.ZeroPadding2D(1, name="maxpool_pad", dtype=self.dtype)(x)
         return layers.MaxPooling2D(3, 2, name="maxpool", dtype=self.dtype)(x)
 
-    def stage(self, x, stage, depth, stride, dilation):
+    def stage(
+        self, x: Tensor, stage: int, depth: int, stride: int, dilation: int
+    ) -> Tensor:
         planes = self.width * 2 ** (stage - 1)
         for index in range(depth):
             contracted = self.contract_dilation and index == 0 and dilation > 1
@@ -268,7 +306,16 @@ class _Builder:
             )
         return x
 
-    def residual(self, x, name, planes, *, stride, first_dilation, dilation):
+    def residual(
+        self,
+        x: Tensor,
+        name: str,
+        planes: int,
+        *,
+        stride: int,
+        first_dilation: int,
+        dilation: int,
+    ) -> Tensor:
         shortcut = x
         filters = planes * self.expansion
         if self.block == "bottleneck":
@@ -299,7 +346,7 @@ class _Builder:
         y = layers.Add(name=f"{name}_add", dtype=self.dtype)([y, shortcut])
         return self.relu(y, f"{name}_out")
 
-    def shortcut(self, x, name, filters, stride):
+    def shortcut(self, x: Tensor, name: str, filters: int, stride: int) -> Tensor:
         name = f"{name}_downsample"
         if self.avg_pool_shortcut and stride > 1:
             # "same" ignores the padding in the mean, as count_include_pad=False does.
@@ -311,7 +358,7 @@ class _Builder:
         return self.norm(x, f"{name}_bn")
 
 
-def _conv_initializer(kernel, filters):
+def _conv_initializer(kernel: int, filters: int) -> Any:
     return keras.initializers.RandomNormal(
         stddev=(2.0 / (kernel * kernel * filters)) ** 0.5
     )

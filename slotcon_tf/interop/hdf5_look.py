@@ -9,6 +9,8 @@ Prints one line of JSON: {"arrays": n}, or {"refused": why}. BYTES is the most t
 arrays may have together.
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
 import json
@@ -93,7 +95,7 @@ def _read_attributes(item):
         item.attrs[name]
 
 
-def main(path, member, most):
+def main(path: str, member: str, most: int) -> None:
     most = int(most)
     _limit(most)
     state = {"objects": 0, "arrays": 0, "bytes": 0, "most": most}

@@ -6,9 +6,13 @@ default. Numbers of a protocol are those of its recipe (`slotcon_tf.recipes`) an
 (`slotcon_tf.presets`): what is here is the toolbox's own.
 """
 
+from __future__ import annotations
+
+import pathlib
 import pprint
 
 from slotcon_tf import presets, recipes
+from slotcon_tf.encoders.resnet import ResNet
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.training.optimizers import SGD
 from slotcon_tf.training.schedules import Poly, Steps
@@ -101,7 +105,7 @@ pretraining.
 """
 
 
-def texts(encoder, weights):
+def texts(encoder: ResNet, weights: pathlib.Path) -> dict[str, str]:
     """Texts of the configurations by file name, for weights at a pathlib.Path."""
     found = {}
     for name, own in _PROTOCOLS.items():

@@ -1,23 +1,44 @@
 """Slots, assignments and attention maps of images, for Python users."""
 
+from __future__ import annotations
+
 import operator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from slotcon_tf.images.statistics import statistics_of
-from slotcon_tf.method.grouping import active_slots, l2_normalize, pool_slots
+from slotcon_tf.images.statistics import ImageStatistics, statistics_of
+from slotcon_tf.method.networks import GroupingNetwork
+from slotcon_tf.method.objective import active_slots, l2_normalize, pool_slots
 from slotcon_tf.training.batches import check_normalised, check_size
+from slotcon_tf.types import Tensor
 
 
-def read_slots(network, images, temperature, batch_size=32):
-    """See `SlotCon.slots`.
+def read_slots(
+    network: GroupingNetwork, images: Tensor, temperature: float, batch_size: int = 32
+) -> dict[str, np.ndarray]:
+    """What a network sees in images; see `SlotCon.slots`.
 
     Args:
         network: A `GroupingNetwork`.
         images: uint8 (B, height, width, 3), or normalised floats.
         temperature: Of the assignments.
         batch_size: Images at once.
+
+    Returns:
+        Dict of `slots`, `assignments`, `probabilities` and `active`.
+
+    Raises:
+        ValueError: If the images have another shape or are not normalised.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> sizes = {"num_prototypes": 3, "hidden_dim": 16, "projection_dim": 4}
+        >>> network = GroupingNetwork(backbone("resnet10", width=8), **sizes)
+        >>> images = np.zeros((1, 64, 64, 3), np.uint8)
+        >>> read_slots(network, images, temperature=0.07)["slots"].shape
+        (1, 3, 4)
     """
     images = _as_images(images, statistics_of(network.encoder))
     check_size("images", images.shape, network.encoder.input_shape)
@@ -30,7 +51,7 @@ def read_slots(network, images, temperature, batch_size=32):
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _as_images(images, statistics):
+def _as_images(images: Tensor, statistics: ImageStatistics) -> np.ndarray:
     images = np.asarray(images)
     floating = np.issubdtype(images.dtype, np.floating)
     right = images.ndim == 4 and images.shape[-1] == 3 and len(images)
@@ -45,7 +66,7 @@ def _as_images(images, statistics):
     return images
 
 
-def _check_batch_size(batch_size):
+def _check_batch_size(batch_size: Any) -> None:
     try:
         right = operator.index(batch_size) >= 1
     except TypeError:
@@ -59,7 +80,9 @@ def _check_batch_size(batch_size):
 
 
 @tf.function(reduce_retracing=True, autograph=False)
-def _read(network, images, temperature):
+def _read(
+    network: GroupingNetwork, images: Tensor, temperature: float
+) -> dict[str, Tensor]:
     if images.dtype == tf.uint8:
         statistics = statistics_of(network.encoder)
         images = statistics.normalize(tf.cast(images, tf.float32))

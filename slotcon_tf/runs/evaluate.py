@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import pathlib
 import re
 from collections.abc import Iterable
 from typing import Any
 
 import keras
-import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from slotcon_tf import SlotCon
 from slotcon_tf.data.labelled import (
@@ -25,13 +21,13 @@ from slotcon_tf.data.labelled import (
 )
 from slotcon_tf.data.labelled.classified import CLASSIFIED
 from slotcon_tf.evaluation import classification, tasks
-from slotcon_tf.evaluation.bootstrap import LEVEL, RESAMPLES, compare
+from slotcon_tf.evaluation.bootstrap import RESAMPLES
 from slotcon_tf.evaluation.inference import Inference
 from slotcon_tf.evaluation.linear import LinearSettings
-from slotcon_tf.files import write_text
+from slotcon_tf.evaluation.results import result_of, show_result, write_result
 from slotcon_tf.images.decoding import use_pixel_range
 from slotcon_tf.images.statistics import statistics_of
-from slotcon_tf.method.twins import twin
+from slotcon_tf.method.teacher import twin
 from slotcon_tf.progress import bar
 from slotcon_tf.runs.label_settings import LabelSettings, label_options
 from slotcon_tf.runs.load_settings import ModelSettings, scale_setting, which_setting
@@ -110,9 +106,7 @@ def evaluate(config: EvaluateConfig) -> list[dict[str, Any]]:
         config: What is measured, and how.
 
     Returns:
-        A dict for each task: `task`, `dataset`, `split`; `rows`, score to "untrained",
-        "trained" and "difference", each (value, low, high); `classes`, name of a class
-        to its score by network; `settings`, what the result depends on.
+        A result for each task, as `slotcon_tf.evaluation.results` describes it.
 
     Raises:
         SettingError: If settings do not go together.
@@ -155,22 +149,20 @@ def _measure(
 ) -> dict[str, Any]:
     config = labelled.config
     data, task = labelled.task(name, networks["trained"])
-    counts = {"untrained": None}
-    for which, inference in networks.items():
-        counts[which] = task.measure(inference)
-    rows = compare(task.score, **counts, resamples=config.resamples, seed=config.seed)
     known = dataclasses.asdict(config)
-    result = {
-        "task": name,
-        "dataset": f"{data!r}",
-        "split": config.split,
-        "rows": rows,
-        "classes": class_rows(task, counts),
-        "settings": {k: v for k, v in known.items() if k not in ("task", "output")},
-    }
-    show(result)
-    _write(result, config)
-    return result
+    found = result_of(
+        name,
+        task,
+        {which: task.measure(inference) for which, inference in networks.items()},
+        dataset=repr(data),
+        split=config.split,
+        settings={k: v for k, v in known.items() if k not in ("task", "output")},
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+    show_result(found)
+    _write(found, config)
+    return found
 
 
 def untrained(model: keras.Model, seed: int) -> keras.Model:
@@ -253,56 +245,6 @@ def _progress(items: Iterable) -> Iterable:
     return bar(items, desc="evaluate", leave=False)
 
 
-def class_rows(
-    task: tasks.Task, counts: dict[str, np.ndarray | None]
-) -> dict[str, dict[str, float]]:
-    """Name of a class to its score by network; NaN for classes that do not occur.
-
-    Args:
-        task: With class scores, or without: then there are no rows.
-        counts: Network to its sums by image (N, M), or None where it was not measured.
-    """
-    if task.class_scores is None:
-        return {}
-    found = {
-        which: task.class_scores(sums.sum(axis=0))
-        for which, sums in counts.items()
-        if sums is not None
-    }
-    return {
-        name: {which: float(scores[index]) for which, scores in found.items()}
-        for index, name in enumerate(task.class_names)
-    }
-
-
-def show(result: dict[str, Any]) -> None:
-    """Prints the tables of a task; see `evaluate` for what a result is."""
-    console = Console(width=100)
-    console.print(f"{result['task']}: {result['dataset']}", highlight=False)
-    kinds = list(next(iter(result["rows"].values())))
-    table = Table(box=None, pad_edge=False)
-    table.add_column("score")
-    for kind in kinds:
-        table.add_column(f"{kind} [{LEVEL:.0%}]".replace("[", r"\["), justify="right")
-    for name, row in result["rows"].items():
-        table.add_row(name, *(_interval(row[kind], kind) for kind in kinds))
-    console.print(table)
-    if result["classes"]:
-        table = Table(box=None, pad_edge=False)
-        table.add_column("class")
-        for kind in next(iter(result["classes"].values())):
-            table.add_column(kind, justify="right")
-        for name, row in result["classes"].items():
-            table.add_row(name, *(f"{value:.3f}" for value in row.values()))
-        console.print(table)
-
-
-def _interval(values: tuple[float, float, float], kind: str) -> str:
-    sign = "+" if kind == "difference" else ""
-    value, low, high = (format(v, f"{sign}.3f") for v in values)
-    return rf"{value} \[{low}, {high}]"
-
-
 def _write(result: dict[str, Any], config: EvaluateConfig) -> None:
     """Writes a result as JSON, where `output` or the run's folder says."""
     folder = results_folder(config.model)
@@ -313,16 +255,5 @@ def _write(result: dict[str, Any], config: EvaluateConfig) -> None:
         path = folder / "evaluation" / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}.json"
     else:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # JSON knows no NaN: `null` stands for it.
-    text = json.dumps(_finite(result), indent=1, allow_nan=False)
-    write_text(path, text + "\n")
+    write_result(path, result)
     print(f"Written: {path}")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(v) for name, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and value != value else value

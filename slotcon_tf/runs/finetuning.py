@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -12,13 +9,19 @@ from absl import logging
 
 from slotcon_tf.data.labelled.cropping import spaced
 from slotcon_tf.encoders.resnet import backbone
-from slotcon_tf.files import write_text
+from slotcon_tf.evaluation.results import (
+    TRAINED,
+    read_result,
+    result,
+    show_result,
+    write_result,
+)
 from slotcon_tf.images.decoding import use_pixel_range
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.runs import report
 from slotcon_tf.runs.finetune_config import FinetuneConfig
 from slotcon_tf.runs.finetune_inputs import open_images, pretrained_encoder
-from slotcon_tf.runs.run import Run, own_policy
+from slotcon_tf.runs.run import Run, own_process
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.runs.strategy import num_workers
@@ -73,7 +76,7 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
         ```
     """
     report.start_logging()
-    with own_policy():
+    with own_process():
         return FinetuneRun(config).to_the_end()
 
 
@@ -180,23 +183,27 @@ class FinetuneRun(Run):
         return self.workdir / "scores.json"
 
     @property
-    def scores(self) -> dict:
-        """Of `val_split`, at the newest evaluation; as scores.json has them."""
-        return json.loads(self._scores_file.read_text())
+    def scores(self) -> dict[str, float]:
+        """Of `val_split`, at the newest evaluation, by name."""
+        rows = read_result(self._scores_file)["rows"]
+        return {name: stages[TRAINED][0] for name, stages in rows.items()}
 
     def _measure(self):
         """Scores of `val_split`, which are also written to scores.json."""
         scores = evaluate(self.predict, self.val_images)
         names = self.val_images.class_names
-        iou = [None if math.isnan(v) else round(v, 4) for v in scores["class_iou"]]
-        content = {
-            "step": int(self.model.step.numpy()),
-            "split": self.config.val_split,
-            "images": self.val_images.num_images,
-            **{name: round(scores[name], 4) for name in REPORTED},
-            "classes": dict(zip(names, iou, strict=True)),
-        }
-        write_text(self._scores_file, json.dumps(content, indent=1) + "\n")
+        found = result(
+            "segmentation",
+            {name: {TRAINED: [scores[name], None, None]} for name in REPORTED},
+            {
+                name: {TRAINED: float(iou)}
+                for name, iou in zip(names, scores["class_iou"], strict=True)
+            },
+            dataset=repr(self.val_images),
+            split=self.config.val_split,
+            step=int(self.model.step.numpy()),
+        )
+        write_result(self._scores_file, found)
         return {name: scores[name] for name in REPORTED}
 
     def log_start(self) -> None:
@@ -238,11 +245,9 @@ class FinetuneRun(Run):
 
     def finish(self) -> None:
         path = self._scores_file
-        if not path.exists() or self.scores["step"] != self.config.steps:
+        if not path.exists() or read_result(path)["step"] != self.config.steps:
             self._measure()
-        for name, value in self.scores["classes"].items():
-            print(f"  {name:24}" + ("     -" if value is None else f"{value:6.3f}"))
-        print("; ".join(f"{name} {self.scores[name]:.3f}" for name in REPORTED))
+        show_result(read_result(path))
         self.model.save(self.workdir / "segmenter.keras")
         if self.config.num_pictures:
             numbers = spaced(self.val_images.num_images, self.config.num_pictures)

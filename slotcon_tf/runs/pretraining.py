@@ -18,7 +18,7 @@ from slotcon_tf.runs.label_settings import label_options
 from slotcon_tf.runs.labelled_monitor import LabelledMonitor
 from slotcon_tf.runs.loading import serving_options, write_model_config
 from slotcon_tf.runs.pretrain_config import PretrainConfig
-from slotcon_tf.runs.run import Run, own_policy
+from slotcon_tf.runs.run import Run, own_process
 from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.serving.archive import export_model
 from slotcon_tf.training.callbacks import CollapseWarning, NanGuard, SlotPictures
@@ -57,7 +57,7 @@ def pretrain(config: PretrainConfig) -> PretrainRun:
         ```
     """
     report.start_logging()
-    with own_policy():
+    with own_process():
         return PretrainRun(config).to_the_end()
 
 
@@ -160,7 +160,7 @@ class PretrainRun(Run):
             )
         if config.dataset == "scenes":
             self.scores = report.SceneScores(
-                self.workdir, config.data_dir, config.evaluation_scale
+                self.model, self.workdir, config.data_dir, config.evaluation_scale
             )
 
     def dataset(
@@ -219,7 +219,7 @@ class PretrainRun(Run):
         )
         logging.info("Precision %s, XLA %s", config.precision, self.model.jit_compile)
         if self.scores:
-            self.scores.before(self.model)
+            self.scores.before()
 
     def finish(self) -> None:
         if self.source.bad.reasons:
@@ -227,7 +227,7 @@ class PretrainRun(Run):
             print(f"{count} bad images were replaced: {where}")
         picture = self.workdir / "slots.png"
         if self.scores:
-            print(self.scores.after(self.model, picture))
+            self.scores.after(picture)
         else:
             report.draw_slots(self.model, self._samples(), picture)
         print(f"Picture of the groups: {picture}")

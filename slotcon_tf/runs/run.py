@@ -13,6 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.devices import best_precision
+from slotcon_tf.images.decoding import use_pixel_range
 from slotcon_tf.runs import loop, workdir
 from slotcon_tf.runs.checkpoints import Checkpoints
 from slotcon_tf.runs.run_settings import RunSettings
@@ -228,10 +229,14 @@ class Run(abc.ABC):
 
 
 @contextlib.contextmanager
-def own_policy() -> Iterator[None]:
-    """Context after which Keras's policy is what it was: runs set their own."""
+def own_process() -> Iterator[None]:
+    """Context of a run: what it sets for the whole process ends with it.
+
+    That is Keras's policy, and the range of images of more than 8 bits.
+    """
     policy = keras.config.dtype_policy()
     try:
         yield
     finally:
         keras.config.set_dtype_policy(policy)
+        use_pixel_range(None)

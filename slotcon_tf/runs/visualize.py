@@ -21,7 +21,7 @@ from slotcon_tf.runs.loading import load_trained, results_folder, run_folder
 from slotcon_tf.runs.pretrain_config import PretrainConfig
 from slotcon_tf.runs.settings import SettingError, setting
 from slotcon_tf.runs.source_settings import SourceSettings
-from slotcon_tf.visualize.curves import read_history
+from slotcon_tf.visualize.charts import read_history
 from slotcon_tf.visualize.maps import ImageMaps, map_reader
 from slotcon_tf.visualize.overlays import fit_edge
 from slotcon_tf.visualize.photographs import photographs, spread

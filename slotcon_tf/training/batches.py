@@ -1,12 +1,17 @@
 """What a batch must be: two normalised views of every image, and where they meet."""
 
+from __future__ import annotations
+
 import collections.abc
+import os
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from slotcon_tf.images.statistics import IMAGENET
+from slotcon_tf.images.statistics import IMAGENET, ImageStatistics
+from slotcon_tf.types import Batch, Shape, Tensor
 
 BATCH_KEYS = (
     "view_a",
@@ -33,7 +38,7 @@ _SLACK = 0.01  # of an overlap box beyond its view: rounding
 _MANY = 4
 
 
-def check_kind(data):
+def check_kind(data: Any) -> None:
     """Refuses what is no batch, nor a data set of batches.
 
     Args:
@@ -42,6 +47,13 @@ def check_kind(data):
 
     Raises:
         ValueError: It says what a batch is, and what came.
+
+    Example:
+        >>> check_kind(dict.fromkeys(BATCH_KEYS))
+        >>> check_kind([])  # doctest: +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        ...
+        ValueError: A batch must be a dict with the keys view_a, ...
     """
     spec = getattr(data, "element_spec", None)
     if spec is not None:
@@ -54,25 +66,35 @@ def check_kind(data):
             return
         received = f"no {', '.join(missing)}"
     elif hasattr(data, "shape") and hasattr(data, "dtype"):
-        shape = data.shape
+        shape: Any = getattr(data, "shape", None)
         shape = shape if getattr(shape, "rank", 1) is None else tuple(shape)
         received = f"an array of shape {shape}"
-    elif isinstance(data, tuple | list | str | bytes):
+    elif data is None:
+        received = "nothing"
+    elif isinstance(data, tuple | list | str | bytes | os.PathLike):
         received = f"a {type(data).__name__}"
     else:
         return
     raise ValueError(f"{_NEED} Received: {received}. {_DOOR}")
 
 
-def as_batch(data, input_shape=None):
-    """A batch of `checked`, its colours changed if that was left to the step."""
+def as_batch(data: Any, input_shape: Shape | None = None) -> Batch:
+    """A batch of `checked`, its colours changed if that was left to the step.
+
+    Example:
+        >>> batch = {f"view_{v}": np.zeros((4, 32, 32, 3), np.float32) for v in "ab"}
+        >>> batch |= {f"overlap_{v}": np.zeros((4, 4), np.float32) for v in "ab"}
+        >>> batch |= {f"flipped_{v}": np.zeros(4) for v in "ab"}
+        >>> as_batch(batch)["view_a"].shape
+        TensorShape([4, 32, 32, 3])
+    """
     # Here and not above: the model needs nothing else of the data package.
     from slotcon_tf.data.photometric import apply_distortions
 
     return apply_distortions(checked(data, input_shape))
 
 
-def checked(data, input_shape=None):
+def checked(data: Any, input_shape: Shape | None = None) -> Batch:
     """A batch whose shapes and dtypes are right.
 
     Looks at nothing that is known at run time only, so that it costs nothing in a
@@ -89,6 +111,13 @@ def checked(data, input_shape=None):
 
     Raises:
         ValueError: If something is missing, or of another shape or dtype.
+
+    Example:
+        >>> batch = {f"view_{v}": np.zeros((4, 32, 32, 3), np.float32) for v in "ab"}
+        >>> batch |= {f"overlap_{v}": np.zeros((4, 4), np.float32) for v in "ab"}
+        >>> batch |= {f"flipped_{v}": np.zeros(4) for v in "ab"}
+        >>> checked(batch)["flipped_a"].dtype
+        tf.bool
     """
     check_kind(data)
     batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
@@ -116,7 +145,9 @@ def checked(data, input_shape=None):
     return batch
 
 
-def _check_view(name, view, input_shape, later):
+def _check_view(
+    name: str, view: tf.Tensor, input_shape: Shape | None, later: bool
+) -> None:
     if later and view.dtype != tf.uint8:
         raise ValueError(
             f"{name} must be uint8 where the step changes its colours (distortion_a). "
@@ -140,8 +171,12 @@ def _check_view(name, view, input_shape, later):
     check_size(name, shape, input_shape)
 
 
-def check_size(name, shape, input_shape):
-    """Refuses images (B, height, width, 3) of another size than the encoder's."""
+def check_size(name: str, shape: Any, input_shape: Shape | None) -> None:
+    """Refuses images (B, height, width, 3) of another size than the encoder's.
+
+    Example:
+        >>> check_size("images", (8, 224, 224, 3), (None, None, None, 3))
+    """
     pairs = zip(input_shape[1:3], shape[1:3], strict=True) if input_shape else ()
     if any(need not in (None, size) for need, size in pairs):
         raise ValueError(
@@ -151,7 +186,7 @@ def check_size(name, shape, input_shape):
         )
 
 
-def _check_overlap(name, overlap):
+def _check_overlap(name: str, overlap: tf.Tensor) -> None:
     if not overlap.dtype.is_floating:
         raise ValueError(
             f"{name} must be boxes (x_min, y_min, x_max, y_max) as shares of the "
@@ -161,7 +196,7 @@ def _check_overlap(name, overlap):
     _check_shape(name, overlap, (None, 4))
 
 
-def _check_shape(name, value, need):
+def _check_shape(name: str, value: tf.Tensor, need: Shape) -> None:
     shape = value.shape
     right = shape.rank == len(need) and all(
         n is None or size in (None, n) for n, size in zip(need, shape, strict=True)
@@ -172,7 +207,7 @@ def _check_shape(name, value, need):
         raise ValueError(f"{name} must have shape {wanted}. Received: {shape}.")
 
 
-def check_values(batch, statistics=IMAGENET):
+def check_values(batch: Batch, statistics: ImageStatistics = IMAGENET) -> None:
     """Looks at the numbers of a batch, once before the first step.
 
     Args:
@@ -182,6 +217,12 @@ def check_values(batch, statistics=IMAGENET):
     Raises:
         ValueError: If the views are not normalised, boxes are not shares of the view,
             or flips are neither 0 nor 1.
+
+    Example:
+        >>> view = np.random.default_rng(0).normal(size=(4, 32, 32, 3))
+        >>> box = np.tile([0.1, 0.0, 0.9, 0.8], (4, 1))
+        >>> own = {"view": view, "overlap": box, "flipped": np.zeros(4, bool)}
+        >>> check_values({f"{k}_{v}": own[k] for k in own for v in "ab"})
     """
     for v in "ab":
         view = np.asarray(batch[f"view_{v}"][:_LOOKED_AT])
@@ -196,7 +237,9 @@ def check_values(batch, statistics=IMAGENET):
             )
 
 
-def check_normalised(name, images, statistics=IMAGENET):
+def check_normalised(
+    name: str, images: Tensor, statistics: ImageStatistics = IMAGENET
+) -> None:
     """Refuses floating images in 0 .. 1, in grey levels, or not divided.
 
     Args:
@@ -207,6 +250,9 @@ def check_normalised(name, images, statistics=IMAGENET):
 
     Raises:
         ValueError: It says what range came.
+
+    Example:
+        >>> check_normalised("images", np.random.default_rng(0).normal(size=(4, 4, 3)))
     """
     images = np.asarray(images, np.float32)
     finite = images[np.isfinite(images)]
@@ -236,7 +282,7 @@ def check_normalised(name, images, statistics=IMAGENET):
     )
 
 
-def _check_boxes(name, boxes):
+def _check_boxes(name: str, boxes: np.ndarray) -> None:
     x_min, y_min, x_max, y_max = np.moveaxis(boxes.astype(np.float64), -1, 0)
     # Boxes of crops that do not meet are inverted, and lie anywhere.
     filled = boxes[(x_max > x_min) & (y_max > y_min)]

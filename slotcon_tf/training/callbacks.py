@@ -1,13 +1,20 @@
 """Callbacks of `fit`: throughput, guards, checkpoints, slot pictures."""
 
+from __future__ import annotations
+
 import math
 import time
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from slotcon_tf.method.training import NONFINITE
+from slotcon_tf.training.nonfinite import NONFINITE
+
+Logs: TypeAlias = dict[str, Any] | None
 
 
 class Throughput(keras.callbacks.Callback):
@@ -18,23 +25,26 @@ class Throughput(keras.callbacks.Callback):
 
     Args:
         batch_size: Images per step, of all replicas.
+
+    Example:
+        >>> callbacks = [Throughput(batch_size=512)]  # model.fit(callbacks=callbacks)
     """
 
-    def __init__(self, batch_size):
+    def __init__(self, batch_size: int) -> None:
         super().__init__()
         self.batch_size = batch_size
         self._traced = False
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._start, self._steps = time.perf_counter(), 0
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         if not self._traced:
             self._traced, self._start = True, time.perf_counter()
             return
         self._steps += 1
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         seconds = time.perf_counter() - self._start
         if logs is not None:
             # Always there: a CSV's columns are those of its first row.
@@ -44,11 +54,21 @@ class Throughput(keras.callbacks.Callback):
 
 
 class NonFiniteError(RuntimeError):
-    """A loss, a gradient or a weight became NaN or infinite."""
+    """A loss, a gradient or a weight became NaN or infinite.
+
+    Example:
+        >>> issubclass(NonFiniteError, RuntimeError)
+        True
+    """
 
 
 class Interrupted(RuntimeError):
-    """The run was asked to stop, and has saved its state."""
+    """The run was asked to stop, and has saved its state.
+
+    Example:
+        >>> issubclass(Interrupted, RuntimeError)
+        True
+    """
 
 
 class NanGuard(keras.callbacks.Callback):
@@ -65,24 +85,27 @@ class NanGuard(keras.callbacks.Callback):
 
     Raises:
         NonFiniteError: It names the quantities, the step and that checkpoint.
+
+    Example:
+        >>> guard = NanGuard(max_skipped=10)  # for SlotCon(..., skip_nonfinite=True)
     """
 
     def __init__(
         self,
-        last_checkpoint=lambda: None,
-        max_skipped=0,
-        advice="with a lower `base_lr`, with precision=float32, or with "
+        last_checkpoint: Callable[[], Any] = lambda: None,
+        max_skipped: int = 0,
+        advice: str = "with a lower `base_lr`, with precision=float32, or with "
         "`max_skipped_steps` to leave such steps out",
-    ):
+    ) -> None:
         super().__init__()
         self.advice = advice
         self.last_checkpoint = last_checkpoint
         self.max_skipped = max_skipped
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs = None) -> None:
         self._seen = self.model.nonfinite.numpy() if self.model.skip_nonfinite else None
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         if self.model.skip_nonfinite:
             self._count()
             return
@@ -90,7 +113,7 @@ class NanGuard(keras.callbacks.Callback):
         if bad:
             self._stop(f"{', '.join(bad)} of step {self._step()}")
 
-    def _count(self):
+    def _count(self) -> None:
         counts = self.model.nonfinite.numpy()
         new = counts > self._seen
         self._seen = counts
@@ -107,10 +130,10 @@ class NanGuard(keras.callbacks.Callback):
             self.max_skipped,
         )
 
-    def _step(self):
+    def _step(self) -> int:
         return int(self.model.step.numpy())
 
-    def _stop(self, what):
+    def _stop(self, what: str) -> None:
         raise NonFiniteError(
             f"Losses, metrics and gradients must be finite. Not finite: {what}. The "
             f"last good checkpoint is {self.last_checkpoint() or 'none'}. Start in "
@@ -132,18 +155,21 @@ class Checkpointing(keras.callbacks.Callback):
     Raises:
         Interrupted: After the save, if a stop was requested.
         NonFiniteError: If a weight is not finite; nothing is saved then.
+
+    Example:
+        >>> saving = Checkpointing(lambda: "checkpoints/7", epochs=10, every_epochs=2)
     """
 
     def __init__(
         self,
-        save,
+        save: Callable[[], Any],
         *,
-        epochs,
-        every_epochs=1,
-        every_steps=0,
-        every_minutes=0.0,
-        stop_requested=lambda: False,
-    ):
+        epochs: int,
+        every_epochs: int = 1,
+        every_steps: int = 0,
+        every_minutes: float = 0.0,
+        stop_requested: Callable[[], bool] = lambda: False,
+    ) -> None:
         super().__init__()
         self.save = save
         self.epochs = epochs
@@ -153,34 +179,33 @@ class Checkpointing(keras.callbacks.Callback):
         self.stop_requested = stop_requested
         self._last = time.monotonic()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         # What falls on an epoch's last step waits for the other callbacks' records.
         if batch + 1 != (self.params or {}).get("steps"):
             self._after_step(self._due())
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         done = epoch + 1
         whole = done % self.every_epochs == 0 or done == self.epochs
         self._after_step(whole or self._due())
 
-    def _due(self):
+    def _due(self) -> bool:
         step = int(self.model.step.numpy())
         minutes = (time.monotonic() - self._last) / 60
-        return (self.every_steps and step % self.every_steps == 0) or (
-            self.every_minutes and minutes >= self.every_minutes
-        )
+        by_steps = self.every_steps and step % self.every_steps == 0
+        by_time = self.every_minutes and minutes >= self.every_minutes
+        return bool(by_steps or by_time)
 
-    def _after_step(self, due):
+    def _after_step(self, due: bool) -> None:
         stop = self.stop_requested()
-        if due or stop:
-            path = self._save()
+        path = self._save() if due or stop else None
         if stop:
             raise Interrupted(
                 f"Stopped by a signal after step {int(self.model.step.numpy())}, which "
                 f"is saved in {path}. The same command goes on from there."
             )
 
-    def _save(self):
+    def _save(self) -> Any:
         for variable in self.model.trainable_variables:
             if not tf.math.is_finite(tf.nn.l2_loss(variable)):
                 raise NonFiniteError(
@@ -200,14 +225,17 @@ class ContinueMetrics(keras.callbacks.Callback):
 
     Args:
         model: Whose metrics' present values are put back, once.
+
+    Example:
+        >>> callbacks = [ContinueMetrics(keras.Sequential())]
     """
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model) -> None:
         super().__init__()
         variables = [v for m in model.metrics for v in m.variables]
         self._values = [(v, v.numpy()) for v in variables]
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         for variable, value in self._values:
             variable.assign(value)
         self._values = []
@@ -222,26 +250,34 @@ class CollapseWarning(keras.callbacks.Callback):
             prototypes are always too few.
         min_feature_std: Smallest `feature_std`.
         every_steps: Steps between looks; the end of an epoch is one too.
+
+    Example:
+        >>> callbacks = [CollapseWarning(min_feature_std=0.2)]
     """
 
     def __init__(
-        self, log_dir=None, *, min_prototypes=0.05, min_feature_std=0.1, every_steps=200
-    ):
+        self,
+        log_dir: str | None = None,
+        *,
+        min_prototypes: float = 0.05,
+        min_feature_std: float = 0.1,
+        every_steps: int = 200,
+    ) -> None:
         super().__init__()
         self.log_dir = log_dir
         self.min_prototypes = min_prototypes
         self.min_feature_std = min_feature_std
         self.every_steps = every_steps
-        self._warned = set()
+        self._warned: set[str] = set()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         if (batch + 1) % self.every_steps == 0:
             self._look(logs or {})
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         self._look(logs or {})
 
-    def _look(self, logs):
+    def _look(self, logs: dict[str, Any]) -> None:
         limits = {
             "prototypes_used": max(
                 2.5, self.min_prototypes * self.model.num_prototypes
@@ -261,7 +297,7 @@ class CollapseWarning(keras.callbacks.Callback):
                     "may help."
                 )
 
-    def _warn(self, text):
+    def _warn(self, text: str) -> None:
         logging.warning("%s", text)
         if self.log_dir:
             with tf.summary.create_file_writer(self.log_dir).as_default():
@@ -277,9 +313,21 @@ class SlotPictures(keras.callbacks.Callback):
         every_epochs: Epochs between pictures; the last epoch has one always.
         epochs: Epochs of the whole run.
         name: Of the pictures.
+
+    Example:
+        >>> draw = lambda: np.zeros((64, 96, 3), np.uint8)
+        >>> callbacks = [SlotPictures("tb", draw, every_epochs=5, epochs=10)]
     """
 
-    def __init__(self, log_dir, draw, *, every_epochs, epochs, name="slots"):
+    def __init__(
+        self,
+        log_dir: str,
+        draw: Callable[[], np.ndarray],
+        *,
+        every_epochs: int,
+        epochs: int,
+        name: str = "slots",
+    ) -> None:
         super().__init__()
         self.log_dir = log_dir
         self.draw = draw
@@ -287,7 +335,7 @@ class SlotPictures(keras.callbacks.Callback):
         self.epochs = epochs
         self.picture_name = name
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         if (epoch + 1) % self.every_epochs and epoch + 1 != self.epochs:
             return
         picture = self.draw()

@@ -1,14 +1,19 @@
 """Batch normalisation: fused, cross-replica, with an optional mask of valid rows."""
 
+from __future__ import annotations
+
 import contextlib
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from slotcon_tf.precision import at_least_float32
+from slotcon_tf.devices import at_least_float32
 from slotcon_tf.training import replicas
+from slotcon_tf.types import Shape, Tensor
 
 # The fused kernel has no float64 form.
 _FUSED_DTYPES = ("float32", "float16", "bfloat16")
@@ -16,8 +21,16 @@ _STATE = threading.local()  # replicas trace in threads of their own
 
 
 @contextlib.contextmanager
-def recording(enabled):
-    """Whether moving statistics are updated by what is called inside."""
+def recording(enabled: bool) -> Iterator[None]:
+    """Whether moving statistics are updated by what is called inside.
+
+    Example:
+        >>> norm = BatchNormalization()
+        >>> with recording(False):
+        ...     _ = norm(tf.ones((4, 3)), training=True)
+        >>> norm.moving_mean.numpy().tolist()
+        [0.0, 0.0, 0.0]
+    """
     before = getattr(_STATE, "recording", True)
     _STATE.recording = enabled
     try:
@@ -26,7 +39,9 @@ def recording(enabled):
         _STATE.recording = before
 
 
-def masked_moments(x, mask=None):
+def masked_moments(
+    x: Tensor, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and biased variance of the last axis over the *global* batch.
 
     Each replica reduces its own rows about their own mean; the parts are then
@@ -40,6 +55,12 @@ def masked_moments(x, mask=None):
     Returns:
         Tuple of mean (C,), variance (C,) and count (scalar): the number of rows of
         all replicas. Without any row, mean and variance are 0.
+
+    Example:
+        >>> rows = tf.constant([[1.0], [3.0], [100.0]])
+        >>> mean, variance, _ = masked_moments(rows, tf.constant([True, True, False]))
+        >>> float(mean[0]), float(variance[0])
+        (2.0, 1.0)
     """
     # Plain TensorFlow: keras.ops would make three times as many operations, of which
     # every layer, view, network and replica has its own.
@@ -65,7 +86,13 @@ def masked_moments(x, mask=None):
     return mean, scatter / tf.maximum(count, 1.0), count
 
 
-def normalize_batch(x, gamma, beta, epsilon, mask=None):
+def normalize_batch(
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    epsilon: float,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Batch normalisation over the *global* batch, with its gradient in closed form.
 
     What autodiff makes of the moments is as exact, but several times as many operations
@@ -80,19 +107,24 @@ def normalize_batch(x, gamma, beta, epsilon, mask=None):
     Returns:
         Tuple of the result (..., C), and mean, variance and count, through which no
         gradient flows.
+
+    Example:
+        >>> rows, one, zero = tf.constant([[1.0], [3.0]]), tf.ones(1), tf.zeros(1)
+        >>> normalize_batch(rows, one, zero, 0.0)[0].numpy().tolist()
+        [[-1.0], [1.0]]
     """
     weight = None if mask is None else tf.cast(mask[..., None], x.dtype)
     rows = list(range(x.shape.rank - 1))
 
     @tf.custom_gradient
-    def normalized(x, gamma, beta):
+    def normalized(x: Tensor, gamma: Tensor, beta: Tensor) -> Any:
         mean, variance, count = masked_moments(x, mask)
         inverse = tf.math.rsqrt(variance + epsilon)  # (C,)
         scale = inverse * gamma
         # Centring first would cost another pass; float32 keeps the digits needed.
         outputs = x * scale + (beta - mean * scale)
 
-        def gradient(dy, *_):
+        def gradient(dy: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             standardized = (x - mean) * inverse
             dbeta = tf.reduce_sum(dy, axis=rows)  # (C,)
             dgamma = tf.reduce_sum(dy * standardized, axis=rows)
@@ -134,18 +166,27 @@ class BatchNormalization(keras.layers.Layer):
 
     Returns:
         The inputs' shape and the layer's compute dtype.
+
+    Example:
+        >>> BatchNormalization()(tf.constant([[1.0], [3.0]]), training=True).shape
+        TensorShape([2, 1])
     """
 
     def __init__(
-        self, *, momentum=0.9, epsilon=1e-5, gamma_initializer="ones", **kwargs
-    ):
+        self,
+        *,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        gamma_initializer: Any = "ones",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.momentum = momentum
         self.epsilon = epsilon
         self.gamma_initializer = keras.initializers.get(gamma_initializer)
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         shape = (input_shape[-1],)
         full = {"shape": shape, "dtype": self.variable_dtype, "autocast": False}
         self.gamma = self.add_weight(
@@ -160,7 +201,12 @@ class BatchNormalization(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self,
+        inputs: Tensor,
+        training: bool | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         if not (training and self.trainable):
             return self._with_moving_statistics(inputs)
         fusable = self.compute_dtype in _FUSED_DTYPES
@@ -177,13 +223,13 @@ class BatchNormalization(keras.layers.Layer):
         self._record(mean, unbiased, seen=tf.cast(count > 0, mean.dtype))
         return ops.cast(outputs, self.compute_dtype)
 
-    def _with_moving_statistics(self, inputs):
+    def _with_moving_statistics(self, inputs: Tensor) -> Tensor:
         scale = ops.rsqrt(self.moving_variance + self.epsilon) * self.gamma  # (C,)
         shift = self.beta - self.moving_mean * scale  # (C,)
         outputs = at_least_float32(inputs) * scale + shift
         return ops.cast(outputs, self.compute_dtype)
 
-    def _fused(self, inputs):
+    def _fused(self, inputs: Tensor) -> Tensor:
         shape = ops.shape(inputs)
         maps = inputs if len(inputs.shape) == 4 else self._as_maps(inputs)
         outputs, mean, unbiased, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -198,10 +244,10 @@ class BatchNormalization(keras.layers.Layer):
         self._record(mean, unbiased, seen=1.0)
         return ops.reshape(outputs, shape)
 
-    def _as_maps(self, inputs):
+    def _as_maps(self, inputs: Tensor) -> Tensor:
         return ops.reshape(inputs, (-1, 1, 1, inputs.shape[-1]))
 
-    def _record(self, mean, variance, seen):
+    def _record(self, mean: Tensor, variance: Tensor, seen: Tensor) -> None:
         """Moves the statistics by `1 - momentum`, or not at all where seen is 0."""
         if not getattr(_STATE, "recording", True):
             return
@@ -215,10 +261,10 @@ class BatchNormalization(keras.layers.Layer):
             new = tf.where(tf.math.is_finite(new), tf.cast(new, old.dtype), old)
             moving.assign(old + (new - old) * rate)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "momentum": self.momentum,

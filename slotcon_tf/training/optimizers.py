@@ -1,10 +1,23 @@
 """LARS, and SGD with weight decay coupled into the gradient as torch has it."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
 import keras
 from keras import ops
 
-from slotcon_tf.training.fused import apply_momentum, norm
+from slotcon_tf.training.updates import apply_momentum, norm
+from slotcon_tf.types import Tensor, Variable
 
+# Keras declares a float alone.
+LearningRate: TypeAlias = (
+    float
+    | keras.optimizers.schedules.LearningRateSchedule
+    | Callable[[], Tensor]
+    | dict[str, Any]
+)
 TRUST_COEFFICIENT = 0.001  # You et al. 2017 (arXiv 1708.03888), eta
 
 
@@ -16,13 +29,22 @@ class _CoupledMomentum(keras.optimizers.Optimizer):
     `apply_gradients` counts a step and changes nothing else.
     """
 
-    def __init__(self, learning_rate, *, momentum, l2, name, **kwargs):
-        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+    def __init__(
+        self,
+        learning_rate: LearningRate,
+        *,
+        momentum: float,
+        l2: float,
+        name: str,
+        **kwargs: Any,
+    ) -> None:
+        rate: Any = learning_rate
+        super().__init__(learning_rate=rate, name=name, **kwargs)
         self.momentum = momentum
         self.l2 = l2
         self.gated = False  # whether `gate` is looked at
 
-    def build(self, variables):
+    def build(self, variables: list[Variable]) -> None:
         if self.built:
             return
         super().build(variables)
@@ -33,7 +55,13 @@ class _CoupledMomentum(keras.optimizers.Optimizer):
         # A variable, since a strategy carries no tensor into its update of variables.
         self.gate = self.add_variable((), name="gate", initializer="ones")
 
-    def update_step(self, gradient, variable, learning_rate):
+    def direction(self, gradient: Tensor, variable: Variable) -> Tensor:
+        """d, from the gradient of a variable."""
+        raise NotImplementedError
+
+    def update_step(
+        self, gradient: Tensor, variable: Variable, learning_rate: Tensor
+    ) -> None:
         buffer = self.buffers[self._get_variable_index(variable)]
         gradient = ops.cast(gradient, variable.dtype)
         direction = self.direction(gradient, variable)
@@ -47,7 +75,7 @@ class _CoupledMomentum(keras.optimizers.Optimizer):
             momentum = self.momentum
         apply_momentum(variable, buffer, direction, learning_rate, momentum)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "momentum": self.momentum, "l2": self.l2}
 
 
@@ -61,14 +89,26 @@ class SGD(_CoupledMomentum):
         l2: Weight decay, coupled.
 
     Reference: torch.optim.SGD(momentum=..., weight_decay=...).
+
+    Example:
+        >>> weight = keras.Variable([1.0])
+        >>> SGD(0.1, l2=0.0).apply([ops.array([2.0])], [weight])
+        >>> round(float(weight[0]), 4)
+        0.8
     """
 
     def __init__(
-        self, learning_rate=1.0, *, momentum=0.9, l2=1e-5, name="coupled_sgd", **kwargs
-    ):
+        self,
+        learning_rate: LearningRate = 1.0,
+        *,
+        momentum: float = 0.9,
+        l2: float = 1e-5,
+        name: str = "coupled_sgd",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate, momentum=momentum, l2=l2, name=name, **kwargs)
 
-    def direction(self, gradient, variable):
+    def direction(self, gradient: Tensor, variable: Variable) -> Tensor:
         return gradient + self.l2 * variable
 
 
@@ -86,22 +126,28 @@ class LARS(_CoupledMomentum):
         trust_coefficient: Of the adaptation.
 
     Reference: You et al. 2017 (arXiv 1708.03888); the original's utils/lars.py.
+
+    Example:
+        >>> weight = keras.Variable([[3.0, 4.0]])
+        >>> LARS(1.0, l2=0.0).apply([ops.array([[0.0, 2.0]])], [weight])
+        >>> weight.numpy().round(3).tolist()  # 0.001 of its norm, whatever the gradient
+        [[3.0, 3.99...]]
     """
 
     def __init__(
         self,
-        learning_rate=1.0,
+        learning_rate: LearningRate = 1.0,
         *,
-        momentum=0.9,
-        l2=1e-5,
-        trust_coefficient=TRUST_COEFFICIENT,
-        name="lars",
-        **kwargs,
-    ):
+        momentum: float = 0.9,
+        l2: float = 1e-5,
+        trust_coefficient: float = TRUST_COEFFICIENT,
+        name: str = "lars",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate, momentum=momentum, l2=l2, name=name, **kwargs)
         self.trust_coefficient = trust_coefficient
 
-    def direction(self, gradient, variable):
+    def direction(self, gradient: Tensor, variable: Variable) -> Tensor:
         if len(variable.shape) < 2:
             return gradient
         weights = ops.convert_to_tensor(variable)
@@ -112,5 +158,5 @@ class LARS(_CoupledMomentum):
         ratio = self.trust_coefficient * weight_norm / safe_norm
         return gradient * ops.where(nonzero, ratio, ops.ones_like(ratio))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "trust_coefficient": self.trust_coefficient}

@@ -1,9 +1,15 @@
 """The learning rate per step: of pretraining, and of fine-tuning."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import keras
 from keras import ops
+
+from slotcon_tf.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="slotcon_tf")
@@ -21,18 +27,23 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         ValueError: If the warm-up does not fit into the run.
 
     Reference: Wen et al. 2022 (arXiv 2205.15288), appendix A.
+
+    Example:
+        >>> rate = WarmupCosine(peak=2.0, warmup_steps=10, total_steps=110)
+        >>> [round(float(rate(step)), 3) for step in (0, 10, 60, 110)]
+        [0.02, 2.0, 1.0, 0.0]
     """
 
     def __init__(
         self,
         *,
-        peak,
-        warmup_steps,
-        total_steps,
-        start_factor=0.01,
-        final=1e-6,
-        name="warmup_cosine",
-    ):
+        peak: float,
+        warmup_steps: int,
+        total_steps: int,
+        start_factor: float = 0.01,
+        final: float = 1e-6,
+        name: str = "warmup_cosine",
+    ) -> None:
         super().__init__()
         if not 0 <= warmup_steps <= total_steps or total_steps < 1:
             raise ValueError(
@@ -47,7 +58,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         self.final = final
         self.name = name
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         step = ops.cast(step, keras.config.floatx())
         warm = step / max(self.warmup_steps, 1)
         start = self.peak * self.start_factor
@@ -58,7 +69,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         decay = self.final + (self.peak - self.final) * cosine
         return ops.where(step < self.warmup_steps, warmup, decay)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "peak": self.peak,
             "warmup_steps": self.warmup_steps,
@@ -84,9 +95,22 @@ class Poly(keras.optimizers.schedules.LearningRateSchedule):
 
     Reference: mmsegmentation 0.x, PolyLrUpdaterHook. (1.x arrives at the floor with the
     last step, one step earlier.)
+
+    Example:
+        >>> rate = Poly(peak=1.0, total_steps=100, power=1.0, floor=0.0)
+        >>> [round(float(rate(step)), 3) for step in (0, 50, 100)]
+        [1.0, 0.5, 0.0]
     """
 
-    def __init__(self, *, peak, total_steps, power=0.9, floor=1e-4, name="poly"):
+    def __init__(
+        self,
+        *,
+        peak: float,
+        total_steps: int,
+        power: float = 0.9,
+        floor: float = 1e-4,
+        name: str = "poly",
+    ) -> None:
         super().__init__()
         _check_length(total_steps)
         self.peak = peak
@@ -95,12 +119,12 @@ class Poly(keras.optimizers.schedules.LearningRateSchedule):
         self.floor = floor
         self.name = name
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         step = ops.cast(step, keras.config.floatx())
         left = ops.clip(1.0 - step / self.total_steps, 0.0, 1.0)
         return self.floor + (self.peak - self.floor) * left**self.power
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "peak": self.peak,
             "total_steps": self.total_steps,
@@ -125,11 +149,22 @@ class Steps(keras.optimizers.schedules.LearningRateSchedule):
 
     Reference: Wen et al. 2022 (arXiv 2205.15288), appendix: the learning rate falls
     at 70% and 90% of the run on PASCAL VOC and Cityscapes.
+
+    Example:
+        >>> rate = Steps(peak=1.0, total_steps=100)
+        >>> [round(float(rate(step)), 3) for step in (0, 69, 70, 90)]
+        [1.0, 1.0, 0.1, 0.01]
     """
 
     def __init__(
-        self, *, peak, total_steps, milestones=(0.7, 0.9), gamma=0.1, name="steps"
-    ):
+        self,
+        *,
+        peak: float,
+        total_steps: int,
+        milestones: Iterable[float] = (0.7, 0.9),
+        gamma: float = 0.1,
+        name: str = "steps",
+    ) -> None:
         super().__init__()
         _check_length(total_steps)
         self.peak = peak
@@ -138,7 +173,7 @@ class Steps(keras.optimizers.schedules.LearningRateSchedule):
         self.gamma = gamma
         self.name = name
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         rate = ops.cast(self.peak, keras.config.floatx())
         for share in self.milestones:
             # Floats: 0.7 * 30_000 is 20_999.999...
@@ -146,7 +181,7 @@ class Steps(keras.optimizers.schedules.LearningRateSchedule):
             rate = ops.where(step >= milestone, rate * self.gamma, rate)
         return rate
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "peak": self.peak,
             "total_steps": self.total_steps,
@@ -156,7 +191,7 @@ class Steps(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
-def _check_length(total_steps):
+def _check_length(total_steps: int) -> None:
     if total_steps < 1:
         raise ValueError(
             f"total_steps must be positive. Received: total_steps={total_steps}."

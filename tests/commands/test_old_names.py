@@ -12,13 +12,10 @@ from tests.unit.test_kept_statistics import resnet
 
 OLD = {
     "slotcon_tf.serving.decoding": "EMPTY TOO_LARGE UNKNOWN",
-    "slotcon_tf.encoders.resnet": "as_encoder",
     "slotcon_tf.data.labelled.segmented": "LABEL_FEATURES",
     "slotcon_tf.data.listing": "EXTENSIONS",
     "slotcon_tf.data.sources": "NumberedSource SequentialSource read_file",
     "slotcon_tf.interop.loading": "Report encoder_tensors",
-    "slotcon_tf.method.network": "twin",
-    "slotcon_tf.method.training": "BATCH_KEYS",
 }
 
 

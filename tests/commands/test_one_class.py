@@ -7,7 +7,6 @@ import pytest
 from slotcon_tf import SlotCon, backbone
 from slotcon_tf.data.labelled import LabelError, open_classified, open_segmented
 from slotcon_tf.evaluation import classification, tasks
-from slotcon_tf.evaluation.groups import evaluate_groups
 from slotcon_tf.evaluation.inference import Inference
 from slotcon_tf.evaluation.linear import LinearSettings
 from slotcon_tf.runs.label_settings import (
@@ -112,13 +111,6 @@ def test_a_chosen_image_may_have_one_class(tmp_path):
     with pytest.raises(LabelError, match="two classes at least"):
         evaluate(predict, opened(root))
     assert len(calls) == 5
-
-
-def test_groups_against_masks_of_one_class():
-    images, truth = np.zeros((2, 32, 32, 3), np.uint8), np.zeros((2, 32, 32), np.uint8)
-    truth[:, 5] = 255
-    with pytest.raises(LabelError, match="two classes at least"):
-        evaluate_groups(None, images, truth, 2)  # before the model is used
 
 
 def one_folder(root, count=3):

@@ -110,7 +110,7 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path, capsys):
     cases = [
         (["--dataset=folder", f"--data_dir={tmp_path / 'none'}"], "no such folder"),
         (["--dataset=folder", f"--data_dir={empty}"], "must hold images"),
-        (["--dataset=folder"], "Set --data_dir"),
+        (["--dataset=folder"], "needs --data_dir"),
         (["--dataset=coco", f"--data_dir={few}"], "train2017"),
         (["--dataset=foldr"], "Did you mean 'folder'"),
         (["--dataset=fake", "--arch=resnet5"], "Did you mean resnet50"),

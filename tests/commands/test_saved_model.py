@@ -16,12 +16,12 @@ from export.sending import served_form
 from slotcon_tf.data.photometric import normalize
 from slotcon_tf.images.decoding import BadImage, decode_image
 from slotcon_tf.interop import load_slotcon
+from slotcon_tf.method.upsampled import upsampled_confidence
 from slotcon_tf.serving.archive import export_model, serve
 from slotcon_tf.serving.decoding import REASONS, decode_batch
 from slotcon_tf.serving.signatures import (
     ServingOptions,
     largest_slots,
-    upsampled_argmax,
 )
 from slotcon_tf.serving.warmup import WARMUP_FILE
 from tests.commands.test_convert import CHECKPOINT, run
@@ -226,7 +226,7 @@ def test_the_developers_awkward_files(shared_folder):
 
 def test_chunks_of_prototypes_change_nothing():
     logits = tf.random.stateless_uniform((2, 5, 7, 150), (1, 2), -1, 1)
-    winner, confidence = upsampled_argmax(logits, 20, 0.07)
+    winner, confidence = upsampled_confidence(logits, [20, 20], 0.07)
     large = tf.image.resize(logits, [20, 20])
     np.testing.assert_array_equal(winner, tf.argmax(large, axis=-1))
     truth = tf.reduce_max(tf.nn.softmax(large / 0.07), axis=-1)

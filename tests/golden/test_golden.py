@@ -6,9 +6,8 @@ import pytest
 import tensorflow as tf
 
 from slotcon_tf.interop.names import model_entries
-from slotcon_tf.method.alignment import align
-from slotcon_tf.method.grouping import active_slots, pool_slots
-from slotcon_tf.training.ema import teacher_update_rate
+from slotcon_tf.method.objective import active_slots, align, pool_slots
+from slotcon_tf.method.teacher import teacher_update_rate
 from slotcon_tf.training.schedules import WarmupCosine
 from tests.support.golden_case import (
     GOLDEN,

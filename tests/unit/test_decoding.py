@@ -53,6 +53,8 @@ def tiff(array, *, photometric=1, planar=1, extra=None):
         279: ("I", [size] * strips),
         284: ("H", [planar]),
     }
+    if array.dtype.kind == "i":
+        tags[339] = ("H", [2] * bands)
     if extra is not None:
         tags[338] = ("H", extra)
     start = 8 + 2 + 12 * (len(tags) + 1) + 4
@@ -177,6 +179,17 @@ def test_deep_colour_tiffs_that_pillow_would_cut_are_refused(options):
     values = (WAVE[..., None].repeat(3, -1) * options.pop("top")).astype(np.uint16)
     with pytest.raises(BadImage, match="as a PNG of (8 or )?16 bits"):
         decode_image(tiff(values, photometric=2, **options))
+
+
+def test_tiffs_whose_numbers_pillow_takes_for_others_are_refused():
+    """Inverted, as Pillow does with 8 bits only; signed, which it reads as unsigned."""
+    grey = np.arange(72, dtype=np.uint8).reshape(8, 9, 1)
+    with pytest.raises(BadImage, match="whose 0 is white"):
+        decode_image(tiff(grey.astype(np.uint16) * 257, photometric=0))
+    inverted = decode_image(tiff(grey, photometric=0))
+    np.testing.assert_array_equal(inverted, 255 - np.repeat(grey, 3, -1))
+    with pytest.raises(BadImage, match="1 band of 8-bit signed numbers"):
+        decode_image(tiff(grey.astype(np.int8)))
 
 
 def test_a_stack_of_pages_is_refused_and_thumbnails_are_not():

@@ -21,7 +21,7 @@ from slotcon_tf.interop.saving import save_encoder
 from slotcon_tf.interop.weights import open_weights
 from slotcon_tf.serving.onnx_file import export_onnx
 from slotcon_tf.serving.warmup import write_warmup
-from slotcon_tf.visualize.components import FeatureColors
+from slotcon_tf.visualize.maps import FeatureColors
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from slotcon_tf import devices, processor
-from slotcon_tf.training.fused import apply_momentum, norm, subtract_scaled
+from slotcon_tf.training.updates import apply_momentum, norm, subtract_scaled
 
 
 @pytest.mark.parametrize("make", [keras.Variable, tf.Variable])

@@ -25,7 +25,7 @@ from slotcon_tf.interop import (
 from slotcon_tf.interop.architectures import resnet_settings, resnet_shapes
 from slotcon_tf.interop.names import encoder_entries, with_batches_tracked
 from slotcon_tf.interop.torch_files import TorchFile, write_torch
-from slotcon_tf.method.grouping import pool_slots
+from slotcon_tf.method.objective import pool_slots
 from slotcon_tf.presets import PUBLISHED
 from tests.support.command import ROOT
 from tests.support.golden_case import GOLDEN, draw, sample_indices

@@ -174,6 +174,44 @@ def test_ids_are_read_as_they_are(tmp_path, data, values):
     np.testing.assert_array_equal(found.load(0)[1], ids(*place))
 
 
+ODD = {
+    "wide void": (ids(0, 1, 65535).astype(np.uint16), "65535"),
+    "wide mask": (ids(0, 65535).astype(np.uint16), "65535"),
+    "negative": (ids(-1, 0, 1).astype(np.int32), "-1"),
+    "instances": (ids(7, 24000, 24001, 26000).astype(np.uint16), "24000, .* instances"),
+}
+
+
+@pytest.mark.parametrize(("values", "words"), ODD.values(), ids=ODD)
+def test_ids_that_are_odd_must_be_said(tmp_path, values, words):
+    root = a_set(tmp_path, [encoded(Image.fromarray(values), "TIFF")])
+    with pytest.raises(LabelError, match=f"which ids .* classes. Received: {words}"):
+        opened(root)
+    found = sorted(map(str, np.unique(values)), key=int)
+    assert opened(root, void_ids=[]).class_names == tuple(found)
+    assert opened(root, label_ids=found).class_names == tuple(found)
+    if len(found) > 2:
+        assert opened(root, void_ids=found[2:]).class_names == tuple(found[:2])
+
+
+def test_palettes_of_each_file_alone_are_refused(tmp_path):
+    """Black and white, of which each file's program has put another first."""
+    masks = []
+    for palette in ([0] * 3 + [255] * 3, [255] * 3 + [0] * 3):
+        mask = Image.fromarray((CLASSES % 2).astype(np.uint8)).convert("P")
+        mask.putdata((CLASSES % 2).ravel().tolist())
+        mask.putpalette(palette)
+        masks.append(encoded(mask))
+    assert len(opened(a_set(tmp_path / "one", masks[:1] * 2))) == 2
+    root = a_set(tmp_path, masks)
+    with pytest.raises(
+        LabelError, match="id 0 is .0, 0, 0. in .*0.png and .255.*1.png"
+    ):
+        opened(root)
+    (root / "classes.txt").write_text("0 ground\n1 object\n")
+    np.testing.assert_array_equal(opened(root).load(1)[1], CLASSES % 2)
+
+
 def pages(*images):
     return encoded(images[0], "TIFF", save_all=True, append_images=images[1:])
 

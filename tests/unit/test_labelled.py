@@ -405,3 +405,24 @@ def test_the_developers_street_photographs(shared_folder):
     # classes.txt tells the shares of val.
     np.testing.assert_allclose(share[[0, 8, VOID]], [9.18, 1.75, 1.70], atol=0.006)
     assert tf.io.gfile.exists(str(root / "classes.txt"))
+
+
+def test_names_to_keep_may_be_those_of_files(tmp_path):
+    case.folders(tmp_path)
+    names = tmp_path / "keep.txt"
+    names.write_text("val/1.png\n3.PNG\n0\n")
+    kept = open_segmented("folders", tmp_path, "val", image_list=names)
+    assert [kept.load(i)[0].tobytes() for i in range(3)] == [
+        case.scene([3, i])[0].tobytes() for i in (0, 1, 3)
+    ]
+    names.write_text("cat dog")
+    with pytest.raises(LabelError, match="image_list.*keep.txt, none of whose 2 names"):
+        open_segmented("folders", tmp_path, "val", image_list=names)
+
+
+def test_a_list_may_say_where_its_files_are(tmp_path):
+    case.folders(tmp_path)
+    here = f"file://{tmp_path}"
+    (tmp_path / "val.txt").write_text(f"{here}/val/0.png {here}/valannot/0.png\n")
+    found = open_segmented("list", tmp_path, "val")
+    np.testing.assert_array_equal(found.load(0)[1], case.scene([3, 0])[1])

@@ -6,19 +6,19 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from slotcon_tf.method.alignment import align
-from slotcon_tf.method.grouping import (
-    SemanticGrouping,
+from slotcon_tf.devices import at_least_float32
+from slotcon_tf.method.networks import MLPHead, SemanticGrouping
+from slotcon_tf.method.objective import (
     active_slots,
+    align,
+    grouping_loss,
     l2_normalize,
     pack_active,
     pack_rows,
     pool_slots,
+    slot_contrastive_loss,
 )
-from slotcon_tf.method.heads import MLPHead
-from slotcon_tf.method.losses import grouping_loss, slot_contrastive_loss
-from slotcon_tf.precision import at_least_float32
-from slotcon_tf.training.ema import teacher_update_rate, update_teacher
+from slotcon_tf.method.teacher import teacher_update_rate, update_teacher
 from slotcon_tf.training.normalization import BatchNormalization, masked_moments
 from slotcon_tf.training.optimizers import LARS, SGD
 from slotcon_tf.training.schedules import WarmupCosine
@@ -155,6 +155,7 @@ def test_packed_contrastive_loss_equals_its_definition():
         key_valid.reshape(-1),
         labels=np.arange(12, dtype=np.int32),
         num_queries=valid.sum(),
+        temperature=0.2,
     )
     np.testing.assert_allclose(float(loss), expected, rtol=1e-5)
 
@@ -172,8 +173,10 @@ def test_grouping_loss_is_least_for_the_teacher_itself():
 def test_losses_ignore_the_numbering_of_prototypes():
     student, teacher, order = normal(2, 3, 3, 5), normal(2, 3, 3, 5), RNG.permutation(5)
     center = normal(5)
-    loss, _ = grouping_loss(student, teacher, center)
-    same, _ = grouping_loss(student[..., order], teacher[..., order], center[order])
+    options = {"student_temperature": 0.1, "teacher_temperature": 0.07}
+    loss, _ = grouping_loss(student, teacher, center, **options)
+    renumbered = (x[..., order] for x in (student, teacher, center))
+    same, _ = grouping_loss(*renumbered, **options)
     np.testing.assert_allclose(float(loss), float(same), rtol=1e-5)
 
 

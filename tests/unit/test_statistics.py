@@ -21,7 +21,7 @@ from slotcon_tf.images.statistics import (
 )
 from slotcon_tf.interop import detectron2_config, mmsegmentation_config
 from slotcon_tf.interop.keras_backbones import keras_hub_backbone
-from slotcon_tf.method.twins import twin
+from slotcon_tf.method.teacher import twin
 from slotcon_tf.runs.initialization import initialize
 from slotcon_tf.segmentation import HEADS, Predictor, Segmenter, dilated
 from slotcon_tf.segmentation.augmentation import Augmentation

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from slotcon_tf import LARS, SGD, SlotCon, backbone
-from slotcon_tf.method.grouping import active_slots
+from slotcon_tf.method.objective import active_slots
 from tests.golden.test_golden import distribute
 from tests.unit.test_slotcon import batch, small_model
 

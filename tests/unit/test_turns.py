@@ -8,7 +8,7 @@ from slotcon_tf.data import crop_pair_dataset
 from slotcon_tf.data.crops import NUMBERS_PER_PAIR, crop_views
 from slotcon_tf.data.recipe import draw_numbers, draw_turns
 from slotcon_tf.data.turns import turned_views
-from slotcon_tf.method.alignment import align
+from slotcon_tf.method.objective import align
 from tests.unit.test_passes import Numbered
 
 COUNT = 200

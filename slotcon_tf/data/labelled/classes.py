@@ -13,6 +13,8 @@ _LEVELS = 200  # more are no classes without names; COCO-Stuff has 182
 # levels between them.
 _MAJORS, _MAJOR_SHARE, _MAJORS_SHARE, _APART, _MINORS = 4, 0.05, 0.6, 64, 8
 _DENSE = 0.6
+_WIDE_VOID = (2**16 - 1, 2**31 - 1)  # what 255 is where ids have 16 or 32 bits
+_PER_CLASS = 1000  # instances, in Cityscapes' maps of them and others'
 _BESIDE = 8  # levels that noise moves a grey by
 
 
@@ -90,7 +92,8 @@ def table_of_found(pixels, void_ids, name):
         A `ClassTable`.
 
     Raises:
-        LabelError: If it is open what 255 is, or grey levels are not classes.
+        LabelError: If it is open what 255 is, or an id that is void or an instance at
+            most other places, or grey levels are not classes.
     """
     found = sorted(pixels)
     shown = ", ".join(map(str, found[:8])) + (" ..." if len(found) > 8 else "")
@@ -115,6 +118,14 @@ def table_of_found(pixels, void_ids, name):
                 f"the ids in `class_file`); if it is void, void_ids={nowhere}."
             )
         void = set()
+    odd = _odd([i for i in found if i not in void])
+    if odd and void_ids is None:
+        raise LabelError(
+            f"It must be said which ids of {name} are classes. Received: {odd}, and no "
+            "file of classes. List those that count nowhere in --void_ids (none if all "
+            "are classes), list the classes in --label_ids, or name them in "
+            "--class_file."
+        )
     classes = {i: str(i) for i in found if i not in void}
     if len(classes) < 2:
         only = f"only id {next(iter(classes))}" if classes else "none"
@@ -229,6 +240,18 @@ def check_same_classes(train, data):
             f"{', '.join(sorted(strange)[:5]) or 'their order'}{more}. For folders and "
             "lists give `class_file`."
         )
+
+
+def _odd(found):
+    """Ids that are void or instances at most other places, as text; mostly none."""
+    odd = [i for i in found if i < 0 or i in _WIDE_VOID]
+    if odd:
+        return ", ".join(map(str, odd))
+    instances = [i for i in found if i >= _PER_CLASS]
+    if len({i // _PER_CLASS for i in instances}) < len(instances):
+        shown = ", ".join(map(str, instances[:5]))
+        return f"{shown}, which look like instances (class x {_PER_CLASS} + number)"
+    return ""
 
 
 def _spread(found, top=255):

@@ -20,6 +20,7 @@ from slotcon_tf.data.labelled.decoding import LabelError
 from slotcon_tf.data.labelled.panoptic import read_panoptic
 from slotcon_tf.data.listing import list_images
 from slotcon_tf.data.lists import image_column, read_rows
+from slotcon_tf.data.reading import without_scheme
 
 # Of several the first is taken; the last two are refused when they are read.
 LABEL_EXTENSIONS = (
@@ -94,7 +95,7 @@ def listed(root, split):
                 f"blank between. Received: {printable(row.text)[:80]!r} in line "
                 f"{row.number} of {path}."
             )
-        pairs.append(tuple(path.parent / cell for cell in cells))
+        pairs.append(tuple(path.parent / without_scheme(cell) for cell in cells))
     return Found(pairs, _named(path.parent))
 
 

@@ -159,8 +159,8 @@ def open_segmented(
         found = LAYOUTS[dataset](pathlib.Path(data_dir), split)
         kept = kept_pairs(found.pairs, image_list, max_images)
         check_pairs(found.pairs, kept, data_dir)
-        read, count = file_reader(found, kept), len(kept)
         table = table or found.table
+        read, count = file_reader(found, kept, bool(table)), len(kept)
         named = named or (found.table if dataset in ("folders", "list") else None)
     elif dataset == "scenes" or dataset.startswith("tfds:"):
         if dataset == "scenes":
