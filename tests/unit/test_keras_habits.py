@@ -330,6 +330,18 @@ def test_a_command_on_another_backend_ends_in_one_line(module):
     assert line.startswith("slotcon_tf needs Keras on TensorFlow.")
 
 
+def test_a_console_script_on_another_backend_ends_in_one_line(tmp_path):
+    script = tmp_path / "slotcon-pretrain"
+    script.write_text("from slotcon_tf.trainers.pretrain import main\n")
+    environment = {**ENVIRONMENT, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("slotcon_tf needs Keras on TensorFlow.")
+
+
 def test_slots_of_images():
     model = small_model()
     images = np.random.default_rng(0).integers(0, 256, (5, 96, 64, 3), np.uint8)
