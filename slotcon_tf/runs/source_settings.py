@@ -27,7 +27,7 @@ class SourceSettings(Config):
     )
     data_dir: str | None = setting(None, "Folder of the images, or the list file.")
     allow_remote_paths: bool = setting(
-        False, "A local list may name remote files (gs://)."
+        False, "A local list may name remote files (gs://).", free=True
     )
     max_pixels: int = setting(MAX_PIXELS, "Larger images are skipped.", low=1)
 
