@@ -94,7 +94,7 @@ def log_first_batch(batch):
 
 
 class SceneScores:
-    """How well slots match the true masks of held-out scenes, before and after.
+    """How well groups match the true masks of held-out scenes, before and after.
 
     The scores before training are kept in the work directory, so that a resumed run
     still compares with the untrained network.
@@ -174,5 +174,5 @@ def _square(image, size):
 
 
 def draw_slots(model, images, path):
-    """Writes a picture of the teacher's slots on images without masks."""
+    """Writes a picture of the teacher's groups on images without masks."""
     save_slots(path, images, predict_groups(model, images))

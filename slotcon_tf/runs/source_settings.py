@@ -9,7 +9,7 @@ from slotcon_tf.images.decoding import MAX_PIXELS
 from slotcon_tf.images.statistics import check_pixel_range
 from slotcon_tf.runs.settings import Config, SettingError, setting
 
-PIXEL_RANGE = "low,high of images of more than 8 bits; see README."
+PIXEL_RANGE = "low,high that images of more than 8 bits are read in."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
