@@ -20,6 +20,10 @@ class Recipe:
         epochs: Passes over it.
         num_prototypes: K.
         The others are the settings that all four share.
+
+    Example:
+        >>> RECIPES["coco"].peak_lr, RECIPES["coco"].steps_per_epoch
+        (2.0, 231)
     """
 
     dataset: str
@@ -38,12 +42,12 @@ class Recipe:
     optimizer: str = "lars"
 
     @property
-    def peak_lr(self):
+    def peak_lr(self) -> float:
         """Learning rate after the warm-up: linear in the batch."""
         return self.base_lr * self.batch_size / 256
 
     @property
-    def steps_per_epoch(self):
+    def steps_per_epoch(self) -> int:
         return self.num_images // self.batch_size
 
 
@@ -63,6 +67,10 @@ class Published:
         recipe: Key of `RECIPES`.
         box_ap, mask_ap: Of Mask R-CNN R50-FPN on COCO, 1x schedule, by the authors.
         url: Of the full checkpoint.
+
+    Example:
+        >>> PUBLISHED["slotcon_coco_r50_800ep"].box_ap
+        41.0
     """
 
     recipe: str
@@ -104,7 +112,12 @@ FOLDER = ("SLOTCON_TF_PRESETS", "~/.cache/slotcon_tf")
 
 
 class Store(Protocol):
-    """Reads and writes pretrained models; see `SlotCon.from_preset`."""
+    """Reads and writes pretrained models; see `SlotCon.from_preset`.
+
+    Example:
+        >>> from slotcon_tf.interop import pretrained
+        >>> checked: Store = pretrained  # a module with these functions is one
+    """
 
     def from_preset(self, source: Any, **settings: Any) -> Any: ...
 

@@ -29,15 +29,7 @@ FLOORS = (
 )
 GROUND = len(FLOORS)
 # Slow to import, or brought by extras.
-HEAVY = [
-    "tensorflow_datasets",
-    "numba",
-    "sklearn",
-    "matplotlib",
-    "grpc",
-    "keras_hub",
-    "keras_cv",
-]
+HEAVY = ("tensorflow_datasets", "numba", "sklearn", "matplotlib", "grpc", "keras_hub")
 
 
 @functools.cache
