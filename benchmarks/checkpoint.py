@@ -6,31 +6,34 @@ Training waits while a checkpoint is written; the share is that of a run that wr
 every so many minutes.
 """
 
+import dataclasses
 import pathlib
 import statistics
 import tempfile
 import time
 
-from absl import flags
-
 from benchmarks.common import machine
 from benchmarks.step_cost import RESNET50, build
+from slotcon_tf.runs import PretrainConfig
 from slotcon_tf.runs.checkpoints import Checkpoints
-from slotcon_tf.runs.command_line import run_main
-
-FLAGS = flags.FLAGS
-_OWN = {"module_name": "benchmarks.checkpoint"}
-flags.DEFINE_string("folder", None, "Disk to write to; the system's if unset.", **_OWN)
-flags.DEFINE_integer("saves", 7, "Checkpoints written.", 1, **_OWN)
+from slotcon_tf.runs.command import Command
+from slotcon_tf.runs.settings import Config, setting
 
 
-def main(argv):
-    del argv
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig(Config):
+    folder: str | None = setting(None, "Disk to write to; the system's if unset.")
+    saves: int = setting(7, "Checkpoints written.", low=1)
+
+
+def measure(config: CheckpointConfig) -> None:
     model = build(RESNET50, RESNET50.num_prototypes[-1])
-    with tempfile.TemporaryDirectory(dir=FLAGS.folder) as folder:
-        checkpoints = Checkpoints(folder, model, ["-"], steps_per_epoch=1, keep=2)
+    with tempfile.TemporaryDirectory(dir=config.folder) as folder:
+        checkpoints = Checkpoints(
+            folder, model, PretrainConfig(), steps_per_epoch=1, keep=2
+        )
         seconds = []
-        for step in range(1, FLAGS.saves + 1):
+        for step in range(1, config.saves + 1):
             model.step.assign(step)
             start = time.perf_counter()
             path = checkpoints.save()
@@ -48,5 +51,7 @@ def main(argv):
         print(f"one every {minutes} minutes: {median / minutes / 60:.2%} of the time")
 
 
+main = Command("checkpoint", CheckpointConfig, measure, __doc__)
+
 if __name__ == "__main__":
-    run_main(main, "benchmarks.checkpoint")
+    main()

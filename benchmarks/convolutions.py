@@ -6,16 +6,18 @@ Each row is one convolution of the family, forward and both gradients. With oneD
 without are processes of their own; ours and Keras's take turns in each.
 """
 
+import dataclasses
 import statistics
 
-from absl import app, flags
-
 from benchmarks.own_process import in_own_process
-from slotcon_tf.runs.command_line import run_main
+from slotcon_tf.runs.command import Command
+from slotcon_tf.runs.settings import Config, setting
 
-FLAGS = flags.FLAGS
-_OWN = {"module_name": "benchmarks.convolutions"}
-flags.DEFINE_integer("rounds", 5, "Timed calls of each.", 1, **_OWN)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvolutionsConfig(Config):
+    rounds: int = setting(5, "Timed calls of each.", low=1)
+
 
 # Name, then images, edge of the map, channels, filters, kernel, stride, dilation,
 # groups. Padding is that of the family: even with stride 1, done before with others.
@@ -37,12 +39,10 @@ SHAPES = {
 }
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"No arguments but flags are taken. Received: {argv[1:]}.")
+def measure_all(config: ConvolutionsConfig) -> None:
     found = {}
     for onednn in (True, False):
-        machine, found[onednn] = in_own_process(measure, FLAGS.rounds, onednn=onednn)
+        machine, found[onednn] = in_own_process(measure, config.rounds, onednn=onednn)
         print(machine, flush=True)
     head = ("Keras, on", "ours, on", "Keras, off", "ours, off", "ours off/on")
     print(
@@ -106,5 +106,7 @@ def step(layer, x):
     return lambda: float(gradients(x))
 
 
+main = Command("convolutions", ConvolutionsConfig, measure_all, __doc__)
+
 if __name__ == "__main__":
-    run_main(main, "benchmarks.convolutions")
+    main()

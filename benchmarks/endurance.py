@@ -8,6 +8,7 @@ checkpoint, and started again with the same command. Printed are the kills survi
 those that left a half-written checkpoint, and the steps that had to be done again.
 """
 
+import dataclasses
 import pathlib
 import random
 import signal
@@ -17,62 +18,73 @@ import tempfile
 import time
 
 import keras
-from absl import flags
 
+from slotcon_tf.runs import PretrainConfig
 from slotcon_tf.runs.checkpoints import checkpoint_paths, largest_difference, step_of
-from slotcon_tf.runs.command_line import run_main
-from trainers import pretrain
+from slotcon_tf.runs.command import Command
+from slotcon_tf.runs.pretraining import PretrainRun
+from slotcon_tf.runs.settings import Config, setting
 
-FLAGS = flags.FLAGS
-_OWN = {"module_name": "benchmarks.endurance"}
-flags.DEFINE_float("minutes", 30, "Kill for so long, then let it end.", **_OWN)
-flags.DEFINE_integer("kills", 0, "Kill so often instead; 0: by --minutes.", **_OWN)
-flags.DEFINE_integer("steps", 400, "Steps of the run.", 1, **_OWN)
-flags.DEFINE_integer("kill_seed", 0, "Of the moments.", **_OWN)
-flags.DEFINE_string("watched", "", "Internal: this process is a run.", **_OWN)
 
-SETTINGS = (
-    "--dataset=fake",
-    "--arch=resnet10",
-    "--image_size=32",
-    "--num_prototypes=8",
-    "--hidden_dim=16",
-    "--projection_dim=8",
-    "--batch_size=4",
-    "--precision=float32",
-    "--warmup_epochs=1",
-    "--noexport",
-    "--checkpoint_steps=2",
-)
-_EPOCHS = 2
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EnduranceConfig(Config):
+    minutes: float = setting(30, "Kill for so long, then let it end.", low=0.0)
+    kills: int = setting(0, "Kill so often instead; 0: by minutes.", low=0)
+    steps: int = setting(400, "Steps of the run.", low=2)
+    kill_seed: int = setting(0, "Of the moments.", low=0)
+    watched: str | None = setting(
+        None, "Internal: this process is a run that is written to, in this folder."
+    )
+
+    @property
+    def run(self) -> PretrainConfig:
+        """The run that is killed, and the one that is not; in the folder `watched`."""
+        epochs = 2
+        return PretrainConfig(
+            workdir=self.watched,
+            dataset="fake",
+            arch="resnet10",
+            image_size=32,
+            num_prototypes=8,
+            hidden_dim=16,
+            projection_dim=8,
+            batch_size=4,
+            precision="float32",
+            epochs=epochs,
+            max_steps_per_epoch=self.steps // epochs,
+            warmup_epochs=1,
+            checkpoint_steps=2,
+            export=False,
+        )
+
+
 _LAST_WORD = "last_step"
 
 
-class WatchedRun(pretrain.Run):
+class WatchedRun(PretrainRun):
     """A run that writes down every step it has done."""
 
-    def _callbacks(self, stop):
-        file = pathlib.Path(FLAGS.watched)
+    def callbacks(self, stop):
+        file = self.workdir / _LAST_WORD
         note = keras.callbacks.LambdaCallback(
             on_train_batch_end=lambda *_, **__: file.write_text(
                 str(int(self.model.step.numpy()))
             )
         )
-        return [note, *super()._callbacks(stop)]
+        return [note, *super().callbacks(stop)]
 
 
-def main(argv):
-    if FLAGS.watched:
-        pretrain.Run = WatchedRun
-        pretrain.main(argv)
+def endurance(config: EnduranceConfig) -> None:
+    if config.watched:
+        WatchedRun(config.run).to_the_end()
         return
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         for name in ("undisturbed", "killed"):
             (folder / name).mkdir()
-        if run(command(folder / "undisturbed")).wait():
+        if run(command(config, folder / "undisturbed")).wait():
             sys.exit("endurance: the undisturbed run failed.")
-        report = endure(folder / "killed")
+        report = endure(config, folder / "killed")
         worst = largest_difference(
             newest_checkpoint(folder / "undisturbed"),
             newest_checkpoint(folder / "killed"),
@@ -84,40 +96,34 @@ def main(argv):
         sys.exit("endurance: the killed run ended elsewhere.")
 
 
-def command(workdir):
+def command(config, workdir):
     """The command line of a run, watched."""
-    return [
-        *(sys.executable, "-m", "benchmarks.endurance"),
-        f"--watched={workdir / _LAST_WORD}",
-        *SETTINGS,
-        f"--epochs={_EPOCHS}",
-        f"--max_steps_per_epoch={FLAGS.steps // _EPOCHS}",
-        f"--workdir={workdir}",
-    ]
+    lines = config.replace(watched=str(workdir)).lines()
+    return [sys.executable, "-m", "benchmarks.endurance", *lines]
 
 
 def run(words):
     return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def endure(workdir):
+def endure(config, workdir):
     """Kills and restarts a run until enough is enough; then lets it end.
 
     Returns:
         Dict of what was seen.
     """
-    dice = random.Random(FLAGS.kill_seed)
-    end = time.monotonic() + FLAGS.minutes * 60
+    dice = random.Random(config.kill_seed)
+    end = time.monotonic() + config.minutes * 60
     kills = half_written = repeated = 0
 
     def enough():
-        return kills >= FLAGS.kills if FLAGS.kills else time.monotonic() > end
+        return kills >= config.kills if config.kills else time.monotonic() > end
 
     while True:
         # What this process leaves behind is counted, not what the one before did.
         (workdir / _LAST_WORD).unlink(missing_ok=True)
         half, started = workdir / "checkpoints" / ".writing", time.time()
-        process = run(command(workdir))
+        process = run(command(config, workdir))
         if enough():
             break
         # One in four kills is blind, and may hit the start; the others wait for steps.
@@ -164,5 +170,7 @@ def newest_checkpoint(workdir):
     return next(iter(checkpoint_paths(workdir / "checkpoints")), None)
 
 
+main = Command("endurance", EnduranceConfig, endurance, __doc__)
+
 if __name__ == "__main__":
-    run_main(main, "benchmarks.endurance")
+    main()

@@ -8,6 +8,7 @@ machine disturbs little. Then come the stages of each, the whole machine, and th
 over many images. The baseline does what torchvision does with PIL images.
 """
 
+import dataclasses
 import functools
 import os
 import resource
@@ -17,7 +18,6 @@ import time
 
 import numpy as np
 import tensorflow as tf
-from absl import flags
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from tqdm import tqdm
 
@@ -26,30 +26,34 @@ from slotcon_tf.data import crop_pair_dataset, open_source, photometric
 from slotcon_tf.data.crops import crop_views, random_crop_pair
 from slotcon_tf.data.recipe import NUMBERS, distortions, draw_numbers
 from slotcon_tf.images.decoding import decode_image
-from slotcon_tf.runs.command_line import run_main
+from slotcon_tf.runs.command import Command
+from slotcon_tf.runs.settings import Config, setting
 
-FLAGS = flags.FLAGS
-flags.DEFINE_integer("image_size", 224, "Edge of the views.")
-flags.DEFINE_integer("files", 64, "JPEGs that are generated.")
-flags.DEFINE_integer("rounds", 5, "Turns of each pipeline; the median counts.")
-flags.DEFINE_integer("memory_images", 10_000, "Images of the memory test; 0: none.")
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InputPipelineConfig(Config):
+    image_size: int = setting(224, "Edge of the views, pixels.", low=1)
+    files: int = setting(64, "JPEGs that are generated.", low=1)
+    rounds: int = setting(5, "Timed calls of each.", low=1)
+    memory_images: int = setting(10_000, "Images of the memory test; 0: none.", low=0)
+
+
 _BATCH = 32
 
 
-def main(argv):
-    del argv
+def measure(config: InputPipelineConfig) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        paths = generate(folder, FLAGS.files)
+        paths = generate(folder, config.files)
         sizes = [path.stat().st_size for path in paths]
         print(
             f"{len(paths)} JPEGs, 640x480, {np.mean(sizes) / 1000:.0f} kB each; "
-            f"views of {FLAGS.image_size} px; TensorFlow {tf.__version__}"
+            f"views of {config.image_size} px; TensorFlow {tf.__version__}"
         )
-        compare(folder, paths)
-        stages(paths)
-        whole_machine(folder)
-        if FLAGS.memory_images:
-            memory(folder)
+        compare(folder, paths, config)
+        stages(paths, config)
+        whole_machine(folder, config)
+        if config.memory_images:
+            memory(folder, config)
 
 
 def baseline_pair(path, boxes, parameters, size):
@@ -105,27 +109,27 @@ def _jitter(view, operation, factor):
     return kinds[operation](view).enhance(factor)
 
 
-def pipeline(folder, augment_on="host"):
+def pipeline(folder, config, augment_on="host"):
     """The dataset that is measured, and its batch size."""
-    batch = min(_BATCH, FLAGS.files)
+    batch = min(_BATCH, config.files)
     dataset = crop_pair_dataset(
         open_source("folder", folder),
         batch_size=batch,
-        image_size=FLAGS.image_size,
+        image_size=config.image_size,
         augment_on=augment_on,
         epochs=None,
     )
     return dataset, batch
 
 
-def compare(folder, paths):
+def compare(folder, paths, config):
     """Both pipelines in turns; medians of the rates and of the ratio in each turn."""
     _, boxes, parameters = draw_all(len(paths))
-    streams = {on: pipeline(folder, on) for on in ("host", "device")}
+    streams = {on: pipeline(folder, config, on) for on in ("host", "device")}
 
     def baseline():
         for image in zip(paths, boxes, parameters, strict=True):
-            baseline_pair(*image, FLAGS.image_size)
+            baseline_pair(*image, config.image_size)
         return len(paths)
 
     def ours(on):
@@ -140,7 +144,7 @@ def compare(folder, paths):
     rates = {name: [] for name in runs}
     for run in runs.values():
         run()  # compiles, fills the disk cache
-    for _ in range(FLAGS.rounds):
+    for _ in range(config.rounds):
         for name, run in runs.items():
             start = time.process_time()
             rates[name].append(run() / (time.process_time() - start))
@@ -151,9 +155,9 @@ def compare(folder, paths):
         print(f"{name:30}{statistics.median(values):10.1f}{ratio:8.2f}")
 
 
-def stages(paths):
+def stages(paths, config):
     """Milliseconds of processor time per image of each stage."""
-    size = FLAGS.image_size
+    size = config.image_size
     numbers, boxes, drawn = draw_all(len(paths))
     encoded = [path.read_bytes() for path in paths]
     pictures = [decode_image(data) for data in encoded]
@@ -215,16 +219,16 @@ def stages(paths):
     for name, run, count in rows:
         run()
         times = []
-        for _ in range(FLAGS.rounds):
+        for _ in range(config.rounds):
             start = time.process_time()
             run()
             times.append((time.process_time() - start) / count * 1e3)
         print(f"{name:30}{statistics.median(times):10.2f}")
 
 
-def whole_machine(folder):
+def whole_machine(folder, config):
     """Images per second on all cores, as training uses it."""
-    dataset, batch = pipeline(folder)
+    dataset, batch = pipeline(folder, config)
     stream = iter(dataset)
     for _ in range(4):
         next(stream)
@@ -236,10 +240,10 @@ def whole_machine(folder):
     print(f"\n{os.cpu_count()} cores: {rate:.1f} images/s")
 
 
-def memory(folder):
+def memory(folder, config):
     """The process's largest memory after a tenth and after all of many images."""
-    dataset, batch = pipeline(folder)
-    steps = max(10, FLAGS.memory_images // batch)
+    dataset, batch = pipeline(folder, config)
+    steps = max(10, config.memory_images // batch)
     peaks = []
     for step, _ in enumerate(tqdm(dataset.take(steps), total=steps, unit="batch")):
         if step + 1 in (steps // 10, steps):
@@ -250,5 +254,7 @@ def memory(folder):
     )
 
 
+main = Command("input_pipeline", InputPipelineConfig, measure, __doc__)
+
 if __name__ == "__main__":
-    run_main(main, "benchmarks.input_pipeline")
+    main()

@@ -15,15 +15,19 @@ import threading
 import time
 
 import tensorflow as tf
-from absl import flags
 
 from benchmarks.common import machine
 from benchmarks.step import in_own_process
 from benchmarks.step_cost import RESNET50, build, view_pairs, wait
-from slotcon_tf.runs.command_line import run_main
+from slotcon_tf.runs.command import Command
+from slotcon_tf.runs.settings import Config, setting
 
-FLAGS = flags.FLAGS
-flags.DEFINE_integer("images", 16, "Batch.", 1, module_name="benchmarks.memory")
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MemoryConfig(Config):
+    batch_size: int = setting(16, "Images at once.", low=1, aliases=("images",))
+
+
 FORMS = {
     "plain": {},
     "remat": {"remat": True},
@@ -41,11 +45,10 @@ class Form:
     options: tuple
 
 
-def main(argv):
-    del argv
-    print(f"{machine()}; ResNet-50, 224 px, batch {FLAGS.images}, float32")
+def measure_all(config: MemoryConfig) -> None:
+    print(f"{machine()}; ResNet-50, 224 px, batch {config.batch_size}, float32")
     print(f"{'form':28}{'memory of a step, MiB':>24}{'seconds':>10}{'trace, s':>10}")
-    case = dataclasses.replace(RESNET50, batch_size=FLAGS.images)
+    case = dataclasses.replace(RESNET50, batch_size=config.batch_size)
     for name, options in FORMS.items():
         form = Form(case, tuple(options.items()))
         memory, seconds, trace = in_own_process(measure, form)
@@ -83,5 +86,7 @@ def resident():
     return int(pages) * resource.getpagesize()
 
 
+main = Command("memory", MemoryConfig, measure_all, __doc__)
+
 if __name__ == "__main__":
-    run_main(main, "benchmarks.memory")
+    main()

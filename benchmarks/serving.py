@@ -10,6 +10,7 @@ Then concurrent callers of the local server (`export.server`), next to as many c
 of the bare SavedModel in this process.
 """
 
+import dataclasses
 import functools
 import pathlib
 import statistics
@@ -18,35 +19,39 @@ import tempfile
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import flags
 
 from benchmarks.common import in_turns, machine, median_ratio
 from benchmarks.serving_load import measure_load
 from slotcon_tf import backbone
 from slotcon_tf.data.drawing import draw_scene
 from slotcon_tf.data.photometric import normalize
-from slotcon_tf.runs.command_line import run_main
+from slotcon_tf.runs.command import Command
+from slotcon_tf.runs.settings import Config, setting
 from slotcon_tf.serving.archive import export_model, pyramid_model
 from slotcon_tf.serving.folding import fold_batch_norm
 from slotcon_tf.serving.precision import distance
 from slotcon_tf.serving.quantization import in_interpreter, quantize_int8
 from slotcon_tf.serving.signatures import ServedModel, ServingOptions
 
-FLAGS = flags.FLAGS
-_OWN = {"module_name": "benchmarks.serving"}
-flags.DEFINE_list("batches", ["1", "8", "32"], "Batch sizes.", **_OWN)
-flags.DEFINE_integer("rounds", 7, "Timed calls of each.", 1, **_OWN)
-flags.DEFINE_list("clients", ["1", "2", "4", "8"], "Concurrent callers.", **_OWN)
-flags.DEFINE_integer("load_batch", 8, "Images of their requests.", 1, **_OWN)
-flags.DEFINE_float("seconds", 10.0, "For each number of callers and form.", **_OWN)
-flags.DEFINE_integer("threads", 2, "Of the int8 interpreter.", 1, **_OWN)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServingConfig(Config):
+    batches: tuple[str, ...] = setting(("1", "8", "32"), "Batch sizes.")
+    rounds: int = setting(7, "Timed calls of each.", low=1)
+    clients: tuple[str, ...] = setting(("1", "2", "4", "8"), "Concurrent callers.")
+    load_batch: int = setting(8, "Images of their requests.", low=1)
+    seconds: float = setting(10.0, "For each number of callers and form.", low=0.0)
+    interpreter_threads: int = setting(
+        2, "Of the int8 interpreter.", low=1, aliases=("threads",)
+    )
+
+
 _SIZE = 224
 _CALIBRATION = 64  # images
 REFERENCE = "keras.applications.ResNet50"
 
 
-def main(argv):
-    del argv
+def measure(config: ServingConfig) -> None:
     pictures = np.stack(
         [
             draw_scene(np.random.default_rng(i), _SIZE, _SIZE)[0]
@@ -56,15 +61,19 @@ def main(argv):
     calibration, images = pictures[:_CALIBRATION], pictures[_CALIBRATION:]
     encoder = settled_encoder(calibration)
     with tempfile.TemporaryDirectory() as folder:
-        models = export_all(encoder, calibration, pathlib.Path(folder))
+        models = export_all(
+            encoder, calibration, pathlib.Path(folder), config.interpreter_threads
+        )
         print(machine())
         errors(encoder, models, images)
-        for batch in map(int, FLAGS.batches):
-            compare(models, images[:batch])
-        if FLAGS.clients:
-            clients = map(int, FLAGS.clients)
-            load = images[: FLAGS.load_batch]
-            measure_load(pathlib.Path(folder) / "float32", load, clients, FLAGS.seconds)
+        for batch in map(int, config.batches):
+            compare(models, images[:batch], config.rounds)
+        if config.clients:
+            clients = map(int, config.clients)
+            load = images[: config.load_batch]
+            measure_load(
+                pathlib.Path(folder) / "float32", load, clients, config.seconds
+            )
 
 
 def settled_encoder(images):
@@ -83,7 +92,7 @@ def settled_encoder(images):
     return encoder
 
 
-def export_all(encoder, calibration, folder):
+def export_all(encoder, calibration, folder, threads):
     """Of each form, a function of images to pooled features, and their dtype."""
     reference = keras.applications.ResNet50(
         include_top=False, weights=None, pooling="avg"
@@ -103,7 +112,7 @@ def export_all(encoder, calibration, folder):
         "bfloat16": in_session(
             export_model(encoder, folder / "bfloat16", precision="bfloat16")
         ),
-        "int8, LiteRT": (in_interpreter(quantized, FLAGS.threads), np.uint8),
+        "int8, LiteRT": (in_interpreter(quantized, threads), np.uint8),
     }
 
 
@@ -131,12 +140,12 @@ def errors(encoder, models, images):
         print(f"{name:30}{far['relative_error']:16.2e}{far['smallest_cosine']:17.6f}")
 
 
-def compare(models, images):
+def compare(models, images, rounds):
     runs = {
         name: functools.partial(run, images.astype(dtype))
         for name, (run, dtype) in models.items()
     }
-    seconds = in_turns(runs, FLAGS.rounds)
+    seconds = in_turns(runs, rounds)
     print(f"\n{f'batch {len(images)}':30}{'images/s':>10}{'ratio':>8}")
     for name, values in seconds.items():
         rate = len(images) / statistics.median(values)
@@ -144,5 +153,7 @@ def compare(models, images):
         print(f"{name:30}{rate:10.1f}{ratio:8.2f}", flush=True)
 
 
+main = Command("serving", ServingConfig, measure, __doc__)
+
 if __name__ == "__main__":
-    run_main(main, "benchmarks.serving")
+    main()

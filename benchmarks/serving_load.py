@@ -27,7 +27,7 @@ def measure_load(folder, images, clients, seconds):
     def bare():
         return function(image=tf.constant(images))["pooled"].numpy()
 
-    command = [sys.executable, "-m", "export.server", f"--model_dir={folder}"]
+    command = [sys.executable, "-m", "export.server", f"--export_dir={folder}"]
     process = subprocess.Popen(
         [*command, "--port=0"],
         stdout=subprocess.PIPE,

@@ -8,6 +8,7 @@ error, tracebacks (any other error) and deaths (the process ended, or was silent
 long). What caused the last two is kept, and makes the exit status 1.
 """
 
+import dataclasses
 import itertools
 import multiprocessing
 import os
@@ -21,17 +22,19 @@ import traceback
 import zlib
 
 import numpy as np
-from absl import flags
 
 from slotcon_tf.progress import bar
-from slotcon_tf.runs.command_line import run_main
+from slotcon_tf.runs.command import Command, CommandError
+from slotcon_tf.runs.settings import Config, setting
 
-FLAGS = flags.FLAGS
-_OWN = {"module_name": "benchmarks.soak"}
-flags.DEFINE_float("minutes", 20, "How long.", lower_bound=0, **_OWN)
-flags.DEFINE_integer("files", 0, "End after so many of each; 0: by time.", 0, **_OWN)
-flags.DEFINE_integer("soak_seed", 0, "Of the damage.", 0, **_OWN)
-flags.DEFINE_string("keep", "soak_findings", "Folder for what is found.", **_OWN)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SoakConfig(Config):
+    minutes: float = setting(20.0, "How long.", low=0.0)
+    files: int = setting(0, "End after so many of each; 0: by time.", low=0)
+    soak_seed: int = setting(0, "Of the damage.", low=0)
+    keep: str = setting("soak_findings", "Folder for what is found.")
+
 
 COLUMNS = ("tried", "taken", "refused", "tracebacks", "deaths")
 _TRIED, _TAKEN, _REFUSED, _TRACEBACKS, _DEATHS = range(len(COLUMNS))
@@ -149,23 +152,22 @@ def labels(rng, folder):
 READERS = (decoder, served_decoder, records, checkpoints, labels)
 
 
-def main(argv):
-    del argv
-    end = time.monotonic() + 60 * FLAGS.minutes
+def run(config: SoakConfig) -> None:
+    end = time.monotonic() + 60 * config.minutes
     with tempfile.TemporaryDirectory() as folder:
         counts = soak(
             READERS,
             pathlib.Path(folder),
-            pathlib.Path(FLAGS.keep),
+            pathlib.Path(config.keep),
             end=end,
-            files=FLAGS.files or sys.maxsize,
-            seed=FLAGS.soak_seed,
+            files=config.files or sys.maxsize,
+            seed=config.soak_seed,
         )
     print(f"{'':16}" + "".join(f"{name:>12}" for name in COLUMNS))
     for name, row in counts.items():
         print(f"{name:16}" + "".join(f"{int(count):>12,}" for count in row))
     if any(row[_TRACEBACKS:].any() for row in counts.values()):
-        sys.exit(f"soak: what did it is in {FLAGS.keep}.")
+        raise CommandError(f"What did it is in {config.keep}.")
 
 
 def soak(readers, folder, keep, *, end, files, seed=0):
@@ -302,5 +304,7 @@ def _keep(request, folder, why):
     (folder / "why.txt").write_text(why)
 
 
+main = Command("soak", SoakConfig, run, __doc__)
+
 if __name__ == "__main__":
-    run_main(main, "benchmarks.soak")
+    main()

@@ -1,7 +1,7 @@
 """Cost of a training step next to the passes that it cannot avoid.
 
     python -m benchmarks.step
-    python -m benchmarks.step --device=GPU --precision=mixed_bfloat16 --batch_scale=16
+    python -m benchmarks.step --device=GPU --precisions=mixed_bfloat16 --batch_scale=16
 
 The *ideal* is the bare encoder and projector: two forward and backward passes of the
 student and two forward passes of the teacher, in one graph, with no loss, no update and
@@ -13,48 +13,52 @@ once with it and once without. The parts come from TensorFlow's profiler, by nam
 
 import dataclasses
 
-from absl import app, flags
-
 from benchmarks.own_process import in_own_process
 from benchmarks.step_cost import CASES, PARTS, RESNET50, measure, startup
-from slotcon_tf.runs.command_line import run_main
-
-FLAGS = flags.FLAGS
-_OWN = {"module_name": "benchmarks.step"}
-flags.DEFINE_list("cases", list(CASES), "Which.", **_OWN)
-flags.DEFINE_enum("device", "CPU", ("CPU", "GPU"), "Where the step runs.", **_OWN)
-flags.DEFINE_list("precision", ["float32"], "float32, mixed_bfloat16.", **_OWN)
-flags.DEFINE_list("onednn", ["on", "off"], "On CPUs: on, off, or both.", **_OWN)
-flags.DEFINE_list("jit_compile", ["auto"], "auto, true, false.", **_OWN)
-flags.DEFINE_integer("rounds", 7, "Timed steps of each.", 1, **_OWN)
-flags.DEFINE_integer("batch_scale", 1, "Multiplies the batch sizes.", 1, **_OWN)
-flags.DEFINE_bool("parts", True, "Profile the parts of a step.", **_OWN)
-flags.DEFINE_bool("startup", True, "Time to the first step of `fit`.", **_OWN)
+from slotcon_tf.runs.command import Command
+from slotcon_tf.runs.settings import Config, SettingError, setting
 
 
-def main(argv):
-    del argv
-    unknown = set(FLAGS.cases) - set(CASES)
-    if unknown:
-        raise app.UsageError(f"--cases knows {list(CASES)}. Received: {unknown}.")
-    unknown = set(FLAGS.onednn) - {"on", "off"}
-    if unknown or not FLAGS.onednn:
-        raise app.UsageError(f"--onednn takes on, off or both. Received: {unknown}.")
-    settings = [state == "on" for state in FLAGS.onednn]
-    if FLAGS.device == "GPU":
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepConfig(Config):
+    cases: tuple[str, ...] = setting(tuple(CASES), "Which.")
+    device: str = setting("CPU", "Where the step runs.", choices=("CPU", "GPU"))
+    precisions: tuple[str, ...] = setting(
+        ("float32",), "float32, mixed_bfloat16.", aliases=("precision",)
+    )
+    onednn: tuple[str, ...] = setting(("on", "off"), "On CPUs: on, off, or both.")
+    jit_modes: tuple[str, ...] = setting(
+        ("auto",), "auto, true, false.", aliases=("jit_compile",)
+    )
+    rounds: int = setting(7, "Timed calls of each.", low=1)
+    batch_scale: int = setting(1, "Multiplies the batch sizes.", low=1)
+    parts: bool = setting(True, "Profile the parts of a step.")
+    startup: bool = setting(True, "Time to the first step of `fit`.")
+
+
+def measure_all(config: StepConfig) -> None:
+    for name, known in (("cases", CASES), ("onednn", ("on", "off"))):
+        words = getattr(config, name)
+        if not words or set(words) - set(known):
+            raise SettingError(
+                f"`{name}` must be of {', '.join(known)}. "
+                f"Received: {name}={','.join(words)}."
+            )
+    settings = [state == "on" for state in config.onednn]
+    if config.device == "GPU":
         settings = [None]
     told = set()
-    for name in FLAGS.cases:
-        for precision in FLAGS.precision:
-            for jit_compile in FLAGS.jit_compile:
+    for name in config.cases:
+        for precision in config.precisions:
+            for jit_compile in config.jit_modes:
                 case = dataclasses.replace(
                     CASES[name],
-                    batch_size=CASES[name].batch_size * FLAGS.batch_scale,
-                    device=FLAGS.device,
+                    batch_size=CASES[name].batch_size * config.batch_scale,
+                    device=config.device,
                     precision=precision,
                     jit_compile=jit_compile,
-                    rounds=FLAGS.rounds,
-                    parts=FLAGS.parts and CASES[name].parts,
+                    rounds=config.rounds,
+                    parts=config.parts and CASES[name].parts,
                 )
                 rows, parts = {}, {}
                 for state in settings:
@@ -68,8 +72,8 @@ def main(argv):
                 shown = parts[settings[0]]
                 if shown:
                     print(f"\n{parts_table(shown)}", flush=True)
-    if FLAGS.startup:
-        case = dataclasses.replace(RESNET50, device=FLAGS.device)
+    if config.startup:
+        case = dataclasses.replace(RESNET50, device=config.device)
         print(f"\nstart-up, {case.arch}:\n{in_own_process(startup, case)}")
 
 
@@ -92,12 +96,12 @@ def table(found):
     lines = ["".join(f"{name:>11}" for name in head)]
     names = {True: "on", False: "off", None: "-"}
     firsts = [row[1] for row in next(iter(found.values()))]
-    for setting, rows in found.items():
+    for state, rows in found.items():
         for (k, step, bare, ratio, rate, peak, share), first in zip(
             rows, firsts, strict=True
         ):
             lines.append(
-                f"{names[setting]:>11}{k:11d}{step:11.3f}{bare:11.3f}{ratio:11.3f}"
+                f"{names[state]:>11}{k:11d}{step:11.3f}{bare:11.3f}{ratio:11.3f}"
                 f"{rate:11.2f}{peak:11.0f}{share:11.1%}{step / first:11.2f}"
             )
     return "\n".join(lines)
@@ -111,5 +115,7 @@ def parts_table(parts):
     return "\n".join(lines)
 
 
+main = Command("step", StepConfig, measure_all, __doc__)
+
 if __name__ == "__main__":
-    run_main(main, "benchmarks.step")
+    main()

@@ -50,11 +50,12 @@ class Case:
     parts: bool = True
 
 
-def of_recipe(flagfile):
-    """The step of a recipe at the root of the checkout, without its parts."""
-    path = pathlib.Path(__file__).parents[1] / flagfile
-    lines = (line for line in path.read_text().splitlines() if line.startswith("--"))
-    values = dict(line[2:].split("=") for line in lines)
+def of_recipe(name):
+    """The step of a recipe, without its parts."""
+    # Read here, not by slotcon_tf.recipes, which is in a package that is heavy.
+    path = pathlib.Path(__file__).parents[1] / "slotcon_tf" / "recipes"
+    lines = (path / f"{name}.flags").read_text().splitlines()
+    values = dict(line[2:].split("=") for line in lines if line.startswith("--"))
     sizes = ("image_size", "batch_size", "hidden_dim", "projection_dim")
     return Case(
         values["arch"],
@@ -70,8 +71,8 @@ RESNET50 = Case("resnet50", 224, 8, 4096, 256, (256,))
 CASES = {
     "resnet18": RESNET18,
     "resnet50": RESNET50,
-    "quickstart": of_recipe("quickstart.flags"),
-    "small": of_recipe("small.flags"),
+    "quickstart": of_recipe("quickstart"),
+    "small": of_recipe("small"),
     "prototypes": dataclasses.replace(
         RESNET50, num_prototypes=(64, 256, 1024, 2048), parts=False
     ),

@@ -7,35 +7,34 @@ interrupted extraction goes on when the same command is given again. Images that
 are named; their rows are zeros. `FeatureClient` is the same for Python.
 """
 
+from __future__ import annotations
+
 import base64
+import dataclasses
 import http.client
 import json
+import os
 import random
-import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import grpc
 import numpy as np
 import tensorflow as tf
-from absl import app, flags, logging
+from absl import logging
 from google.protobuf import message
-from tensorflow_serving.apis import (
-    get_model_metadata_pb2,
-    predict_pb2,
-    prediction_service_pb2_grpc,
-)
 
-from slotcon_tf.runs.command_line import run_main
+from slotcon_tf.extras import needed
+from slotcon_tf.runs.command import Command, CommandError
+from slotcon_tf.runs.settings import setting
 
-from .extraction import ExtractionError, RequestError, Unavailable, extract
-from .extraction_flags import define_flags, listed_images, run
+from .extraction import ExtractionError, Images, RequestError, Unavailable, extract
+from .extraction_settings import ExtractionSettings, listed_images, run
 from .sending import ask
 
-FLAGS = flags.FLAGS
-_MODULE = "export.client"
-_OWN = {"module_name": _MODULE}
 _RETRIED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 _REFUSED = {
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -69,22 +68,27 @@ class FeatureClient:
         deadline: Seconds for a request.
         retry_seconds: How long a server that is away is asked again.
         max_message_bytes: Largest answer.
+
+    Example:
+        >>> with FeatureClient("localhost:8500", outputs=["pooled", "map"]) as client:
+        ...     client.outputs  # client.predict([photo_as_jpeg])["pooled"]
+        ('pooled', 'map')
     """
 
     def __init__(
         self,
-        server,
+        server: str,
         *,
-        transport="grpc",
-        model_name="slotcon",
-        version=None,
-        version_label="",
-        signature="image_bytes",
-        outputs=("pooled",),
-        deadline=30.0,
-        retry_seconds=300.0,
-        max_message_bytes=64 * 2**20,
-    ):
+        transport: str = "grpc",
+        model_name: str = "slotcon",
+        version: int | None = None,
+        version_label: str = "",
+        signature: str = "image_bytes",
+        outputs: Sequence[str] = ("pooled",),
+        deadline: float = 30.0,
+        retry_seconds: float = 300.0,
+        max_message_bytes: int = 64 * 2**20,
+    ) -> None:
         self.server = server
         self.model_name = model_name
         self.version = version
@@ -96,6 +100,8 @@ class FeatureClient:
         self._channel = None
         self._call = self._rest if transport == "rest" else self._grpc
         if transport == "grpc":
+            with needed("serving"):
+                from tensorflow_serving.apis import prediction_service_pb2_grpc
             options = [("grpc.max_receive_message_length", max_message_bytes)]
             # Reconnects soon: the retries have pauses of their own.
             options.append(("grpc.max_reconnect_backoff_ms", 2000))
@@ -104,14 +110,14 @@ class FeatureClient:
                 self._channel
             )
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         if self._channel:
             self._channel.close()
 
-    def check(self):
+    def check(self) -> None:
         """Asks the server, over gRPC, whether it has the signature and outputs.
 
         Raises:
@@ -119,6 +125,8 @@ class FeatureClient:
         """
         if self._channel is None:
             return
+        from tensorflow_serving.apis import get_model_metadata_pb2
+
         request = get_model_metadata_pb2.GetModelMetadataRequest()
         self._specify(request.model_spec)
         request.metadata_field.append("signature_def")
@@ -133,17 +141,17 @@ class FeatureClient:
         ]
         if signature is None or self.signature not in takers:
             raise ExtractionError(
-                f"signature must be one that takes image_bytes: {sorted(takers)}. "
+                f"`signature` must be one that takes image_bytes: {sorted(takers)}. "
                 f"Received: {self.signature!r}."
             )
         unknown = sorted(set(self.outputs) - set(signature.outputs))
         if unknown:
             raise ExtractionError(
-                f"outputs of {self.signature} are {sorted(signature.outputs)}. "
-                f"Received: {unknown}."
+                f"`outputs` must be of those of {self.signature}: "
+                f"{sorted(signature.outputs)}. Received: {unknown}."
             )
 
-    def predict(self, content):
+    def predict(self, content: Sequence[bytes]) -> dict[str, np.ndarray]:
         """Features of files, which are sent as `export.sending.ask` does.
 
         Args:
@@ -167,7 +175,9 @@ class FeatureClient:
             )
         return found
 
-    def extract(self, images, output, **options):
+    def extract(
+        self, images: Images, output: str | os.PathLike, **options: Any
+    ) -> dict[str, str]:
         """`export.extraction.extract` with this client; see there."""
         settings = {
             "model": self.model_name,
@@ -177,7 +187,7 @@ class FeatureClient:
         }
         return extract(self.predict, images, output, settings=settings, **options)
 
-    def _specify(self, spec):
+    def _specify(self, spec: Any) -> None:
         spec.name = self.model_name
         if self.version is not None:
             spec.version.value = self.version
@@ -185,10 +195,12 @@ class FeatureClient:
             spec.version_label = self.version_label
 
     @property
-    def _fetched(self):
+    def _fetched(self) -> list[str]:
         return [*self.outputs, *(n for n in ("ok", "reason") if n not in self.outputs)]
 
-    def _grpc(self, content):
+    def _grpc(self, content: Sequence[bytes]) -> dict[str, np.ndarray]:
+        from tensorflow_serving.apis import predict_pb2
+
         request = predict_pb2.PredictRequest()
         self._specify(request.model_spec)
         request.model_spec.signature_name = self.signature
@@ -199,7 +211,7 @@ class FeatureClient:
         response = self._stub.Predict(request, timeout=self.deadline)
         return {name: tf.make_ndarray(t) for name, t in response.outputs.items()}
 
-    def _rest(self, content):
+    def _rest(self, content: Sequence[bytes]) -> dict[str, np.ndarray]:
         where = f"http://{self.server}/v1/models/{self.model_name}"
         if self.version is not None:
             where += f"/versions/{self.version}"
@@ -229,13 +241,17 @@ class FeatureClient:
             if name in outputs
         }
 
-    def _retried(self, call):
+    def _retried(self, call: Callable[[], Any]) -> Any:
         end, pause, missed = time.monotonic() + self.retry_seconds, _FIRST_PAUSE, 0
         while True:
             try:
                 return call()
             except grpc.RpcError as error:
                 code, text = error.code(), error.details()
+            except message.DecodeError as error:
+                raise ExtractionError(
+                    f"{self.server} must answer as TF Serving does. Received: {error}."
+                ) from error
             missed += code == grpc.StatusCode.DEADLINE_EXCEEDED
             if code in _REFUSED or missed >= _DEADLINES_MISSED:
                 raise RequestError(f"{code.name}: {_short(text)}")
@@ -260,58 +276,73 @@ class FeatureClient:
 class _RestError(grpc.RpcError):
     """An answer of REST with what it means in gRPC."""
 
-    def __init__(self, code, details):
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
         super().__init__(details)
         self.code = lambda: code
         self.details = lambda: details
 
 
-def _numbers(values, dtype):
+def _numbers(values: Any, dtype: Any) -> np.ndarray:
     array = np.asarray(values, dtype)
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
-def _short(text):
+def _short(text: str | None) -> str:
     return (text or "").strip().splitlines()[0][:300] if (text or "").strip() else ""
 
 
-def define_all_flags():
-    """Defines the flags of this main, which importing it does not."""
-    flags.DEFINE_string("server", "localhost:8500", "host:port.", **_OWN)
-    flags.DEFINE_enum("transport", "grpc", ["grpc", "rest"], "Protocol.", **_OWN)
-    flags.DEFINE_string("model_name", "slotcon", "As served.", **_OWN)
-    flags.DEFINE_integer("version", None, "Of the model; the newest if unset.", **_OWN)
-    flags.DEFINE_string("version_label", "", "Label, such as stable.", **_OWN)
-    flags.DEFINE_float("deadline_s", 30.0, "Seconds for a request.", **_OWN)
-    flags.DEFINE_float("retry_minutes", 5.0, "Wait for a server so long.", **_OWN)
-    flags.DEFINE_integer("max_message_mb", 64, "Largest answer.", lower_bound=1, **_OWN)
-    define_flags(_MODULE)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClientConfig(ExtractionSettings):
+    """What is extracted, and by which server.
+
+    Example:
+        >>> ClientConfig(images="photos", output="features.npz").server
+        'localhost:8500'
+    """
+
+    server: str = setting("localhost:8500", "host:port.")
+    transport: str = setting("grpc", "Protocol.", choices=("grpc", "rest"))
+    model_name: str = setting("slotcon", "As served.")
+    version: int | None = setting(None, "Of the model; the newest if unset.", low=0)
+    version_label: str = setting("", "Label of a version, such as stable.")
+    deadline_s: float = setting(30.0, "Seconds for a request.", low=0.0)
+    retry_minutes: float = setting(5.0, "Wait for a server so long.", low=0.0)
+    max_message_mb: int = setting(64, "Largest message.", low=1)
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"No arguments but flags are taken. Received: {argv[1:]}.")
-    client = FeatureClient(
-        FLAGS.server,
-        transport=FLAGS.transport,
-        model_name=FLAGS.model_name,
-        version=FLAGS.version,
-        version_label=FLAGS.version_label,
-        signature=FLAGS.signature,
-        outputs=FLAGS.outputs,
-        deadline=FLAGS.deadline_s,
-        retry_seconds=60 * FLAGS.retry_minutes,
-        max_message_bytes=FLAGS.max_message_mb * 2**20,
+def client(config: ClientConfig) -> None:
+    """Asks a server for the features of images, and prints what came of it.
+
+    Args:
+        config: What is extracted, by which server, and where it goes.
+
+    Raises:
+        ValueError, OSError: If the server has no such model, signature or output, does
+            not answer, or there are no images.
+        CommandError: If it refuses to be asked.
+    """
+    images = listed_images(config.images)
+    asked = FeatureClient(
+        config.server,
+        transport=config.transport,
+        model_name=config.model_name,
+        version=config.version,
+        version_label=config.version_label,
+        signature=config.signature,
+        outputs=config.outputs,
+        deadline=config.deadline_s,
+        retry_seconds=60 * config.retry_minutes,
+        max_message_bytes=config.max_message_mb * 2**20,
     )
-    with client:
+    with asked:
         try:
-            images = listed_images()
-            client.check()
-            run(client.extract, images)
-        except (ValueError, OSError, RequestError, message.DecodeError) as error:
-            sys.exit(f"client: {error}")
+            asked.check()
+        except RequestError as error:
+            raise CommandError(str(error)) from error
+        run(asked.extract, images, config)
 
+
+main = Command("client", ClientConfig, client, __doc__)
 
 if __name__ == "__main__":
-    define_all_flags()
-    run_main(main, "export.client")
+    main()

@@ -8,47 +8,64 @@ for two exports of one run, and the adjusted Rand index, which does not care how
 prototypes are numbered. Images that either cannot decode are named and left out.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import pathlib
-import sys
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
-from sklearn.metrics import adjusted_rand_score
 
 from slotcon_tf.data.bad_images import printable
-from slotcon_tf.data.listing import list_images
+from slotcon_tf.extras import needed
 from slotcon_tf.images.decoding import BadImage
 from slotcon_tf.progress import bar
-from slotcon_tf.runs.command_line import run_main
+from slotcon_tf.runs.command import Command
+from slotcon_tf.runs.settings import Config, setting
 from slotcon_tf.serving.formats import reason_of
 from slotcon_tf.serving.precision import cosines
 
-from .loading import load_version
+from .extraction_settings import IMAGES, listed_images
+from .loading import Signatures, load_version
 from .sending import ask, served_form
 
-FLAGS = flags.FLAGS
-_OWN = {"module_name": "export.compare"}
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareConfig(Config):
+    """Which exports are compared, and on what.
+
+    Example:
+        >>> config = CompareConfig(first="served/1", second="served/2", images="photos")
+        >>> config.batch_size
+        8
+    """
+
+    first: str = setting(None, "Folder of a version, or of all, of the one export.")
+    second: str = setting(None, "Folder of a version, or of all, of the other.")
+    images: str = setting(None, IMAGES)
+    batch_size: int = setting(8, "Images at once.", low=1)
 
 
-def define_flags():
-    """Defines the flags of this main, which importing it does not."""
-    flags.DEFINE_string("images", None, "Folder of images.", **_OWN)
-    flags.DEFINE_integer("batch_size", 8, "Images at once.", lower_bound=1, **_OWN)
+def compare_exports(config: CompareConfig) -> None:
+    """Prints how far two exports are apart.
+
+    Args:
+        config: Which, and on what.
+
+    Raises:
+        ValueError, OSError: If they or the images cannot be read, or do not fit.
+    """
+    places = (config.first, config.second)
+    models = [load_version(path) for path in places]
+    paths = listed_images(config.images).paths
+    print(table(*places, compare(*models, paths, config.batch_size)))
 
 
-def main(argv):
-    if len(argv) != 3 or not FLAGS.images:
-        raise app.UsageError("Two exports and --images=FOLDER are needed.")
-    try:
-        models = [load_version(path) for path in argv[1:]]
-        paths = list_images("folder", FLAGS.images)
-        print(table(*argv[1:], compare(*models, paths, FLAGS.batch_size)))
-    except (ValueError, OSError) as error:
-        sys.exit(f"compare: {error}")
-
-
-def compare(first, second, paths, batch_size=8):
+def compare(
+    first: Signatures, second: Signatures, paths: Sequence[str], batch_size: int = 8
+) -> dict[str, Any]:
     """Drift of features and agreement of groups, image by image.
 
     Args:
@@ -67,6 +84,8 @@ def compare(first, second, paths, batch_size=8):
     grouped = all("groups" in model for model in models)
     found = {"cosine": []}
     if grouped:
+        with needed("evaluation"):
+            from sklearn.metrics import adjusted_rand_score
         found |= {"same_prototype": [], "rand_index": []}
     bad = {}
     for start in bar(range(0, len(paths), batch_size), desc="compare", unit="batch"):
@@ -98,8 +117,17 @@ def compare(first, second, paths, batch_size=8):
     return {**{name: np.array(values) for name, values in found.items()}, "bad": bad}
 
 
-def table(first, second, found):
-    """What `compare` found, as text."""
+def table(first: str, second: str, found: dict[str, Any]) -> str:
+    """What `compare` found, as text.
+
+    Example:
+        >>> found = {"cosine": np.ones(2), "bad": {"a.jpg": "a text file"}}
+        >>> print(table("one", "two", found))
+        one against two, 2 images
+                              mean        5%  smallest
+        cosine            1.000000  1.000000  1.000000
+        left out: a.jpg (a text file)
+    """
     lines = [f"{first} against {second}, {len(found['cosine'])} images"]
     lines.append(f"{'':16}{'mean':>10}{'5%':>10}{'smallest':>10}")
     for name, values in found.items():
@@ -112,7 +140,9 @@ def table(first, second, found):
     return "\n".join(lines)
 
 
-def _sendable(paths, bad):
+def _sendable(
+    paths: Sequence[str], bad: dict[str, str]
+) -> tuple[list[str], list[bytes]]:
     """Paths and bytes of the files that can be sent; the others' reasons go to bad."""
     found = {}
     for path in paths:
@@ -123,13 +153,15 @@ def _sendable(paths, bad):
     return list(found), list(found.values())
 
 
-def _ask(model, name, content):
+def _ask(
+    model: Signatures, name: str, content: Sequence[bytes]
+) -> dict[str, np.ndarray]:
     function, _ = model[name]
     answer = ask(lambda data: function(tf.constant(data, tf.string)), content)
     return {key: np.asarray(value) for key, value in answer.items()}
 
 
-def _same_shape(a, b, what):
+def _same_shape(a: np.ndarray, b: np.ndarray, what: str) -> None:
     if a.shape != b.shape:
         raise ValueError(
             f"The {what} of both exports must have the same size. Received: "
@@ -137,6 +169,13 @@ def _same_shape(a, b, what):
         )
 
 
+main = Command(
+    "compare",
+    CompareConfig,
+    compare_exports,
+    __doc__,
+    positionals=["first", "second"],
+)
+
 if __name__ == "__main__":
-    define_flags()
-    run_main(main, "export.compare")
+    main()

@@ -1,33 +1,47 @@
 """Features of a folder of images straight from a SavedModel, without a server.
 
-    python -m export.extract --model=served/slotcon --images=photos --output=out.npz
+    python -m export.extract --export_dir=served/slotcon --images=photos \\
+        --output=out.npz
 
 The same as `export.client` in all but where the model runs.
 """
 
-import sys
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
 
-from slotcon_tf.runs.command_line import run_main
+from slotcon_tf.runs.command import Command
+from slotcon_tf.runs.settings import setting
 
-from .extraction import ExtractionError, RequestError, extract
-from .extraction_flags import define_flags, listed_images, run
+from .extraction import ExtractionError, Images, RequestError, extract
+from .extraction_settings import ExtractionSettings, listed_images, run
 from .loading import load_version
 from .sending import ask
 
-FLAGS = flags.FLAGS
-_MODULE = "export.extract"
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExtractConfig(ExtractionSettings):
+    """What is extracted, and from which export.
 
-def define_all_flags():
-    """Defines the flags of this main, which importing it does not."""
-    flags.DEFINE_string(
-        "model", None, "Folder of a version, or of all of them.", module_name=_MODULE
+    Example:
+        >>> config = ExtractConfig(
+        ...     export_dir="served/slotcon", images="photos", output="features.npz"
+        ... )
+        >>> config.batch_size
+        8
+    """
+
+    export_dir: str = setting(
+        None,
+        "Folder of all versions, or of one, that export.saved_model wrote.",
+        aliases=("model",),
     )
-    define_flags(_MODULE)
 
 
 class LocalModel:
@@ -41,16 +55,27 @@ class LocalModel:
     Raises:
         FileNotFoundError: If there is no SavedModel.
         ExtractionError: If it has no such signature or outputs.
+
+    Example:
+        >>> LocalModel("served/slotcon")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: No SavedModel in served/slotcon. ...
     """
 
-    def __init__(self, path, *, signature="image_bytes", outputs=("pooled",)):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        *,
+        signature: str = "image_bytes",
+        outputs: Sequence[str] = ("pooled",),
+    ) -> None:
         self.path = path
         self.signature = signature
         self.outputs = tuple(outputs)
         signatures = load_version(path)
         if signature not in signatures:
             raise ExtractionError(
-                f"signature must be one of {sorted(signatures)}. "
+                f"`signature` must be one of {sorted(signatures)}. "
                 f"Received: {signature!r}."
             )
         # The pair keeps alive what the function belongs to.
@@ -59,23 +84,26 @@ class LocalModel:
         unknown = sorted(set(self.outputs) - set(known))
         if unknown or "ok" not in known:
             raise ExtractionError(
-                f"outputs of {signature} are {sorted(known)}. Received: {unknown}. "
+                f"`outputs` must be of those of {signature}: {sorted(known)}. "
+                f"Received: {unknown}. "
                 "Take a signature of files, such as image_bytes."
             )
 
-    def predict(self, content):
+    def predict(self, content: Sequence[bytes]) -> dict[str, np.ndarray]:
         """Features of files; see `FeatureClient.predict`."""
         found = ask(self._predict, content)
         names = {*self.outputs, "ok", "reason"}
         return {name: np.asarray(found[name]) for name in names}
 
-    def _predict(self, content):
+    def _predict(self, content: Sequence[bytes]) -> dict[str, tf.Tensor]:
         try:
             return self._function(image_bytes=tf.constant(content, tf.string))
         except tf.errors.InvalidArgumentError as error:
             raise RequestError(str(error).splitlines()[0][:300]) from error
 
-    def extract(self, images, output, **options):
+    def extract(
+        self, images: Images, output: str | os.PathLike, **options: Any
+    ) -> dict[str, str]:
         """`export.extraction.extract` with this model; see there."""
         settings = {
             "model": str(self.path),
@@ -85,19 +113,24 @@ class LocalModel:
         return extract(self.predict, images, output, settings=settings, **options)
 
 
-def main(argv):
-    if len(argv) > 1 or not FLAGS.model:
-        raise app.UsageError("--model is needed, and no arguments.")
-    try:
-        images = listed_images()
-        model = LocalModel(
-            FLAGS.model, signature=FLAGS.signature, outputs=FLAGS.outputs
-        )
-        run(model.extract, images)
-    except (ValueError, OSError, RequestError) as error:
-        sys.exit(f"extract: {error}")
+def extract_features(config: ExtractConfig) -> None:
+    """Extracts the features of images, and prints what came of it.
 
+    Args:
+        config: What is extracted, from which export, and where it goes.
+
+    Raises:
+        ValueError, OSError: If there is no such export, signature or output, or there
+            are no images.
+    """
+    images = listed_images(config.images)
+    model = LocalModel(
+        config.export_dir, signature=config.signature, outputs=config.outputs
+    )
+    run(model.extract, images, config)
+
+
+main = Command("extract", ExtractConfig, extract_features, __doc__)
 
 if __name__ == "__main__":
-    define_all_flags()
-    run_main(main, "export.extract")
+    main()

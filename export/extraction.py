@@ -154,7 +154,7 @@ def _read(path, limit):
 
 
 def _too_large(size):
-    return f"{size / 2**20:.1f} MiB is more than --max_image_mb"
+    return f"{size / 2**20:.1f} MiB is more than `max_image_mb`"
 
 
 def _ask(predict, content, reasons, places):
@@ -206,7 +206,7 @@ class _Parts:
                 )
                 raise ExtractionError(
                     f"{self.folder} must be of the same images and settings. Received "
-                    f"other {', '.join(differing)}. Take another --output, or delete "
+                    f"other {', '.join(differing)}. Take another `output`, or delete "
                     "it to start anew."
                 )
             return

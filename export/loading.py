@@ -1,11 +1,18 @@
 """Exported versions, loaded into this process."""
 
+from __future__ import annotations
+
+import os
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
+Signatures = dict[str, tuple[Callable[..., dict[str, tf.Tensor]], Any]]
 
-def load_version(path):
+
+def load_version(path: str | os.PathLike) -> Signatures:
     """Signatures of a version's folder, or of the newest in a folder of versions.
 
     Args:
@@ -17,6 +24,12 @@ def load_version(path):
 
     Raises:
         FileNotFoundError: If there is no SavedModel.
+        ValueError: If it is damaged.
+
+    Example:
+        >>> load_version("served/slotcon")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: No SavedModel in served/slotcon. ...
     """
     path = pathlib.Path(path)
     if not (path / "saved_model.pb").exists() and path.is_dir():
@@ -27,5 +40,12 @@ def load_version(path):
             f"No SavedModel in {path}. Give the folder of a version, or of all, "
             "that export.saved_model wrote."
         )
-    loaded = tf.saved_model.load(str(path))
+    try:
+        loaded = tf.saved_model.load(str(path))
+    except Exception as error:  # noqa: BLE001  whatever a damaged one raises
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{path} must be a whole SavedModel. Received: {reason[:300]}. Export or "
+            "copy it anew."
+        ) from error
     return {name: (f, loaded) for name, f in loaded.signatures.items()}

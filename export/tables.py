@@ -1,9 +1,8 @@
 """Features of images as a file: NumPy's .npz or Parquet."""
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from slotcon_tf.extras import needed
 from slotcon_tf.files import write_whole
 
 ENDINGS = (".npz", ".parquet")
@@ -23,11 +22,14 @@ def write_table(path, names, columns):
         names = np.array(names, dtype=np.str_)
         write_whole(path, lambda file: np.savez(file, paths=names, **columns))
     else:
-        table = _arrow(names, columns)
+        with needed("serving"):
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+        table = _arrow(pa, names, columns)
         write_whole(path, lambda file: pq.write_table(table, file))
 
 
-def _arrow(names, columns):
+def _arrow(pa, names, columns):
     fields, arrays = [pa.field("path", pa.string())], [pa.array(names, pa.string())]
     for name, values in columns.items():
         metadata = None

@@ -15,6 +15,8 @@ from slotcon_tf.encoders import BACKBONES, ResNet, backbone
 from slotcon_tf.method import SlotCon
 from slotcon_tf.training import LARS, SGD, WarmupCosine
 
+__version__ = "0.2.0"
+
 if TYPE_CHECKING:
     from slotcon_tf import data, evaluation, interop, segmentation, visualize
     from slotcon_tf.data import crop_pair_dataset, open_source

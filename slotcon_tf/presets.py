@@ -1,4 +1,6 @@
-"""The published recipes and models: hyperparameters, and where the authors keep them.
+"""What is published: the paper's heads, and the models that the authors keep.
+
+Hyperparameters of training stand in `slotcon_tf.recipes`.
 
 Reference: Wen et al. 2022 (arXiv 2205.15288), appendix A, and the authors' scripts.
 """
@@ -9,54 +11,40 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """One published training run.
-
-    Attributes:
-        dataset: Name for `slotcon_tf.data.open_source`.
-        num_images: Images of that data set.
-        epochs: Passes over it.
-        num_prototypes: K.
-        The others are the settings that all four share.
-
-    Example:
-        >>> RECIPES["coco"].peak_lr, RECIPES["coco"].steps_per_epoch
-        (2.0, 231)
-    """
-
-    dataset: str
-    num_images: int
-    epochs: int
-    num_prototypes: int
-    arch: str = "resnet50"
-    image_size: int = 224
-    min_scale: float = 0.08
-    hidden_dim: int = 4096
-    projection_dim: int = 256
-    batch_size: int = 512
-    base_lr: float = 1.0
-    weight_decay: float = 1e-5
-    warmup_epochs: int = 5
-    optimizer: str = "lars"
-
-    @property
-    def peak_lr(self) -> float:
-        """Learning rate after the warm-up: linear in the batch."""
-        return self.base_lr * self.batch_size / 256
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.num_images // self.batch_size
-
-
-RECIPES = {
-    "coco": Recipe("coco", 118_287, 800, 256),
-    "coco_plus": Recipe("coco_plus", 241_690, 800, 256),
-    "imagenet_100ep": Recipe("imagenet", 1_281_167, 100, 2048),
-    "imagenet_200ep": Recipe("imagenet", 1_281_167, 200, 2048),
+# The paper's two heads for segmentation, by the dilation of one and the output stride
+# of the other as mmsegmentation names them: arguments of `Segmenter`, and of the
+# auxiliary head where there is one. The encoder that each of them sits on is below.
+HEADS = {
+    "d6": {
+        "head": {
+            "channels": 256,
+            "num_convs": 2,
+            "dilation": 6,
+            "concat_input": False,
+            "dropout": 0.0,
+        },
+        "align_corners": True,
+        "auxiliary_weight": 0.0,
+    },
+    "d8": {
+        "head": {
+            "channels": 512,
+            "num_convs": 2,
+            "dilation": 1,
+            "concat_input": True,
+            "dropout": 0.1,
+        },
+        "align_corners": False,
+        "auxiliary_weight": 0.4,
+    },
 }
+AUXILIARY_HEAD = {
+    "channels": 256,
+    "num_convs": 1,
+    "concat_input": False,
+    "dropout": 0.1,
+}
+OUTPUT_STRIDES = {"d6": 16, "d8": 8}
 
 
 @dataclass(frozen=True)
@@ -64,7 +52,7 @@ class Published:
     """A model that the authors publish, as a full checkpoint for PyTorch.
 
     Attributes:
-        recipe: Key of `RECIPES`.
+        recipe: Name of its recipe, in `slotcon_tf.recipes`.
         box_ap, mask_ap: Of Mask R-CNN R50-FPN on COCO, 1x schedule, by the authors.
         url: Of the full checkpoint.
 

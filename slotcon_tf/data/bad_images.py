@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import threading
 
 from absl import logging
@@ -10,6 +11,7 @@ _NAMED = 100  # warnings; what follows is in the list and counted
 # A share of fewer images than the source has says little: from so many on, and so many
 # standard deviations above the limit, it is told from chance.
 _FEW_IMAGES, _DEVIATIONS = 100, 5
+_BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # of lines and columns
 
 
 class TooManyBadImages(RuntimeError):
@@ -17,8 +19,9 @@ class TooManyBadImages(RuntimeError):
 
 
 def printable(path):
-    """A path as text that every terminal and file takes."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
+    """A path as text, in one line, that every terminal and file takes."""
+    text = str(path).encode("utf-8", "backslashreplace").decode()
+    return _BREAKS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class BadImages:

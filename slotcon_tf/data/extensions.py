@@ -17,7 +17,7 @@ _LEFT_BY_SYSTEMS = {
     *("#snapshot", "$recycle.bin", "system volume information", "lost+found"),
     *("recycler", "thumbs.db", "ehthumbs.db", "desktop.ini"),
 }
-INSTALL_HEIC = "pip install pillow-heif"
+INSTALL_HEIC = 'pip install "slotcon_tf[heic]"'
 _RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf")
 _OTHER_IMAGES = (".jxl", ".jp2", ".psd", ".svg", ".pdf", ".eps", ".exr", ".hdr", ".tga")
 _OTHER_IMAGES += (".ppm", ".pgm", ".dcm", ".ico", ".xcf")

@@ -19,7 +19,7 @@ from slotcon_tf.data.extensions import (
     reads_heic,
 )
 from slotcon_tf.data.lists import image_column, read_rows
-from slotcon_tf.data.reading import is_remote, remote_errors
+from slotcon_tf.data.reading import is_remote, remote_errors, without_scheme
 
 # Folders below data_dir that a layout must have.
 LAYOUTS = {
@@ -30,7 +30,9 @@ LAYOUTS = {
 }
 # Files of a list whose being there is asked for at the start, evenly spaced.
 _CHECKED, _CHECKED_REMOTELY = 1000, 8
-_ALLOW = "If you trust the list, set allow_remote (--allow_remote_paths)."
+_ALLOW = (
+    "If you trust the list, set `allow_remote_paths` (allow_remote=True in Python)."
+)
 
 
 def list_images(dataset, data_dir, passed_over=None):
@@ -52,9 +54,9 @@ def list_images(dataset, data_dir, passed_over=None):
     """
     if not data_dir:
         raise ValueError(
-            f"Dataset {dataset!r} needs data_dir, a folder. Set --data_dir."
+            f"Dataset {dataset!r} needs `data_dir`, a folder. Received: none."
         )
-    data_dir = os.fspath(data_dir)
+    data_dir = without_scheme(os.fspath(data_dir))
     passed_over = PassedOver() if passed_over is None else passed_over
     paths = []
     for part in LAYOUTS[dataset]:
@@ -135,17 +137,17 @@ def read_list(path, allow_remote=False, cure=_ALLOW):
         ValueError: If it is no text, names nothing, or names remote files.
         OSError: If it cannot be read.
     """
-    if not path or not tf.io.gfile.exists(os.fspath(path)):
+    path = without_scheme(os.fspath(path)) if path else path
+    if not path or not tf.io.gfile.exists(path):
         raise FileNotFoundError(
             f"Dataset 'list' needs a text file of image paths. Received: {path!r}, no "
             "such file. Check the path."
         )
-    path = os.fspath(path)
     rows, header = read_rows(path)
     if not rows:
         raise ValueError(f"The list {path} must name images. Received: an empty list.")
     folder = os.path.dirname(path)
-    names = [_image_of(row, header, folder) for row in rows]
+    names = [without_scheme(_image_of(row, header, folder)) for row in rows]
     paths = [n if is_remote(n) else os.path.join(folder, n) for n in names]
     if not allow_remote:
         for row, name in zip(rows, paths, strict=True):
@@ -159,7 +161,7 @@ def read_list(path, allow_remote=False, cure=_ALLOW):
         paths,
         f"The list {path}",
         f"Line {rows[0].number} was read as {printable(paths[0])}; paths are relative "
-        "to the list.",
+        "to the list" + (", and parted by /." if "\\" in paths[0] else "."),
     )
     unread = sum(p.lower().endswith(HEIC_EXTENSIONS) for p in paths)
     if unread and not reads_heic():
@@ -177,6 +179,12 @@ def check_there(paths, what, hint=""):
         raise FileNotFoundError(
             f"{what} must name files that are there. Received: none{asked} is, of "
             f"{len(paths)} named. {hint}".rstrip()
+        )
+    if not remote and all(map(os.path.isdir, spread)):
+        raise FileNotFoundError(
+            f"{what} must name files. Received: {len(paths)} folders, the first "
+            f"{printable(os.fspath(paths[0]))}. Name the images in them; a folder "
+            "with links to several is one data set, too."
         )
 
 

@@ -2,9 +2,12 @@
 
 import codecs
 import csv
+import json
 import os
 import re
 from typing import NamedTuple
+
+from absl import logging
 
 from slotcon_tf.data.extensions import ALL_EXTENSIONS, is_image_file
 from slotcon_tf.data.reading import read_file
@@ -24,6 +27,9 @@ _OTHER_COLUMNS = {
     *("segmentation", "annotation", "annotations", "labels_path", "label_path"),
     *("split", "fold", "width", "height", "index", "x", "caption", "score"),
 }
+# Without their underscores, as some write them: ImageId, image path.
+_KNOWN = {n.replace("_", ""): n for n in (*IMAGE_COLUMNS, *_OTHER_COLUMNS)}
+_MOST_LINES = 100  # of one line of CSV whose quotes hold ends of lines
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _ENDINGS = "|".join(extension[1:] for extension in ALL_EXTENSIONS)
 _NAME_END = re.compile(rf"\.(?:{_ENDINGS})(?=(\s*[,;]\s*|\s+))", re.IGNORECASE)
@@ -67,13 +73,16 @@ def read_rows(path):
         >>> rows[0].cells
         ['a b.jpg', '3']
     """
-    lines = [(n, line.strip()) for n, line in enumerate(_lines(path), start=1)]
-    lines = [(n, text) for n, text in lines if text and not text.startswith("#")]
+    lines = _whole(_lines(path))
+    _check_no_json(path, lines)
     header = _header(*(text for _, text in lines[:2]))
     if not header:
         return [Row(n, text, split_columns(text)) for n, text in lines], None
-    (_, first), *lines = lines
-    parting = re.search(r"[\t,;]|\s", first + " ")[0]
+    (number, first), *lines = lines
+    if not set(header) & set(IMAGE_COLUMNS):
+        header = _by_content(header, first, lines)
+        logging.warning("%s: line %d is taken for a header: %s", path, number, first)
+    parting = _parting(first)
     return [Row(n, text, _under(header, parting, text)) for n, text in lines], header
 
 
@@ -133,6 +142,47 @@ def _under_blanks(header, text):
     return cells if whole else found
 
 
+def _whole(lines):
+    """Pairs of number and line, without comments and blanks; see `_joined`."""
+    found, number = [], 0
+    while number < len(lines):
+        # Lists that were put together have such marks inside.
+        text, count = lines[number].lstrip("\ufeff").strip(), 1
+        if text and not text.startswith("#"):
+            if text.count('"') % 2:
+                text, count = _joined(text, lines[number + 1 : number + _MOST_LINES])
+            found.append((number + 1, text))
+        number += count
+    return found
+
+
+def _joined(text, following):
+    """A line of CSV whose quotes hold ends of lines, and how many lines it takes."""
+    if re.search(r'(?:^|[,;\t])\s*"', text):
+        parts = [text]
+        for line in following:
+            parts.append(line.strip())
+            if line.count('"') % 2:
+                whole = " ".join(parts)
+                parted = any(_parsed(whole, mark) for mark in ",;\t")
+                return (whole, len(parts)) if parted else (text, 1)
+    return text, 1
+
+
+def _check_no_json(path, lines):
+    start = lines[0][1] if lines else ""
+    texts = [start, "".join(text for _, text in lines)] if start[:1] in "[{" else []
+    for text in filter(None, texts):
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        raise ValueError(
+            "A list must be plain text, an image per line. Received: "
+            f"{os.fspath(path)}, which is JSON. Write its paths to a text file."
+        )
+
+
 def _lines(path):
     try:
         data = read_file(path, MAX_LIST_BYTES)
@@ -147,7 +197,8 @@ def _lines(path):
     if "\0" in text:
         raise ValueError(
             f"A list must be a text file. Received: {os.fspath(path)}, which holds "
-            "bytes of 0. Name the list, not an image or a folder."
+            "bytes of 0. Name the list, not an image, an archive or a folder, and save "
+            "it as UTF-8."
         )
     return re.split(r"\r\n|\n|\r", text)
 
@@ -182,14 +233,47 @@ def _header(text="", following=""):
     """Names of the columns, if a line has those and no file; otherwise None.
 
     A name like "img 1" may be a file's: two columns must be known, or one, and the
-    following line names a file.
+    following line names a file. Of columns that nobody knows the following line must
+    have as many, one of them an image.
     """
     if _names_file(text):
         return None
-    cells = [_bare(c).lower() for c in re.split(r"\s*[\t,;]\s*|\s+", text)]
+    cells = [_known(_bare(cell)) for cell in _parted(text)]
     images, others = set(cells) & set(IMAGE_COLUMNS), set(cells) & _OTHER_COLUMNS
     known = len(images) + len(others) > 1 or _names_file(following)
-    return cells if images and known else None
+    if images:
+        return cells if known else None
+    return cells if _by_content(cells, text, [(0, following)]) else None
+
+
+def _by_content(header, first, lines):
+    """A header whose image column is where the first line below it has its image."""
+    parting = _parting(first)
+    cells = _parted(lines[0][1], parting) if lines and not parting.isspace() else []
+    images = [i for i, cell in enumerate(cells) if is_image_file(_bare(cell))]
+    if not images or len(cells) != len(header) or len(header) < 2:
+        return None
+    return [IMAGE_COLUMNS[0] if i == images[0] else n for i, n in enumerate(header)]
+
+
+def _parting(text):
+    """What parts the columns of a header: its first tab, comma or semicolon."""
+    found = re.search(r"[\t,;]", text)
+    return found[0] if found else " "
+
+
+def _parted(text, parting=None):
+    parting = parting or _parting(text)
+    if parting.isspace() and parting != "\t":
+        return text.split()
+    cells = _parsed(text, parting) if '"' in text else None
+    return cells or [cell.strip() for cell in text.split(parting)]
+
+
+def _known(name):
+    """A column's name in lower case, spelled as `IMAGE_COLUMNS` has it."""
+    name = name.lower()
+    return _KNOWN.get(re.sub(r"[\s_-]", "", name), name)
 
 
 def _names_file(text):

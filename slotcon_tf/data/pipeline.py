@@ -1,5 +1,6 @@
 """crop_pair_dataset: from a source of images to batches of two views."""
 
+import numpy as np
 import tensorflow as tf
 
 from slotcon_tf.data import photometric
@@ -84,6 +85,17 @@ def crop_pair_dataset(
 
     Reference: Wen et al. 2022 (arXiv 2205.15288), appendix A.
     """
+    _check_settings(
+        batch_size=(batch_size, 1),
+        image_size=(image_size, 1),
+        seed=(seed, None),
+        start_step=(start_step, 0),
+    )
+    if not 0 < min_scale <= 1:
+        raise ValueError(
+            "min_scale must be a share of an image's area, above 0, 1 at most. "
+            f"Received: min_scale={min_scale}."
+        )
     source = source_of(source)
     if augment_on not in AUGMENT_ON:
         raise ValueError(
@@ -206,6 +218,19 @@ def _views(source, numbers, turns, item, image_size, min_scale):
         for name, mark in zip(names, marks, strict=True):
             example[f"{name}_{view}"] = tf.ensure_shape(mark, [2])[index]
     return example
+
+
+def _check_settings(**settings):
+    """Raises ValueError unless each value is a whole number from its least on."""
+    for name, (value, least) in settings.items():
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not whole or (least is not None and value < least):
+            size = " Views are square: give their edge." if name == "image_size" else ""
+            bound = "" if least is None else f" from {least}"
+            raise ValueError(
+                f"{name} must be a whole number{bound}. Received: {name}={value!r}."
+                f"{size}"
+            )
 
 
 def _check_batch(source, batch_size, hosts):

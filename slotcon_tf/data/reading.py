@@ -51,6 +51,11 @@ def is_remote(path):
     return _SCHEME.match(path) is not None
 
 
+def without_scheme(path):
+    """A path on this machine that is written as file:///path, as one; else itself."""
+    return path[7:] if path[:8].lower() == "file:///" else path
+
+
 def reason_of(error):
     """Why something could not be read, as one line."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,17 +1,18 @@
 """Where each record of a folder of shards lies: the index, or the shards themselves."""
 
+import functools
 import io
 import os
 import re
 import struct
 import zipfile
 
-import google_crc32c
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.data.reading import is_remote, read_file, read_range
+from slotcon_tf.extras import needed
 from slotcon_tf.images.decoding import BadImage
 
 INDEX = "index.npz"
@@ -29,8 +30,15 @@ def shard_name(shard, num_shards):
 
 def masked_checksum(data):
     """The TFRecord format's checksum of some bytes."""
-    crc = google_crc32c.value(data)
+    crc = _checksum()(data)
     return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
+
+
+@functools.cache
+def _checksum():
+    with needed("data"):
+        import google_crc32c
+    return google_crc32c.value
 
 
 def checked_length(header):

@@ -73,6 +73,7 @@ def open_source(dataset, data_dir=None, *, split="train", allow_remote=False, **
         FileNotFoundError: If the folder, a part of its layout or the list is missing.
         OSError: If it cannot be read.
     """
+    dataset = "folder" if dataset == "folders" else dataset  # as of label maps
     if dataset in LAYOUTS:
         passed_over = PassedOver()
         paths = list_images(dataset, data_dir, passed_over)
@@ -92,7 +93,8 @@ def open_source(dataset, data_dir=None, *, split="train", allow_remote=False, **
     near = difflib.get_close_matches(dataset, DATASETS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
-        f"dataset must be one of {', '.join(DATASETS)}. Received: {dataset!r}.{hint}"
+        f"`dataset` must be one of {', '.join(DATASETS)}. Received: dataset={dataset}."
+        f"{hint}"
     )
 
 
@@ -108,7 +110,7 @@ def open_files(dataset, data_dir, **options):
     source = open_source(dataset, data_dir, **options)
     if not isinstance(source, FileSource):
         raise ValueError(
-            f"Only image files are taken. Received: --dataset={dataset}. Use one of "
+            f"Only image files are taken. Received: dataset={dataset}. Use one of "
             f"{', '.join((*LAYOUTS, 'list'))}."
         )
     return source

@@ -82,6 +82,7 @@ def as_encoder(model: _Model) -> _Model:
             "it a functional model, or wrap it in keras.Model(inputs, outputs)."
         ) from error
     _check_input(input_shape)
+    _check_input_dtype(model)
     _check_output(getattr(model, "output", None), output_shape)
     for layer in model._flatten_layers():
         _check_layer(model, layer)
@@ -111,6 +112,17 @@ def _check_input(shape: Any) -> None:
             f"{_NEED} Received: inputs of shape {shape}. Set the image data "
             "format to channels_last and the number of channels to 3."
         )
+
+
+def _check_input_dtype(model: keras.Model) -> None:
+    inputs = getattr(model, "inputs", None) or ()
+    for each in inputs:
+        if not keras.backend.is_float_dtype(each.dtype):
+            raise ValueError(
+                "encoder must take normalised images, floats. Received: "
+                f"{model.name!r} with inputs of {each.dtype}. Build it with "
+                "keras.Input(shape), without that dtype."
+            )
 
 
 def _check_output(output: Any, shape: Any) -> None:
@@ -149,12 +161,36 @@ def _check_layer(model: keras.Model, layer: keras.Layer) -> None:
             f"{model.name!r} with the Lambda layer {layer.name!r}, which holds code. "
             "Write it as a keras.layers.Layer with a call of its own."
         )
+    if _moves_pixels(layer):
+        _refuse(
+            "encoder must leave pixels where they are, and their values: views are "
+            "cropped, flipped and coloured before it, and aligned by what was done. "
+            f"Received: {model.name!r} with the layer {layer.name!r}, a "
+            f"{type(layer).__name__}. Leave it out."
+        )
+    if getattr(layer, "quantization_mode", None):
+        _refuse(
+            "encoder must hold weights that learn. Received: "
+            f"{model.name!r} with the layer {layer.name!r}, quantized to "
+            f"{layer.quantization_mode}. Take the model before quantize()."
+        )
     if getattr(layer, "data_format", None) == "channels_first":
         _refuse(
             f"{_NEED} Received: {model.name!r} with the layer {layer.name!r}, which "
             "is channels_first. Build it with data_format='channels_last', or after "
             "keras.config.set_image_data_format('channels_last')."
         )
+
+
+def _moves_pixels(layer: keras.Layer) -> bool:
+    """Whether a layer changes images as augmentation does."""
+    place = type(layer).__module__
+    if ".preprocessing." not in place or not place.startswith("keras"):
+        return False
+    kind = type(layer).__name__
+    if kind == "Resizing":
+        return layer.crop_to_aspect_ratio or layer.pad_to_aspect_ratio
+    return "image_preprocessing" in place or kind.startswith("Random")
 
 
 def _check_preprocessing(model: keras.Model) -> None:
@@ -216,12 +252,17 @@ def check_policy(policy: keras.DTypePolicy) -> None:
         policy: keras.DTypePolicy.
 
     Raises:
-        ValueError: If its variables are float16 or bfloat16; a warning where a saved
-            model is loaded.
+        ValueError: If its variables are float16, bfloat16 or quantized; a warning
+            where a saved model is loaded.
 
     Example:
         >>> check_policy(keras.DTypePolicy("mixed_bfloat16"))
     """
+    if isinstance(policy, keras.dtype_policies.QuantizedDTypePolicy):
+        _refuse(
+            "Weights must learn. Received: the quantized dtype policy "
+            f"{policy.name!r}. Take float32 or mixed_bfloat16; quantize what is served."
+        )
     if policy.variable_dtype in _HALF:
         _refuse(
             "Weights must be float32 or float64: the teacher's steps of 1% and less "

@@ -7,13 +7,25 @@ Reference: Efron 1979, "Bootstrap Methods: Another Look at the Jackknife"; perce
 intervals.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import numpy as np
+from scipy.sparse import sparray
 
 LEVEL = 0.95
 RESAMPLES = 1000
 
 
-def compare(score, untrained, trained, *, resamples=RESAMPLES, seed=0):
+def compare(
+    score: Callable[[np.ndarray], dict[str, float]],
+    untrained: np.ndarray | sparray | None,
+    trained: np.ndarray | sparray,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, dict[str, list[float]]]:
     """Scores of two models on the same images, and their difference.
 
     Args:
@@ -29,10 +41,16 @@ def compare(score, untrained, trained, *, resamples=RESAMPLES, seed=0):
         Dict of name to a dict of "untrained", "trained" and "difference", each a list
         [value, low, high] of the percentile interval at `LEVEL`; NaN where there is
         none.
+
+    Example:
+        >>> right = np.array([[1.0, 1.0], [0.0, 1.0]])  # hits and images, of each image
+        >>> share = lambda total: {"accuracy": total[0] / total[1]}
+        >>> compare(share, None, right, resamples=0)
+        {'accuracy': {'trained': [0.5, nan, nan]}}
     """
     rows = {"untrained": untrained, "trained": trained}
     rows = {name: counts for name, counts in rows.items() if counts is not None}
-    values = {name: score(_sum(counts)) for name, counts in rows.items()}
+    values = {name: score(summed(counts)) for name, counts in rows.items()}
     samples = {name: [] for name in rows}
     rng, count = np.random.default_rng(seed), trained.shape[0]
     for _ in range(resamples):
@@ -53,7 +71,13 @@ def compare(score, untrained, trained, *, resamples=RESAMPLES, seed=0):
     return found
 
 
-def _sum(counts):
+def summed(counts: np.ndarray | sparray) -> np.ndarray:
+    """The sum over images: (N, M), dense or sparse, to (M,).
+
+    Example:
+        >>> summed(np.array([[1, 2], [3, 4]])).tolist()
+        [4, 6]
+    """
     return np.asarray(counts.sum(axis=0)).ravel()
 
 

@@ -1,18 +1,28 @@
 """Classification of images by frozen features: nearest neighbours, a linear layer."""
 
-import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from __future__ import annotations
 
-from slotcon_tf.evaluation.inference import same_size_batches
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from slotcon_tf.evaluation.inference import Inference, same_size_batches
+from slotcon_tf.extras import needed
+
+if TYPE_CHECKING:
+    from sklearn.base import ClassifierMixin
 
 NEIGHBORS = 20
 TEMPERATURE = 0.07  # Wu et al. 2018 (arXiv 1805.01978), section 3.4
 
 
-def features(inference, data, *, batch_size=16):
+def features(
+    inference: Inference,
+    data: Iterable[tuple[np.ndarray, int]],
+    *,
+    batch_size: int = 16,
+) -> tuple[np.ndarray, np.ndarray]:
     """Pooled features of a labelled set.
 
     Args:
@@ -30,7 +40,13 @@ def features(inference, data, *, batch_size=16):
     return np.concatenate(vectors), np.concatenate(labels)
 
 
-def nearest_neighbours(train, labels, *, neighbors=NEIGHBORS, temperature=TEMPERATURE):
+def nearest_neighbours(
+    train: np.ndarray,
+    labels: np.ndarray,
+    *,
+    neighbors: int = NEIGHBORS,
+    temperature: float = TEMPERATURE,
+) -> ClassifierMixin:
     """A classifier by the weighted vote of the nearest training images.
 
     Neighbours are those of the largest cosine; each votes with exp(cosine /
@@ -47,6 +63,8 @@ def nearest_neighbours(train, labels, *, neighbors=NEIGHBORS, temperature=TEMPER
 
     Reference: Wu et al. 2018 (arXiv 1805.01978), section 3.4.
     """
+    with needed("evaluation"):
+        from sklearn.neighbors import KNeighborsClassifier
     classifier = KNeighborsClassifier(
         min(neighbors, len(train)),
         metric="cosine",
@@ -56,7 +74,7 @@ def nearest_neighbours(train, labels, *, neighbors=NEIGHBORS, temperature=TEMPER
     return classifier.fit(train, labels)
 
 
-def linear_classifier(train, labels):
+def linear_classifier(train: np.ndarray, labels: np.ndarray) -> ClassifierMixin:
     """Logistic regression on standardised features, fitted.
 
     Args:
@@ -66,16 +84,22 @@ def linear_classifier(train, labels):
     Returns:
         A fitted scikit-learn classifier.
     """
+    with needed("evaluation"):
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
     classifier = LogisticRegression(max_iter=1000)
     return make_pipeline(StandardScaler(), classifier).fit(train, labels)
 
 
-def accuracy_counts(classifier, vectors, labels):
+def accuracy_counts(
+    classifier: ClassifierMixin, vectors: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
     """Right or wrong by image: float64 (N, 2) of right and 1."""
     right = classifier.predict(vectors) == labels
     return np.stack([right, np.ones_like(right)], axis=1).astype(np.float64)
 
 
-def accuracy(counts):
+def accuracy(counts: np.ndarray) -> dict[str, float]:
     """Score from summed `accuracy_counts`."""
     return {"accuracy": float(counts[0] / counts[1])}

@@ -1,14 +1,26 @@
 """Slots of whole images, and their match with true masks."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
-from slotcon_tf.data.labelled import VOID, check_two_labels
+from slotcon_tf.data.labelled import VOID
 from slotcon_tf.evaluation.inference import Inference, same_size_batches
-from slotcon_tf.evaluation.metrics import confusion_matrix, grouping_metrics
+from slotcon_tf.evaluation.metrics import confusion_matrix
+from slotcon_tf.method.slotcon import SlotCon
 
 
-def predict_groups(model, images, *, which="teacher", scale=1.0, batch_size=16):
+def predict_groups(
+    model: SlotCon,
+    images: np.ndarray,
+    *,
+    which: str = "teacher",
+    scale: float = 1.0,
+    batch_size: int = 16,
+) -> np.ndarray:
     """The winning prototype at every pixel.
 
     Args:
@@ -27,7 +39,13 @@ def predict_groups(model, images, *, which="teacher", scale=1.0, batch_size=16):
     return np.concatenate(found)
 
 
-def group_confusions(inference, examples, num_classes, *, batch_size=16):
+def group_confusions(
+    inference: Inference,
+    examples: Iterable[tuple[np.ndarray, np.ndarray]],
+    num_classes: int,
+    *,
+    batch_size: int = 16,
+) -> csr_array:
     """Pixels by class and group, of every image by itself.
 
     Args:
@@ -49,27 +67,3 @@ def group_confusions(inference, examples, num_classes, *, batch_size=16):
             )
             rows.append(csr_array(found.reshape(1, -1)))
     return vstack(rows, format="csr")
-
-
-def evaluate_groups(model, images, masks, num_classes, **options):
-    """`grouping_metrics` of a model's slots against true masks.
-
-    Args:
-        model: A `SlotCon`.
-        images: uint8 (N, height, width, 3).
-        masks: int (N, height, width) of class ids, 255 void.
-        num_classes: Number of classes.
-        **options: Of `predict_groups`.
-
-    Returns:
-        Tuple of the metrics and the groups int32 (N, height, width).
-
-    Raises:
-        LabelError: If masks have pixels of one class only.
-    """
-    check_two_labels(np.setdiff1d(masks, VOID), "masks")
-    groups = predict_groups(model, images, **options)
-    confusion = confusion_matrix(
-        masks, groups, num_classes, model.num_prototypes, ignore=VOID
-    )
-    return grouping_metrics(confusion), groups

@@ -1,7 +1,11 @@
 """What a network says of whole images of any size: maps, slots, groups."""
 
-import itertools
+from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
+
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -9,8 +13,7 @@ from slotcon_tf.encoders.contract import as_encoder, loading
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.method.objective import active_slots, l2_normalize, pool_slots
 from slotcon_tf.method.slotcon import SlotCon
-
-_PROTOTYPES_AT_ONCE = 64  # whose logits are held at the image's size
+from slotcon_tf.method.upsampled import upsampled_argmax
 
 
 class Inference:
@@ -25,7 +28,9 @@ class Inference:
         ValueError: If it is another model or network, or the scale is not positive.
     """
 
-    def __init__(self, model, which="teacher", scale=1.0):
+    def __init__(
+        self, model: keras.Model, which: str = "teacher", scale: float = 1.0
+    ) -> None:
         if not scale > 0:
             raise ValueError(
                 f"scale must be positive. Received: scale={scale}. Take 1 for an "
@@ -47,7 +52,7 @@ class Inference:
         self._slots = tf.function(self._traced_slots, [images], autograph=False)
         self._outputs = tf.function(self._traced_outputs, [images], autograph=False)
 
-    def maps(self, images):
+    def maps(self, images: np.ndarray) -> np.ndarray:
         """The encoder's last map.
 
         Args:
@@ -58,11 +63,11 @@ class Inference:
         """
         return self._map(images).numpy()
 
-    def pooled(self, images):
+    def pooled(self, images: np.ndarray) -> np.ndarray:
         """The mean of `maps` over positions: float32 (B, C)."""
         return self.maps(images).mean(axis=(1, 2))
 
-    def groups(self, images):
+    def groups(self, images: np.ndarray) -> np.ndarray:
         """The winning prototype at every pixel.
 
         Args:
@@ -78,7 +83,7 @@ class Inference:
         self.need_groups()
         return self._groups(images).numpy()
 
-    def slots(self, images):
+    def slots(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Slots of all prototypes, and the winning prototype at every pixel.
 
         Returns:
@@ -91,7 +96,7 @@ class Inference:
         self.need_groups()
         return tuple(x.numpy() for x in self._slots(images))
 
-    def outputs(self, images):
+    def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """All that the network says.
 
         Args:
@@ -104,12 +109,12 @@ class Inference:
         """
         return {name: x.numpy() for name, x in self._outputs(images).items()}
 
-    def need_groups(self):
+    def need_groups(self) -> None:
         """Raises `ValueError` if the model has no prototypes."""
         if not self.grouping:
             raise ValueError(
                 "Groups need a whole SlotCon model. Received: an encoder alone, which "
-                "has no prototypes. Take --task=linear, knn or classification."
+                "has no prototypes. Take task=linear, knn or classification."
             )
 
     def _prepared(self, images):
@@ -135,12 +140,12 @@ class Inference:
 
     def _traced_groups(self, images):
         logits = self._call(images)["assignment_logits"]
-        return winners(logits, tf.shape(images)[1:3])
+        return upsampled_argmax(logits, tf.shape(images)[1:3])
 
     def _traced_slots(self, images):
         found = self._call(images)
         logits = found["assignment_logits"]
-        groups = winners(logits, tf.shape(images)[1:3])
+        groups = upsampled_argmax(logits, tf.shape(images)[1:3])
         return self._pooled(found), active_slots(logits), groups
 
     def _traced_outputs(self, images):
@@ -154,34 +159,9 @@ class Inference:
         return kept
 
 
-def winners(logits, size):
-    """Argmax of logits upsampled bilinearly, a few prototypes at a time.
-
-    All 2,048 prototypes of a published model, at the size of one photograph, would be
-    gigabytes.
-
-    Args:
-        logits: (B, H, W, K).
-        size: Height and width of the result.
-
-    Returns:
-        int32 (B, height, width).
-    """
-    best = winner = None
-    for start in range(0, logits.shape[-1], _PROTOTYPES_AT_ONCE):
-        some = logits[..., start : start + _PROTOTYPES_AT_ONCE]
-        some = tf.image.resize(some, size)  # (B, height, width, k)
-        index = tf.argmax(some, axis=-1, output_type=tf.int32) + start
-        value = tf.reduce_max(some, axis=-1)
-        if best is None:
-            best, winner = value, index
-        else:
-            better = value > best  # on a tie the lower id stays, as in one argmax
-            best, winner = tf.maximum(best, value), tf.where(better, index, winner)
-    return winner
-
-
-def same_size_batches(examples, batch_size):
+def same_size_batches(
+    examples: Iterable[tuple], batch_size: int
+) -> Iterator[list[np.ndarray]]:
     """Batches of neighbours of one size.
 
     Args:

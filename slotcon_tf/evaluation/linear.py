@@ -1,14 +1,18 @@
 """Linear segmentation: a 1x1 convolution on a frozen map."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from slotcon_tf.data.labelled import VOID, LabelError
-from slotcon_tf.evaluation.inference import same_size_batches
+from slotcon_tf.data.labelled import VOID, LabelError, SegmentedImages
+from slotcon_tf.evaluation.inference import Inference, same_size_batches
 from slotcon_tf.evaluation.metrics import confusion_matrix
+from slotcon_tf.method.upsampled import upsampled_argmax
 
 STANDARD_EPSILON = 1e-6  # a channel that is always 0 stays 0
 
@@ -44,12 +48,14 @@ class LinearSegmenter:
         bias: float32 (classes,).
     """
 
-    def __init__(self, mean, std, kernel, bias):
+    def __init__(
+        self, mean: np.ndarray, std: np.ndarray, kernel: np.ndarray, bias: np.ndarray
+    ) -> None:
         # Standardisation and classifier are one affine map.
         self.kernel = tf.constant(kernel / std[:, None])
         self.bias = tf.constant(bias - (mean / std) @ kernel)
 
-    def __call__(self, maps, size):
+    def __call__(self, maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Classes of pixels.
 
         Args:
@@ -60,11 +66,15 @@ class LinearSegmenter:
             int32 (B, height, width).
         """
         logits = tf.constant(maps) @ self.kernel + self.bias
-        logits = tf.image.resize(logits, size)
-        return tf.argmax(logits, axis=-1, output_type=tf.int32).numpy()
+        return upsampled_argmax(logits, size).numpy()
 
 
-def fit_linear(inference, data, settings, progress=iter):
+def fit_linear(
+    inference: Inference,
+    data: SegmentedImages,
+    settings: LinearSettings,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> LinearSegmenter:
     """Trains a `LinearSegmenter` on a labelled set.
 
     Args:
@@ -120,7 +130,14 @@ def fit_linear(inference, data, settings, progress=iter):
     return LinearSegmenter(mean, std, kernel, bias)
 
 
-def linear_confusions(inference, segmenter, examples, num_classes, *, batch_size=16):
+def linear_confusions(
+    inference: Inference,
+    segmenter: LinearSegmenter,
+    examples: Iterable[tuple[np.ndarray, np.ndarray]],
+    num_classes: int,
+    *,
+    batch_size: int = 16,
+) -> np.ndarray:
     """Pixels by true class and predicted class, of every image by itself.
 
     Args:
@@ -159,7 +176,7 @@ def _training_set(inference, data, settings, progress):
                 raise LabelError(
                     "A linear classifier is trained on images of one size. Received: "
                     f"{image.shape[1::-1]} and {found.shape[1::-1]} pixels in {data}. "
-                    "Set --crop_size, to 320 for example."
+                    "Set `crop_size`, to 320 for example."
                 )
             yield found, mask
 

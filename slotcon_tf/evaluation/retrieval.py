@@ -4,12 +4,15 @@ A slot's label is the most frequent class of the pixels it wins; slots that cove
 void have none and are left out.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from slotcon_tf.data.labelled import VOID
-from slotcon_tf.evaluation.inference import same_size_batches
+from slotcon_tf.evaluation.inference import Inference, same_size_batches
 from slotcon_tf.evaluation.metrics import confusion_matrix
 
 
@@ -30,7 +33,13 @@ class LabelledSlots:
     present: np.ndarray
 
 
-def labelled_slots(inference, examples, num_classes, *, batch_size=16):
+def labelled_slots(
+    inference: Inference,
+    examples: Iterable[tuple[np.ndarray, np.ndarray]],
+    num_classes: int,
+    *,
+    batch_size: int = 16,
+) -> LabelledSlots:
     """The active slots of images, with the class that each covers most.
 
     Args:
@@ -66,7 +75,13 @@ def labelled_slots(inference, examples, num_classes, *, batch_size=16):
     )
 
 
-def retrieval_counts(queries, gallery, num_classes, *, same_set=False):
+def retrieval_counts(
+    queries: LabelledSlots,
+    gallery: LabelledSlots,
+    num_classes: int,
+    *,
+    same_set: bool = False,
+) -> np.ndarray:
     """Sums of average precisions, by query image.
 
     Slots of the gallery are ranked by cosine. A query whose class has no slot in the
@@ -98,7 +113,7 @@ def retrieval_counts(queries, gallery, num_classes, *, same_set=False):
     return counts.reshape(len(counts), -1)
 
 
-def average_precision(ranked):
+def average_precision(ranked: np.ndarray) -> float:
     """Mean, over the relevant answers, of the precision down to their rank.
 
     Args:
@@ -111,7 +126,7 @@ def average_precision(ranked):
     return float(np.mean(np.arange(1, len(ranks) + 1) / ranks))
 
 
-def class_precisions(counts, num_classes):
+def class_precisions(counts: np.ndarray, num_classes: int) -> np.ndarray:
     """Mean average precision of each class, from summed `retrieval_counts`.
 
     Returns:
@@ -122,7 +137,7 @@ def class_precisions(counts, num_classes):
     return np.where(present > 0, precisions / np.maximum(queries, 1), np.nan)
 
 
-def retrieval_metrics(counts, num_classes):
+def retrieval_metrics(counts: np.ndarray, num_classes: int) -> dict[str, float]:
     """Scores from summed `retrieval_counts`.
 
     Args:

@@ -3,20 +3,35 @@
 Each is a `Task`: what it measures of every image, and the scores of a sum over images.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+from scipy.sparse import sparray
 
 from slotcon_tf.data.labelled import (
+    ClassifiedImages,
+    SegmentedImages,
     check_same_classes,
     check_two_classes,
     check_two_labels,
 )
 from slotcon_tf.evaluation import classification, retrieval
+from slotcon_tf.evaluation.bootstrap import summed
 from slotcon_tf.evaluation.groups import group_confusions
-from slotcon_tf.evaluation.linear import fit_linear, linear_confusions
+from slotcon_tf.evaluation.inference import Inference
+from slotcon_tf.evaluation.linear import (
+    LinearSettings,
+    fit_linear,
+    linear_confusions,
+)
 from slotcon_tf.evaluation.metrics import grouping_metrics, segmentation_metrics
+
+Sums: TypeAlias = np.ndarray | sparray  # (N, M), a row per image
+Shown: TypeAlias = Callable[[Iterable], Iterable]  # shows how far an iterable is
 
 
 @dataclass(frozen=True)
@@ -30,15 +45,28 @@ class Task:
         class_scores: Function of that vector that returns float64 (C,), NaN for classes
             that do not occur; None where there is no class table.
         class_names: Tuple of C names.
+        matching: Function of that vector that returns a dict of group to the class it
+            was matched with; None of tasks without groups.
     """
 
-    measure: Callable
-    score: Callable
-    class_scores: Callable | None = None
-    class_names: tuple = ()
+    measure: Callable[[Inference], Sums]
+    score: Callable[[np.ndarray], dict[str, float]]
+    class_scores: Callable[[np.ndarray], np.ndarray] | None = None
+    class_names: tuple[str, ...] = ()
+    matching: Callable[[np.ndarray], dict[int, int]] | None = None
+
+    def total(self, inference: Inference) -> np.ndarray:
+        """The sum over all images of what is measured: float64 or int64 (M,)."""
+        return summed(self.measure(inference))
 
 
-def groups_task(data, num_prototypes, *, batch_size=16, progress=iter):
+def groups_task(
+    data: SegmentedImages,
+    num_prototypes: int,
+    *,
+    batch_size: int = 16,
+    progress: Shown = iter,
+) -> Task:
     """Slots of pixels against label maps: `grouping_metrics`, a class's matched IoU.
 
     Args:
@@ -66,10 +94,18 @@ def groups_task(data, num_prototypes, *, batch_size=16, progress=iter):
         lambda counts: _floats(metrics(counts)),
         lambda counts: metrics(counts)["class_iou"],
         data.class_names,
+        lambda counts: metrics(counts)["matching"],
     )
 
 
-def linear_task(train, data, settings, *, batch_size=16, progress=iter):
+def linear_task(
+    train: SegmentedImages,
+    data: SegmentedImages,
+    settings: LinearSettings,
+    *,
+    batch_size: int = 16,
+    progress: Shown = iter,
+) -> Task:
     """Linear segmentation: `segmentation_metrics`, a class's IoU.
 
     Args:
@@ -106,7 +142,13 @@ def linear_task(train, data, settings, *, batch_size=16, progress=iter):
     )
 
 
-def retrieval_task(gallery, data, *, batch_size=16, progress=iter):
+def retrieval_task(
+    gallery: SegmentedImages | None,
+    data: SegmentedImages,
+    *,
+    batch_size: int = 16,
+    progress: Shown = iter,
+) -> Task:
     """Slots that find slots of their class: `retrieval_metrics`, a class's mean AP.
 
     Args:
@@ -143,7 +185,14 @@ def retrieval_task(gallery, data, *, batch_size=16, progress=iter):
     )
 
 
-def classification_task(fit, train, data, *, batch_size=16, progress=iter):
+def classification_task(
+    fit: Callable,
+    train: ClassifiedImages,
+    data: ClassifiedImages,
+    *,
+    batch_size: int = 16,
+    progress: Shown = iter,
+) -> Task:
     """Classes of images by pooled features: accuracy.
 
     Args:

@@ -127,7 +127,7 @@ def _can_read_heif():
 def _unknown(data):
     """Why none of the formats fits."""
     if data[4:8] == b"ftyp" and data[8:12] in _HEIC and not _can_read_heif():
-        return "a HEIC picture: install pillow-heif, or save it as JPEG"
+        return 'a HEIC picture: pip install "slotcon_tf[heic]", or save it as JPEG'
     if data.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
         return "PostScript, which is not opened: save it as JPEG or PNG"
     reason = tiff.why_not(data) if tiff.is_tiff(data) else ""

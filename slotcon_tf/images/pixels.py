@@ -145,7 +145,7 @@ class PixelWatch:
             self._flat = True
             logging.warning(
                 "%s has fewer than %d grey levels as it is read, and others of %s may. "
-                "If it is no drawing, train with --pixel_range=low,high, the values "
+                "If it is no drawing, train with pixel_range=low,high, the values "
                 "that the images hold; trainers.check_data counts such images.",
                 str(label).encode("utf-8", "backslashreplace").decode(),
                 FEW_LEVELS,
@@ -160,7 +160,7 @@ class PixelWatch:
                 "This run goes on without a pixel range, and %s holds images of more "
                 "than 8 bits, which earlier versions divided by 257; now each is read "
                 "in the range of its bits (%d..%d the first). To go on as before, stop "
-                "and resume with --pixel_range=0,65535.",
+                "and resume with pixel_range=0,65535.",
                 *(self.name, *decoded.read_in),
             )
         if before == 1 and len(self._ranges) == 2:
@@ -168,6 +168,6 @@ class PixelWatch:
             logging.warning(
                 "Images of %s are read in different ranges, 0..%d and 0..%d, each by "
                 "its largest value. If they are of one camera, train with "
-                "--pixel_range=0,%d.",
+                "pixel_range=0,%d.",
                 *(self.name, low[1], high[1], high[1]),
             )

@@ -20,7 +20,7 @@ def check_pixel_range(pixel_range):
     pair = _floats(pixel_range)
     if len(pair) != 2 or not all(map(math.isfinite, pair)) or not pair[0] < pair[1]:
         raise ValueError(
-            "pixel_range must be (low, high) with low < high. "
+            "`pixel_range` must be (low, high) with low < high. "
             f"Received: {pixel_range!r}."
         )
     return pair
@@ -107,7 +107,7 @@ def chosen_statistics(encoder, **asked):
 
 
 def parse_statistics(mean, std, pixel_range):
-    """The flags `--mean`, `--std` and `--pixel_range`: numbers with commas, or None.
+    """`mean`, `std` and `pixel_range` as text: numbers with commas, or None.
 
     Returns:
         Dict of the three, tuples or None.
@@ -117,8 +117,8 @@ def parse_statistics(mean, std, pixel_range):
     """
     if bool(mean) != bool(std):
         raise ValueError(
-            "--mean and --std must be given together. "
-            f"Received: --mean={mean or ''} --std={std or ''}."
+            "`mean` and `std` must be given together. "
+            f"Received: mean={mean or ''} std={std or ''}."
         )
     found = {
         "mean": _numbers("mean", mean),
@@ -134,6 +134,6 @@ def _numbers(flag, text):
         return tuple(float(part) for part in text.split(",")) if text else None
     except ValueError:
         raise ValueError(
-            f"--{flag} must be numbers with commas between them. "
-            f"Received: --{flag}={text}."
+            f"`{flag}` must be numbers with commas between them. "
+            f"Received: {flag}={text}."
         ) from None

@@ -9,7 +9,7 @@ from slotcon_tf.images.pixels import BadImage
 
 _BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _EXTRA, _FORMAT = 258, 262, 277, 284, 338, 339
 _SUBFILE = 254
-_CMYK, _ALPHA = 5, (1, 2)
+_WHITE_IS_0, _CMYK, _ALPHA, _SIGNED = 0, 5, (1, 2), 2
 _NUMBERS = {1: "whole numbers", 2: "signed numbers", 3: "floats"}
 
 
@@ -23,7 +23,7 @@ def check_bands(image):
 
     Raises:
         BadImage: If it holds more bands or a stack of pages, of which Pillow would
-            read a part only.
+            read a part only, or values that it would take for others.
     """
     tags = image.tag_v2
     samples = int(tags.get(_SAMPLES, 1))
@@ -32,7 +32,15 @@ def check_bands(image):
     alpha = samples == 2 and len(extra) == 1 and extra[0] in _ALPHA
     if samples not in (1, 3, 4) and not alpha and not inks:
         raise BadImage(_said(tags))
-    if max(tags.get(_BITS, (1,))) > 8 and tags.get(_PLANAR) == 2:
+    deep = max(tags.get(_BITS, (1,))) > 8
+    if deep and tags.get(_PLANAR) == 2:
+        raise BadImage(_said(tags))
+    if samples == 1 and deep and tags.get(_PHOTOMETRIC) == _WHITE_IS_0:
+        raise BadImage(
+            "a TIFF of more than 8 bits whose 0 is white (PhotometricInterpretation "
+            "0): save it inverted, as a PNG of 16 bits"
+        )
+    if not deep and tags.get(_FORMAT, (1,))[0] == _SIGNED:
         raise BadImage(_said(tags))
     if samples == 1 and is_stack(image):
         raise BadImage(

@@ -1,7 +1,11 @@
 """How much a file may ask for: not much more than it holds itself."""
 
+from __future__ import annotations
+
 import contextlib
 import math
+import os
+from collections.abc import Iterator
 
 import tensorflow as tf
 
@@ -14,13 +18,13 @@ _SPARE_ARRAYS = 200
 _TIMES = 4
 
 
-def allowed_bytes(held):
+def allowed_bytes(held: int) -> int:
     """Bytes that a file of so many may ask for."""
     return _SPARE_BYTES + _TIMES * held
 
 
 @contextlib.contextmanager
-def variables_within(path, held, arrays):
+def variables_within(path: str | os.PathLike, held: int, arrays: int) -> Iterator[None]:
     """Stops the building of a model whose variables a file cannot hold.
 
     A variable is looked at before its memory is taken.

@@ -1,5 +1,10 @@
 """Which ResNet, and which SlotCon, a state dict belongs to: read from its shapes."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 from slotcon_tf.encoders.resnet import BACKBONES, ResNet
 from slotcon_tf.interop.pickles import CheckpointFileError
 
@@ -14,7 +19,7 @@ _DEFAULTS = {
 }
 
 
-def resnet_settings(shapes):
+def resnet_settings(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """Arguments of `ResNet` that give these shapes.
 
     Args:
@@ -73,7 +78,7 @@ def _resnet_settings(shapes):
     }
 
 
-def resnet_shapes(settings):
+def resnet_shapes(settings: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """The shapes that a ResNet of these settings has, without building it.
 
     Args:
@@ -149,7 +154,7 @@ def _depth(shapes, stage):
     return depth
 
 
-def build_resnet(settings, output_stride=32):
+def build_resnet(settings: Mapping[str, Any], output_stride: int = 32) -> ResNet:
     """The ResNet of these settings, under the family's name for it, if any."""
     settings = {**settings, "output_stride": output_stride}
     names = [
@@ -160,7 +165,7 @@ def build_resnet(settings, output_stride=32):
     return ResNet(name=names[0] if names else "resnet", **settings)
 
 
-def slotcon_settings(shapes):
+def slotcon_settings(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     """Sizes of a SlotCon model: arguments of `SlotCon`.
 
     Raises:

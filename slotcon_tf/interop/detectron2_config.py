@@ -6,6 +6,11 @@ transfer/detection/configs of github.com/CVMI-Lab/SlotCon. What that leaves open
 toolbox's default.
 """
 
+from __future__ import annotations
+
+import pathlib
+
+from slotcon_tf.encoders.resnet import ResNet
 from slotcon_tf.images.statistics import statistics_of
 
 _D2 = """\
@@ -82,7 +87,7 @@ VERSION: 2
 """
 
 
-def texts(encoder, weights):
+def texts(encoder: ResNet, weights: pathlib.Path) -> dict[str, str]:
     """Texts of the configurations by file name, for weights at a pathlib.Path."""
     name = f"{weights.stem}_coco_1x.yaml"
     expansion = 4 if encoder.block == "bottleneck" else 1

@@ -1,12 +1,16 @@
 """Tensors into variables, each checked, with a report of every one."""
 
+from __future__ import annotations
+
 import dataclasses
 import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from slotcon_tf.interop.names import TRACKED
+from slotcon_tf.interop.names import TRACKED, Entry
 from slotcon_tf.interop.pickles import CheckpointFileError
 
 _KINDS = [np.dtype(k) for k in ("f2", "f4", "f8", ml_dtypes.bfloat16)]
@@ -16,12 +20,12 @@ _OWN = re.compile(r"(conv|bn|norm|layer|stem|stage|block|res|downsample)\w*\.|[^
 _CLASSIFIER = re.compile(r"(encoder_[qk]\.)?(fc|head|classifier)\d*\.")
 
 
-def is_beside_encoder(name):
+def is_beside_encoder(name: str) -> bool:
     """Whether a tensor in an encoder's file is a head on top, by its name."""
     return not _OWN.match(name)
 
 
-def is_beside_model(name):
+def is_beside_model(name: str) -> bool:
     """Whether a tensor in a whole model's file is a classifier, by its name."""
     return bool(_CLASSIFIER.match(name))
 
@@ -59,7 +63,7 @@ class Report:
         lines += [self.choice] if self.choice else []
         return "\n".join(lines)
 
-    def spell(self, spelled):
+    def spell(self, spelled: Mapping[str, str]) -> None:
         """Names tensors as the file does, where that names them otherwise.
 
         Args:
@@ -69,7 +73,9 @@ class Report:
         self.left_out = [spelled.get(name, name) for name in self.left_out]
         self.unused = [spelled.get(name, name) for name in self.unused]
 
-    def leave_out(self, names, prefix, but=()):
+    def leave_out(
+        self, names: Iterable[str], prefix: str, but: Iterable[str] = ()
+    ) -> None:
         """Adds what stands beside a prefix, not below it, to `left_out`.
 
         Args:
@@ -81,7 +87,7 @@ class Report:
             n for n in names if not n.startswith(prefix) or n.startswith(but)
         ]
 
-    def check(self):
+    def check(self) -> None:
         """Raises CheckpointFileError if anything is unused or missing."""
         if self.unused or self.missing:
             shown = [f"{n} (unused)" for n in self.unused]
@@ -90,11 +96,15 @@ class Report:
             raise CheckpointFileError(
                 "Every tensor must be matched on both sides. Received: "
                 f"{', '.join(shown[:5])}{more}. Set strict=False "
-                "(--allow_unmatched) if that is intended."
+                "(allow_unmatched) if that is intended."
             )
 
 
-def load_entries(entries, tensors, is_beside):
+def load_entries(
+    entries: Mapping[str, Entry],
+    tensors: Mapping[str, Any],
+    is_beside: Callable[[str], bool],
+) -> Report:
     """Assigns tensors to variables by their names.
 
     Args:
@@ -127,7 +137,7 @@ def load_entries(entries, tensors, is_beside):
     return report
 
 
-def check_shape(name, shape, expected):
+def check_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
     """Raises CheckpointFileError for a tensor of another shape."""
     if shape != expected:
         raise CheckpointFileError(
@@ -150,7 +160,7 @@ def _checked(name, tensor):
     return value
 
 
-def check_values(name, value):
+def check_values(name: str, value: np.ndarray) -> None:
     """Raises CheckpointFileError for what would silently spoil every output.
 
     Args:

@@ -9,16 +9,22 @@ Prints one line of JSON: {"arrays": n}, or {"refused": why}. BYTES is the most t
 arrays may have together.
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
 import json
 import math
 import os
-import resource
 import sys
 import zipfile
 
 import h5py
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 _MOST_OBJECTS = 200_000
 _MOST_DEPTH = 64
@@ -32,6 +38,8 @@ class _Refused(Exception):
 
 def _limit(most):
     """Little memory, little time, and no core dump; where the system can."""
+    if resource is None:
+        return
     seconds = 30 + most // 10**7
     kinds = {resource.RLIMIT_CPU: seconds, resource.RLIMIT_CORE: 0}
     with contextlib.suppress(OSError, ValueError, IndexError):
@@ -87,7 +95,7 @@ def _read_attributes(item):
         item.attrs[name]
 
 
-def main(path, member, most):
+def main(path: str, member: str, most: int) -> None:
     most = int(most)
     _limit(most)
     state = {"objects": 0, "arrays": 0, "bytes": 0, "most": most}

@@ -1,21 +1,27 @@
 """What images are normalised with, beside the weights in a file of others' format."""
 
+from __future__ import annotations
+
 import json
+from typing import Any
+
+import keras
 
 from slotcon_tf.images.statistics import IMAGENET, ImageStatistics, statistics_of
 from slotcon_tf.interop.pickles import CheckpointFileError, one_line
+from slotcon_tf.interop.weights import Weights
 
 # Of safetensors' metadata and of torch's `args`; other tools pass it over.
 _KEY = "slotcon_tf_images"
 
 
-def written_statistics(model):
+def written_statistics(model: keras.Model) -> dict[str, Any]:
     """Settings to write: dict of one text, or none where ImageNet's are the model's."""
     own = statistics_of(model).config()
     return {_KEY: json.dumps(own)} if own else {}
 
 
-def read_statistics(weights):
+def read_statistics(weights: Weights) -> ImageStatistics:
     """The statistics that stand in a file.
 
     Args:

@@ -4,6 +4,10 @@ Neither package is imported here: both ask a backbone for no more than a functio
 graph whose pyramid has names.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -25,18 +29,26 @@ class ImageNetNormalization(keras.layers.Layer):
         float32 (B, H, W, 3), in any precision: bfloat16 has no room for 255 levels.
     """
 
-    def __init__(self, *, mean=IMAGENET.mean, std=IMAGENET.std, **kwargs):
+    def __init__(
+        self,
+        *,
+        mean: tuple[float, ...] = IMAGENET.mean,
+        std: tuple[float, ...] = IMAGENET.std,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.statistics = ImageStatistics(mean, std)
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         return self.statistics.normalize(ops.cast(inputs, "float32"))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {"mean": self.statistics.mean, "std": self.statistics.std}
         return {**super().get_config(), **{k: list(v) for k, v in own.items()}}
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
         return input_shape
 
 
@@ -62,22 +74,34 @@ class PyramidBackbone(keras.Model):
         dict of level to symbolic map.
     """
 
-    def __init__(self, inputs, outputs, name=None, *, pyramid_level_inputs, **kwargs):
+    def __init__(
+        self,
+        inputs: Any,
+        outputs: Any,
+        name: str | None = None,
+        *,
+        pyramid_level_inputs: dict[str, str],
+        **kwargs: Any,
+    ) -> None:
         super().__init__(inputs, outputs, name=name, **kwargs)
         self.pyramid_level_inputs = dict(pyramid_level_inputs)
 
     @property
-    def pyramid_outputs(self):
+    def pyramid_outputs(self) -> dict[str, Any]:
         """Dict of level to symbolic map (B, H / 2^n, W / 2^n, C)."""
         levels = self.pyramid_level_inputs.items()
         return {level: self.get_layer(name).output for level, name in levels}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         levels = dict(self.pyramid_level_inputs)
         return {**super().get_config(), "pyramid_level_inputs": levels}
 
 
-def keras_cv_backbone(encoder, *, image_shape=(None, None, 3)):
+def keras_cv_backbone(
+    encoder: ResNet,
+    *,
+    image_shape: tuple[int | None, int | None, int] = (None, None, 3),
+) -> PyramidBackbone:
     """An encoder as `backbone` of keras-cv's DeepLabV3Plus and RetinaNet.
 
     The backbone is a copy: training it leaves the encoder as it is, and the reverse.
@@ -107,7 +131,11 @@ def keras_cv_backbone(encoder, *, image_shape=(None, None, 3)):
     return _normalizing_copy(encoder, image_shape)
 
 
-def keras_hub_backbone(encoder, *, image_shape=(None, None, 3)):
+def keras_hub_backbone(
+    encoder: ResNet,
+    *,
+    image_shape: tuple[int | None, int | None, int] = (None, None, 3),
+) -> PyramidBackbone:
     """An encoder as `image_encoder` of keras-hub's DeepLabV3 and RetinaNet backbones.
 
     A copy that normalises, as `keras_cv_backbone`; their `preprocessor` must not scale.
@@ -130,7 +158,7 @@ def keras_hub_backbone(encoder, *, image_shape=(None, None, 3)):
     return _normalizing_copy(as_resnet(encoder), image_shape)
 
 
-def as_resnet(model):
+def as_resnet(model: keras.Model) -> ResNet:
     """Checks that a model is the network that the weights were trained in.
 
     keras-cv's own ResNet has layers of the same shapes, so that the weights would load

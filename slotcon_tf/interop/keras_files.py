@@ -1,5 +1,7 @@
 """Models of .keras files, each looked through before Keras builds anything."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
@@ -21,7 +23,7 @@ _CHUNK = 1 << 20
 _MOST_SECONDS = 120
 
 
-def load_keras(path):
+def load_keras(path: str | os.PathLike) -> keras.Model:
     """The model of a .keras file, without its optimizer.
 
     Nothing that a file holds is run, and no more memory taken than a few times its

@@ -1,10 +1,16 @@
 """Weights of others into Keras models, with a report of every tensor."""
 
+from __future__ import annotations
+
 import contextlib
 import math
+import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from slotcon_tf.encoders.resnet import ResNet
 from slotcon_tf.interop.allowance import variables_within
 from slotcon_tf.interop.architectures import (
     build_resnet,
@@ -21,7 +27,7 @@ from slotcon_tf.interop.image_statistics import read_statistics
 from slotcon_tf.interop.names import TRACKED, encoder_entries, model_entries
 from slotcon_tf.interop.networks import check_shapes, choose_network, side_rank
 from slotcon_tf.interop.pickles import CheckpointFileError, one_line
-from slotcon_tf.interop.weights import open_weights
+from slotcon_tf.interop.weights import Weights, open_weights
 from slotcon_tf.method.slotcon import SlotCon
 
 __all__ = [
@@ -44,8 +50,13 @@ _SETTINGS = {
 
 
 def load_encoder(
-    path, *, output_stride=None, which="teacher", strict=True, prefix=None
-):
+    path: str | os.PathLike,
+    *,
+    output_stride: int | None = None,
+    which: str = "teacher",
+    strict: bool = True,
+    prefix: str | None = None,
+) -> tuple[ResNet, Report]:
     """An encoder with the weights of a torch or safetensors file.
 
     The file is searched for a ResNet, under any prefix and in any dicts.
@@ -77,7 +88,13 @@ def load_encoder(
     return encoder, report
 
 
-def read_encoder(weights, *, output_stride=None, which="teacher", prefix=None):
+def read_encoder(
+    weights: Weights,
+    *,
+    output_stride: int | None = None,
+    which: str = "teacher",
+    prefix: str | None = None,
+) -> tuple[ResNet, Report]:
     """As `load_encoder`, of open `Weights`, and unmatched tensors only reported."""
     chosen, others = choose_network(weights.tensors, which, prefix)
     stride = output_stride or _output_stride(weights)
@@ -90,12 +107,18 @@ def read_encoder(weights, *, output_stride=None, which="teacher", prefix=None):
     if others:
         report.choice = (
             f"Taken: {chosen.shown}. Encoders too, and not taken: "
-            f"{', '.join(other.shown for other in others)}. --prefix (prefix=) chooses."
+            f"{', '.join(other.shown for other in others)}. `prefix` chooses."
         )
     return encoder, report
 
 
-def load_slotcon(path, *, output_stride=None, strict=True, **settings):
+def load_slotcon(
+    path: str | os.PathLike,
+    *,
+    output_stride: int | None = None,
+    strict: bool = True,
+    **settings: Any,
+) -> tuple[SlotCon, Report]:
     """A SlotCon model with the weights of the original's full checkpoint.
 
     Sizes are read from the shapes, the other settings from the checkpoint's `args`. The
@@ -126,7 +149,9 @@ def load_slotcon(path, *, output_stride=None, strict=True, **settings):
     return model, report
 
 
-def read_slotcon(weights, *, output_stride=None, **settings):
+def read_slotcon(
+    weights: Weights, *, output_stride: int | None = None, **settings: Any
+) -> tuple[SlotCon, Report]:
     """As `load_slotcon`, of open `Weights`, and unmatched tensors only reported."""
     prefix = _method_prefix(weights)
     # Another whole model may stand inside of this one's names.
@@ -157,7 +182,9 @@ def read_slotcon(weights, *, output_stride=None, **settings):
     return model, report
 
 
-def encoder_tensors(tensors, which="teacher"):
+def encoder_tensors(
+    tensors: Mapping[str, Any], which: str = "teacher"
+) -> dict[str, Any]:
     """The encoder's among the tensors of a file, in the original's names.
 
     Args:
@@ -194,7 +221,7 @@ def _method_prefix(weights):
         names = ", ".join(prefix.rstrip(".") or "." for prefix in best)
         raise CheckpointFileError(
             f"{weights.path} must hold one model of SlotCon. Received: one under each "
-            f"of {names}. Take an encoder of one with prefix= (--prefix=)."
+            f"of {names}. Take an encoder of one with prefix=."
         )
     return best[0]
 

@@ -2,12 +2,20 @@
 
 Reference: Wen et al. 2022 (arXiv 2205.15288), section 4.1 and appendix, and the
 authors' files for mmsegmentation 0.x. What the paper leaves open is the toolbox's
-default.
+default. Numbers of a protocol are those of its recipe (`slotcon_tf.recipes`) and head
+(`slotcon_tf.presets`): what is here is the toolbox's own.
 """
 
+from __future__ import annotations
+
+import pathlib
 import pprint
 
+from slotcon_tf import presets, recipes
+from slotcon_tf.encoders.resnet import ResNet
 from slotcon_tf.images.statistics import statistics_of
+from slotcon_tf.training.optimizers import SGD
+from slotcon_tf.training.schedules import Poly, Steps
 
 _VOC = {
     "type": "PascalVOCDataset",
@@ -16,12 +24,9 @@ _VOC = {
 _VOC_LISTS = "ImageSets/Segmentation"
 _PROTOCOLS = {
     "voc12aug_513_30k": {
-        "title": "FCN-d6 on PASCAL VOC 2012 (augmented), 513 px, 30k steps",
+        "title": "PASCAL VOC 2012 (augmented)",
         "gpus": 2,
-        "scale": (2049, 513),
-        "crop": 513,
-        "steps": 30_000,
-        "lr": 0.003,
+        "recipe": "voc_fcn",
         "num_classes": 21,
         "train": {
             "type": "ConcatDataset",
@@ -47,14 +52,10 @@ _PROTOCOLS = {
         },
     },
     "cityscapes_769_90k": {
-        "title": "FCN-d6 on Cityscapes, 769 px, 90k steps",
+        "title": "Cityscapes",
         "gpus": 2,
-        "scale": (2049, 1025),
-        "crop": 769,
-        "steps": 90_000,
-        "lr": 0.01,
+        "recipe": "cityscapes_fcn",
         "num_classes": 19,
-        "sliding": 513,
         **{
             split: {
                 "type": "CityscapesDataset",
@@ -68,14 +69,11 @@ _PROTOCOLS = {
         },
     },
     "ade20k_512_80k": {
-        "title": "FCN-d8 on ADE20K, 512 px, 80k steps",
+        "title": "ADE20K",
         "gpus": 4,
-        "scale": (2048, 512),
-        "crop": 512,
-        "steps": 80_000,
-        "lr": 0.01,
+        "recipe": "ade20k_fcn",
         "num_classes": 150,
-        "d8": True,
+        "reduce_zero_label": True,
         **{
             split: {
                 "type": "ADE20KDataset",
@@ -89,12 +87,12 @@ _PROTOCOLS = {
         },
     },
 }
-_HEAD = '''"""{title}, for mmsegmentation 1.x.
+_HEAD = '''"""FCN-{head} on {title}, {crop} px, {steps}k steps, for mmsegmentation 1.x.
 
     mim train mmsegmentation {config} --launcher pytorch --gpus {gpus}
 
 The paper's protocol (arXiv 2205.15288, section 4.1): {gpus} GPUs with {per_gpu} images
-each, 16 together. Run it where `data/` is.
+each, {batch} together. Run it where `data/` is.
 {differs}"""
 
 '''
@@ -107,23 +105,43 @@ pretraining.
 """
 
 
-def texts(encoder, weights):
+def texts(encoder: ResNet, weights: pathlib.Path) -> dict[str, str]:
     """Texts of the configurations by file name, for weights at a pathlib.Path."""
     found = {}
-    for name, protocol in _PROTOCOLS.items():
+    for name, own in _PROTOCOLS.items():
         config = f"{weights.stem}_{name}.py"
+        protocol = {**own, **_numbers(own["recipe"])}
         found[config] = _text(encoder, weights, protocol, config)
     return found
 
 
+def _numbers(recipe):
+    """What a recipe says of its protocol."""
+    values = recipes.values(recipe)
+    return {
+        "scale": tuple(int(edge) for edge in values["fit_edges"].split(",")),
+        "ratios": (float(values["min_ratio"]), float(values["max_ratio"])),
+        "crop": int(values["crop_size"]),
+        "cat_max_ratio": float(values["cat_max_ratio"]),
+        "distort": "distort" in values,
+        "sliding": int(values["sliding_stride"]),
+        "head": values["head"],
+        "batch": int(values["batch_size"]),
+        "steps": int(values["steps"]),
+        "every": int(values["eval_every_steps"]),
+        "schedule": values["schedule"],
+        "lr": float(values["learning_rate"]),
+        "decay": float(values["weight_decay"]),
+    }
+
+
 def _text(encoder, weights, protocol, config):
-    per_gpu = 16 // protocol["gpus"]
+    per_gpu = protocol["batch"] // protocol["gpus"]
     text = _HEAD.format(
-        title=protocol["title"],
+        **{**protocol, "steps": protocol["steps"] // 1000},
         config=config,
-        gpus=protocol["gpus"],
         per_gpu=per_gpu,
-        differs="" if protocol.get("d8") else _DIFFERS,
+        differs="" if protocol["recipe"] == "ade20k_fcn" else _DIFFERS,
     )
     settings = {
         "_base_": ["mmseg::_base_/default_runtime.py"],
@@ -155,34 +173,40 @@ def _backbone(encoder, weights):
     }
 
 
+# Of the encoder's stages, by its output stride.
+_STAGES = {
+    8: {"strides": (1, 2, 1, 1), "dilations": (1, 1, 2, 4)},
+    16: {"strides": (1, 2, 2, 1), "dilations": (1, 1, 1, 2)},
+}
+
+
 def _model(encoder, weights, protocol):
-    norm = {"type": "SyncBN", "requires_grad": True}
     channels = encoder.num_channels
     own = statistics_of(encoder)
 
-    def head(**options):
+    def head(settings, **options):
+        """An FCNHead of the toolbox, of the arguments of ours."""
+        settings = dict(settings)
         return {
             "type": "FCNHead",
-            "norm_cfg": norm,
+            "norm_cfg": {"type": "SyncBN", "requires_grad": True},
             "num_classes": protocol["num_classes"],
             **options,
+            "dropout_ratio": settings.pop("dropout"),
+            **settings,
         }
 
-    backbone = _backbone(encoder, weights)
-    auxiliary, test = None, {"mode": "whole"}
-    if protocol.get("d8"):
-        backbone |= {"strides": (1, 2, 1, 1), "dilations": (1, 1, 2, 4)}
-        decode = head(in_channels=channels, in_index=3, channels=512, num_convs=2)
-        decode |= {"concat_input": True, "dropout_ratio": 0.1}
-        auxiliary = head(in_channels=channels // 2, in_index=2, channels=256)
-        auxiliary |= {"num_convs": 1, "concat_input": False, "dropout_ratio": 0.1}
-        auxiliary["loss_decode"] = {"type": "CrossEntropyLoss", "loss_weight": 0.4}
-    else:
-        backbone |= {"strides": (1, 2, 2, 1), "dilations": (1, 1, 1, 2)}
-        decode = head(in_channels=channels, in_index=3, channels=256, num_convs=2)
-        decode |= {"dilation": 6, "concat_input": False, "dropout_ratio": 0}
-        decode["align_corners"] = True
-    if protocol.get("sliding"):
+    name, test = protocol["head"], {"mode": "whole"}
+    chosen = presets.HEADS[name]
+    aligned = {"align_corners": chosen["align_corners"]}
+    backbone = _backbone(encoder, weights) | _STAGES[presets.OUTPUT_STRIDES[name]]
+    decode = head(chosen["head"], in_channels=channels, in_index=3) | aligned
+    auxiliary = None
+    if chosen["auxiliary_weight"]:
+        auxiliary = head(presets.AUXILIARY_HEAD, in_channels=channels // 2, in_index=2)
+        weight = chosen["auxiliary_weight"]
+        auxiliary["loss_decode"] = {"type": "CrossEntropyLoss", "loss_weight": weight}
+    if protocol["sliding"]:
         size, stride = protocol["crop"], protocol["sliding"]
         test = {"mode": "slide", "crop_size": (size,) * 2, "stride": (stride,) * 2}
     return {
@@ -205,8 +229,9 @@ def _model(encoder, weights, protocol):
 
 
 def _data(protocol, per_gpu):
-    d8 = protocol.get("d8", False)
-    load = {"type": "LoadAnnotations", **({"reduce_zero_label": True} if d8 else {})}
+    load = {"type": "LoadAnnotations"}
+    if protocol.get("reduce_zero_label"):
+        load["reduce_zero_label"] = True
     image = {"type": "LoadImageFromFile"}
     pack = {"type": "PackSegInputs"}
     scale, crop = protocol["scale"], (protocol["crop"],) * 2
@@ -214,10 +239,14 @@ def _data(protocol, per_gpu):
     train = [
         image,
         load,
-        {"type": "RandomResize", "ratio_range": (0.5, 2.0), **resize},
-        {"type": "RandomCrop", "crop_size": crop, "cat_max_ratio": 0.75 if d8 else 1.0},
+        {"type": "RandomResize", "ratio_range": protocol["ratios"], **resize},
+        {
+            "type": "RandomCrop",
+            "crop_size": crop,
+            "cat_max_ratio": protocol["cat_max_ratio"],
+        },
         {"type": "RandomFlip", "prob": 0.5},
-        *([{"type": "PhotoMetricDistortion"}] if d8 else []),
+        *([{"type": "PhotoMetricDistortion"}] if protocol["distort"] else []),
         pack,
     ]
     # Labels are read after the resizing: they keep their own size.
@@ -250,19 +279,20 @@ def _data(protocol, per_gpu):
 
 
 def _schedule(protocol):
-    steps = protocol["steps"]
-    decay, poly = 0.0001, protocol.get("d8")
-    schedule = {
-        "type": "MultiStepLR",
-        "milestones": [steps * 7 // 10, steps * 9 // 10],
-        "gamma": 0.1,
-        "by_epoch": False,
-    }
-    if poly:
-        decay = 0.0005
-        schedule = {"type": "PolyLR", "eta_min": 1e-4, "power": 0.9}
+    steps, lr = protocol["steps"], protocol["lr"]
+    if protocol["schedule"] == "poly":
+        ours = Poly(peak=lr, total_steps=steps)
+        schedule = {"type": "PolyLR", "eta_min": ours.floor, "power": ours.power}
         schedule |= {"begin": 0, "end": steps, "by_epoch": False}
-    optimizer = {"type": "SGD", "lr": protocol["lr"], "momentum": 0.9}
+    else:
+        ours = Steps(peak=lr, total_steps=steps)
+        schedule = {
+            "type": "MultiStepLR",
+            "milestones": [round(share * steps) for share in ours.milestones],
+            "gamma": ours.gamma,
+            "by_epoch": False,
+        }
+    optimizer = {"type": "SGD", "lr": lr, "momentum": SGD().momentum}
     hooks = {
         "timer": {"type": "IterTimerHook"},
         "logger": {"type": "LoggerHook", "interval": 50},
@@ -270,20 +300,20 @@ def _schedule(protocol):
         "checkpoint": {
             "type": "CheckpointHook",
             "by_epoch": False,
-            "interval": steps // 10,
+            "interval": protocol["every"],
         },
         "sampler_seed": {"type": "DistSamplerSeedHook"},
     }
     return {
         "optim_wrapper": {
             "type": "OptimWrapper",
-            "optimizer": {**optimizer, "weight_decay": decay},
+            "optimizer": {**optimizer, "weight_decay": protocol["decay"]},
         },
         "param_scheduler": [schedule],
         "train_cfg": {
             "type": "IterBasedTrainLoop",
             "max_iters": steps,
-            "val_interval": steps // 10,
+            "val_interval": protocol["every"],
         },
         "val_cfg": {"type": "ValLoop"},
         "test_cfg": {"type": "TestLoop"},

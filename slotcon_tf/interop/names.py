@@ -1,9 +1,16 @@
 """Torch's names and layouts of the variables of an encoder and of a SlotCon model."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
+
+from slotcon_tf.encoders.resnet import ResNet
+from slotcon_tf.method.slotcon import SlotCon
 
 # Where the stem is deep, the libraries name its layers differently.
 DEEP_STEM = {
@@ -32,16 +39,16 @@ class Layout:
     before: int = 0
     after: int = 0
 
-    def torch_shape(self, shape):
+    def torch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         inner = tuple(shape[axis] for axis in self.axes)
         return (1,) * self.before + inner + (1,) * self.after
 
-    def to_torch(self, value):
+    def to_torch(self, value: Any) -> np.ndarray:
         value = np.asarray(value)
         shape = self.torch_shape(value.shape)
         return np.ascontiguousarray(value.transpose(self.axes)).reshape(shape)
 
-    def to_keras(self, value, shape):
+    def to_keras(self, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         inner = [shape[axis] for axis in self.axes]
         return np.reshape(value, inner).transpose(np.argsort(self.axes))
 
@@ -62,20 +69,20 @@ class Entry:
     layout: Layout
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         """Torch's."""
         return self.layout.torch_shape(self.variable.shape)
 
-    def to_torch(self):
+    def to_torch(self) -> np.ndarray:
         """The value in torch's layout."""
         return self.layout.to_torch(self.variable)
 
-    def assign(self, value):
+    def assign(self, value: np.ndarray) -> None:
         """Takes over a value in torch's layout."""
         self.variable.assign(self.layout.to_keras(value, self.variable.shape))
 
 
-def encoder_entries(encoder, style="original"):
+def encoder_entries(encoder: ResNet, style: str = "original") -> dict[str, Entry]:
     """Torch's names of an encoder's variables, in torch's order.
 
     Args:
@@ -144,7 +151,7 @@ def _layer(layer, name, dense=DENSE):
     return found
 
 
-def model_entries(model):
+def model_entries(model: SlotCon) -> dict[str, Entry]:
     """The original's names of a SlotCon model's variables, in its order.
 
     Args:
@@ -174,7 +181,9 @@ def _head(head, prefix, dense):
     return found
 
 
-def with_batches_tracked(entries, batches):
+def with_batches_tracked(
+    entries: Mapping[str, Entry], batches: int
+) -> dict[str, np.ndarray]:
     """Values by name, with torch's counters of batches, in torch's order.
 
     Args:

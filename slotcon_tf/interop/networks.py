@@ -4,8 +4,12 @@ A file is searched, not recognised: every prefix under which a ResNet stands, in
 the libraries' spellings, is a network. Of several the teacher's is taken.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from slotcon_tf.interop.architectures import resnet_settings, resnet_shapes
 from slotcon_tf.interop.entries import check_shape
@@ -20,8 +24,18 @@ _SPELLINGS = {
 }
 # Words of a prefix that say whose network it is: DINO, MoCo, BYOL, timm and others.
 _SIDES = {
-    "teacher": {"teacher", "ema", "momentum", "target", "key", "k", "averaged"},
+    "teacher": {
+        *("teacher", "ema", "momentum", "target", "key", "k", "averaged", "avg"),
+        *("average", "swa", "shadow", "polyak"),
+    },
     "student": {"student", "online", "query", "q"},
+}
+
+
+# Parts of a prefix below which numbers are no weights: what an optimizer keeps of each.
+_NO_WEIGHTS = {
+    *("optimizer", "optimizers", "optim", "optimizer_state", "optimizer_states"),
+    *("exp_avg", "exp_avg_sq", "momentum_buffer", "grad", "grads", "gradients"),
 }
 
 
@@ -43,17 +57,18 @@ class Network:
     settings: dict
 
     @property
-    def shown(self):
-        """The prefix as `--prefix` takes it."""
+    def shown(self) -> str:
+        """The prefix as the setting `prefix` takes it."""
         return self.prefix.rstrip(".") or "."
 
-    def rank(self, which):
+    def rank(self, which: str) -> tuple[int, int]:
         """Less is better: the side that is wanted, then neither, then the other."""
         return side_rank(self.prefix, which)
 
 
-def side_rank(prefix, which):
+def side_rank(prefix: str, which: str) -> tuple[int, int]:
     """Sorts prefixes: those of a side ("teacher", "student") before any others."""
+    prefix = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", prefix)  # encoderK, netTeacher
     words = re.split(r"[^a-z]+", prefix.lower())
     wanted, other = (
         sum(word in _SIDES[side] for word in words)
@@ -62,7 +77,9 @@ def side_rank(prefix, which):
     return (other, -wanted)
 
 
-def choose_network(tensors, which="teacher", prefix=None):
+def choose_network(
+    tensors: Mapping[str, Any], which: str = "teacher", prefix: str | None = None
+) -> tuple[Network, list[Network]]:
     """The ResNet that is meant among the tensors of a file.
 
     Args:
@@ -81,7 +98,7 @@ def choose_network(tensors, which="teacher", prefix=None):
     fitting = [n for n in found if _is_named(n.prefix, prefix)] if prefix else found
     if not fitting:
         raise CheckpointFileError(
-            "--prefix must be in front of a ResNet's names. "
+            "`prefix` must be in front of a ResNet's names. "
             f"Received: {prefix}, and the file has one under {_listed(found)}."
         )
     best = min(network.rank(which) for network in fitting)
@@ -91,7 +108,7 @@ def choose_network(tensors, which="teacher", prefix=None):
     if len(best) > 1:
         raise CheckpointFileError(
             "The file must hold one encoder, or tell a teacher's from a student's. "
-            f"Received: encoders under {_listed(best)}. Choose one with --prefix "
+            f"Received: encoders under {_listed(best)}. Choose one with `prefix` "
             "(prefix=)."
         )
     (chosen,) = best
@@ -103,7 +120,7 @@ def choose_network(tensors, which="teacher", prefix=None):
     return chosen, [network for network in found if network is not chosen]
 
 
-def find_networks(tensors):
+def find_networks(tensors: Mapping[str, Any]) -> list[Network]:
     """Every ResNet among the tensors, as a list of `Network`, in the file's order.
 
     Raises:
@@ -137,7 +154,7 @@ def find_networks(tensors):
     return found
 
 
-def check_shapes(settings, tensors):
+def check_shapes(settings: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
     """Whether a network can be whole, before it is built, which may take long.
 
     Args:
@@ -166,7 +183,8 @@ def _places(tensors):
     places = {}
     for name in tensors:
         for pattern, spelling in _SPELLINGS.items():
-            if anchor := re.fullmatch(pattern, name):
+            anchor = re.fullmatch(pattern, name)
+            if anchor and not _NO_WEIGHTS & {*anchor[1].split(".")}:
                 places[anchor[1], spelling] = None
         if len(places) > _MOST:
             raise CheckpointFileError(

@@ -5,9 +5,13 @@ makes plain values of them, and refuses every other name: a checkpoint from anyw
 be read. It allocates no more than the file holds, since sizes are checked against it.
 """
 
+from __future__ import annotations
+
 import io
 import pickletools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 MAX_BYTES = 1 << 22  # of a pickle; a ResNet-152's has 0.5 MB, and each may cost 200
 _SCALARS = (str, int, float, bool, bytes, type(None))
@@ -21,7 +25,7 @@ class UnsafePickleError(CheckpointFileError):
     """A pickle asks for something that weights do not need."""
 
 
-def one_line(error, most=200):
+def one_line(error: object, most: int = 200) -> str:
     """What an error of a library says, in one short line."""
     return " ".join(str(error).split())[:most] or type(error).__name__
 
@@ -61,8 +65,14 @@ PLAIN = {
     Name("argparse", "Namespace"): lambda: Record(),
     Name("torch", "Size"): lambda sizes: sizes,
     Name("torch", "device"): _itself,
-    Name("pathlib", "Path"): _itself,
-    Name("pathlib", "PosixPath"): _itself,
+    **{
+        Name(place, name): _itself
+        for place in ("pathlib", "pathlib._local")
+        for name in (
+            *("Path", "PosixPath", "PurePath", "PurePosixPath"),
+            *("WindowsPath", "PureWindowsPath"),
+        )
+    },
     # Scores and schedules beside the weights: nothing of them is used.
     **{
         Name(f"numpy{place}", name): _record
@@ -79,12 +89,53 @@ PLAIN = {
     **{
         Name(place, name): _record
         for place in ("builtins", "__builtin__")
-        for name in ("int", "float", "list", "dict", "set")
+        for name in (
+            *("int", "long", "float", "complex", "bool", "str", "bytes", "bytearray"),
+            *("list", "dict", "set", "frozenset", "tuple", "slice", "range", "xrange"),
+        )
     },
+    # Settings beside the weights, as libraries of configurations keep them.
+    **{
+        Name(place, name): lambda *_: {}
+        for place, name in (
+            *(("easydict", "EasyDict"), ("addict.addict", "Dict")),
+            *(("yacs.config", "CfgNode"), ("fvcore.common.config", "CfgNode")),
+            *(("detectron2.config.config", "CfgNode"), ("addict", "Dict")),
+            *(("mmcv.utils.config", "ConfigDict"), ("munch", "Munch")),
+            *(("mmengine.config.config", "ConfigDict"), ("box.box", "Box")),
+            ("vissl.config.attr_dict", "AttrDict"),
+            ("vissl.utils.hydra_config", "AttrDict"),
+            ("lightning.fabric.utilities.data", "AttributeDict"),
+            ("lightning_fabric.utilities.data", "AttributeDict"),
+        )
+    },
+    **{
+        Name(place, name): _record
+        for place, names in (
+            ("types", ("SimpleNamespace",)),
+            ("datetime", ("datetime", "date", "time", "timedelta", "timezone")),
+            ("omegaconf.dictconfig", ("DictConfig",)),
+            ("omegaconf.listconfig", ("ListConfig",)),
+            ("omegaconf.base", ("Metadata", "ContainerMetadata")),
+            (
+                "omegaconf.nodes",
+                ("AnyNode", "BooleanNode", "FloatNode", "IntegerNode", "StringNode"),
+            ),
+            ("typing", ("Any",)),
+            ("ml_collections.config_dict.config_dict", ("ConfigDict",)),
+        )
+        for name in names
+    },
+    Name("collections", "deque"): lambda *_: [],
 }
 
 
-def load(data, functions, constants, persistent):
+def load(
+    data: bytes,
+    functions: Mapping[Name, Callable],
+    constants: Mapping[Name, Any],
+    persistent: Callable[[Any], Any],
+) -> Any:
     """The value of a pickle.
 
     Args:
@@ -180,11 +231,20 @@ class _Machine:
         _need(len(items) % 2 == 0, "a value for every key")
         for key in items[::2]:
             # No tuples: the hash of a nested one may take for ever.
-            _need(isinstance(key, _SCALARS), "a plain key of a dict")
+            if not isinstance(key, _SCALARS):
+                raise UnsafePickleError(
+                    "A pickle of weights must have plain keys in its dicts. Received: "
+                    f"a {type(key).__name__}. Save its state dict alone: "
+                    "torch.save(model.state_dict(), path)."
+                )
         self.top(dict).update(zip(items[::2], items[1::2], strict=True))
 
     def append(self, items):
         self.top(list).extend(items)
+
+    def unordered(self, items):
+        """What a set holds is not used; a set of a pickle's own might have no end."""
+        self.stack.append(tuple(items))
 
     def remember(self, key):
         _need(self.stack, "a value")
@@ -238,6 +298,7 @@ _CONSTANTS = {
     "EMPTY_LIST": list,
     "EMPTY_TUPLE": tuple,
     "EMPTY_DICT": dict,
+    "EMPTY_SET": list,
     "MARK": _Mark,
 }
 _OPERATIONS = {
@@ -246,6 +307,8 @@ _OPERATIONS = {
     "DUP": lambda m, _: m.stack.append(m.top(object)),
     "APPEND": lambda m, _: m.append([m.pop()]),
     "APPENDS": lambda m, _: m.append(m.since_mark()),
+    "ADDITEMS": lambda m, _: m.append(m.since_mark()),
+    "FROZENSET": lambda m, _: m.unordered(m.since_mark()),
     "LIST": lambda m, _: m.stack.append(m.since_mark()),
     "TUPLE": lambda m, _: m.stack.append(tuple(m.since_mark())),
     "TUPLE1": lambda m, _: m.tuple_of(1),

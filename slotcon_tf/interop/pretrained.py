@@ -1,9 +1,15 @@
 """Pretrained models by name, directory or file, and directories of them."""
 
+from __future__ import annotations
+
 import json
 import os
 import pathlib
+from typing import Any
 
+import keras
+
+from slotcon_tf.interop.entries import Report
 from slotcon_tf.interop.keras_files import load_keras
 from slotcon_tf.interop.loading import read_encoder, read_slotcon
 from slotcon_tf.interop.weights import open_weights
@@ -15,7 +21,7 @@ _ABOUT_FILE = "preset.json"
 _ENDINGS = (".keras", ".pth", ".pt", ".safetensors", "")
 
 
-def find_pretrained(source):
+def find_pretrained(source: str | os.PathLike) -> pathlib.Path:
     """The file of a preset's name, a directory, or a file.
 
     Args:
@@ -54,8 +60,13 @@ def find_pretrained(source):
 
 
 def load_pretrained(
-    source, *, strict=True, output_stride=None, which="teacher", prefix=None
-):
+    source: str | os.PathLike,
+    *,
+    strict: bool = True,
+    output_stride: int | None = None,
+    which: str = "teacher",
+    prefix: str | None = None,
+) -> tuple[keras.Model, Report | None]:
     """A SlotCon model, or an encoder where the file has no more.
 
     Args:
@@ -78,7 +89,7 @@ def load_pretrained(
     if path.suffix == ".keras":
         if prefix:
             raise ValueError(
-                "--prefix (prefix=) is for files of torch and safetensors. "
+                "`prefix` is for files of torch and safetensors. "
                 f"Received: {prefix}, with {path}. Leave it out."
             )
         return load_keras(path), None
@@ -94,7 +105,7 @@ def load_pretrained(
     return model, report
 
 
-def from_preset(source, **settings):
+def from_preset(source: str | os.PathLike, **settings: Any) -> SlotCon:
     """See `SlotCon.from_preset`."""
     model, _ = load_pretrained(source)
     if not isinstance(model, SlotCon):
@@ -112,7 +123,7 @@ def from_preset(source, **settings):
     return other
 
 
-def copy_weights(source, target):
+def copy_weights(source: SlotCon, target: SlotCon) -> None:
     """Copies student, teacher, predictor and center, not the step.
 
     Raises:
@@ -138,7 +149,7 @@ def copy_weights(source, target):
         new.assign(old.numpy())
 
 
-def save_to_preset(model, directory):
+def save_to_preset(model: SlotCon, directory: str | os.PathLike) -> None:
     """See `SlotCon.save_to_preset`."""
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

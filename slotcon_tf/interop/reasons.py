@@ -1,5 +1,8 @@
 """Why a model could not be built from a file, in words that help."""
 
+from __future__ import annotations
+
+import os
 import re
 
 from slotcon_tf.interop.pickles import CheckpointFileError, one_line
@@ -9,7 +12,9 @@ _LOST_CLASS = re.compile(r"Could not locate (?:class|function) '([^']{1,100})'")
 _MOST_LETTERS = 700
 
 
-def refusal(path, error, must, advice=""):
+def refusal(
+    path: str | os.PathLike, error: BaseException, must: str, advice: str = ""
+) -> CheckpointFileError:
     """The error that a user gets where a model could not be built from a file.
 
     Args:
@@ -26,7 +31,7 @@ def refusal(path, error, must, advice=""):
     return CheckpointFileError(f"{must} Received: {one_line(error)}{advice}")
 
 
-def told(error):
+def told(error: BaseException) -> str | None:
     """What an error, or one behind it, says that a user can act upon.
 
     Args:

@@ -1,10 +1,13 @@
 """Keras models' weights, written for torch and its toolboxes."""
 
+from __future__ import annotations
+
+import os
 import pathlib
 import pickle
 
-from safetensors.numpy import save_file
-
+from slotcon_tf.encoders.resnet import ResNet
+from slotcon_tf.extras import needed
 from slotcon_tf.interop.image_statistics import written_statistics
 from slotcon_tf.interop.keras_backbones import as_resnet
 from slotcon_tf.interop.names import (
@@ -14,6 +17,7 @@ from slotcon_tf.interop.names import (
 )
 from slotcon_tf.interop.toolboxes import write_configurations
 from slotcon_tf.interop.torch_files import write_torch
+from slotcon_tf.method.slotcon import SlotCon
 
 TARGETS = (
     *("torchvision", "timm", "detectron2", "mmsegmentation"),
@@ -22,7 +26,9 @@ TARGETS = (
 _AUTHOR = "slotcon_tf"
 
 
-def save_encoder(encoder, path, target, *, batches_tracked=0):
+def save_encoder(
+    encoder: ResNet, path: str | os.PathLike, target: str, *, batches_tracked: int = 0
+) -> list[pathlib.Path]:
     """Writes an encoder's weights for another library.
 
     Args:
@@ -64,6 +70,8 @@ def save_encoder(encoder, path, target, *, batches_tracked=0):
         write_torch(path, {"state_dict": values})
     elif target == "safetensors":
         about = {"format": "pt", "arch": encoder.name, **written_statistics(encoder)}
+        with needed("interop"):
+            from safetensors.numpy import save_file
         save_file(values, path, about)
     elif target in ("torchvision", "timm"):
         write_torch(path, values)
@@ -72,7 +80,7 @@ def save_encoder(encoder, path, target, *, batches_tracked=0):
     return [path, *write_configurations(encoder, path, target)]
 
 
-def save_slotcon(model, path):
+def save_slotcon(model: SlotCon, path: str | os.PathLike) -> list[pathlib.Path]:
     """Writes a whole model as the original's checkpoint, without optimizer.
 
     Args:

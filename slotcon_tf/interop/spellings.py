@@ -5,7 +5,10 @@ original's (torchvision's) name to the one that came. A name that it does not kn
 as it is.
 """
 
+from __future__ import annotations
+
 import re
+from collections.abc import Callable, Iterable
 
 from slotcon_tf.interop.names import DEEP_STEM
 
@@ -17,7 +20,7 @@ _D2_BLOCK = re.compile(r"res([2-5])\.(\d+)\.(conv[123]|shortcut)(\.norm)?")
 _NUMBER = re.compile(r"(\d+)\.(.*)")
 
 
-def from_torch(names, rank):
+def from_torch(names: Iterable[str], rank: Callable[[str], int]) -> dict[str, str]:
     """torchvision, timm, mmsegmentation and the original: they differ in a deep stem.
 
     Args:
@@ -32,12 +35,12 @@ def from_torch(names, rank):
     return {_renamed(name, renames.get): name for name in names}
 
 
-def from_detectron2(names, rank):
+def from_detectron2(names: Iterable[str], rank: Callable[[str], int]) -> dict[str, str]:
     """detectron2: res2 .. res5, shortcut, and norms inside the convolutions."""
     return {_renamed(name, _from_d2_module): name for name in names}
 
 
-def from_numbers(names, rank):
+def from_numbers(names: Iterable[str], rank: Callable[[str], int]) -> dict[str, str]:
     """The children of a torchvision ResNet in an nn.Sequential, which numbers them.
 
     What is not counted alike (some leave the pooling out) is still in order: a

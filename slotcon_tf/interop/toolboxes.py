@@ -1,5 +1,10 @@
 """Configurations of detectron2 and mmsegmentation, written beside the weights."""
 
+from __future__ import annotations
+
+import pathlib
+
+from slotcon_tf.encoders.resnet import ResNet
 from slotcon_tf.interop import detectron2_config, mmsegmentation_config
 
 TOOLBOXES = {
@@ -8,7 +13,9 @@ TOOLBOXES = {
 }
 
 
-def write_configurations(encoder, weights, target):
+def write_configurations(
+    encoder: ResNet, weights: pathlib.Path, target: str
+) -> list[pathlib.Path]:
     """Writes the protocols' configurations beside the weights.
 
     Args:

@@ -1,5 +1,7 @@
 """torch.save's zip files, read and written without torch."""
 
+from __future__ import annotations
+
 import contextlib
 import io
 import math
@@ -9,6 +11,7 @@ import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -79,7 +82,7 @@ class TorchFile:
         CheckpointFileError: If it is damaged or of another format.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike) -> None:
         self.path = path
         with _damage_named(path), contextlib.ExitStack() as stack:
             self._zip = stack.enter_context(zipfile.ZipFile(path))
@@ -181,10 +184,10 @@ class StoredTensor:
     strides: tuple
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype | None:
         return self.storage.dtype
 
-    def numpy(self):
+    def numpy(self) -> np.ndarray:
         """The tensor as an array, which must not be written to."""
         flat = self.storage.array()[self.offset :]
         strides = [stride * self.dtype.itemsize for stride in self.strides]
@@ -234,7 +237,7 @@ def _rebuild(storage, offset, shape, strides, *_):
     return StoredTensor(storage, offset, shape, strides)
 
 
-def write_torch(path, value):
+def write_torch(path: str | os.PathLike, value: Any) -> None:
     """Writes what torch.load reads, with `weights_only=True` too.
 
     Args:

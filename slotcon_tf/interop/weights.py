@@ -1,14 +1,18 @@
 """A file of weights as a dict of named tensors, whoever wrote it."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import os
 import pathlib
+import re
+from collections.abc import Iterator
 
 import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
+from slotcon_tf.extras import needed
 from slotcon_tf.interop.pickles import CheckpointFileError, Record, one_line
 from slotcon_tf.interop.torch_files import OtherTensor, StoredTensor, TorchFile
 
@@ -48,12 +52,12 @@ class Weights:
             )
 
     @property
-    def held(self):
+    def held(self) -> int:
         """Bytes of the file."""
         return os.path.getsize(self.path)
 
     @property
-    def method_prefixes(self):
+    def method_prefixes(self) -> list[str]:
         """In front of the names of each whole model of the method; mostly one or none.
 
         One without is an encoder alone, or a network of others.
@@ -65,7 +69,7 @@ class Weights:
         ]
 
     @property
-    def has_groups(self):
+    def has_groups(self) -> bool:
         """Whether this is the whole method, not an encoder alone."""
         return bool(self.method_prefixes)
 
@@ -82,7 +86,7 @@ class _SafeTensor:
 
 
 @contextlib.contextmanager
-def open_weights(path):
+def open_weights(path: str | os.PathLike) -> Iterator[Weights]:
     """Opens a torch or safetensors file; its tensors are read while it is open.
 
     Args:
@@ -105,6 +109,8 @@ def open_weights(path):
         with TorchFile(path) as file:
             yield _from_torch(file.value, path)
     elif head[8:9] == b"{":
+        with needed("interop"):
+            from safetensors import SafetensorError, safe_open
         with contextlib.ExitStack() as stack:
             try:
                 file = stack.enter_context(safe_open(path, framework="np"))
@@ -119,9 +125,20 @@ def open_weights(path):
                     f"{path} must be a whole safetensors file. Received: "
                     f"{one_line(error)}."
                 ) from error
+            _check_whole(path)
             yield Weights(tensors, metadata, path)
     else:
         raise CheckpointFileError(_other_format(path, head))
+
+
+def _check_whole(path):
+    """Refuses one of several files that are a model together."""
+    if re.search(r"-0*\d+-of-0*([2-9]|\d\d+)\.safetensors$", path.name):
+        raise CheckpointFileError(
+            f"{path} must be one file of weights. Received: one of several that are a "
+            "model together. Update one dict with safetensors' load_file of each, and "
+            "save_file it."
+        )
 
 
 def _other_format(path, head):
@@ -138,6 +155,17 @@ def _other_format(path, head):
             "model, model.load_weights(path), and model.save() it as a .keras file."
         )
     size = os.path.getsize(path)
+    if head.startswith(b"version https://git-lfs"):
+        return (
+            f"{path} must be a file of weights. Received: a git LFS pointer, not the "
+            "file. Run git lfs pull."
+        )
+    if path.name.endswith(".index.json"):
+        return (
+            f"{path} must be one file of weights. Received: the index of several. "
+            "Where safetensors is installed, put the shards together: update one dict "
+            "with load_file of each, and save_file it."
+        )
     return (
         f"{path} must be a file of torch.save (.pth, .pt) or a .safetensors file. "
         f"Received: {size:,} bytes of something else, beginning with {head[:8]!r}."

@@ -75,10 +75,10 @@ class SlotCon(Fitting):
         encoder: Keras model, images (B, height, width, 3) to a channels-last map
             (B, H, W, C): `slotcon_tf.backbone("resnet50")`, or one of
             keras.applications (`include_top=False`), keras-cv, keras-hub, without
-            their scaling of images. It becomes the student's encoder; the teacher gets
-            a copy. Layers frozen in it, now or later, are frozen in both. What its
-            layers add to the loss (`add_loss`, regularizers) counts, outputs' as the
-            mean of both views, and is shown as `added_loss`.
+            their scaling or augmentation of images. It becomes the student's encoder;
+            the teacher gets a copy. Layers frozen in it, now or later, are frozen in
+            both. What its layers add to the loss (`add_loss`, regularizers) counts,
+            outputs' as the mean of both views, and is shown as `added_loss`.
         total_steps: Optimizer steps of the run; the teacher stands still at its end.
         num_prototypes: K, 256 for COCO and 2048 for ImageNet.
         hidden_dim: Width of the heads' hidden layers.
@@ -216,6 +216,13 @@ class SlotCon(Fitting):
                 "The model is called on normalised images (B, height, width, 3). "
                 f"Received: a dict of {', '.join(inputs)}. Give one of its views, or "
                 "take fit or evaluate, which read pairs of views."
+            )
+        dtype = keras.backend.standardize_dtype(inputs.dtype)
+        if keras.backend.is_int_dtype(dtype):
+            raise ValueError(
+                "The model is called on normalised images (B, height, width, 3). "
+                f"Received: {dtype}. Take model.slots(images), or "
+                "(grey level / 255 - mean) / std."
             )
         return self.teacher(inputs, training=training)
 

@@ -1,14 +1,20 @@
 """Checkpoints of a run: written whole or not at all, and found again."""
 
+from __future__ import annotations
+
+import os
 import pathlib
 import shutil
 import time
 
+import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.runs import workdir
+from slotcon_tf.runs.command import CommandError
+from slotcon_tf.runs.run_settings import RunSettings
 
 _PREFIX = "step_"
 STATE = "state"
@@ -23,7 +29,7 @@ _UNREADABLE = (
 )
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(CommandError):
     """A checkpoint cannot be written, or none can be read."""
 
 
@@ -37,7 +43,7 @@ class Checkpoints:
     Args:
         folder: Of all checkpoints.
         model: A compiled model with a built optimizer, and its `step`.
-        lines: Of `workdir.flag_lines`, kept with every checkpoint.
+        config: Of the run; its flags are kept with every checkpoint.
         steps_per_epoch: Of the run.
         keep: Newest checkpoints kept.
         keep_every_epochs: Checkpoints at the ends of these epochs are kept for good; 0
@@ -45,28 +51,25 @@ class Checkpoints:
         writes: Whether this process writes, or reads only.
         means: Whether an epoch's running means are kept too. Several hosts would have
             to meet to write those, and one of them writes alone.
-        flagfile: Name of the file that keeps the lines.
     """
 
     def __init__(
         self,
-        folder,
-        model,
-        lines,
+        folder: str | os.PathLike,
+        model: keras.Model,
+        config: RunSettings,
         *,
-        steps_per_epoch,
-        keep,
-        keep_every_epochs=0,
-        writes=True,
-        means=True,
-        flagfile=workdir.FLAGFILE,
-    ):
+        steps_per_epoch: int,
+        keep: int,
+        keep_every_epochs: int = 0,
+        writes: bool = True,
+        means: bool = True,
+    ) -> None:
         self.folder = pathlib.Path(folder)
         self.model = model
-        self.lines = lines
+        self.config = config
         self.keep = keep
         self.writes = writes
-        self.flagfile = flagfile
         self.kept_steps = steps_per_epoch * keep_every_epochs
         self._checkpoint = tf.train.Checkpoint(
             model=model,
@@ -75,15 +78,15 @@ class Checkpoints:
             metrics=[v.value for m in model.metrics for v in m.variables if means],
         )
 
-    def paths(self):
+    def paths(self) -> list[pathlib.Path]:
         """Folders of all checkpoints, the newest first."""
         return checkpoint_paths(self.folder)
 
-    def latest(self):
+    def latest(self) -> pathlib.Path | None:
         """Folder of the newest checkpoint, or None."""
         return next(iter(self.paths()), None)
 
-    def save(self):
+    def save(self) -> pathlib.Path:
         """Writes a checkpoint of this step, unless there is one, and drops old ones.
 
         Returns:
@@ -101,7 +104,8 @@ class Checkpoints:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
             self._checkpoint.write(str(aside / STATE))
-            (aside / self.flagfile).write_text("\n".join(self.lines) + "\n")
+            lines = "\n".join(self.config.lines())
+            (aside / self.config.flagfile).write_text(lines + "\n")
             aside.rename(target)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(aside, ignore_errors=True)
@@ -120,7 +124,7 @@ class Checkpoints:
             if not (self.kept_steps and step_of(path) % self.kept_steps == 0):
                 shutil.rmtree(path, ignore_errors=True)
 
-    def restore(self):
+    def restore(self) -> int:
         """Reads the newest checkpoint that is whole.
 
         Returns:
@@ -150,7 +154,7 @@ class Checkpoints:
         if damaged:
             raise CheckpointError(
                 f"One checkpoint at least must be readable in {self.folder}. Received: "
-                f"{len(damaged)}, all damaged. Start again with another --workdir, or "
+                f"{len(damaged)}, all damaged. Start again with another `workdir`, or "
                 "delete them to start here."
             )
         return 0
@@ -163,10 +167,10 @@ class Checkpoints:
             path.rename(aside)
 
     def _read(self, path):
-        written = (path / self.flagfile).read_text().splitlines()
+        written = (path / self.config.flagfile).read_text().splitlines()
         if not written:
             raise ValueError("its flags are missing")
-        workdir.check_same(path, written, self.lines)
+        workdir.check_same(path, written, self.config)
         status = self._checkpoint.read(str(path / STATE))
         status.assert_existing_objects_matched()
         step = int(self.model.step.numpy())
@@ -174,7 +178,7 @@ class Checkpoints:
             raise ValueError(f"it holds step {step}")
 
 
-def checkpoint_paths(folder):
+def checkpoint_paths(folder: str | os.PathLike) -> list[pathlib.Path]:
     """Checkpoints in a folder, the newest first."""
     found = pathlib.Path(folder).glob(f"{_PREFIX}*")
     # A copy that somebody has named otherwise is theirs.
@@ -182,7 +186,9 @@ def checkpoint_paths(folder):
     return sorted(found, key=step_of, reverse=True)
 
 
-def largest_difference(first, second, part=""):
+def largest_difference(
+    first: pathlib.Path, second: pathlib.Path, part: str = ""
+) -> float:
     """Largest absolute difference between any numbers of two checkpoints.
 
     Args:
@@ -206,7 +212,7 @@ def largest_difference(first, second, part=""):
     return float(np.max(errors))  # NaN stays NaN
 
 
-def step_of(path):
+def step_of(path: pathlib.Path) -> int:
     """The step after which a checkpoint's folder was written."""
     return int(path.name.removeprefix(_PREFIX))
 

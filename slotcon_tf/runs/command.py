@@ -3,28 +3,55 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import textwrap
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
-from absl import flags, logging
+from absl import flags
 
 from slotcon_tf import processor
+from slotcon_tf.data.bad_images import TooManyBadImages
+from slotcon_tf.extras import MissingExtra
 from slotcon_tf.runs import flag_files
+from slotcon_tf.runs.messages import one_line, told_as, with_dashes
 from slotcon_tf.runs.settings import Config, Setting, SettingError
 
 TRACEBACK = "SLOTCON_TRACEBACK"  # environment variable: 1 shows where an error is from
 USAGE_STATUS, ERROR_STATUS = 2, 1  # of the process
-# What users' files, settings and machines raise; all else is a fault of this project.
-USER_ERRORS = (ValueError, OSError)
 
 
 class CommandError(RuntimeError):
-    """Ends a command in one line, for what is neither a value nor a file."""
+    """Ends a command in one line, for what is neither a value nor a file.
+
+    Attributes:
+        status: Of the process.
+        at_once: Whether the process ends at once: threads of an input pipeline still
+            run Python, and an interpreter that takes itself apart may wait for them
+            for ever.
+    """
+
+    status = 1
+    at_once = False
+
+
+# What users' files, settings and machines raise; all else is a fault of this project.
+USER_ERRORS = (
+    ValueError,
+    OSError,
+    CommandError,
+    MissingExtra,
+    TooManyBadImages,
+    # TensorFlow's of files, on this machine or elsewhere, and of too little memory.
+    tf.errors.AlreadyExistsError,
+    tf.errors.DataLossError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.ResourceExhaustedError,
+    tf.errors.UnavailableError,
+)
 
 
 class Command:
@@ -33,8 +60,8 @@ class Command:
     Args:
         name: Of the command, as its errors begin.
         config: Class of its settings; each is a flag.
-        run: Function of the configuration; what it returns is the exit status, None
-            for 0.
+        run: Function of the configuration; a whole number that it returns is the exit
+            status, which is 0 otherwise.
         doc: What `--help` begins with.
         positionals: Names of settings that arguments without a name stand for, in
             order.
@@ -62,7 +89,7 @@ class Command:
         self,
         name: str,
         config: type[Config],
-        run: Callable[[Any], int | None],
+        run: Callable[[Any], Any],
         doc: str,
         positionals: Sequence[str] = (),
     ) -> None:
@@ -81,15 +108,15 @@ class Command:
             config = self.config(argv)
         except (SettingError, flags.Error) as error:
             self._end(error, USAGE_STATUS)
-        _prepare_logs()
         print(f"Processor: {processor.describe()}", file=sys.stderr, flush=True)
         try:
-            status = self.run(config)
+            with told_as(self.name, self.config_class):
+                status = self.run(config)
         except SettingError as error:
             self._end(error, USAGE_STATUS)
-        except (*USER_ERRORS, CommandError) as error:
-            self._end(error, ERROR_STATUS)
-        sys.exit(status or 0)
+        except USER_ERRORS as error:
+            self._end(error, getattr(error, "status", ERROR_STATUS))
+        sys.exit(status if type(status) is int else 0)
 
     def config(self, argv: Sequence[str]) -> Any:
         """The configuration that a command line asks for.
@@ -102,15 +129,21 @@ class Command:
         """
         values = self._flag_values()
         words = flag_files.expand(argv[1:])
-        # absl's own flags (--verbosity, --alsologtostderr) are for absl's logging.
         flags.FLAGS.set_gnu_getopt(True)
-        rest = flags.FLAGS([argv[0], *words], known_only=True)
-        named = values([argv[0], *rest[1:]])[1:]
-        given = {name: values[name].value for name in self.config_class.settings()}
+        try:
+            rest = values([argv[0], *words], known_only=True)
+            # absl's own flags (--verbosity, --alsologtostderr) are for absl's logging.
+            rest = flags.FLAGS(rest, known_only=True)
+            named = values(rest)[1:]  # which refuses what neither knows
+        except flags.IllegalFlagValueError as error:
+            raise error.__context__ from None  # as the setting has said it
+        given = {}
         for name, known in self.config_class.settings().items():
+            given[name] = values[known.flag].value
             for alias in known.aliases:
                 if values[alias].present:
-                    self._note(f"--{alias} is --{name} now; it goes on as before.")
+                    new = f"--{known.flag}"
+                    self._note(f"--{alias} is {new} now; it goes on as before.")
         if len(named) > len(self.positionals):
             takes = ", ".join(f"`{name}`" for name in self.positionals)
             must = f"no arguments but {takes} and flags" if takes else "flags only"
@@ -122,8 +155,9 @@ class Command:
     def help(self) -> str:
         """Text of `--help`: what the command does, and every flag."""
         lines = [self.doc.strip(), "", "Flags:"]
-        for known in self.config_class.settings().values():
-            lines += flag_help(known)
+        known = self.config_class.settings().values()
+        for one in sorted(known, key=lambda one: not one.required):
+            lines += flag_help(one)
         return "\n".join([*lines, "", "--flagfile=FILE, --recipe=NAME: more flags."])
 
     def _flag_values(self) -> flags.FlagValues:
@@ -139,53 +173,51 @@ class Command:
     def _end(self, error: BaseException, status: int) -> None:
         if os.environ.get(TRACEBACK) == "1":
             raise error
-        text = " ".join(str(error).split()) or type(error).__name__
-        self._note(with_dashes(text, self.config_class))
+        text = with_dashes(one_line(error), self.config_class)
+        if isinstance(error, flags.Error):
+            text += " See --help for all flags."
+        self._note(text)
+        if getattr(error, "at_once", False):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
         sys.exit(status)
-
-
-def with_dashes(text: str, config: type[Config]) -> str:
-    """A library's error as the command line says it: --name for `name` and name=."""
-    names = "|".join(map(re.escape, (*config.settings(), "flagfile", "recipe")))
-    text = re.sub(rf"`({names})`", r"--\1", text)
-    return re.sub(rf"(?<![\w`\-.])({names})=", r"--\1=", text)
 
 
 def flag_help(known: Setting) -> list[str]:
     """Lines of `--help` about one flag."""
-    value = known.line(known.default) or "not set"
-    told = "" if known.default in (None, "", ()) else f" (default: {value})"
+    told = "" if known.default in (None, "", ()) else known.line(known.default)
+    told = f" (default: {told})" if told else " (needed)" if known.required else ""
     if known.choices:
         told = f" One of {', '.join(known.choices)}." + told
-    return [f"  --{known.name}:", *textwrap.wrap(known.help + told, 80, **_INDENT)]
+    return [f"  --{known.flag}:", *textwrap.wrap(known.help + told, 80, **_INDENT)]
 
 
 _INDENT: dict[str, Any] = {"initial_indent": "    ", "subsequent_indent": "    "}
 
 
+class _Parser(flags.ArgumentParser):
+    """Reads a flag as its setting does."""
+
+    def __init__(self, known: Setting) -> None:
+        self._known = known
+
+    def parse(self, argument: Any) -> Any:
+        # absl hands over a default as it is.
+        read = self._known.read if isinstance(argument, str) else self._known.check
+        return read(argument)
+
+
 def _define(known: Setting, values: flags.FlagValues) -> None:
     own = {"flag_values": values, "module_name": "command"}
-    name, default, text = known.name, known.default, known.help
-    bounds = {"lower_bound": known.low, "upper_bound": known.high}
-    if known.choices:
-        flags.DEFINE_enum(name, default, known.choices, text, **own)
-    elif known.kind is bool:
-        flags.DEFINE_bool(name, default, text, **own)
-    elif known.kind is int:
-        flags.DEFINE_integer(name, default, text, **bounds, **own)
-    elif known.kind is float:
-        flags.DEFINE_float(name, default, text, **bounds, **own)
-    elif known.kind is tuple:
-        words = None if default is None else list(default)
-        flags.DEFINE_list(name, words, text, **own)
-    else:
-        flags.DEFINE_string(name, default, text, **own)
+    flag = flags.Flag(
+        _Parser(known),
+        None,
+        known.flag,
+        known.default,
+        known.help,
+        boolean=known.kind is bool,
+    )
+    flags.DEFINE_flag(flag, **own)
     for alias in known.aliases:
-        flags.DEFINE_alias(alias, name, **own)
-
-
-def _prepare_logs() -> None:
-    tf.get_logger().setLevel("ERROR")
-    # What is wrong with a file is said by its reason.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    logging.use_absl_handler()
+        flags.DEFINE_alias(alias, known.flag, **own)

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import pathlib
 from collections.abc import Iterable, Sequence
 
+from slotcon_tf import recipes
 from slotcon_tf.runs.settings import SettingError
 
 _COMMENTS = ("#", "//")
-
-
-def recipe_names() -> list[str]:
-    """Names for `--recipe=`, sorted."""
-    folder = importlib.resources.files("slotcon_tf") / "recipes"
-    names = (pathlib.PurePath(entry.name) for entry in folder.iterdir())
-    return sorted(name.stem for name in names if name.suffix == ".flags")
 
 
 def recipe_lines(name: str) -> list[str]:
@@ -24,13 +17,12 @@ def recipe_lines(name: str) -> list[str]:
     Raises:
         SettingError: If there is none of this name.
     """
-    known = recipe_names()
+    known = recipes.names()
     if name not in known:
         raise SettingError(
             f"`recipe` must be one of {', '.join(known)}. Received: recipe={name}."
         )
-    folder = importlib.resources.files("slotcon_tf") / "recipes"
-    return (folder / f"{name}.flags").read_text().splitlines()
+    return recipes.lines(name)
 
 
 def expand(arguments: Iterable[str]) -> list[str]:

@@ -1,14 +1,23 @@
 """A new run's first weights, from a pretrained model."""
 
+from __future__ import annotations
+
+import os
+
 from absl import logging
 
-from slotcon_tf import SlotCon
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.interop import copy_weights
+from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs.loading import load_trained
 
 
-def initialize(model, source, part="auto", prefix=None):
+def initialize(
+    model: SlotCon,
+    source: str | os.PathLike,
+    part: str = "auto",
+    prefix: str | None = None,
+) -> None:
     """Gives a model the weights of a pretrained one; its step stays 0.
 
     Args:
@@ -31,24 +40,24 @@ def initialize(model, source, part="auto", prefix=None):
     theirs, ours = statistics_of(pretrained), statistics_of(model)
     if theirs != ours:
         logging.warning(
-            "%s was trained on %s, this run has %s. Set --mean, --std and "
-            "--pixel_range to the former unless you mean it.",
+            "%s was trained on %s, this run has %s. Set `mean`, `std` and "
+            "`pixel_range` to the former unless you mean it.",
             *(source, theirs, ours),
         )
     whole = isinstance(pretrained, SlotCon)
     if part == "model" and not whole:
         raise ValueError(
-            f"--init_part=model needs a whole SlotCon model. Received: {source}, an "
-            "encoder alone. Set --init_part=encoder."
+            f"init_part=model needs a whole SlotCon model. Received: {source}, an "
+            "encoder alone. Set init_part=encoder."
         )
     if whole and part != "encoder":
         try:
             copy_weights(pretrained, model)
         except ValueError as error:
             raise ValueError(
-                f"--init_from={source}: {error} Set --arch, --num_prototypes, "
-                "--hidden_dim and --projection_dim as it was trained, or "
-                "--init_part=encoder."
+                f"init_from={source}: {error} Set `arch`, `num_prototypes`, "
+                "`hidden_dim` and `projection_dim` as it was trained, or "
+                "init_part=encoder."
             ) from error
         logging.info("Student, teacher and predictor begin as %s", source)
         return
@@ -58,10 +67,10 @@ def initialize(model, source, part="auto", prefix=None):
         expected = [tuple(v.shape) for v in network.encoder.variables]
         if expected != [value.shape for value in values]:
             raise ValueError(
-                f"--init_from={source} must hold the encoder of --arch. Received: "
+                f"init_from={source} must hold the encoder of `arch`. Received: "
                 f"{encoder.name!r} with {len(values)} variables, where "
                 f"{network.encoder.name!r} has {len(expected)}, or of other shapes. "
-                "Set --arch as it was trained."
+                "Set `arch` as it was trained."
             )
         network.encoder.set_weights(values)
     logging.info("The encoder begins as that of %s", source)

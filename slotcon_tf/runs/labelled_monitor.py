@@ -2,17 +2,12 @@
 
 import functools
 
-import numpy as np
-
-from slotcon_tf.data.labelled import (
-    check_two_classes,
-    open_classified,
-    open_segmented,
-)
-from slotcon_tf.evaluation import classification, grouping_metrics
-from slotcon_tf.evaluation.groups import group_confusions
+from slotcon_tf.data.labelled import open_classified, open_segmented
+from slotcon_tf.evaluation.bootstrap import summed
+from slotcon_tf.evaluation.classification import nearest_neighbours
 from slotcon_tf.evaluation.inference import Inference, same_size_batches
-from slotcon_tf.runs.label_flags import with_prefix
+from slotcon_tf.evaluation.tasks import classification_task, groups_task
+from slotcon_tf.runs.label_settings import with_prefix
 from slotcon_tf.visualize.figures import figure_pixels, slots_figure
 
 TASKS = ("groups", "knn")
@@ -29,9 +24,10 @@ class LabelledMonitor:
         dataset, data_dir: As in trainers.evaluate.
         split: Its evenly spaced `num_images` images are measured.
         train_split: Of knn; ten times as many images are taken.
-        num_images: Number of images.
+        num_images: Number of images; None for all.
         crop_size: Edge of the central squares that are measured; 0 for whole images.
         labels: Dict of class_file, void_ids and label_ids; see `open_segmented`.
+        scale: Factor by which images are resized first.
 
     Raises:
         ValueError, OSError: If the labelled set cannot be used.
@@ -49,10 +45,10 @@ class LabelledMonitor:
         num_images,
         crop_size,
         labels=None,
+        scale=1.0,
     ):
-        self.task = task
-        self._inference = Inference(model)
-        self._matching = {}  # of the newest scores
+        self._inference = Inference(model, scale=scale)
+        self._total = None  # of the newest measurement
         sizes = {"max_images": num_images, "crop_size": crop_size}
         try:
             if task == "groups":
@@ -64,7 +60,8 @@ class LabelledMonitor:
 
     def _open_segmented(self, dataset, data_dir, split, sizes, labels):
         self.data = open_segmented(dataset, data_dir, split, **sizes, **labels)
-        check_two_classes(self.data)
+        self.task = groups_task(self.data, self._inference.num_prototypes)
+        self._name = "{}"
         self._look_through(self.data)
 
     def _open_classified(self, dataset, data_dir, split, train_split, sizes):
@@ -73,8 +70,10 @@ class LabelledMonitor:
             sizes = {"max_images": sizes["max_images"]}
         self.data = opened(split, **sizes)
         more = {"max_images": 10 * sizes["max_images"]}
-        self.train = opened(train_split, **{**sizes, **more})
-        for data in (self.train, self.data):
+        train = opened(train_split, **{**sizes, **more})
+        self.task = classification_task(nearest_neighbours, train, self.data)
+        self._name = "knn_{}"
+        for data in (train, self.data):
             self._look_through(data)
 
     @staticmethod
@@ -85,34 +84,34 @@ class LabelledMonitor:
 
     def __call__(self):
         """Scores by name: miou, pixel_accuracy, nmi, ari ...; or knn_accuracy."""
-        if self.task == "knn":
-            known = classification.features(self._inference, self.train)
-            found = classification.features(self._inference, self.data)
-            classifier = classification.nearest_neighbours(*known)
-            counts = classification.accuracy_counts(classifier, *found).sum(axis=0)
-            return {"knn_accuracy": classification.accuracy(counts)["accuracy"]}
-        counts = group_confusions(self._inference, self.data, self.data.num_classes)
-        counts = np.asarray(counts.sum(axis=0))
-        metrics = grouping_metrics(counts.reshape(self.data.num_classes, -1))
-        self._matching = metrics["matching"]
-        return {k: v for k, v in metrics.items() if isinstance(v, float)}
+        found = self.task.score(summed(self.measure()))
+        return {self._name.format(name): value for name, value in found.items()}
 
-    def picture(self):
+    def measure(self):
+        """What the task measures of every image, (N, M), of the present weights."""
+        counts = self.task.measure(self._inference)
+        self._total = summed(counts)
+        return counts
+
+    def figure(self):
         """Images, true masks and slots of the first images of one size.
 
         Groups have the colours of the classes that the newest scores matched them to.
 
         Returns:
-            uint8 (height, width, 3).
+            A matplotlib Figure.
         """
         pairs = [self.data.load(i) for i in range(min(PICTURES, len(self.data)))]
         images, masks = next(same_size_batches(pairs, PICTURES))
-        return figure_pixels(
-            slots_figure(
-                images,
-                self._inference.groups(images),
-                masks,
-                class_names=self.data.class_names,
-                matching=self._matching,
-            )
+        matched = {} if self._total is None else self.task.matching(self._total)
+        return slots_figure(
+            images,
+            self._inference.groups(images),
+            masks,
+            class_names=self.data.class_names,
+            matching=matched,
         )
+
+    def picture(self):
+        """`figure` as uint8 (height, width, 3)."""
+        return figure_pixels(self.figure())

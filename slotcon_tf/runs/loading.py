@@ -1,8 +1,13 @@
 """Trained models: of a run, finished or not, or of anything pretrained."""
 
-import json
-import pathlib
+from __future__ import annotations
 
+import json
+import os
+import pathlib
+from typing import Any
+
+import keras
 import tensorflow as tf
 from absl import logging
 
@@ -13,17 +18,19 @@ from slotcon_tf.interop.pretrained import MODEL_FILE
 from slotcon_tf.interop.reasons import refusal
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs.checkpoints import STATE, checkpoint_paths
+from slotcon_tf.serving.signatures import ServingOptions
+from slotcon_tf.serving.warmup import BATCH_SIZES
 
 _CONFIG = "model.json"
 
 
-def write_model_config(workdir, model):
+def write_model_config(workdir: pathlib.Path, model: SlotCon) -> None:
     """Writes what `load_trained` needs to build the model of a run again."""
     text = json.dumps(model.get_config(), indent=2)
     write_text(workdir / _CONFIG, text + "\n")
 
 
-def load_trained(source, **options):
+def load_trained(source: str | os.PathLike, **options: Any) -> tuple[keras.Model, Any]:
     """The model of a run or of one of its checkpoints, or a pretrained one.
 
     Args:
@@ -54,18 +61,52 @@ def load_trained(source, **options):
         return model, report
     if options.get("prefix"):
         raise ValueError(
-            "--prefix (prefix=) is for files of torch and safetensors. "
-            f"Received: {options['prefix']}, with {source}. Leave it out."
+            "`prefix` is for files of torch and safetensors. "
+            f"Received: prefix={options['prefix']}, with {source}. Leave it out."
         )
     return _read_checkpoint(config, checkpoint), None
 
 
-def is_checkpoint(path):
+def serving_options(
+    model: keras.Model,
+    image_size: int | None = None,
+    mask_size: int | None = None,
+    batch_sizes: tuple[int, ...] | None = None,
+    **limits: int,
+) -> dict[str, Any]:
+    """How a model is served unless somebody says otherwise.
+
+    Args:
+        model: Its `serving_size`, if it has one, stands for both sizes.
+        image_size, mask_size: Edges in pixels that replace it.
+        batch_sizes: Of the warm-up requests; default: those that servers take.
+        **limits: Of `slotcon_tf.serving.signatures.ServingOptions`.
+
+    Returns:
+        Arguments of `slotcon_tf.serving.archive.export_model`: `options` and
+        `warmup_batches`.
+
+    Example:
+        >>> serving_options(keras.Sequential(), mask_size=64)["options"].mask_size
+        64
+    """
+    size = getattr(model, "serving_size", None)
+    given = {"image_size": image_size, "mask_size": mask_size}
+    given = {k: size if v is None else v for k, v in given.items()}
+    given = {name: value for name, value in given.items() if value is not None}
+    batches = BATCH_SIZES if batch_sizes is None else batch_sizes
+    return {
+        "options": ServingOptions(**given, **limits),
+        "warmup_batches": tuple(batches),
+    }
+
+
+def is_checkpoint(path: str | os.PathLike) -> bool:
     """Whether a path is the folder of one checkpoint, under whatever name."""
     return (pathlib.Path(path) / f"{STATE}.index").is_file()
 
 
-def run_folder(source):
+def run_folder(source: str | os.PathLike) -> pathlib.Path | None:
     """pathlib.Path of the run that a model is of, None where it is a file."""
     path = pathlib.Path(source)
     if is_checkpoint(path):
@@ -73,7 +114,7 @@ def run_folder(source):
     return path if path.is_dir() else None
 
 
-def results_folder(source):
+def results_folder(source: str | os.PathLike) -> pathlib.Path | None:
     """Where results about a model belong: in the folder of its run, or None.
 
     Those about one checkpoint have a folder of its name there: the checkpoint's own

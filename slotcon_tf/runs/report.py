@@ -1,6 +1,5 @@
 """What the trainer tells at the start, and makes of the model at the end."""
 
-import json
 import pathlib
 
 import keras
@@ -9,10 +8,18 @@ import tensorflow as tf
 from absl import logging
 from PIL import Image
 
-from slotcon_tf.data.drawing import CATEGORIES
-from slotcon_tf.data.scenes import scenes_arrays
-from slotcon_tf.evaluation.groups import evaluate_groups, predict_groups
-from slotcon_tf.files import write_text
+from slotcon_tf.evaluation.bootstrap import RESAMPLES
+from slotcon_tf.evaluation.groups import predict_groups
+from slotcon_tf.evaluation.results import (
+    TRAINED,
+    UNTRAINED,
+    joined,
+    read_result,
+    result_of,
+    show_result,
+    write_result,
+)
+from slotcon_tf.runs.labelled_monitor import LabelledMonitor
 from slotcon_tf.visualize import save_slots
 
 REPORTED = ("miou", "nmi", "ari", "pixel_accuracy", "majority_accuracy")
@@ -93,54 +100,56 @@ class SceneScores:
     still compares with the untrained network.
 
     Args:
+        model: A `SlotCon`; its present weights are measured.
         workdir: Of the run.
         data_dir: tensorflow-datasets' folder, or None.
         scale: Factor by which the scenes are enlarged for evaluation.
     """
 
-    def __init__(self, workdir, data_dir, scale):
+    def __init__(self, model, workdir, data_dir, scale):
         self.path = pathlib.Path(workdir) / "scores.json"
-        self.images, self.masks = scenes_arrays("test", data_dir, HELD_OUT_SCENES)
-        self.scale = scale
-
-    def measure(self, model):
-        return evaluate_groups(
-            model, self.images, self.masks, len(CATEGORIES), scale=self.scale
+        self._settings = {"which": "teacher", "scale": scale}
+        self._model = model
+        self._monitor = LabelledMonitor(
+            model,
+            "groups",
+            "scenes",
+            data_dir,
+            f"test[:{HELD_OUT_SCENES}]",
+            None,
+            num_images=None,
+            crop_size=0,
+            scale=scale,
         )
 
-    def before(self, model):
+    def before(self):
+        """Measures the untrained network, unless that was done."""
         if not self.path.exists():
-            metrics, _ = self.measure(model)
-            self._write({"before": self._numbers(metrics)})
+            write_result(self.path, self._measured(UNTRAINED))
 
-    def after(self, model, picture):
-        """Writes the picture; returns the table of scores as text."""
-        metrics, groups = self.measure(model)
-        scores = json.loads(self.path.read_text())
-        scores["after"] = self._numbers(metrics)
-        self._write(scores)
-        shown = slice(0, NUM_PICTURES)
-        save_slots(
-            picture,
-            self.images[shown],
-            groups[shown],
-            self.masks[shown],
-            class_names=CATEGORIES,
-            matching=metrics["matching"],
+    def after(self, picture):
+        """Measures the trained network, writes scores and picture, prints the scores.
+
+        Args:
+            picture: File to write.
+        """
+        found = joined(read_result(self.path), self._measured(TRAINED))
+        write_result(self.path, found)
+        self._monitor.figure().savefig(picture, dpi=150)
+        shown = {name: found["rows"][name] for name in REPORTED}
+        show_result({**found, "rows": shown, "classes": {}})
+
+    def _measured(self, stage):
+        return result_of(
+            "groups",
+            self._monitor.task,
+            {stage: self._monitor.measure()},
+            dataset=repr(self._monitor.data),
+            split="test",
+            settings=self._settings,
+            step=int(self._model.step.numpy()),
+            resamples=RESAMPLES,
         )
-        lines = [f"Slots against true masks, {len(self.images)} held-out scenes:"]
-        lines.append(f"  {'':18}{'untrained':>10}{'trained':>10}")
-        for name in REPORTED:
-            row = (scores[when][name] for when in ("before", "after"))
-            lines.append(f"  {name:18}" + "".join(f"{v:10.3f}" for v in row))
-        return "\n".join(lines)
-
-    @staticmethod
-    def _numbers(metrics):
-        return {name: round(metrics[name], 4) for name in REPORTED}
-
-    def _write(self, scores):
-        write_text(self.path, json.dumps(scores, indent=1) + "\n")
 
 
 def sample_images(source, size, count=NUM_PICTURES):

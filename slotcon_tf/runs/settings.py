@@ -7,15 +7,20 @@ are all derived from it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import difflib
 import functools
+import inspect
 import math
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 _KEY = "setting"
+_ITEMS = {int: "whole numbers", float: "numbers", str: "words"}
+_TRUTH = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
 
 class SettingError(ValueError):
@@ -28,13 +33,15 @@ class Setting:
 
     Attributes:
         name: Of the field, and of its flag.
-        kind: bool, int, float, str, or tuple for several words.
+        kind: bool, int, float, str, or tuple for several values.
+        item: int, float or str, of each of several values.
         optional: Whether None may stand for it.
         default: Its value unless another is given.
     """
 
     name: str
     kind: type
+    item: type
     optional: bool
     default: Any
     help: str
@@ -45,20 +52,35 @@ class Setting:
     addable: bool
     aliases: tuple[str, ...]
 
+    @property
+    def flag(self) -> str:
+        """Name of its flag: its own, without the `_` that a keyword of Python needs."""
+        return self.name.rstrip("_")
+
+    @property
+    def required(self) -> bool:
+        """Whether it must be given: its default is None, which may not stand for it."""
+        return self.default is None and not self.optional
+
     def check(self, value: Any) -> Any:
         """The value as its kind, or an error.
 
         Raises:
-            SettingError: If it is of another kind, out of bounds, or no choice.
+            SettingError: If it is of another kind, out of bounds, or no choice; if it
+                is required and not given.
         """
+        if self.required and value in (None, ""):
+            raise SettingError(
+                f"`{self.name}` must be given. Received: none. Set it: {self.help}"
+            )
         if value is None:
             if self.optional:
                 return None
             raise self._error("not be None", value)
         if self.kind is tuple:
             if isinstance(value, str) or not isinstance(value, Iterable):
-                raise self._error("be a sequence of words", value)
-            return tuple(str(word) for word in value)
+                raise self._error(f"be a sequence of {_ITEMS[self.item]}", value)
+            return self._items(tuple(value))
         value = self._of_kind(value)
         if self.low is not None and value < self.low:
             raise self._error(f"be {self.low} or more", value)
@@ -67,6 +89,14 @@ class Setting:
         if self.choices and value not in self.choices:
             raise self._error(f"be one of {', '.join(self.choices)}", value)
         return value
+
+    def _items(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        try:
+            found = tuple(self.item(value) for value in values)
+        except (TypeError, ValueError):
+            shown = ",".join(map(str, values))
+            raise self._error(f"be {_ITEMS[self.item]}, with commas", shown) from None
+        return found
 
     def _of_kind(self, value: Any) -> Any:
         number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -91,9 +121,24 @@ class Setting:
         if value is None:
             return None
         if self.kind is bool:
-            return f"--{'' if value else 'no'}{self.name}"
-        text = ",".join(value) if self.kind is tuple else str(value)
-        return f"--{self.name}={text}"
+            return f"--{'' if value else 'no'}{self.flag}"
+        return f"--{self.flag}={as_text(value)}"
+
+    def read(self, text: str) -> Any:
+        """The value that the text of a flag stands for.
+
+        Raises:
+            SettingError: If it stands for none of this kind, or `check` refuses it.
+        """
+        value: Any = text
+        if self.kind is tuple:
+            value = [word.strip() for word in text.split(",") if word.strip()]
+        elif self.kind is bool:
+            value = _TRUTH.get(text.lower(), text)
+        elif self.kind in (int, float):
+            with contextlib.suppress(ValueError):
+                value = self.kind(text)
+        return self.check(value)
 
 
 def setting(
@@ -110,7 +155,8 @@ def setting(
     """A field of a `Config`.
 
     Args:
-        default: Its value unless another is given.
+        default: Its value unless another is given. None makes it required, unless its
+            annotation allows None.
         help: One or two short sentences, for `--help` and the docs.
         low, high: Bounds, included.
         choices: All values that it may have.
@@ -165,6 +211,25 @@ class Config:
         found = (s.line(getattr(self, n)) for n, s in self.settings().items())
         return sorted(line for line in found if line)
 
+    @classmethod
+    def from_lines(cls, lines: Iterable[str], **changes: Any) -> Self:
+        """The configuration of flags as `lines` writes them; comments are passed over.
+
+        Args:
+            lines: What they do not name has its default.
+            **changes: Settings that replace what the lines say.
+
+        Raises:
+            SettingError: If a flag is unknown, or a value cannot be used.
+
+        Example:
+            >>> Config.from_lines(["# nothing is set"]) == Config()
+            True
+        """
+        found = dict(_named(cls, line) for line in lines if line.startswith("-"))
+        values = {name: cls.settings()[name].read(text) for name, text in found.items()}
+        return cls(**{**values, **changes})
+
     def changes_from(self, old: Config) -> dict[str, tuple[Any, Any]]:
         """Settings that make another run of it: name to old and new value.
 
@@ -180,22 +245,59 @@ class Config:
         return found
 
 
+def default_of(function: Callable[..., Any], name: str) -> Any:
+    """What an argument of a function or class is unless it is given.
+
+    Example:
+        >>> default_of(setting, "free")
+        False
+    """
+    return inspect.signature(function).parameters[name].default
+
+
+def _named(cls: type[Config], line: str) -> tuple[str, str]:
+    """Name of the setting, and text of its value, of a flag."""
+    known = cls.settings()
+    names = {alias: n for n, one in known.items() for alias in one.aliases}
+    names |= {one.flag: name for name, one in known.items()}
+    flag, equals, text = line.lstrip("-").partition("=")
+    if flag in names:
+        return names[flag], text if equals else "true"
+    if not equals and flag.removeprefix("no") in names:
+        return names[flag.removeprefix("no")], "false"
+    near = difflib.get_close_matches(flag, names, 1)
+    advice = f" Did you mean {near[0]}?" if near else ""
+    raise SettingError(f"A setting must be known. Received: {flag}.{advice}")
+
+
 @functools.cache
 def _settings(cls: type[Config]) -> dict[str, Setting]:
     hints = typing.get_type_hints(cls)
     found = {}
     for field in dataclasses.fields(cls):
-        kind, optional = _kind(hints[field.name])
+        about = _kind(hints[field.name])
         known = field.metadata[_KEY]
-        found[field.name] = Setting(field.name, kind, optional, field.default, **known)
+        found[field.name] = Setting(field.name, *about, field.default, **known)
     return found
 
 
-def _kind(hint: Any) -> tuple[type, bool]:
-    """The kind of an annotation, and whether it allows None."""
+def _kind(hint: Any) -> tuple[type, type, bool]:
+    """The kind of an annotation, its items' kind, and whether it allows None."""
     parts = [hint]
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         parts = list(typing.get_args(hint))
-    kinds = [typing.get_origin(part) or part for part in parts]
-    (kind,) = [kind for kind in kinds if kind is not types.NoneType]
-    return kind, types.NoneType in kinds
+    (part,) = [part for part in parts if part is not types.NoneType]
+    item, *_ = typing.get_args(part) or (str,)
+    return typing.get_origin(part) or part, item, types.NoneType in parts
+
+
+def as_text(value: Any) -> str:
+    """A value as its flag has it.
+
+    Example:
+        >>> as_text((0.5, 1.0))
+        '0.5,1'
+    """
+    if isinstance(value, tuple):
+        return ",".join(as_text(v).removesuffix(".0") for v in value)
+    return str(value)

@@ -1,8 +1,13 @@
 """How a run ends: by itself, by SIGTERM or Ctrl-C, or by an error that is told."""
 
-import os
+from __future__ import annotations
+
+import contextlib
 import signal
-import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
@@ -10,31 +15,48 @@ from absl import logging
 from slotcon_tf.data.bad_images import TooManyBadImages
 from slotcon_tf.data.labelled import LabelError
 from slotcon_tf.runs.checkpoints import CheckpointError
+from slotcon_tf.runs.command import CommandError
 from slotcon_tf.training.callbacks import Interrupted, NonFiniteError
 
 INTERRUPTED = 143  # exit status; 128 + SIGTERM, which schedulers know
 
 
+class RunStopped(CommandError):
+    """Training broke off; `__cause__` is why, and what is saved goes on.
+
+    Attributes:
+        status: Exit status of a command: 143 after a signal, 1 after an error.
+    """
+
+    at_once = True
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.status = INTERRUPTED if isinstance(error, Interrupted) else 1
+
+
 class StopRequest:
     """Context in which the first SIGTERM or SIGINT is noted, not obeyed.
 
-    A second SIGINT ends the process as usual. Called, it says whether to stop.
+    A second SIGINT ends the process as usual. Called, it says whether to stop. In a
+    thread other than the main one signals are left as they are.
     """
 
-    def __init__(self):
-        self.received = None
-        self._before = {}
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
 
-    def __enter__(self):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._note)
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number, frame):
+    def _note(self, number: int, frame: types.FrameType | None) -> None:
         del frame
         if self.received == signal.SIGINT == number:
             raise KeyboardInterrupt
@@ -42,47 +64,38 @@ class StopRequest:
         name = signal.Signals(number).name
         logging.info("%s: the run stops after this step and saves.", name)
 
-    def __call__(self):
+    def __call__(self) -> bool:
         return self.received is not None
 
 
-def run_to_the_end(make, name):
-    """Makes a run, trains it and finishes it; ends the process where that fails.
+@contextlib.contextmanager
+def told_in_training(fatal: Callable[[], BaseException | None]) -> Iterator[None]:
+    """Context of a training whose errors become one, `RunStopped`.
 
     Args:
-        make: Function without arguments that returns the run, which has `train(stop)`,
-            `finish()`, and `fatal`, the error that ended its input pipeline, or None.
-        name: Of the command.
+        fatal: Returns the error that ended the input pipeline, or None.
+
+    Raises:
+        RunStopped: If training was asked to stop, or what is not the code's fault
+            ended it.
     """
     try:
-        run = make()
-    except (ValueError, OSError, CheckpointError) as error:
-        sys.exit(f"{name}: {error}")
-    try:
-        with StopRequest() as stop:
-            run.train(stop)
-        if run.fatal:
+        yield
+        error = fatal()
+        if error:
             # Found by threads that read ahead of the last step.
-            _end(run.fatal, 1, name)
-        run.finish()
-    except Interrupted as error:
-        _end(error, INTERRUPTED, name)
-    except (NonFiniteError, TooManyBadImages, LabelError, CheckpointError) as error:
-        _end(error, 1, name)
+            raise error
+    except (
+        Interrupted,
+        NonFiniteError,
+        TooManyBadImages,
+        LabelError,
+        CheckpointError,
+    ) as error:
+        raise RunStopped(error) from error
     except tf.errors.OpError:
         # What stops the input pipeline arrives here as an error of TensorFlow.
-        if run.fatal:
-            _end(run.fatal, 1, name)
+        error = fatal()
+        if error:
+            raise RunStopped(error) from error
         raise
-
-
-def _end(error, status, name):
-    """Ends the process in the middle of training, with a word.
-
-    At once: threads of the input pipeline still run Python, and an interpreter that
-    takes itself apart may wait for them for ever.
-    """
-    print(f"{name}: {error}", file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)

@@ -1,7 +1,10 @@
 """From a flag to a tf.distribute strategy, and who is who under it."""
 
+from __future__ import annotations
+
 import json
 import os
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -26,14 +29,15 @@ def build_strategy(name: str = "auto", tpu: str = "") -> tf.distribute.Strategy:
     """
     if name not in STRATEGIES:
         raise ValueError(
-            f"strategy must be one of {', '.join(STRATEGIES)}. Received: {name!r}."
+            f"`strategy` must be one of {', '.join(STRATEGIES)}. "
+            f"Received: strategy={name}."
         )
     # Before any look at logical devices: collectives are set up at the very start.
     workers = num_workers()
     if name == "multi_worker" or (name == "auto" and workers > 1):
         if workers < 2:
             raise ValueError(
-                "--strategy=multi_worker needs TF_CONFIG with two workers or more. "
+                "strategy=multi_worker needs TF_CONFIG with two workers or more. "
                 f"Received: TF_CONFIG={os.environ.get('TF_CONFIG', '')!r}. Set it to "
                 '{"cluster": {"worker": ["HOST:PORT", ...]}, '
                 '"task": {"type": "worker", "index": 0}} on every host.'
@@ -42,8 +46,8 @@ def build_strategy(name: str = "auto", tpu: str = "") -> tf.distribute.Strategy:
     if name == "tpu" or (name == "auto" and tpu):
         if not tpu:
             raise ValueError(
-                "--strategy=tpu needs the TPU's name or address. Received: none. "
-                "Set --tpu, to 'local' on a TPU VM."
+                "strategy=tpu needs the TPU's name or address. Received: none. "
+                "Set `tpu`, to 'local' on a TPU VM."
             )
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu)
         tf.config.experimental_connect_to_cluster(resolver)
@@ -89,7 +93,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return resolver.task_type == "chief"
 
 
-def any_worker(strategy: tf.distribute.Strategy):
+def any_worker(strategy: tf.distribute.Strategy) -> Callable[[bool], bool]:
     """Function that tells each worker whether any of them says yes.
 
     All workers must call it at the same places, as they do steps.
@@ -115,7 +119,9 @@ def any_worker(strategy: tf.distribute.Strategy):
     return ask
 
 
-def check_same_everywhere(strategy: tf.distribute.Strategy, name: str, value: int):
+def check_same_everywhere(
+    strategy: tf.distribute.Strategy, name: str, value: int
+) -> None:
     """Raises on all workers if a number differs between any of them.
 
     Raises:
@@ -132,5 +138,6 @@ def check_same_everywhere(strategy: tf.distribute.Strategy, name: str, value: in
     if any_worker(strategy)(differs):
         raise ValueError(
             f"{name} must be the same on all hosts. Received: {value} here, another "
-            "elsewhere. Give all of them the same flags and a --workdir that all see."
+            "elsewhere. Give all of them the same settings and a `workdir` that all "
+            "see."
         )

@@ -9,6 +9,8 @@ where OpenCV takes single pixels; hue and saturation change in floats, not in Op
 8-bit HSV.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,13 +26,13 @@ CONTRAST_RANGE = SATURATION_RANGE = (0.5, 1.5)
 HUE_DELTA = 18  # of 180, OpenCV's full circle
 
 
-def fitting_scale(height, width, scale):
+def fitting_scale(height: int, width: int, scale: tuple[int, int]) -> float:
     """Factor by which an image just fits into (long edge, short edge), pixels."""
     longer, shorter = max(scale), min(scale)
     return min(longer / max(height, width), shorter / min(height, width))
 
 
-def fitted_size(height, width, scale):
+def fitted_size(height: int, width: int, scale: tuple[int, int]) -> tuple[int, int]:
     """Height and width of an image that was resized to fit, the aspect kept."""
     factor = fitting_scale(height, width, scale)
     return tuple(max(1, int(edge * factor + 0.5)) for edge in (height, width))
@@ -57,7 +59,9 @@ class Augmentation:
     flip: float = FLIP_PROBABILITY
     distort: bool = False
 
-    def __call__(self, image, labels, rng):
+    def __call__(
+        self, image: np.ndarray, labels: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         """One random crop.
 
         Args:
@@ -111,7 +115,7 @@ class Augmentation:
         return np.count_nonzero(counts) > 1 and share < self.cat_max_ratio
 
 
-def distort_colors(image, rng):
+def distort_colors(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Brightness, contrast, saturation and hue, each with probability 0.5.
 
     Contrast comes before saturation and hue or after them, with equal probability.
@@ -143,7 +147,7 @@ def distort_colors(image, rng):
     return pixels.astype(np.uint8)
 
 
-def change_saturation(pixels, factor):
+def change_saturation(pixels: np.ndarray, factor: float) -> np.ndarray:
     """Multiplies HSV's saturation, up to 1; value and hue stay.
 
     Args:
@@ -160,7 +164,7 @@ def change_saturation(pixels, factor):
     return value - (value - pixels) * factor
 
 
-def turn_hue(pixels, turn):
+def turn_hue(pixels: np.ndarray, turn: float) -> np.ndarray:
     """Adds a share of the full circle to HSV's hue.
 
     Args:

@@ -1,15 +1,24 @@
 """crop_dataset: from labelled images to batches of crops."""
 
+from __future__ import annotations
+
 import numpy as np
 import tensorflow as tf
 
-from slotcon_tf.data.labelled import VOID, check_two_classes
-from slotcon_tf.images.statistics import IMAGENET
+from slotcon_tf.data.labelled import VOID, SegmentedImages, check_two_classes
+from slotcon_tf.images.statistics import IMAGENET, ImageStatistics
+from slotcon_tf.segmentation.augmentation import Augmentation
 
 
 def crop_dataset(
-    images, augment, *, batch_size, seed=0, start_step=0, statistics=IMAGENET
-):
+    images: SegmentedImages,
+    augment: Augmentation,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    start_step: int = 0,
+    statistics: ImageStatistics = IMAGENET,
+) -> tf.data.Dataset:
     """Endless batches of random crops, for `Segmenter.fit`.
 
     Every choice is a function of (seed, position in the stream) alone: neither threads

@@ -1,5 +1,9 @@
 """FCNHead: convolutions and a classifier on a map; and dropout of whole channels."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import tensorflow as tf
 from keras import layers, ops
@@ -29,13 +33,13 @@ class ChannelDropout(layers.Layer):
     Reference: torch.nn.Dropout2d, which mmsegmentation's heads have.
     """
 
-    def __init__(self, rate, **kwargs):
+    def __init__(self, rate: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
             raise ValueError(f"rate must lie in [0, 1). Received: rate={rate}.")
         self.rate = rate
 
-    def call(self, inputs, key):
+    def call(self, inputs: Any, key: Any) -> Any:
         count = ops.shape(inputs)[0]
         shape = (replicas.num_replicas() * count, inputs.shape[-1])
         # Whole numbers: as floats XLA draws others from the same key.
@@ -47,7 +51,7 @@ class ChannelDropout(layers.Layer):
         kept = ops.cast(kept[first : first + count], inputs.dtype)  # (B, C)
         return inputs * kept[:, None, None] / (1.0 - self.rate)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate}
 
 
@@ -77,14 +81,14 @@ class FCNHead(layers.Layer):
     def __init__(
         self,
         *,
-        num_classes,
-        channels,
-        num_convs=2,
-        dilation=1,
-        concat_input=True,
-        dropout=0.1,
-        **kwargs,
-    ):
+        num_classes: int,
+        channels: int,
+        num_convs: int = 2,
+        dilation: int = 1,
+        concat_input: bool = True,
+        dropout: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.num_classes = num_classes
         self.channels = channels
@@ -110,11 +114,11 @@ class FCNHead(layers.Layer):
         )
 
     @property
-    def convs(self):
+    def convs(self) -> list[keras.layers.Layer]:
         return [getattr(self, f"conv{i}") for i in range(self.num_convs)]
 
     @property
-    def norms(self):
+    def norms(self) -> list[keras.layers.Layer]:
         return [getattr(self, f"bn{i}") for i in range(self.num_convs)]
 
     def _conv(self, name, dilation):
@@ -131,7 +135,7 @@ class FCNHead(layers.Layer):
             **self._own,
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         shape, inner = tuple(input_shape), (*input_shape[:-1], self.channels)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             conv.build(shape)
@@ -145,7 +149,9 @@ class FCNHead(layers.Layer):
         self.classifier.build(shape)
         self.built = True
 
-    def call(self, inputs, training=None, dropout_key=None):
+    def call(
+        self, inputs: Any, training: bool | None = None, dropout_key: Any = None
+    ) -> Any:
         x = inputs
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = ops.relu(norm(conv(x), training=training))  # (B, H, W, channels)
@@ -156,10 +162,12 @@ class FCNHead(layers.Layer):
             x = self.channel_dropout(x, dropout_key)
         return self.classifier(x)  # (B, H, W, num_classes)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.num_classes)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_classes": self.num_classes,

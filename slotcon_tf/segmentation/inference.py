@@ -1,13 +1,19 @@
 """Predictor: classes of images of any size, at once or window by window."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from slotcon_tf.data.labelled import VOID, check_two_classes
+from slotcon_tf.data.labelled import VOID, SegmentedImages, check_two_classes
 from slotcon_tf.evaluation.metrics import confusion_matrix, segmentation_metrics
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.segmentation.augmentation import fitted_size
+from slotcon_tf.segmentation.model import Segmenter
 from slotcon_tf.segmentation.resize import bilinear_matrix
 
 _ROWS_AT_ONCE = 64  # whose logits are held at the label map's size
@@ -26,7 +32,14 @@ class Predictor:
         ValueError: If windows would leave gaps.
     """
 
-    def __init__(self, model, *, scale=None, window=0, stride=0):
+    def __init__(
+        self,
+        model: Segmenter,
+        *,
+        scale: tuple[int, int] | None = None,
+        window: int = 0,
+        stride: int = 0,
+    ) -> None:
         if window and not 0 < stride <= window:
             raise ValueError(
                 "stride must lie between 1 and the window, or pixels would be left "
@@ -42,7 +55,7 @@ class Predictor:
         matrix = tf.TensorSpec([None, None])
         self._strip = tf.function(_winners, [maps, matrix, matrix], autograph=False)
 
-    def __call__(self, image):
+    def __call__(self, image: np.ndarray) -> np.ndarray:
         """Classes of an image.
 
         Args:
@@ -58,7 +71,7 @@ class Predictor:
             image = np.asarray(resized)
         return self._classes(self.logits(image), size)
 
-    def logits(self, image):
+    def logits(self, image: np.ndarray) -> np.ndarray | tf.Tensor:
         """Logits of an image as it is: float32 (height, width, num_classes)."""
         pixels = tf.cast(image, tf.float32)[None]
         pixels = statistics_of(self.model).normalize(pixels)
@@ -106,7 +119,12 @@ def _windows(length, window, stride):
         yield max(end - window, 0), end
 
 
-def evaluate(predict, images, *, indices=None):
+def evaluate(
+    predict: Callable[[np.ndarray], np.ndarray],
+    images: SegmentedImages,
+    *,
+    indices: Iterable[int] | None = None,
+) -> dict[str, Any]:
     """Scores of predictions against label maps.
 
     Args:

@@ -1,11 +1,16 @@
 """The pixels' cross-entropy."""
 
+from __future__ import annotations
+
+import tensorflow as tf
 from keras import ops
 
 from slotcon_tf.data.labelled import VOID
 
 
-def pixel_cross_entropy(logits, labels, *, num_replicas=1):
+def pixel_cross_entropy(
+    logits: tf.Tensor, labels: tf.Tensor, *, num_replicas: int = 1
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Cross-entropy of valid pixels over the number of *all* pixels.
 
     Void pixels add nothing to the sum and count in its divisor, so that a replica's

@@ -1,46 +1,25 @@
 """Segmenter: an encoder, an FCN head, and how they learn from pixels."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 from keras import ops
 
 from slotcon_tf.devices import at_least_float32
 from slotcon_tf.encoders.resnet import ResNet
-from slotcon_tf.images.statistics import statistics_of
+from slotcon_tf.images.statistics import ImageStatistics, statistics_of
+from slotcon_tf.presets import AUXILIARY_HEAD
 from slotcon_tf.segmentation.heads import FCNHead
 from slotcon_tf.segmentation.losses import pixel_cross_entropy
 from slotcon_tf.segmentation.resize import resize_bilinear
 from slotcon_tf.training import replicas
 
-# The paper's two heads, by the dilation of one and the output stride of the other as
-# mmsegmentation names them, and the encoder that each of them sits on.
-HEADS = {
-    "d6": {
-        "head": {
-            "channels": 256,
-            "dilation": 6,
-            "concat_input": False,
-            "dropout": 0.0,
-        },
-        "align_corners": True,
-        "auxiliary_weight": 0.0,
-    },
-    "d8": {
-        "head": {
-            "channels": 512,
-            "dilation": 1,
-            "concat_input": True,
-            "dropout": 0.1,
-        },
-        "align_corners": False,
-        "auxiliary_weight": 0.4,
-    },
-}
-OUTPUT_STRIDES = {"d6": 16, "d8": 8}
-_AUXILIARY = {"channels": 256, "num_convs": 1, "concat_input": False, "dropout": 0.1}
 
-
-def dilated(encoder, output_stride):
+def dilated(encoder: ResNet, output_stride: int) -> ResNet:
     """A copy of an encoder for segmentation: finer maps, the same weights.
 
     Args:
@@ -95,20 +74,20 @@ class Segmenter(keras.Model):
         ValueError: If an auxiliary head is asked for, and the encoder has no stages.
 
     Reference: Wen et al. 2022 (arXiv 2205.15288), section 4.1; Long et al. 2015 (arXiv
-    1411.4038); `HEADS` holds the settings.
+    1411.4038); `slotcon_tf.presets.HEADS` holds the settings.
     """
 
     def __init__(
         self,
-        encoder,
+        encoder: keras.Model,
         *,
-        class_names,
-        head,
-        align_corners=False,
-        auxiliary_weight=0.0,
-        seed=0,
-        **kwargs,
-    ):
+        class_names: Sequence[str],
+        head: Mapping[str, Any],
+        align_corners: bool = False,
+        auxiliary_weight: float = 0.0,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.encoder = encoder
         self.class_names = tuple(class_names)
@@ -130,7 +109,7 @@ class Segmenter(keras.Model):
             stages = keras.Model(encoder.inputs, [stage, encoder.outputs[0]])
             # In a function, so that Keras does not track the layers once more.
             self._stages = lambda: stages
-            self.auxiliary = FCNHead(name="auxiliary", **own, **_AUXILIARY)
+            self.auxiliary = FCNHead(name="auxiliary", **own, **AUXILIARY_HEAD)
             self.auxiliary.build(stage.shape)
         self.step = self.add_weight(
             name="step",
@@ -146,19 +125,19 @@ class Segmenter(keras.Model):
     skip_nonfinite = False  # what callbacks ask of a model: it stops on the first NaN
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         return len(self.class_names)
 
     @property
-    def statistics(self):
+    def statistics(self) -> ImageStatistics:
         """What images are normalised with: as the encoder was pretrained."""
         return statistics_of(self.encoder)
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[keras.metrics.Metric]:
         return list(self.trackers.values())
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Any, training: bool = False) -> Any:
         features = self.encoder(inputs, training=training)  # (B, H, W, C)
         logits = self.head(features, training=training, dropout_key=self._key(0))
         return self._to_size(logits, inputs)
@@ -172,7 +151,9 @@ class Segmenter(keras.Model):
         """Of the dropout of one head in this step."""
         return tf.stack([2 * self.seed + number, tf.convert_to_tensor(self.step)])
 
-    def compute_losses(self, images, labels, training=True):
+    def compute_losses(
+        self, images: tf.Tensor, labels: tf.Tensor, training: bool = True
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """The loss of a batch.
 
         Args:
@@ -197,7 +178,7 @@ class Segmenter(keras.Model):
         auxiliary, _ = pixel_cross_entropy(logits, labels, num_replicas=count)
         return loss + self.auxiliary_weight * auxiliary, found
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, Any]:
         """One step on (images, labels)."""
         images, labels = data
         with tf.GradientTape() as tape:
@@ -208,7 +189,7 @@ class Segmenter(keras.Model):
         self.step.assign(self.step + 1)
         return self._track(loss, found)
 
-    def test_step(self, data):
+    def test_step(self, data: Any) -> dict[str, Any]:
         """Loss and accuracy of crops with moving statistics."""
         return self._track(*self.compute_losses(*data, training=False))
 
@@ -229,7 +210,7 @@ class Segmenter(keras.Model):
             with self.distribute_strategy.scope():
                 optimizer.build(self.trainable_variables)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "encoder": keras.saving.serialize_keras_object(self.encoder),
@@ -241,7 +222,7 @@ class Segmenter(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Segmenter:
         config = dict(config)
         encoder = keras.saving.deserialize_keras_object(config.pop("encoder"))
         return cls(encoder, **config)

@@ -1,9 +1,15 @@
 """Bilinear resizing of maps as two matrices, with torch's two conventions."""
 
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
 from keras import ops
 
 
-def bilinear_matrix(length, size, *, align_corners, dtype="float32"):
+def bilinear_matrix(
+    length: int, size: int, *, align_corners: bool, dtype: str = "float32"
+) -> np.ndarray:
     """Weights of each input in each output along one axis.
 
     Pixel centres: with `align_corners` the first and last centres of both grids
@@ -33,7 +39,9 @@ def bilinear_matrix(length, size, *, align_corners, dtype="float32"):
     return ops.relu(1.0 - ops.abs(places[:, None] - inputs))
 
 
-def resize_bilinear(maps, size, *, align_corners):
+def resize_bilinear(
+    maps: tf.Tensor, size: tuple[int, int], *, align_corners: bool
+) -> tf.Tensor:
     """Resizes maps; differentiable, compiles for XLA where sizes are static.
 
     Args:

@@ -2,8 +2,8 @@
 
 import keras
 import numpy as np
-import onnx
 
+from slotcon_tf.extras import needed
 from slotcon_tf.interop.keras_backbones import ImageNetNormalization
 from slotcon_tf.serving.archive import serve
 
@@ -21,6 +21,9 @@ def export_onnx(model, path, *, which="teacher"):
     Returns:
         The path.
     """
+    with needed("onnx"):
+        import onnx
+        import tf2onnx  # noqa: F401  Keras's exporter calls it.
     served = serve(model, which=which)
     pyramid, own = served.pyramid_model, served.statistics
     images = keras.Input((None, None, 3), name="image")

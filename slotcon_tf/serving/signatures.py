@@ -7,9 +7,8 @@ import tensorflow as tf
 
 from slotcon_tf.images.statistics import IMAGENET
 from slotcon_tf.method.objective import l2_normalize, pool_slots
+from slotcon_tf.method.upsampled import upsampled_confidence
 from slotcon_tf.serving.decoding import OK, decode_batch
-
-_CHUNK = 64  # prototypes whose upsampled logits are in memory at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +104,8 @@ class ServedModel(tf.Module):
         """
         images, status = self._images(image_bytes, crop=False)
         _, logits = self._grouped(images)
-        size = self.options.mask_size
-        assignments, confidence = upsampled_argmax(logits, size, self.temperature)
+        size = [self.options.mask_size] * 2
+        assignments, confidence = upsampled_confidence(logits, size, self.temperature)
         return _of_good({"assignments": assignments, "confidence": confidence}, status)
 
     @_any_number
@@ -169,33 +168,6 @@ def _of_good(outputs, status):
     if "valid" in outputs:
         found["valid"] = outputs["valid"] & good[:, None]
     return {**found, "ok": good, "reason": status}
-
-
-def upsampled_argmax(logits, size, temperature):
-    """Argmax and its softmax of logits upsampled bilinearly, a chunk of K at a time.
-
-    Args:
-        logits: (N, h, w, K).
-        size: Edge of the result.
-        temperature: Of the softmax.
-
-    Returns:
-        Tuple of int32 (N, size, size) and float32 (N, size, size).
-    """
-    best, winner, total = None, None, 0.0
-    for start in range(0, logits.shape[-1], _CHUNK):
-        # (N, size, size, chunk)
-        chunk = tf.image.resize(logits[..., start : start + _CHUNK], [size, size])
-        value = tf.reduce_max(chunk, axis=-1)
-        index = start + tf.argmax(chunk, axis=-1, output_type=tf.int32)
-        # Cosines: the exponents lie within 1 / temperature of 0.
-        total += tf.reduce_sum(tf.exp(chunk / temperature), axis=-1)
-        if best is None:
-            best, winner = value, index
-        else:
-            winner = tf.where(value > best, index, winner)
-            best = tf.maximum(value, best)
-    return winner, tf.exp(best / temperature) / total
 
 
 def largest_slots(projected, logits, max_objects, temperature):

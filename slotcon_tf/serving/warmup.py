@@ -1,18 +1,28 @@
 """Requests that TF Serving answers to itself before it takes others."""
 
+from __future__ import annotations
+
 import pathlib
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+from absl import logging
 
+from slotcon_tf.extras import MissingExtra, needed
+
+BATCH_SIZES = (1, 8, 32)  # as in export/serving/batching.config
 # Where TF Serving looks, in the folder of a version.
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 
 
 def write_warmup(
-    folder: pathlib.Path, model_name: str, signatures: dict, batch_sizes, edge: int
-):
+    folder: pathlib.Path,
+    model_name: str,
+    signatures: dict[str, tuple],
+    batch_sizes: Iterable[int],
+    edge: int,
+) -> bool:
     """Writes a request for every signature and batch size.
 
     Args:
@@ -21,7 +31,21 @@ def write_warmup(
         signatures: Of `ServedModel.signatures`.
         batch_sizes: Images per request; those that the server's batching allows.
         edge: Of the images in pixels.
+
+    Returns:
+        Whether it could: the requests' format is that of tensorflow-serving-api, and
+        without that package a warning says that there are none.
     """
+    try:
+        with needed("serving"):
+            from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+    except MissingExtra as error:
+        logging.warning(
+            "No warm-up requests are written: the first requests to a server will be "
+            "slow. %s",
+            error,
+        )
+        return False
     path = folder / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as file:
@@ -35,6 +59,7 @@ def write_warmup(
                 log = prediction_log_pb2.PredictionLog()
                 log.predict_log.request.CopyFrom(request)
                 file.write(log.SerializeToString())
+    return True
 
 
 def _images(dtype, count, edge):

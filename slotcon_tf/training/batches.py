@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import os
 from typing import Any
 
 import keras
@@ -68,7 +69,9 @@ def check_kind(data: Any) -> None:
         shape: Any = getattr(data, "shape", None)
         shape = shape if getattr(shape, "rank", 1) is None else tuple(shape)
         received = f"an array of shape {shape}"
-    elif isinstance(data, tuple | list | str | bytes):
+    elif data is None:
+        received = "nothing"
+    elif isinstance(data, tuple | list | str | bytes | os.PathLike):
         received = f"a {type(data).__name__}"
     else:
         return

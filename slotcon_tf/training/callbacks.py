@@ -94,8 +94,8 @@ class NanGuard(keras.callbacks.Callback):
         self,
         last_checkpoint: Callable[[], Any] = lambda: None,
         max_skipped: int = 0,
-        advice: str = "with a lower --base_lr, with --precision=float32, or with "
-        "--max_skipped_steps to leave such steps out",
+        advice: str = "with a lower `base_lr`, with precision=float32, or with "
+        "`max_skipped_steps` to leave such steps out",
     ) -> None:
         super().__init__()
         self.advice = advice
@@ -137,7 +137,7 @@ class NanGuard(keras.callbacks.Callback):
         raise NonFiniteError(
             f"Losses, metrics and gradients must be finite. Not finite: {what}. The "
             f"last good checkpoint is {self.last_checkpoint() or 'none'}. Start in "
-            f"another --workdir {self.advice}."
+            f"another `workdir` {self.advice}."
         )
 
 
@@ -211,7 +211,7 @@ class Checkpointing(keras.callbacks.Callback):
                 raise NonFiniteError(
                     "Weights must be finite to be saved. Received: NaN or infinity in "
                     f"{variable.path} after step {int(self.model.step.numpy())}. "
-                    "Start another --workdir with a lower --base_lr."
+                    "Start another `workdir` with a lower `base_lr`."
                 )
         path = self.save()
         self._last = time.monotonic()
@@ -293,7 +293,7 @@ class CollapseWarning(keras.callbacks.Callback):
                 self._warn(
                     f"Collapse: {name} is {value:.3g} in step "
                     f"{int(self.model.step.numpy())}, below {limit:.3g}. A lower "
-                    "--base_lr, a longer warm-up or a lower --teacher_temperature "
+                    "`base_lr`, a longer warm-up or a lower `teacher_temperature` "
                     "may help."
                 )
 

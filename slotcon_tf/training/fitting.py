@@ -10,14 +10,21 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from slotcon_tf.images.statistics import ImageStatistics
-from slotcon_tf.training.batches import check_kind, check_values, checked
+from slotcon_tf.training.batches import (
+    check_kind,
+    check_normalised,
+    check_values,
+    checked,
+)
 from slotcon_tf.types import Shape
 
 _FIT = inspect.signature(keras.Model.fit)
 _EVALUATE = inspect.signature(keras.Model.evaluate)
+_LOOKED_AT = 32  # images that predict is given
 
 
 class Fitting(keras.Model):
@@ -102,6 +109,7 @@ class Fitting(keras.Model):
         given = given.arguments
         del given["self"]
         self._check_data(given)
+        _check_files(given["callbacks"])
         for name in ("x", "validation_data"):
             given[name] = _of_tuples(given[name])
         step, total_steps = self.progress()
@@ -129,11 +137,21 @@ class Fitting(keras.Model):
                 f"{', '.join(ignored)}.",
                 stacklevel=3,
             )
+            given.update(dict.fromkeys(ignored))
         validation = given["validation_data"]
         if validation is not None:
             check_kind(validation)
             steps = given["validation_steps"]
             _check_end(validation, steps, "evaluated", "validation_steps")
+
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """As of Keras, as a .keras file.
+
+        Raises:
+            ValueError: If the file is to be a legacy HDF5 file.
+        """
+        _check_ending(filepath)
+        super().save(filepath, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """As of Keras, on batches of view pairs: both losses, moving statistics."""
@@ -145,6 +163,16 @@ class Fitting(keras.Model):
         given.arguments["x"] = _of_tuples(data)
         self._looks_at_test = True
         return super().evaluate(*given.args[1:], **given.kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """As of Keras, on normalised images (B, height, width, 3): the teacher's.
+
+        Raises:
+            ValueError: If an array holds images that are not normalised.
+        """
+        if isinstance(x, np.ndarray) or tf.is_tensor(x):
+            check_normalised("x", x[:_LOOKED_AT], self.images_taken()[1])
+        return super().predict(x, *args, **kwargs)
 
     def _maybe_symbolic_build(
         self, iterator: Any = None, data_batch: Any = None
@@ -278,6 +306,26 @@ def check_length(
             f"total_steps={end}, train for more epochs, or go on with another fit."
         )
     warnings.warn(text, stacklevel=6)  # where fit was called
+
+
+def _check_files(callbacks: Any) -> None:
+    """Refuses callbacks that would fail when an epoch of work is to be saved."""
+    if callbacks is None or isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks = getattr(callbacks, "callbacks", [])
+    callbacks = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
+    for callback in callbacks:
+        whole = not getattr(callback, "save_weights_only", True)
+        if isinstance(callback, keras.callbacks.ModelCheckpoint) and whole:
+            _check_ending(callback.filepath)
+
+
+def _check_ending(path: Any) -> None:
+    if str(path).lower().endswith((".h5", ".hdf5")):
+        raise ValueError(
+            "A whole model is saved as a .keras file: Keras's legacy HDF5 files cannot "
+            f"hold one with parts of its own. Received: {path}. Take .keras, or "
+            "save_weights (save_weights_only=True) and .weights.h5."
+        )
 
 
 def _of_tuples(data: Any) -> Any:

@@ -48,7 +48,10 @@ class _CoupledMomentum(keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
-        self.buffers = self.add_optimizer_variables(variables, "momentum")
+        # As add_optimizer_variables of Keras 3.9 does, in older ones, too.
+        self.buffers = [
+            self.add_variable_from_reference(v, name="momentum") for v in variables
+        ]
         # A variable, since a strategy carries no tensor into its update of variables.
         self.gate = self.add_variable((), name="gate", initializer="ones")
 

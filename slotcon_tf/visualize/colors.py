@@ -1,6 +1,9 @@
 """Colours of labels: the same in every picture, told apart by colour-blind people."""
 
+from __future__ import annotations
+
 import colorsys
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -21,7 +24,7 @@ _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 _MIDDLE = 0.179  # luminance at which black and white text have the same contrast
 
 
-def label_colors(count):
+def label_colors(count: int) -> np.ndarray:
     """Colours of labels 0 .. count - 1: a label's colour depends on its id alone.
 
     The first 32 are picked by hand; the others walk around the hue circle while their
@@ -32,6 +35,10 @@ def label_colors(count):
 
     Returns:
         uint8 (count, 3).
+
+    Example:
+        >>> label_colors(2).shape
+        (2, 3)
     """
     colors = [tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in _NAMED]
     for index in range(len(colors), count):
@@ -42,7 +49,9 @@ def label_colors(count):
     return np.array(colors[:count], np.uint8).reshape(-1, 3)
 
 
-def matched_colors(num_groups, matching, num_classes):
+def matched_colors(
+    num_groups: int, matching: Mapping[int, int], num_classes: int
+) -> np.ndarray:
     """Colours of groups: of its class where a group has one, its own elsewhere.
 
     Args:
@@ -52,6 +61,11 @@ def matched_colors(num_groups, matching, num_classes):
 
     Returns:
         uint8 (num_groups, 3).
+
+    Example:
+        >>> colors = matched_colors(3, {2: 0}, num_classes=2)
+        >>> (colors[2] == label_colors(2)[0]).all()
+        np.True_
     """
     colors = label_colors(num_classes + num_groups)
     return np.array(
@@ -62,12 +76,12 @@ def matched_colors(num_groups, matching, num_classes):
     )
 
 
-def hex_color(color):
+def hex_color(color: Sequence[int] | np.ndarray) -> str:
     """A colour, three numbers from 0 to 255, as `#rrggbb`."""
     return "#" + "".join(f"{int(c):02x}" for c in color)
 
 
-def text_color(color):
+def text_color(color: Sequence[int] | np.ndarray) -> str:
     """Black or white, uint8 (3,), whichever reads better on a colour."""
     share = np.asarray(color, np.float64) / 255.0
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)

@@ -1,6 +1,10 @@
-"""Figures of groups: images, true masks and slot masks side by side."""
+"""Figures: images, true masks and slot masks or predictions side by side."""
+
+from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -8,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from slotcon_tf.evaluation.groups import predict_groups
+from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.visualize.colors import label_colors, matched_colors
 from slotcon_tf.visualize.overlays import overlay
 
@@ -15,7 +20,14 @@ _CELL = 2.4  # inches, a column
 _LEGEND_COLUMNS = 7
 
 
-def slots_figure(images, groups, masks=None, *, class_names=(), matching=None):
+def slots_figure(
+    images: Sequence[np.ndarray] | np.ndarray,
+    groups: np.ndarray,
+    masks: np.ndarray | None = None,
+    *,
+    class_names: Sequence[str] = (),
+    matching: Mapping[int, int] | None = None,
+) -> Figure:
     """A row per image: the image, its true mask if known, and its slots.
 
     Args:
@@ -27,6 +39,12 @@ def slots_figure(images, groups, masks=None, *, class_names=(), matching=None):
 
     Returns:
         A matplotlib Figure.
+
+    Example:
+        >>> images = np.zeros((2, 8, 8, 3), np.uint8)
+        >>> figure = slots_figure(images, np.zeros((2, 8, 8), int))
+        >>> len(figure.axes)  # image and slots of either
+        4
     """
     num_groups = int(groups.max()) + 1
     columns = [("image", None, None)]
@@ -49,7 +67,11 @@ def slots_figure(images, groups, masks=None, *, class_names=(), matching=None):
     return picture_grid(rows, titles, list(legend))
 
 
-def picture_grid(rows, titles, legend=()):
+def picture_grid(
+    rows: Sequence[Sequence[np.ndarray]],
+    titles: Sequence[str],
+    legend: Sequence[tuple[str, np.ndarray]] = (),
+) -> Figure:
     """Pictures in rows, with titles above the columns and a legend below.
 
     Args:
@@ -87,19 +109,79 @@ def picture_grid(rows, titles, legend=()):
     return figure
 
 
-def save_slots(path, *args, **options):
-    """Writes `slots_figure(*args, **options)` to a picture file."""
+def save_slots(path: str | pathlib.Path, *args: Any, **options: Any) -> None:
+    """Writes `slots_figure(*args, **options)` to a picture file.
+
+    Example:
+        >>> import tempfile
+        >>> images = np.zeros((1, 8, 8, 3), np.uint8)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     picture = pathlib.Path(folder) / "slots.png"
+        ...     save_slots(picture, images, np.zeros((1, 8, 8), int))
+        ...     picture.exists()
+        True
+    """
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     slots_figure(*args, **options).savefig(path, dpi=150)
 
 
-def picture_of(model, images):
-    """The teacher's slots on images, as one picture uint8 (height, width, 3)."""
+def picture_of(model: SlotCon, images: np.ndarray) -> np.ndarray:
+    """The teacher's slots on images, as one picture.
+
+    Args:
+        model: A `SlotCon`.
+        images: uint8 (N, H, W, 3).
+
+    Returns:
+        uint8 (height, width, 3).
+
+    Example:
+        >>> from slotcon_tf import SlotCon, backbone
+        >>> encoder = backbone("resnet10", width=8)
+        >>> model = SlotCon(
+        ...     encoder, total_steps=1, num_prototypes=4, hidden_dim=8, projection_dim=4
+        ... )
+        >>> picture_of(model, np.zeros((1, 32, 32, 3), np.uint8)).shape[-1]
+        3
+    """
     return figure_pixels(slots_figure(images, predict_groups(model, images)))
 
 
-def figure_pixels(figure):
+def figure_pixels(figure: Figure) -> np.ndarray:
     """A matplotlib Figure as uint8 (height, width, 3)."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def masks_figure(
+    images: Sequence[np.ndarray],
+    truths: Sequence[np.ndarray],
+    predictions: Sequence[np.ndarray],
+    class_names: Sequence[str],
+) -> Figure:
+    """A row per image, of any size: the image, its true classes, its predicted ones.
+
+    Args:
+        images: List of uint8 (H, W, 3).
+        truths, predictions: Lists of integers (H, W); ids that are no class (void)
+            leave the image as it is.
+        class_names: Names of the classes. The legend shows those that occur.
+
+    Returns:
+        A matplotlib Figure.
+    """
+    colors = label_colors(len(class_names))
+    rows = [
+        [image, *(overlay(image, np.asarray(m, np.int64), colors) for m in maps)]
+        for image, *maps in zip(images, truths, predictions, strict=True)
+    ]
+    seen = np.unique(np.concatenate([np.ravel(m) for m in (*truths, *predictions)]))
+    legend = [(class_names[c], colors[c]) for c in seen if c < len(class_names)]
+    return picture_grid(rows, ("image", "truth", "prediction"), legend)
+
+
+def save_masks(path: str | pathlib.Path, *args: Any) -> None:
+    """Writes `masks_figure(*args)` to a picture file."""
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    masks_figure(*args).savefig(path, dpi=150)

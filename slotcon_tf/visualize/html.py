@@ -1,33 +1,100 @@
-"""Pieces of an HTML page that needs nothing but itself."""
+"""Pieces of an HTML page that needs nothing but itself, and its look."""
+
+from __future__ import annotations
 
 import base64
 import html
 import io
 import pathlib
 import re
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from slotcon_tf.visualize.charts import svg_of
 from slotcon_tf.visualize.colors import hex_color, text_color
-from slotcon_tf.visualize.style import STYLE
+
+STYLE = """
+:root { color-scheme: light dark; --page: #ffffff; --ink: #1b1e23; --soft: #59606b;
+  --line: #d5d9e0; --card: #f5f6f8; --accent: #0b62a3; }
+@media (prefers-color-scheme: dark) { :root { --page: #14171b; --ink: #e7e9ec;
+  --soft: #a5adb8; --line: #363c45; --card: #1d2127; --accent: #7cbcf0; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1480px; padding: 0 clamp(12px, 3vw, 40px) 60px;
+  background: var(--page); color: var(--ink);
+  font: 16px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 1.6rem 0 .3rem;
+  overflow-wrap: anywhere; }
+h2 { font-size: 1.35rem; margin: 0 0 .3rem; }
+h3 { font-size: 1.05rem; margin: 1.2rem 0 .4rem; }
+p { margin: .3rem 0 .8rem; max-width: 80ch; overflow-wrap: anywhere; }
+.help, figcaption, .note { color: var(--soft); }
+.note { border-left: 3px solid var(--accent); padding-left: .7rem; }
+nav { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; margin: .8rem 0 0; }
+a { color: var(--accent); }
+section { border-top: 1px solid var(--line); margin-top: 2rem; padding-top: 1.4rem; }
+figure { margin: 0; min-width: 0; }
+figcaption { font-size: .82rem; line-height: 1.35; margin-top: .35rem;
+  overflow-wrap: anywhere; }
+img { display: block; max-width: 100%; height: auto; border-radius: 3px; }
+svg { display: block; width: 100%; height: auto; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; margin: .3rem 0 .8rem;
+  font-variant-numeric: tabular-nums; }
+th, td { padding: .28rem .9rem .28rem 0; text-align: left; vertical-align: top;
+  border-bottom: 1px solid var(--line); }
+thead th { color: var(--soft); font-weight: 600; }
+tbody th { font-weight: 500; }
+details { margin: .5rem 0; }
+summary { cursor: pointer; color: var(--accent); }
+pre { overflow-x: auto; background: var(--card); padding: .8rem; border-radius: 4px;
+  font-size: .8rem; line-height: 1.4; }
+.facts { display: flex; flex-wrap: wrap; gap: .5rem 2rem; margin: .8rem 0; padding: 0; }
+.facts div { min-width: 6rem; }
+.facts dt { color: var(--soft); font-size: .8rem; }
+.facts dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
+.charts { display: grid; gap: 1rem 1.6rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 290px), 1fr)); }
+.charts figure { max-width: 420px; }
+.pairs { display: grid; gap: 1.4rem 1.8rem; align-items: start;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 520px), 1fr)); }
+.beside { display: flex; gap: 6px; align-items: flex-start; }
+.beside img { min-width: 0; }
+.prototypes { display: grid; gap: 1.5rem 2rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 560px), 1fr)); }
+.prototypes h3 { margin: 0 0 .4rem; }
+.row { display: grid; gap: 5px; align-items: start;
+  grid-template-columns: repeat(5, minmax(0, 1fr)); }
+.row figcaption { font-size: .72rem; margin-top: .15rem; }
+.chips { display: flex; flex-wrap: wrap; gap: .25rem .6rem; margin-top: .4rem; }
+.chip { display: inline-flex; gap: .3rem; align-items: center; font-size: .8rem; }
+.chip b { border-radius: 3px; padding: 0 .4rem; min-width: 1.7rem; text-align: center;
+  border: 1px solid var(--line); }
+.scroll { overflow-x: auto; }
+.scroll > div { min-width: 640px; max-width: 920px; }
+@media (max-width: 620px) { .slots .beside { flex-direction: column; }
+  .row { grid-template-columns: repeat(3, minmax(0, 1fr)); } }
+"""
+
 
 _JPEG_QUALITY = 84
 
 
-def escaped(text):
+def escaped(text: object) -> str:
     """Any text as HTML; bytes of a path that are no text are shown as such."""
     text = str(text).encode("utf-8", "backslashreplace").decode()
     return html.escape(text)
 
 
-def paragraph(text, kind=""):
+def paragraph(text: str, kind: str = "") -> str:
     """A paragraph of plain text."""
     mark = f' class="{kind}"' if kind else ""
     return f"<p{mark}>{escaped(text)}</p>"
 
 
-def table(header, rows):
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of plain text; the first cell of a row is its heading."""
     head = "".join(f'<th scope="col">{escaped(cell)}</th>' for cell in header)
     lines = []
@@ -40,12 +107,12 @@ def table(header, rows):
     )
 
 
-def folded(summary, content):
+def folded(summary: str, content: str) -> str:
     """HTML that opens on a click."""
     return f"<details><summary>{escaped(summary)}</summary>{content}</details>"
 
 
-def chip(number, color, text=""):
+def chip(number: int, color: np.ndarray, text: str = "") -> str:
     """A prototype's number on its colour, and plain text behind it."""
     style = f"background:{hex_color(color)};color:{hex_color(text_color(color))}"
     return (
@@ -53,13 +120,13 @@ def chip(number, color, text=""):
     )
 
 
-def figure(content, caption, kind=""):
+def figure(content: str, caption: str, kind: str = "") -> str:
     """HTML with a caption, which is HTML too."""
     mark = f' class="{kind}"' if kind else ""
     return f"<figure{mark}>{content}<figcaption>{caption}</figcaption></figure>"
 
 
-def section(name, title, help_text, content):
+def section(name: str, title: str, help_text: str, content: str) -> str:
     """A section: its anchor, its title, how to read it, and HTML."""
     return (
         f'<section id="{name}"><h2>{escaped(title)}</h2>'
@@ -67,7 +134,7 @@ def section(name, title, help_text, content):
     )
 
 
-def page(title, head, sections):
+def page(title: str, head: str, sections: Mapping[tuple[str, str], str]) -> str:
     """The page.
 
     Args:
@@ -95,12 +162,12 @@ class Pictures:
         folder: Of the PNG files, created if missing; None: no files.
     """
 
-    def __init__(self, folder=None):
+    def __init__(self, folder: pathlib.Path | None = None) -> None:
         self.folder = pathlib.Path(folder) if folder else None
         if self.folder:
             self.folder.mkdir(parents=True, exist_ok=True)
 
-    def image(self, name, pixels, alt):
+    def image(self, name: str, pixels: np.ndarray, alt: str) -> str:
         """An <img>.
 
         Args:
@@ -122,7 +189,7 @@ class Pictures:
             f'width="{picture.width}" height="{picture.height}">'
         )
 
-    def chart(self, name, drawing, alt):
+    def chart(self, name: str, drawing: Figure, alt: str) -> str:
         """A matplotlib figure as inline SVG; arguments as of `image`."""
         if self.folder:
             drawing.savefig(self._path(name), dpi=150)

@@ -1,11 +1,62 @@
-"""Regions over images: colours, lines, numbers, and one region lit alone."""
+"""Regions over images: where they are, and their colours, lines and numbers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from slotcon_tf.visualize.colors import text_color
-from slotcon_tf.visualize.regions import grown, region_points
+
+
+class Point(NamedTuple):
+    """A pixel of a region, and its distance to the nearest pixel outside, in pixels."""
+
+    label: int
+    row: int
+    column: int
+    radius: float
+
+
+def region_points(labels: np.ndarray, least_radius: float = np.inf) -> list[Point]:
+    """Points well inside the regions of a label map.
+
+    Args:
+        labels: int (H, W).
+        least_radius: Besides each label's largest component, others are given if a
+            circle of this radius in pixels fits into them.
+
+    Returns:
+        List of `Point`, by label, the largest component first. The border of the map
+        counts as outside.
+    """
+    points = []
+    for label in np.unique(labels):
+        components, count = ndimage.label(labels == label)
+        sizes = np.bincount(components.ravel(), minlength=count + 1)[1:]
+        boxes = ndimage.find_objects(components)
+        for rank, index in enumerate(np.argsort(-sizes, kind="stable")):
+            if rank and sizes[index] < np.pi * least_radius**2 / 2:
+                break
+            box = boxes[index]
+            inside = np.pad(components[box] == index + 1, 1)
+            distance = ndimage.distance_transform_edt(inside)
+            row, column = np.unravel_index(distance.argmax(), distance.shape)
+            radius = float(distance[row, column])
+            if rank == 0 or radius >= least_radius:
+                row, column = row - 1 + box[0].start, column - 1 + box[1].start
+                points.append(Point(int(label), int(row), int(column), radius))
+    return points
+
+
+def grown(region: np.ndarray, pixels: int) -> np.ndarray:
+    """A region bool (H, W) and all pixels up to a distance from it."""
+    if not region.any():
+        return region.copy()
+    return ndimage.distance_transform_edt(~region) <= pixels
+
 
 OVERLAY = 0.6  # share of the group's colour
 _BOUNDARY = np.array([255, 255, 255], np.uint8)
@@ -17,7 +68,9 @@ _SMALLER, _SMALLEST_TEXT = 0.7, 11  # share of that, px
 _ROOM = 0.7  # a further region is numbered if its radius has this share of a number
 
 
-def overlay(image, labels, colors, line=1):
+def overlay(
+    image: np.ndarray, labels: np.ndarray, colors: np.ndarray, line: int = 1
+) -> np.ndarray:
     """Colours of labels over an image, with white lines between regions.
 
     Args:
@@ -28,6 +81,12 @@ def overlay(image, labels, colors, line=1):
 
     Returns:
         uint8 (H, W, 3).
+
+    Example:
+        >>> image, labels = np.zeros((4, 4, 3), np.uint8), np.eye(4, dtype=int)
+        >>> colors = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
+        >>> overlay(image, labels, colors).shape
+        (4, 4, 3)
     """
     known = (labels >= 0) & (labels < len(colors))
     color = colors[np.where(known, labels, 0)].astype(np.float32)
@@ -42,7 +101,9 @@ def overlay(image, labels, colors, line=1):
     return out
 
 
-def numbered_overlay(image, labels, colors):
+def numbered_overlay(
+    image: np.ndarray, labels: np.ndarray, colors: np.ndarray
+) -> np.ndarray:
     """`overlay` with numbers in the regions: nobody depends on colours alone.
 
     A number stands at the point of the label's largest component that is farthest
@@ -100,7 +161,7 @@ class _Text:
         )
 
 
-def spotlight(image, region, color):
+def spotlight(image: np.ndarray, region: np.ndarray, color: np.ndarray) -> np.ndarray:
     """An image grey and flat but for one region, which has a coloured outline.
 
     A black or white line runs outside of the coloured one, for contrast.
@@ -123,7 +184,7 @@ def spotlight(image, region, color):
     return out
 
 
-def fit_edge(image, largest, smallest=1):
+def fit_edge(image: np.ndarray, largest: int, smallest: int = 1) -> np.ndarray:
     """Resizes an image so that its longer edge lies between two lengths.
 
     Args:

@@ -1,10 +1,12 @@
 """Prototypes over many images: how much each is used, and its nearest images."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np
 
-from slotcon_tf.visualize.maps import groups_at
+from slotcon_tf.visualize.maps import ImageMaps, groups_at
 from slotcon_tf.visualize.overlays import fit_edge
 
 THUMBNAIL = 240  # px, longer edge
@@ -28,7 +30,7 @@ class Usage(NamedTuple):
     unused: int
 
 
-def usage_of(counts):
+def usage_of(counts: np.ndarray) -> Usage:
     """`Usage` of counts.
 
     Args:
@@ -49,7 +51,9 @@ def usage_of(counts):
     return Usage(shares, order, entropy, 2.0**entropy, int((shares == 0).sum()))
 
 
-def nearest_images(similarity, active, count):
+def nearest_images(
+    similarity: np.ndarray, active: np.ndarray, count: int
+) -> np.ndarray:
     """The images whose slot is nearest to a prototype.
 
     Reference: the original's viz_slots ranks all images by the mean cosine of the
@@ -79,7 +83,7 @@ class PrototypeAtlas:
         num_prototypes: K.
     """
 
-    def __init__(self, num_prototypes):
+    def __init__(self, num_prototypes: int) -> None:
         self.num_prototypes = num_prototypes
         self.names = []
         self._counts = np.zeros(num_prototypes, np.int64)
@@ -89,7 +93,7 @@ class PrototypeAtlas:
     def __len__(self):
         return len(self.names)
 
-    def add(self, name, image, maps):
+    def add(self, name: str, image: np.ndarray, maps: ImageMaps) -> None:
         """Adds an image.
 
         Args:
@@ -108,22 +112,22 @@ class PrototypeAtlas:
         self._groups.append(groups_at(maps.logits, small.shape[:2]))
         self._winners.append(winners.astype(np.int32))
 
-    def usage(self):
+    def usage(self) -> Usage:
         """`Usage` over all positions of all images."""
         return usage_of(self._counts)
 
-    def num_images(self, prototype):
+    def num_images(self, prototype: int) -> int:
         """Number of images in which a prototype is active."""
         return int(sum(active[prototype] for active in self._active))
 
-    def nearest(self, prototype, count):
+    def nearest(self, prototype: int, count: int) -> list[tuple[int, float]]:
         """See `nearest_images`; pairs of an image's number and its cosine."""
         similarity = np.array([s[prototype] for s in self._similarity])
         active = np.array([a[prototype] for a in self._active], bool)
         found = nearest_images(similarity, active, count)
         return [(int(i), float(similarity[i])) for i in found]
 
-    def region(self, number, prototype):
+    def region(self, number: int, prototype: int) -> tuple[np.ndarray, np.ndarray]:
         """A small picture and a prototype's region in it.
 
         Args:

@@ -1,5 +1,8 @@
 """One page about one run: its settings, scores, curves and pictures."""
 
+from __future__ import annotations
+
+import pathlib
 from dataclasses import dataclass, field
 
 from slotcon_tf.visualize.html import (
@@ -34,7 +37,7 @@ class Report:
         facts: Dict of text, for the head.
         flags: Text of the run's flags.
         tables, troubles: Of `slotcon_tf.visualize.scores.read_scores`.
-        history: Of `slotcon_tf.visualize.curves.read_history`, or None.
+        history: Of `slotcon_tf.visualize.charts.read_history`, or None.
         shown: List of (name, image uint8 (height, width, 3), `ImageMaps`).
         atlas: `PrototypeAtlas`, or None of an encoder alone.
         skipped: Dict of path to reason, of images that could not be used.
@@ -52,7 +55,7 @@ class Report:
     skipped: dict = field(default_factory=dict)
     max_prototypes: int = 64
 
-    def html(self, folder=None):
+    def html(self, folder: pathlib.Path | None = None) -> str:
         """The page.
 
         Args:

@@ -1,12 +1,14 @@
 """Scores that other commands left in a run's folder, as rows of tables."""
 
-import json
+from __future__ import annotations
+
 import math
 import pathlib
 from typing import NamedTuple
 
-EVALUATION, SCENES = "evaluation", "scores.json"
-_STAGES = ("untrained", "trained", "difference")
+from slotcon_tf.evaluation.results import STAGES, read_result
+
+EVALUATION, SCORES = "evaluation", "scores.json"
 
 
 class ScoreTable(NamedTuple):
@@ -27,7 +29,7 @@ class ScoreTable(NamedTuple):
     settings: dict
 
 
-def read_scores(folder):
+def read_scores(folder: str | pathlib.Path) -> tuple[list[ScoreTable], list[str]]:
     """Tables of `evaluation/*.json` and `scores.json` in a folder.
 
     Args:
@@ -39,47 +41,35 @@ def read_scores(folder):
     """
     folder = pathlib.Path(folder)
     paths = sorted((folder / EVALUATION).glob("*.json"))
-    if (folder / SCENES).is_file():
-        paths.append(folder / SCENES)
+    if (folder / SCORES).is_file():
+        paths.append(folder / SCORES)
     tables, troubles = [], []
     for path in paths:
         try:
-            content = json.loads(path.read_text())
-            if path.name == SCENES and "rows" not in content:
-                tables.append(_of_scenes(content))
-            else:
-                tables.append(_of_evaluation(content, path.stem))
+            tables.append(_table(read_result(path), path.stem))
         except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             troubles.append(f"{path.name} is no file of scores: {error}")
     return tables, troubles
 
 
-def _of_evaluation(content, stem):
+def _table(content, stem):
     where = content.get("dataset")
     task = str(content.get("task") or stem).replace("_", " ")
-    rows = [
-        [name, *(_interval(stages.get(stage)) for stage in _STAGES)]
-        for name, stages in content["rows"].items()
-    ]
-    classes = [
-        [name, _text(found.get("untrained")), _text(found.get("trained"))]
-        for name, found in (content.get("classes") or {}).items()
-    ]
+    rows, classes = content["rows"], content.get("classes") or {}
+    there = [s for s in STAGES if any(s in row for row in rows.values())]
     settings = {k: str(v) for k, v in (content.get("settings") or {}).items()}
     if "which" in settings:
         task += f" ({settings['which']})"
-    title = f"{task}: {where}" if where else task
-    return ScoreTable(title, ["score", *_STAGES], rows, classes, settings)
-
-
-def _of_scenes(content):
-    before, after = content.get("before", {}), content.get("after", {})
-    rows = [
-        [name, _text(before.get(name)), _text(after.get(name))]
-        for name in dict.fromkeys([*before, *after])
-    ]
-    header = ["score", "untrained", "trained"]
-    return ScoreTable("slots against true masks, held-out scenes", header, rows, [], {})
+    return ScoreTable(
+        f"{task}: {where}" if where else task,
+        ["score", *there],
+        [[name, *(_interval(row.get(s)) for s in there)] for name, row in rows.items()],
+        [
+            [name, _text(found.get("untrained")), _text(found.get("trained"))]
+            for name, found in classes.items()
+        ],
+        settings,
+    )
 
 
 def _interval(values):

@@ -1,15 +1,17 @@
 """The sections of a report: each says how it is read, then shows it."""
 
+from __future__ import annotations
+
 import pathlib
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 
-from slotcon_tf.visualize.charts import line_chart, usage_chart
+from slotcon_tf.visualize.charts import grouped_curves, line_chart, usage_chart
 from slotcon_tf.visualize.colors import label_colors
-from slotcon_tf.visualize.components import FeatureColors, smooth
-from slotcon_tf.visualize.curves import grouped_curves
 from slotcon_tf.visualize.html import (
+    Pictures,
     chip,
     escaped,
     figure,
@@ -18,20 +20,22 @@ from slotcon_tf.visualize.html import (
     section,
     table,
 )
-from slotcon_tf.visualize.maps import groups_at
+from slotcon_tf.visualize.maps import FeatureColors, ImageMaps, groups_at, smooth
 from slotcon_tf.visualize.overlays import fit_edge, numbered_overlay, spotlight
+from slotcon_tf.visualize.prototypes import PrototypeAtlas
+from slotcon_tf.visualize.scores import ScoreTable
 
 NEAREST = 5  # images per prototype
 _EDGE, _SMALL_EDGE, _LEAST_EDGE = 640, 400, 320  # px, longer edge on the page
 _FULL_SIZE = 24  # images up to which the page shows them at _EDGE
 
 
-def page_edge(num_images):
+def page_edge(num_images: int) -> int:
     """Longer edge of photographs on the page, in pixels: the file stays below 15 MB."""
     return int(max(160, _EDGE * min(1.0, (_FULL_SIZE / num_images) ** 0.5)))
 
 
-def scores_section(tables, troubles):
+def scores_section(tables: Sequence[ScoreTable], troubles: Sequence[str]) -> str:
     """Tables of `read_scores`."""
     parts = []
     for found in tables:
@@ -55,7 +59,9 @@ def scores_section(tables, troubles):
     return section("scores", "Scores", help_text, "".join(parts))
 
 
-def curves_section(history, pictures):
+def curves_section(
+    history: tuple[np.ndarray, dict[str, np.ndarray]], pictures: Pictures
+) -> str:
     """Small multiples of a history's columns.
 
     Args:
@@ -88,7 +94,11 @@ def curves_section(history, pictures):
     return section("curves", "Training curves", help_text, "".join(parts))
 
 
-def slots_section(shown, num_prototypes, pictures):
+def slots_section(
+    shown: Sequence[tuple[str, np.ndarray, ImageMaps]],
+    num_prototypes: int,
+    pictures: Pictures,
+) -> str:
     """Each image next to its slots.
 
     Args:
@@ -125,7 +135,9 @@ def slots_section(shown, num_prototypes, pictures):
     return section("slots", "Slots", help_text, content)
 
 
-def components_section(shown, pictures):
+def components_section(
+    shown: Sequence[tuple[str, np.ndarray, ImageMaps]], pictures: Pictures
+) -> str:
     """Principal components of dense features; arguments as of `slots_section`."""
     colors = FeatureColors([maps.features for _, _, maps in shown])
     edge, parts = min(_SMALL_EDGE, page_edge(len(shown))), []
@@ -159,7 +171,7 @@ def components_section(shown, pictures):
     return section("components", "Dense features", help_text, content)
 
 
-def prototypes_section(atlas, most, pictures):
+def prototypes_section(atlas: PrototypeAtlas, most: int, pictures: Pictures) -> str:
     """The nearest images of every prototype in use.
 
     Args:
@@ -204,11 +216,11 @@ def prototypes_section(atlas, most, pictures):
 def _how_many(used, most, total, num_images):
     text = f"{used} of {total} prototypes win a position in {num_images} images"
     if used > most:
-        return f"{text}; the {most} most used ones are shown (--max_prototypes)."
+        return f"{text}; the {most} most used ones are shown (max_prototypes)."
     return f"{text}; all of them are shown."
 
 
-def usage_section(atlas, pictures):
+def usage_section(atlas: PrototypeAtlas, pictures: Pictures) -> str:
     """Bars of the share of positions per prototype, and what they come to."""
     usage, total = atlas.usage(), atlas.num_prototypes
     used = total - usage.unused

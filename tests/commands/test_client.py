@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-import types
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,7 +17,6 @@ import pytest
 from PIL import Image
 
 from benchmarks.mutations.images import valid_files
-from export import extraction_flags
 from export.client import FeatureClient
 from export.extract import LocalModel
 from export.extraction import (
@@ -28,6 +26,7 @@ from export.extraction import (
     Unavailable,
     extract,
 )
+from export.extraction_settings import listed_images
 from export.sending import served_form
 from slotcon_tf import SlotCon
 from slotcon_tf.images.decoding import decode_image
@@ -124,7 +123,7 @@ def test_the_limit_is_of_what_is_sent(tmp_path):
         max_image_bytes=10_000,
     )
     assert list(failed) == ["a.tif"]
-    assert failed["a.tif"].endswith("more than --max_image_mb, as the PNG that is sent")
+    assert failed["a.tif"].endswith("more than `max_image_mb`, as the PNG that is sent")
     assert len(sent) == 1 and len(sent[0]) < 10_000
 
 
@@ -144,7 +143,9 @@ def test_bad_images_are_named_and_the_others_have_their_rows(
     failed = (tmp_path / "features.parquet.failed.txt").read_text().splitlines()
     assert dict(line.split("\t") for line in failed) == BAD
     offline = tmp_path / "offline.npz"
-    done = run("export.extract", *asked, f"--model={served}", f"--output={offline}")
+    done = run(
+        "export.extract", *asked, f"--export_dir={served}", f"--output={offline}"
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     table, arrays = pq.read_table(output), np.load(offline)
     assert table["path"].to_pylist() == list(arrays["paths"])
@@ -228,7 +229,7 @@ def test_refusals(server, photos, tmp_path):
     with client, pytest.raises(ExtractionError, match="Received other batch_size"):
         client.extract(images, tmp_path / "a.npz", batch_size=5)
     done = run("export.client", f"--images={photos}", "--output=a.csv")
-    assert done.returncode == 1 and "--output must end in .npz" in done.stderr
+    assert done.returncode == 2 and "--output must end in .npz" in done.stderr
 
 
 def test_a_refused_batch_is_halved_until_the_culprit_is_alone(photos, tmp_path):
@@ -361,14 +362,10 @@ def test_rest(served, photos):
         ({}, "It holds no files. Check the path"),
     ],
 )
-def test_what_cannot_be_extracted_names_no_flag_of_others(
-    content, message, tmp_path, monkeypatch
-):
+def test_what_cannot_be_extracted_names_no_flag_of_others(content, message, tmp_path):
     for name, text in content.items():
         (tmp_path / name).write_text(text)
     images = tmp_path / "l.txt" if "l.txt" in content else tmp_path
-    given = types.SimpleNamespace(images=str(images), output="out.npz")
-    monkeypatch.setattr(extraction_flags, "FLAGS", given)
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
-        extraction_flags.listed_images()
+        listed_images(images)
     assert "--" not in str(caught.value)

@@ -5,7 +5,6 @@ import json
 import re
 import signal
 import sys
-import types
 
 import keras
 import numpy as np
@@ -15,34 +14,30 @@ from scipy import ndimage
 
 from slotcon_tf import LARS, SlotCon, backbone
 from slotcon_tf.interop import load_encoder, save_encoder
-from slotcon_tf.interop.mmsegmentation_config import _PROTOCOLS
-from slotcon_tf.runs import finetune_settings
+from slotcon_tf.runs import FinetuneConfig, PretrainConfig
 from slotcon_tf.runs.checkpoints import Checkpoints
+from slotcon_tf.runs.finetune_inputs import pretrained_encoder
 from slotcon_tf.runs.loading import load_trained, write_model_config
 from slotcon_tf.segmentation import Segmenter
-from tests.support.command import ROOT, difference, run, started, until
+from tests.support.command import difference, run, started, until
 
 SMALL = ["--scale=64,40", "--crop_size=33", "--batch_size=4", "--num_pictures=2"]
-# Several command lines in one process, each with fresh flags: imports take seconds.
+# Several command lines in one process: imports take seconds.
 IN_ONE = """
-import json, sys
-import keras, tensorflow as tf
+import contextlib, io, json, sys
+import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices('CPU')[0],
     [tf.config.LogicalDeviceConfiguration()] * 2)
-from absl import flags
-from trainers import finetune_segmentation as trainer
-trainer.define_flags()
+from trainers.finetune_segmentation import main
 for line in json.loads(sys.argv[1]):
-    for name in flags.FLAGS:
-        flags.FLAGS[name].unparse()
-    flags.FLAGS(['finetune', *line])
+    told = io.StringIO()
     try:
-        trainer.main(['finetune'])
-    except SystemExit as error:
-        print('REFUSED', error)
-    else:
-        print('DONE')
+        with contextlib.redirect_stderr(told):
+            main(['finetune', *line])
+    except SystemExit as end:
+        print('ENDED', end.code, *told.getvalue().splitlines()[-1:])
+    sys.stderr.write(told.getvalue())
 """
 
 
@@ -108,7 +103,7 @@ def pretrained(tmp_path_factory):
     model.step.assign(3)
     write_model_config(folder, model)
     saver = Checkpoints(
-        folder / "checkpoints", model, ["--seed=0"], steps_per_epoch=2, keep=1
+        folder / "checkpoints", model, PretrainConfig(), steps_per_epoch=2, keep=1
     )
     saver.save()
     return folder
@@ -166,8 +161,9 @@ def runs(data, pretrained, tmp_path_factory):
         "must hold a slotcon_tf.ResNet": [f"--init_from={alien}"],
         "No pretrained model": [f"--init_from={root / 'none.pth'}"],
         "runs on one host": ["--strategy=multi_worker"],
-        "must divide --steps": ["--eval_every_steps=5", "--steps=12"],
-        "two whole numbers": ["--scale=513"],
+        "must divide --steps.*Set --steps=10": ["--eval_every_steps=5", "--steps=12"],
+        "two whole numbers": ["--fit_edges=513"],
+        "be whole numbers, with commas": ["--scale=a,b"],
         "same classes.*, 9 only in the latter": [
             *("--dataset=folders", "--train_split=train"),
             f"--data_dir={folders}",
@@ -223,19 +219,21 @@ def test_a_killed_run_goes_on_bit_for_bit(runs, tmp_path):
     assert rows[0] == rows[1] and len(rows[0]) == 2
     scores = [json.loads((f / "scores.json").read_text()) for f in (whole, parts)]
     assert scores[0] == scores[1] and scores[0]["step"] == 40
-    assert scores[0]["classes"]["class 150"] is not None
-    assert scores[0]["classes"]["class 2"] is None
+    assert scores[0]["classes"]["class 150"]["trained"] is not None
+    assert scores[0]["classes"]["class 2"]["trained"] is None
 
 
 @pytest.mark.slow
 def test_each_protocol_from_another_start(runs, pretrained):
     root, done, refused = runs
-    said = [w for w in done.stdout.splitlines() if w.startswith(("DONE", "REFUSED"))]
-    assert said[:5] == ["DONE"] * 5
+    said = [w for w in done.stdout.splitlines() if w.startswith("ENDED")]
+    assert all(text.startswith("ENDED 0") for text in said[:5]), said
     assert f"as {pretrained}: " in done.stderr
     assert "2 replica(s)" in done.stderr and "All 2 steps are done" in done.stderr
     for words, text in zip(refused, said[5:], strict=True):
-        assert text.startswith("REFUSED") and re.search(words, text), (words, text)
+        settings = words.startswith(("divide", "must", "runs on", "two", "be whole"))
+        ending = f"ENDED {2 if settings else 1} finetune_segmentation: "
+        assert text.startswith(ending) and re.search(words, text), (words, text)
     assert not (root / "bad").exists()
 
     model = keras.models.load_model(root / "voc" / "segmenter.keras")
@@ -247,17 +245,15 @@ def test_each_protocol_from_another_start(runs, pretrained):
     ):
         np.testing.assert_allclose(found, expected, atol=1e-9)
     scores = json.loads((root / "city" / "scores.json").read_text())
-    assert len(scores["classes"]) == 19 and scores["images"] == 2
+    assert len(scores["classes"]) == 19 and "2 images" in scores["dataset"]
     for name in ("ade", "voc", "city"):
         assert (root / name / "masks.png").stat().st_size > 1000
         assert list((root / name / "tensorboard").rglob("events*"))
 
 
-def test_the_teachers_encoder_is_taken(pretrained, monkeypatch):
-    values = types.SimpleNamespace(init_from=str(pretrained), prefix=None)
-    monkeypatch.setattr(finetune_settings, "FLAGS", values)
+def test_the_teachers_encoder_is_taken(pretrained):
     model, _ = load_trained(pretrained)
-    found = finetune_settings.pretrained().get_layer("conv1").kernel
+    found = pretrained_encoder(pretrained).get_layer("conv1").kernel
     teacher, student = (
         model.network(which).encoder.get_layer("conv1").kernel.numpy()
         for which in ("teacher", "student")
@@ -266,28 +262,16 @@ def test_the_teachers_encoder_is_taken(pretrained, monkeypatch):
     assert (teacher != student).all()
 
 
-@pytest.mark.parametrize(
-    ("flagfile", "protocol"),
-    [
-        ("voc_fcn", "voc12aug_513_30k"),
-        ("cityscapes_fcn", "cityscapes_769_90k"),
-        ("ade20k_fcn", "ade20k_512_80k"),
-    ],
-)
-def test_flagfiles_are_the_protocols(flagfile, protocol):
-    """The numbers of the toolbox's configurations, which come from the same paper."""
-    lines = (ROOT / f"{flagfile}.flags").read_text().splitlines()
-    flags = dict(w[2:].partition("=")[::2] for w in lines if w.startswith("--"))
-    expected = _PROTOCOLS[protocol]
-    d8 = expected.get("d8", False)
-    assert flags["scale"] == "{},{}".format(*expected["scale"])
-    assert int(flags["crop_size"]) == expected["crop"]
-    assert int(flags["steps"]) == expected["steps"]
-    assert float(flags["base_lr"]) == expected["lr"]
-    assert int(flags.get("sliding_stride", 0)) == expected.get("sliding", 0)
-    assert flags["head"] == ("d8" if d8 else "d6") and flags["batch_size"] == "16"
-    assert flags["schedule"] == ("poly" if d8 else "steps")
-    assert float(flags["weight_decay"]) == (5e-4 if d8 else 1e-4)
-    assert float(flags.get("cat_max_ratio", 1)) == (0.75 if d8 else 1)
-    assert ("distort" in flags) == d8
-    assert int(flags["steps"]) % int(flags["eval_every_steps"]) == 0
+@pytest.mark.parametrize("name", ["voc_fcn", "cityscapes_fcn", "ade20k_fcn"])
+def test_protocols(name):
+    """What the paper says of them; the configurations for others are made of it."""
+    config = FinetuneConfig.from_recipe(name, data_dir="data")
+    d8 = name == "ade20k_fcn"
+    assert config.batch_size == 16 and config.head == ("d8" if d8 else "d6")
+    assert config.weight_decay == (5e-4 if d8 else 1e-4)
+    assert config.schedule == ("poly" if d8 else "steps")
+    assert (config.distort, config.cat_max_ratio) == (
+        (True, 0.75) if d8 else (False, 1)
+    )
+    steps = {"voc_fcn": 30_000, "cityscapes_fcn": 90_000, "ade20k_fcn": 80_000}[name]
+    assert config.steps == 10 * config.steps_between_evaluations == steps

@@ -1,46 +1,27 @@
 """Labels of one class only are refused by every task: any network would be perfect."""
 
-import json
-import sys
-
 import keras
 import numpy as np
 import pytest
-from absl import flags
 
 from slotcon_tf import SlotCon, backbone
 from slotcon_tf.data.labelled import LabelError, open_classified, open_segmented
 from slotcon_tf.evaluation import classification, tasks
-from slotcon_tf.evaluation.groups import evaluate_groups
 from slotcon_tf.evaluation.inference import Inference
 from slotcon_tf.evaluation.linear import LinearSettings
-from slotcon_tf.runs.label_flags import define_label_flags, label_options
+from slotcon_tf.runs.label_settings import (
+    EvalLabelSettings,
+    LabelSettings,
+    label_options,
+)
 from slotcon_tf.runs.labelled_monitor import LabelledMonitor
 from slotcon_tf.segmentation import Augmentation, crop_dataset, evaluate
 from tests.support import labelled_case as case
-from tests.support.command import run
+from trainers import evaluate as command
 
 QUICK = LinearSettings(steps=2, batch_size=2, label_stride=8)
 CROPS = Augmentation(scale=(32, 32), crop_size=16)
 IMAGE_SIZE = {"num_images": 4, "crop_size": 32}
-# Several command lines in one process, each with fresh flags: imports take seconds.
-IN_ONE = """
-import json, sys
-from absl import flags
-from trainers import evaluate
-evaluate.define_flags()
-for line in json.loads(sys.argv[1]):
-    for name in flags.FLAGS:
-        flags.FLAGS[name].unparse()
-    flags.FLAGS(['evaluate', *line])
-    evaluate._open_segmented.cache_clear()  # of one command's tasks
-    try:
-        evaluate.main(['evaluate'])
-    except SystemExit as error:
-        print('REFUSED', error)
-    else:
-        print('DONE')
-"""
 
 
 def masks(root, splits=("train", "val"), values=(0, 255), classes=None):
@@ -98,7 +79,7 @@ def test_pixels_of_one_class(two, name):
 @pytest.mark.parametrize("name", ["linear", "retrieval"])
 def test_what_is_learned_from_counts_too(two, tmp_path, name):
     other = masks(tmp_path, values=(0, 1), classes="0 ground\n1 object\n")
-    with pytest.raises(LabelError, match="only 'ground' and void.*--label_ids=0,255"):
+    with pytest.raises(LabelError, match="only 'ground' and void.*label_ids=0,255"):
         TASKS[name](opened(two, "train"), opened(other))
 
 
@@ -130,13 +111,6 @@ def test_a_chosen_image_may_have_one_class(tmp_path):
     with pytest.raises(LabelError, match="two classes at least"):
         evaluate(predict, opened(root))
     assert len(calls) == 5
-
-
-def test_groups_against_masks_of_one_class():
-    images, truth = np.zeros((2, 32, 32, 3), np.uint8), np.zeros((2, 32, 32), np.uint8)
-    truth[:, 5] = 255
-    with pytest.raises(LabelError, match="two classes at least"):
-        evaluate_groups(None, images, truth, 2)  # before the model is used
 
 
 def one_folder(root, count=3):
@@ -189,9 +163,9 @@ def test_the_monitor_of_a_run(slotcon, two, tmp_path):
             slotcon, task, dataset, root, **names, **IMAGE_SIZE, **options
         )
 
-    with pytest.raises(LabelError, match="two classes at least.*--eval_label_ids=0"):
+    with pytest.raises(LabelError, match="two classes at least.*eval_label_ids=0"):
         monitor("groups", "folders", two)
-    with pytest.raises(FileNotFoundError, match="--eval_data_dir.*--eval_dataset"):
+    with pytest.raises(FileNotFoundError, match="eval_data_dir.*eval_dataset"):
         monitor("groups", "folders", tmp_path)
     with pytest.raises(LabelError, match="two classes at least"):
         monitor("knn", "class_folders", one_folder(tmp_path))
@@ -199,56 +173,48 @@ def test_the_monitor_of_a_run(slotcon, two, tmp_path):
     assert 0 < scores["miou"] < 1
 
 
-def test_flags_of_label_maps_say_what_was_typed():
-    values = flags.FlagValues()
-
-    class Define:
-        def string(self, name, default, text):
-            flags.DEFINE_string(name, default, text, flag_values=values)
-
-        def listed(self, name, default, text):
-            flags.DEFINE_list(name, default, text, flag_values=values)
-
-    define_label_flags(Define())
-    define_label_flags(Define(), "eval_")
+def test_settings_of_label_maps_say_what_was_typed():
     nothing = {"class_file": None, "void_ids": None, "label_ids": None}
-    values(["command"])
-    assert label_options(values) == label_options(values, "eval_") == nothing
+    own, eval_ = LabelSettings(), EvalLabelSettings()
+    assert label_options(own) == label_options(eval_, "eval_") == nothing
     # Written into a run's flagfile, and compared when it goes on: as before.
-    assert values["void_ids"].serialize() == "--void_ids="
-    assert values["label_ids"].value is None
+    assert own.lines() == ["--void_ids="]
     # Such a line of a flagfile answers nothing: nobody has typed it.
-    values(["command", "--void_ids="])
-    assert label_options(values) == nothing
-    values(["command", "--void_ids=none", "--eval_label_ids=0,255"])
-    assert label_options(values) == {**nothing, "void_ids": []}
-    assert label_options(values, "eval_") == {**nothing, "label_ids": ["0", "255"]}
+    assert command.main.config(["evaluate", "--model=a", "--void_ids="]).void_ids == ()
+    own = LabelSettings(void_ids=["none"])
+    assert label_options(own) == {**nothing, "void_ids": []}
+    eval_ = EvalLabelSettings(eval_label_ids=["0", "255"])
+    assert label_options(eval_, "eval_") == {**nothing, "label_ids": ["0", "255"]}
 
 
 @pytest.mark.slow
-def test_the_command(slotcon, two, tmp_path):
+def test_the_command(slotcon, two, tmp_path, capsys):
     checkpoint = tmp_path / "slotcon.keras"
     slotcon.save(checkpoint)
     unnamed = masks(tmp_path / "unnamed")
-    base = [f"--checkpoint={checkpoint}", "--resamples=0", "--steps=2", "--nobaseline"]
+    base = [f"--model={checkpoint}", "--resamples=0", "--steps=2", "--nobaseline"]
     every = ["--task=groups,linear,retrieval", "--label_ids=0,255"]
     settled = [f"--data_dir={two}", *every]
     knn = [f"--data_dir={one_folder(tmp_path / 'folders')}", "--dataset=class_folders"]
-    lines = {
-        "DONE": settled,
-        "DONE ": [f"--data_dir={unnamed}", "--task=groups", "--void_ids=none"],
-        "REFUSED evaluate: It must be said what 255 is": [f"--data_dir={unnamed}"],
-        "REFUSED evaluate: Labelled pixels must be": [f"--data_dir={two}"],
-        "REFUSED evaluate: Label maps must hold two": [
-            *(f"--data_dir={unnamed}", "--void_ids=255"),
-        ],
-        "REFUSED evaluate: Labels must be of two": [*knn, "--task=knn"],
-        "REFUSED evaluate: Labels must be of two ": [*knn, "--task=classification"],
-    }
-    flags_of_lines = json.dumps([[*base, *line] for line in lines.values()])
-    done = run(sys.executable, "-c", IN_ONE, flags_of_lines)
-    said = [w for w in done.stdout.splitlines() if w.startswith(("DONE", "REFUSED"))]
-    for words, text in zip(lines, said, strict=True):
-        assert text.startswith(words.strip()), (words, text)
-    for word in ("groups: ", "linear: ", "retrieval: ", "object", "2 classes"):
-        assert word in done.stdout
+    for words in (
+        settled,
+        [f"--data_dir={unnamed}", "--task=groups", "--void_ids=none"],
+    ):
+        with pytest.raises(SystemExit) as end:
+            command.main(["evaluate", *base, *words])
+        told = capsys.readouterr()
+        assert end.value.code == 0, told.err
+        if words == settled:
+            for word in ("groups: ", "linear: ", "retrieval: ", "object", "2 classes"):
+                assert word in told.out
+    for words, text in (
+        ([f"--data_dir={unnamed}"], "It must be said what 255 is"),
+        ([f"--data_dir={two}"], "Labelled pixels must be"),
+        ([f"--data_dir={unnamed}", "--void_ids=255"], "Label maps must hold two"),
+        ([*knn, "--task=knn"], "Labels must be of two"),
+        ([*knn, "--task=classification"], "Labels must be of two"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            command.main(["evaluate", *base, *words])
+        *_, last = capsys.readouterr().err.splitlines()
+        assert end.value.code == 1 and last.startswith(f"evaluate: {text}")

@@ -10,14 +10,14 @@ import sys
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 from PIL import Image
 
 from slotcon_tf.devices import best_precision
+from slotcon_tf.runs.pretraining import PretrainRun
 from slotcon_tf.runs.workdir import WorkdirError
 from tests.support.command import (
     TINY,
+    TINY_RUN,
     difference,
     pretrain,
     pretrain_command,
@@ -25,19 +25,20 @@ from tests.support.command import (
     started,
     until,
 )
-from trainers import pretrain as trainer
+from trainers.pretrain import main
 
 
-def refusal(*given):
+def refusal(capsys, *given, status=1):
     """What the trainer ends with, in this process; it must not come to train."""
-    with flagsaver.flagsaver(), pytest.raises(SystemExit) as caught:
-        flags.FLAGS(["pretrain", *given])
-        trainer.main(["pretrain"])
-    return str(caught.value)
+    with pytest.raises(SystemExit) as caught:
+        main(["pretrain", *given])
+    *_, said = capsys.readouterr().err.splitlines()
+    assert caught.value.code == status and said.startswith("pretrain: "), said
+    return said
 
 
 @pytest.mark.slow
-def test_a_stop_in_an_epoch_changes_nothing(tmp_path):
+def test_a_stop_in_an_epoch_changes_nothing(tmp_path, capsys):
     """Two epochs in one go; and again with SIGTERM in the first, and a lost one."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     settings = [*TINY, "--epochs=2", "--max_steps_per_epoch=8", "--noexport"]
@@ -74,7 +75,7 @@ def test_a_stop_in_an_epoch_changes_nothing(tmp_path):
     done = pretrain(*again, "--seed=3", check=False)
     assert done.returncode == 1
     assert "another configuration: seed=0 (now 3)" in done.stderr
-    assert "fresh --workdir" in refusal(*again, "--resume=never")
+    assert "fresh --workdir" in refusal(capsys, *again, "--resume=never")
 
 
 @pytest.mark.slow
@@ -99,7 +100,7 @@ def test_bad_files_do_not_stop_training(tmp_path, shared_folder):
     assert f"{len(names)} bad images were replaced" in done.stdout
 
 
-def test_bad_input_is_refused_in_one_sentence(tmp_path):
+def test_bad_input_is_refused_in_one_sentence(tmp_path, capsys):
     """In this process, since every refusal comes before training."""
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -109,22 +110,30 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path):
     cases = [
         (["--dataset=folder", f"--data_dir={tmp_path / 'none'}"], "no such folder"),
         (["--dataset=folder", f"--data_dir={empty}"], "must hold images"),
-        (["--dataset=folder"], "Set --data_dir"),
-        (["--dataset=folder", f"--data_dir={few}"], "no larger than the data set"),
+        (["--dataset=folder"], "needs --data_dir"),
         (["--dataset=coco", f"--data_dir={few}"], "train2017"),
         (["--dataset=foldr"], "Did you mean 'folder'"),
         (["--dataset=fake", "--arch=resnet5"], "Did you mean resnet50"),
+    ]
+    of_settings = [
+        (["--dataset=folder", f"--data_dir={few}"], "no larger than the data set"),
         (["--dataset=fake", "--mean=9,9,9", "--std=1,1,1"], "as shares of 255"),
         (["--dataset=fake", "--mean=0.5,0.5,0.5"], "must be given together"),
         (["--dataset=fake", "--pixel_range=9,1"], "low < high"),
+        (["--student_temperature=0"], "must be positive. Received: --student_temp"),
+        (["--num_prototypes=-1"], "must be positive. Received: --num_prototypes=-1"),
+        (["--recipe=coko"], "--recipe must be one of ade20k_fcn, .*coco"),
+        (["--recipe=voc_fcn"], "Unknown command line flag"),
         (
             ["--dataset=fake", "--strategy=mirrored", "--batch_size=6"],
-            "must divide by the 4 replicas.*Use 4",
+            "--batch_size is global and must divide by the 4 replicas.*Use 4",
         ),
     ]
-    for given, words in cases:
-        said = refusal(f"--workdir={tmp_path / 'run'}", "--batch_size=4", *given)
-        assert re.search(words, said), (given, said)
+    general = [f"--workdir={tmp_path / 'run'}", "--batch_size=4"]
+    for status, some in ((1, cases), (2, of_settings)):
+        for given, words in some:
+            said = refusal(capsys, *general, *given, status=status)
+            assert re.search(words, said), (given, said)
     assert not (tmp_path / "run").exists()
 
 
@@ -136,9 +145,8 @@ def test_two_replicas_train_through_the_trainer(tmp_path):
         "tf.config.set_logical_device_configuration("
         "tf.config.list_physical_devices('CPU')[0],"
         "[tf.config.LogicalDeviceConfiguration()] * 2)\n"
-        "from absl import app\n"
-        "from trainers import pretrain\n"
-        "app.run(pretrain.main, argv=sys.argv)\n"
+        "from trainers.pretrain import main\n"
+        "main()\n"
     )
     given = [*TINY, "--epochs=1", "--noexport", "--strategy=mirrored"]
     given += ["--augment_on=device", "--precision=auto"]
@@ -159,14 +167,13 @@ def test_a_range_may_be_added_to_a_run_and_defaults_may_be_typed(tmp_path, caplo
     ramp = np.linspace(0, 4000, 1200).reshape(30, 40).astype(np.uint16)
     for number in range(4):
         Image.fromarray(ramp).save(photos / f"{number}.png")
-    settings = [f for f in TINY if "dataset" not in f]
-    settings += [f"--data_dir={photos}", f"--workdir={tmp_path / 'run'}"]
+    config = TINY_RUN.replace(
+        dataset="folder", data_dir=str(photos), workdir=str(tmp_path / "run")
+    )
 
-    def begun(*more):
+    def begun(**more):
         caplog.clear()
-        with flagsaver.flagsaver():
-            flags.FLAGS(["pretrain", *settings, *more])
-            made = trainer.Run()
+        made = PretrainRun(config.replace(**more))
         pixels = [made.source.load(number) for number in range(4)]
         return made, pixels, caplog.text.count("goes on without a pixel range")
 
@@ -174,18 +181,18 @@ def test_a_range_may_be_added_to_a_run_and_defaults_may_be_typed(tmp_path, caplo
     made.model.step.assign(2)
     made.checkpoints.save()
     assert warned == 0
-    _, pixels, warned = begun("--novertical_flip", "--rotate90=false")
-    assert warned == 1 and "--pixel_range=0,65535" in caplog.text
+    _, pixels, warned = begun(vertical_flip=False, rotate90=False)
+    assert warned == 1 and "pixel_range=0,65535" in caplog.text
     assert pixels[0].max() > 240
-    made, pixels, warned = begun("--pixel_range=0,65535")
+    made, pixels, warned = begun(pixel_range=(0, 65535))
     assert made.first_step == 2 and warned == 0
     assert abs(pixels[0].max() - 4000 // 257) <= 1  # as versions before divided
-    config = json.loads((tmp_path / "run" / "model.json").read_text())
-    assert config["pixel_range"] == [0, 65535]
+    kept = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert kept["pixel_range"] == [0, 65535]
     with pytest.raises(WorkdirError, match=r"pixel_range=0,65535 \(now None\)"):
         begun()
-    with pytest.raises(WorkdirError, match="vertical_flip=false .now true"):
-        begun("--pixel_range=0,65535", "--vertical_flip")
+    with pytest.raises(WorkdirError, match="vertical_flip=False .now True"):
+        begun(pixel_range=(0, 65535), vertical_flip=True)
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """quickstart.flags on a few steps: trains, resumes, and its export answers."""
 
-import json
 import subprocess
 import sys
 
@@ -10,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from slotcon_tf.data.photometric import normalize
+from slotcon_tf.evaluation.results import read_result
 from tests.support.command import pretrain
 
 pytestmark = pytest.mark.slow
@@ -34,9 +34,11 @@ def run(tmp_path_factory):
 
 def test_scores_and_pictures_are_written(run):
     workdir, first, again = run
-    scores = json.loads((workdir / "scores.json").read_text())
-    for when in ("before", "after"):
-        assert 0 <= scores[when]["nmi"] <= 1
+    scores = read_result(workdir / "scores.json")
+    for stage in ("untrained", "trained"):
+        value, low, high = scores["rows"]["nmi"][stage]
+        assert 0 <= low <= value <= high <= 1
+    assert scores["task"] == "groups" and scores["step"] > 0 and scores["classes"]
     assert "untrained" in first.stdout and "nmi" in first.stdout
     assert "done already" in again.stderr
     assert (workdir / "slots.png").stat().st_size > 10_000

@@ -117,7 +117,7 @@ def report(workdir, photos, tmp_path_factory):
     shutil.copytree(photos, mixed, dirs_exist_ok=True)
     (mixed / "broken <i>.jpg").write_text("<html>no picture</html>")
     done = visualize(
-        f"--checkpoint={workdir}", f"--data_dir={mixed}", f"--pictures={pictures}"
+        f"--model={workdir}", f"--data_dir={mixed}", f"--pictures={pictures}"
     )
     return done, workdir / "report.html", pictures
 
@@ -188,7 +188,7 @@ def test_a_run_without_a_history_and_one_image(workdir, photos, tmp_path):
     flags = ["--num_images=1", "--prototype_images=1", "--max_prototypes=1"]
     visualize(
         *flags,
-        f"--checkpoint={bare}",
+        f"--model={bare}",
         f"--data_dir={photos}",
         f"--output={output}",
         "--which=student",
@@ -201,7 +201,7 @@ def test_an_encoder_alone_shows_its_features_and_says_so(photos, tmp_path):
     backbone("resnet18").save(tmp_path / "encoder.keras")
     output = tmp_path / "page.html"
     visualize(
-        f"--checkpoint={tmp_path / 'encoder.keras'}",
+        f"--model={tmp_path / 'encoder.keras'}",
         f"--data_dir={photos}",
         f"--output={output}",
         "--num_images=3",
@@ -215,13 +215,13 @@ def test_an_encoder_alone_shows_its_features_and_says_so(photos, tmp_path):
 @pytest.mark.slow
 def test_errors_are_sentences(workdir, photos, tmp_path):
     done = visualize(
-        f"--checkpoint={workdir}", f"--data_dir={tmp_path / 'none'}", check=False
+        f"--model={workdir}", f"--data_dir={tmp_path / 'none'}", check=False
     )
     assert done.returncode == 1 and "visualize: Dataset 'folder' needs" in done.stderr
     assert "Traceback" not in done.stderr
     (tmp_path / "bad.jpg").write_text("no picture")
     done = visualize(
-        f"--checkpoint={workdir}",
+        f"--model={workdir}",
         f"--data_dir={tmp_path}",
         f"--output={tmp_path / 'page.html'}",
         check=False,

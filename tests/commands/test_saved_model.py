@@ -16,12 +16,12 @@ from export.sending import served_form
 from slotcon_tf.data.photometric import normalize
 from slotcon_tf.images.decoding import BadImage, decode_image
 from slotcon_tf.interop import load_slotcon
+from slotcon_tf.method.upsampled import upsampled_confidence
 from slotcon_tf.serving.archive import export_model, serve
 from slotcon_tf.serving.decoding import REASONS, decode_batch
 from slotcon_tf.serving.signatures import (
     ServingOptions,
     largest_slots,
-    upsampled_argmax,
 )
 from slotcon_tf.serving.warmup import WARMUP_FILE
 from tests.commands.test_convert import CHECKPOINT, run
@@ -226,7 +226,7 @@ def test_the_developers_awkward_files(shared_folder):
 
 def test_chunks_of_prototypes_change_nothing():
     logits = tf.random.stateless_uniform((2, 5, 7, 150), (1, 2), -1, 1)
-    winner, confidence = upsampled_argmax(logits, 20, 0.07)
+    winner, confidence = upsampled_confidence(logits, [20, 20], 0.07)
     large = tf.image.resize(logits, [20, 20])
     np.testing.assert_array_equal(winner, tf.argmax(large, axis=-1))
     truth = tf.reduce_max(tf.nn.softmax(large / 0.07), axis=-1)
@@ -321,7 +321,7 @@ def test_onnx(model, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     done = run(
         "export.saved_model",
-        f"--checkpoint={CHECKPOINT}",
+        f"--model={CHECKPOINT}",
         f"--export_dir={tmp_path}",
         "--format=onnx",
     )
@@ -341,7 +341,7 @@ def test_command_line_with_int8_and_bfloat16(tmp_path):
     photos.mkdir()
     for index, picture in enumerate(pictures(12)):
         Image.fromarray(picture).save(photos / f"{index}.png")
-    flags = [f"--checkpoint={CHECKPOINT}", f"--export_dir={tmp_path / 'served'}"]
+    flags = [f"--model={CHECKPOINT}", f"--export_dir={tmp_path / 'served'}"]
     flags += ["--image_size=64", "--batch_sizes=1"]
     done = run("export.saved_model", *flags, "--which=student")
     assert done.returncode == 0, done.stderr[-2000:]
@@ -358,6 +358,6 @@ def test_command_line_with_int8_and_bfloat16(tmp_path):
     answer, _ = session_answers(second)
     assert answer("image_bytes", files()[0])["pooled"].dtype == np.float32
     done = run("export.saved_model", *flags[:-2], "--quantize=int8")
-    assert done.returncode == 1 and "needs --calibration_images" in done.stderr
-    done = run("export.saved_model", "--checkpoint=none", "--export_dir=a")
+    assert done.returncode == 2 and "needs --calibration_images" in done.stderr
+    done = run("export.saved_model", "--model=none", "--export_dir=a")
     assert done.returncode == 1 and "No pretrained model: none" in done.stderr

@@ -308,7 +308,7 @@ def test_a_folder_that_goes_away_leaves_what_is_loaded(versions, tmp_path):
 def test_command_lines_that_cannot_be(versions, tmp_path):
     folder = versions(tmp_path, 1)
     with serving(folder) as server:
-        taken = run("export.server", f"--model_dir={folder}", f"--port={server.port}")
+        taken = run("export.server", f"--export_dir={folder}", f"--port={server.port}")
         assert taken.returncode == 1 and "Traceback" not in taken.stderr
         assert str(server.port) in taken.stderr and not taken.stdout
         # The end can be asked for as soon as the line is there.
@@ -316,5 +316,5 @@ def test_command_lines_that_cannot_be(versions, tmp_path):
         server.port = free_ports(1)[0]
         server.start()
         assert server.stop() == 0
-    done = run("export.server", f"--model_dir={folder}", "--version_labels=stable")
+    done = run("export.server", f"--export_dir={folder}", "--version_labels=stable")
     assert done.returncode and "stable:1,canary:2" in done.stderr + done.stdout

@@ -6,9 +6,10 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from export import saved_model
+import export
+from slotcon_tf.serving.warmup import BATCH_SIZES
 
-FOLDER = pathlib.Path(saved_model.__file__).parent / "serving"
+FOLDER = pathlib.Path(export.__file__).parent / "serving"
 
 
 def test_models():
@@ -24,7 +25,7 @@ def test_allowed_batches_are_those_warmed_up():
     """The parameters' message is not in tensorflow-serving-api: read as text."""
     lines = (FOLDER / "batching.config").read_text().splitlines()
     allowed = [x.split()[1] for x in lines if x.startswith("allowed_batch_sizes")]
-    assert allowed == saved_model.BATCH_SIZES
+    assert allowed == [str(size) for size in BATCH_SIZES]
     assert f"max_batch_size {{ value: {allowed[-1]} }}" in lines
 
 

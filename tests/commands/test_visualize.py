@@ -14,15 +14,29 @@ from slotcon_tf.visualize import (
     save_slots,
     slots_figure,
 )
-from slotcon_tf.visualize.charts import line_chart, svg_of, usage_chart
+from slotcon_tf.visualize.charts import (
+    grouped_curves,
+    line_chart,
+    read_history,
+    svg_of,
+    usage_chart,
+)
 from slotcon_tf.visualize.colors import text_color
-from slotcon_tf.visualize.components import FeatureColors, smooth
-from slotcon_tf.visualize.curves import grouped_curves, read_history
-from slotcon_tf.visualize.maps import ImageMaps, groups_at, map_reader
-from slotcon_tf.visualize.overlays import fit_edge, numbered_overlay, spotlight
+from slotcon_tf.visualize.maps import (
+    FeatureColors,
+    ImageMaps,
+    groups_at,
+    map_reader,
+    smooth,
+)
+from slotcon_tf.visualize.overlays import (
+    fit_edge,
+    numbered_overlay,
+    region_points,
+    spotlight,
+)
 from slotcon_tf.visualize.photographs import photographs
 from slotcon_tf.visualize.prototypes import PrototypeAtlas, nearest_images, usage_of
-from slotcon_tf.visualize.regions import region_points
 
 # Machado, Oliveira and Fernandes 2009, severity 1.0, on linear RGB: what is left
 # without the green and without the red cones.

@@ -52,7 +52,7 @@ class Server:
             self.command += ["--file_system_poll_wait_seconds=1"]
         else:
             self.command = [sys.executable, "-m", "export.server", f"--port={port}"]
-            self.command += [f"--model_dir={folder}", "--poll_seconds=0.2", *flags]
+            self.command += [f"--export_dir={folder}", "--poll_seconds=0.2", *flags]
         self.port = port
         self.local = binary is None
         self.folder = folder

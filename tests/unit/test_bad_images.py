@@ -270,6 +270,21 @@ def test_links_and_odd_names(tmp_path, warnings):
     assert "No such file" in warnings[-1] and warnings[-1].isprintable()
 
 
+def test_names_of_several_lines_are_named_in_one(tmp_path, warnings):
+    for name in ("two\nlines.jpg", "a\ttab.jpg", "line\u2028end.jpg"):
+        (tmp_path / name).write_bytes(b"no image")
+    good = encoded(np.full((8, 8, 3), 50, np.uint8))
+    (tmp_path / "z.jpg").write_bytes(good)
+    source = open_source("folder", tmp_path, max_bad_share=0.9)
+    source.bad.write_to(tmp_path / "skipped.txt")
+    for number in range(4):
+        source.load(number)
+    rows = (tmp_path / "skipped.txt").read_text().splitlines()
+    assert [len(row.split("\t")) for row in rows] == [2, 2, 2]
+    assert r"two\nlines.jpg" in "".join(rows)
+    assert all(warning.isprintable() for warning in warnings)
+
+
 def test_the_developers_awkward_files(shared_folder, warnings):
     """Each of the 64 files does what its manifest says."""
     nasty = shared_folder / "data" / "nasty"

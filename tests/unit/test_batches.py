@@ -1,5 +1,6 @@
 """What a batch, a data set and a run's length must be, said before the first step."""
 
+import pathlib
 import re
 import warnings
 
@@ -185,9 +186,10 @@ IMAGES = np.zeros((8, 64, 64, 3), "uint8")
             "an array of shape",
         ),
         ("photos", "a str"),
+        (pathlib.Path("photos"), "a PosixPath"),
         ({"image": IMAGES}, "no view_a, view_b"),
     ],
-    ids=["array", "tensor", "list", "dataset", "labelled", "path", "dict"],
+    ids=["array", "tensor", "list", "dataset", "labelled", "text", "path", "dict"],
 )
 def test_images_are_no_batch(model, images, words):
     words += ".*crop_pair_dataset"
@@ -197,9 +199,29 @@ def test_images_are_no_batch(model, images, words):
     refused(model, lambda: model.fit(dataset(1), **validated), words)
 
 
+def test_nothing_is_no_batch_either(model):
+    refused(model, lambda: model.fit(verbose=0), "Received: nothing.*crop_pair_dataset")
+
+
 def test_predict_takes_images(model):
     with pytest.raises(ValueError, match="dict of view_a.*fit or evaluate"):
         model(batch())
+
+
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [(255, "grey levels in 0..255"), (1, "floats in 0..1")],
+)
+def test_nor_images_that_are_not_normalised(model, scale, words):
+    images = np.random.default_rng(0).uniform(0, scale, (2, 64, 64, 3))
+    with pytest.raises(ValueError, match=words):
+        model.predict(images.astype(np.float32), verbose=0)
+    bytes_ = (255 * images / scale).astype(np.uint8)
+    for act in (model, model.predict_on_batch):
+        with pytest.raises(ValueError, match="uint8. Take model.slots"):
+            act(bytes_)
+    with pytest.raises(ValueError, match="0..255"):
+        model.predict(bytes_, verbose=0)
 
 
 def endless():
@@ -312,3 +334,9 @@ def test_labels_are_told_to_be_ignored(model):
     options = {"callbacks": [NotFurther()], "verbose": 0}
     with pytest.warns(UserWarning, match="ignores y"), pytest.raises(Started):
         model.fit(data, np.zeros(4), **options)
+    weighted = {"class_weight": {0: 1.0}, "sample_weight": np.ones(4)}
+    with (
+        pytest.warns(UserWarning, match="ignores sample_weight, class_weight"),
+        pytest.raises(Started),
+    ):
+        model.fit(dataset(2), **weighted, **options)

@@ -8,18 +8,19 @@ import signal
 import numpy as np
 import pytest
 
+from slotcon_tf.runs import PretrainConfig
 from slotcon_tf.runs.checkpoints import CheckpointError, Checkpoints
 from slotcon_tf.runs.workdir import WorkdirError
 from tests.unit.test_slotcon import dataset, small_model
 
-LINES = ["--batch_size=4", "--seed=0"]
+CONFIG = PretrainConfig(batch_size=4)
 
 
-def store(folder, model=None, lines=LINES, **options):
+def store(folder, model=None, config=CONFIG, **options):
     model = model or small_model()
     model.optimizer.build(model.trainable_variables)
     options = {"steps_per_epoch": 2, "keep": 2, **options}
-    return Checkpoints(folder, model, lines, **options)
+    return Checkpoints(folder, model, config, **options)
 
 
 def save_at(checkpoints, *steps):
@@ -107,7 +108,7 @@ def test_a_damaged_one_falls_back_to_the_one_before(damage, tmp_path, caplog):
 
 def test_another_configuration_is_refused_and_left_alone(tmp_path):
     save_at(store(tmp_path), 2)
-    other = store(tmp_path, lines=["--batch_size=8", "--seed=0"])
+    other = store(tmp_path, config=CONFIG.replace(batch_size=8))
     with pytest.raises(WorkdirError, match=r"batch_size=4 \(now 8\)"):
         other.restore()
     assert store(tmp_path).restore() == 2

@@ -130,6 +130,25 @@ def channels_first():
     return model_of(inside)
 
 
+def bytes_in():
+    images = keras.Input((64, 64, 3), dtype="uint8")
+    return keras.Model(images, top(images))
+
+
+def quantized():
+    model = model_of(lambda x: layers.Dense(8)(top(x)))
+    model.quantize("int8")
+    return model
+
+
+def test_resizing_keeps_views_aligned():
+    made = model_of(lambda x: top(layers.Resizing(64, 64)(x)))
+    assert SlotCon(made, total_steps=4, **SIZES).encoder is made
+    made = model_of(lambda x: top(layers.Resizing(64, 64, pad_to_aspect_ratio=True)(x)))
+    with pytest.raises(ValueError, match="a Resizing. Leave it out"):
+        SlotCon(made, total_steps=4, **SIZES)
+
+
 WRONG = {
     "Lambda": (
         lambda: model_of(lambda x: top(layers.Lambda(lambda y: 2 * y)(x))),
@@ -148,6 +167,22 @@ WRONG = {
         lambda: model_of(lambda x: [layers.ReLU()(x), top(x)]),
         r"keras.Model\(encoder.input, encoder.output\[-1\]\)",
     ),
+    "flips": (
+        lambda: model_of(lambda x: top(layers.RandomFlip()(x))),
+        "leave pixels where they are.*random_flip.*a RandomFlip. Leave it out",
+    ),
+    "colours": (
+        lambda: model_of(
+            lambda x: top(keras.Sequential([layers.RandomBrightness(0.1)])(x))
+        ),
+        "leave pixels where they are.*a RandomBrightness",
+    ),
+    "crops": (
+        lambda: model_of(lambda x: top(layers.CenterCrop(32, 32)(x))),
+        "leave pixels where they are.*a CenterCrop",
+    ),
+    "bytes": (bytes_in, "inputs of uint8. Build it with keras.Input"),
+    "quantized": (quantized, "weights that learn.*quantized to int8"),
     "tokens": (tokens, "These are tokens: .*keras.layers.Reshape"),
     "pooled": (
         lambda: model_of(lambda x: layers.GlobalAveragePooling2D()(top(x))),
@@ -345,6 +380,8 @@ def test_half_weights_are_refused(policy, way):
 
 
 def test_policies_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="Weights must learn.*int8_from_float32"):
+        SlotCon(small_encoder(), total_steps=4, dtype="int8_from_float32", **SIZES)
     with pytest.raises(ValueError, match="dtype='float64' for .*Build the encoder"):
         SlotCon(small_encoder(), total_steps=4, dtype="float64", **SIZES)
     keras.config.set_dtype_policy("mixed_float16")

@@ -12,9 +12,10 @@ from slotcon_tf.data.labelled import VOID, LabelError, open_classified, open_seg
 from slotcon_tf.evaluation import classification, retrieval, segmentation_metrics, tasks
 from slotcon_tf.evaluation.bootstrap import compare
 from slotcon_tf.evaluation.groups import group_confusions, predict_groups
-from slotcon_tf.evaluation.inference import Inference, same_size_batches, winners
+from slotcon_tf.evaluation.inference import Inference, same_size_batches
 from slotcon_tf.evaluation.linear import LinearSettings, fit_linear, linear_confusions
 from slotcon_tf.evaluation.metrics import grouping_metrics
+from slotcon_tf.method.upsampled import upsampled_argmax
 from tests.support import labelled_case as case
 
 QUICK = LinearSettings(steps=300, batch_size=4, learning_rate=0.03, label_stride=4)
@@ -101,8 +102,10 @@ def test_sparse_rows_seeds_and_no_resamples():
 def test_winners_are_those_of_one_argmax():
     logits = tf.random.stateless_normal([2, 5, 7, 150], seed=[0, 1])
     whole = tf.argmax(tf.image.resize(logits, [33, 41]), axis=-1)
-    np.testing.assert_array_equal(winners(logits, [33, 41]), whole)
-    assert (winners(tf.zeros([1, 2, 2, 130]), [4, 4]).numpy() == 0).all()  # a tie
+    np.testing.assert_array_equal(upsampled_argmax(logits, [33, 41]), whole)
+    assert (
+        upsampled_argmax(tf.zeros([1, 2, 2, 130]), [4, 4]).numpy() == 0
+    ).all()  # a tie
 
 
 def test_images_of_any_size_and_their_batches(slotcon):

@@ -232,6 +232,16 @@ def test_callbacks_of_keras_go_on_where_they_were(tmp_path):
                 np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=a.path)
 
 
+def test_legacy_files_are_refused_before_any_work(tmp_path):
+    model, path = small_model(), tmp_path / "m.h5"
+    with pytest.raises(ValueError, match="a .keras file.*m.h5. Take .keras"):
+        model.save(path)
+    keep = keras.callbacks.ModelCheckpoint(path)
+    with pytest.raises(ValueError, match="a .keras file.*m.h5. Take .keras"):
+        model.fit(dataset(1), callbacks=[keep], verbose=0)
+    assert int(model.step) == 0 and not path.exists()
+
+
 @pytest.mark.parametrize("policy", ["float64", "mixed_float16"])
 def test_policies_train(policy):
     keras.config.set_dtype_policy(policy)

@@ -75,8 +75,8 @@ def test_what_255_is_must_be_said(tmp_path, data):
     with pytest.raises(LabelError) as error:
         opened(a_set(tmp_path, [data]))
     text = str(error.value)
-    assert "255" in text and "--label_ids=0," in text and "--void_ids=" in text
-    assert "\n" not in text and "--class_file" in text
+    assert "255" in text and "label_ids=0," in text and "void_ids=" in text
+    assert "\n" not in text and "`class_file`" in text
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_more_greys_settled(tmp_path):
     data = opened(root, label_ids=[0, 255], void_ids=[128])
     assert set(np.unique(data.load(0)[1])) == {0, 1, VOID}
     # Of what is left, 255 may still be void or a class.
-    with pytest.raises(LabelError, match="of 0, 255 only.*--void_ids=128,255"):
+    with pytest.raises(LabelError, match="of 0, 255 only.*void_ids=128,255"):
         opened(root, void_ids=[128])
     with pytest.raises(LabelError, match="128 in 25.0% of its pixels"):
         opened(root, label_ids=[0, 255]).load(0)
@@ -114,7 +114,7 @@ def test_more_greys_settled(tmp_path):
 def test_what_is_advised_about_strange_ids_helps(tmp_path):
     labels = [grey(0, 1, 7)]
     root = a_set(tmp_path, labels, classes="0 ground\n1 object\n")
-    with pytest.raises(LabelError, match="--class_file.*'7 void'.*--label_ids.*void"):
+    with pytest.raises(LabelError, match="class_file.*'7 void'.*label_ids.*void"):
         opened(root).load(0)
     settled = opened(root, label_ids=[0, 1], void_ids=[7]).load(0)[1]
     (root / "classes.txt").write_text("0 ground\n1 object\n7 void\n")
@@ -172,6 +172,44 @@ def test_ids_are_read_as_they_are(tmp_path, data, values):
     assert found.class_names == tuple(map(str, kept))
     place = [kept.index(value) if value in kept else VOID for value in values]
     np.testing.assert_array_equal(found.load(0)[1], ids(*place))
+
+
+ODD = {
+    "wide void": (ids(0, 1, 65535).astype(np.uint16), "65535"),
+    "wide mask": (ids(0, 65535).astype(np.uint16), "65535"),
+    "negative": (ids(-1, 0, 1).astype(np.int32), "-1"),
+    "instances": (ids(7, 24000, 24001, 26000).astype(np.uint16), "24000, .* instances"),
+}
+
+
+@pytest.mark.parametrize(("values", "words"), ODD.values(), ids=ODD)
+def test_ids_that_are_odd_must_be_said(tmp_path, values, words):
+    root = a_set(tmp_path, [encoded(Image.fromarray(values), "TIFF")])
+    with pytest.raises(LabelError, match=f"which ids .* classes. Received: {words}"):
+        opened(root)
+    found = sorted(map(str, np.unique(values)), key=int)
+    assert opened(root, void_ids=[]).class_names == tuple(found)
+    assert opened(root, label_ids=found).class_names == tuple(found)
+    if len(found) > 2:
+        assert opened(root, void_ids=found[2:]).class_names == tuple(found[:2])
+
+
+def test_palettes_of_each_file_alone_are_refused(tmp_path):
+    """Black and white, of which each file's program has put another first."""
+    masks = []
+    for palette in ([0] * 3 + [255] * 3, [255] * 3 + [0] * 3):
+        mask = Image.fromarray((CLASSES % 2).astype(np.uint8)).convert("P")
+        mask.putdata((CLASSES % 2).ravel().tolist())
+        mask.putpalette(palette)
+        masks.append(encoded(mask))
+    assert len(opened(a_set(tmp_path / "one", masks[:1] * 2))) == 2
+    root = a_set(tmp_path, masks)
+    with pytest.raises(
+        LabelError, match="id 0 is .0, 0, 0. in .*0.png and .255.*1.png"
+    ):
+        opened(root)
+    (root / "classes.txt").write_text("0 ground\n1 object\n")
+    np.testing.assert_array_equal(opened(root).load(1)[1], CLASSES % 2)
 
 
 def pages(*images):
@@ -283,12 +321,12 @@ def test_postscript_starts_no_program(tmp_path, monkeypatch):
         (
             (1, 255),
             {"void_ids": [255]},
-            "only id 1 beside void .255.*--label_ids=1,255",
+            "only id 1 beside void .255.*label_ids=1,255",
         ),
         (
             (0, 255),
             {"void_ids": [255]},
-            "only id 0 beside void .255.*--label_ids=0,255",
+            "only id 0 beside void .255.*label_ids=0,255",
         ),
         ((0, 1), {"void_ids": [1]}, "only id 0 beside void .1"),
         ((255,), {}, "none beside void"),
@@ -314,7 +352,7 @@ def test_a_file_of_one_class_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["void_ids", "label_ids"])
 @pytest.mark.parametrize("values", [["a"], ["1.5"], [2**40], [None]])
 def test_lists_of_ids_are_whole_numbers(tmp_path, name, values):
-    with pytest.raises(ValueError, match=f"{name} must be a list of whole numbers"):
+    with pytest.raises(ValueError, match=f"`{name}` must be a list of whole numbers"):
         opened(tmp_path, **{name: values})
 
 

@@ -234,8 +234,8 @@ def test_messages_name_flags_of_every_command(tmp_path, dataset):
     with pytest.raises(FileNotFoundError) as error:
         opened(dataset, tmp_path, "val")
     text = str(error.value)
-    assert set(re.findall("--[a-z_]+", text)) <= {"--data_dir", "--dataset"}
-    assert "the split" in text and "--data_dir" in text
+    assert set(re.findall("`([a-z_]+)", text)) <= {"data_dir", "dataset"}
+    assert "the split" in text and "`data_dir`" in text
 
 
 class Maps(Labelled):
@@ -380,16 +380,16 @@ def test_16_bit_ids_and_jpeg(tmp_path):
 
 @pytest.mark.parametrize("layout", ["voc", "cityscapes", "ade20k", "coco_panoptic"])
 def test_missing_parts_are_named(tmp_path, layout):
-    with pytest.raises(FileNotFoundError, match="--data_dir"):
+    with pytest.raises(FileNotFoundError, match="`data_dir`"):
         open_segmented(layout, tmp_path, "val")
 
 
 def test_unknown_sets():
     with pytest.raises(ValueError, match="Did you mean 'cityscapes'"):
         open_segmented("cityscape", "x")
-    with pytest.raises(ValueError, match="set --data_dir"):
+    with pytest.raises(ValueError, match="Set `data_dir`"):
         open_segmented("voc")
-    with pytest.raises(ValueError, match="class per image"):
+    with pytest.raises(ValueError, match="images with a class each"):
         open_classified("voc", "x")
 
 
@@ -405,3 +405,24 @@ def test_the_developers_street_photographs(shared_folder):
     # classes.txt tells the shares of val.
     np.testing.assert_allclose(share[[0, 8, VOID]], [9.18, 1.75, 1.70], atol=0.006)
     assert tf.io.gfile.exists(str(root / "classes.txt"))
+
+
+def test_names_to_keep_may_be_those_of_files(tmp_path):
+    case.folders(tmp_path)
+    names = tmp_path / "keep.txt"
+    names.write_text("val/1.png\n3.PNG\n0\n")
+    kept = open_segmented("folders", tmp_path, "val", image_list=names)
+    assert [kept.load(i)[0].tobytes() for i in range(3)] == [
+        case.scene([3, i])[0].tobytes() for i in (0, 1, 3)
+    ]
+    names.write_text("cat dog")
+    with pytest.raises(LabelError, match="image_list.*keep.txt, none of whose 2 names"):
+        open_segmented("folders", tmp_path, "val", image_list=names)
+
+
+def test_a_list_may_say_where_its_files_are(tmp_path):
+    case.folders(tmp_path)
+    here = f"file://{tmp_path}"
+    (tmp_path / "val.txt").write_text(f"{here}/val/0.png {here}/valannot/0.png\n")
+    found = open_segmented("list", tmp_path, "val")
+    np.testing.assert_array_equal(found.load(0)[1], case.scene([3, 0])[1])

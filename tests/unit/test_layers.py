@@ -19,7 +19,6 @@ from slotcon_tf.method.objective import (
     slot_contrastive_loss,
 )
 from slotcon_tf.method.teacher import teacher_update_rate, update_teacher
-from slotcon_tf.presets import RECIPES
 from slotcon_tf.training.normalization import BatchNormalization, masked_moments
 from slotcon_tf.training.optimizers import LARS, SGD
 from slotcon_tf.training.schedules import WarmupCosine
@@ -301,9 +300,3 @@ def test_teacher_moves_by_the_rate():
     update_teacher([teacher], [student], 0.25)
     assert float(teacher.numpy()[0]) == 1.5
     assert float(teacher_update_rate(10, 10, 0.99)) == pytest.approx(0.0, abs=1e-9)
-
-
-def test_published_recipes():
-    assert RECIPES["coco"].steps_per_epoch == 231
-    assert RECIPES["coco"].peak_lr == 2.0
-    assert RECIPES["imagenet_200ep"].num_prototypes == 2048

@@ -168,3 +168,77 @@ def test_a_list_that_is_no_file(tmp_path):
         file.truncate(60 * 2**30)
     with pytest.raises(ValueError, match="bytes are more than"):
         open_source("list", tmp_path / "sparse.txt")
+
+
+OTHER_HEADERS = {
+    "blanks in a name": "image path , class\n",
+    "no underscore": "ImagePath,Class\n",
+    "an index of pandas": "Unnamed: 0,path\n",
+    "unknown to us": "Photo,Breed\n",
+    "unknown, quoted": '"Photo","Breed"\n',
+    "unknown, semicolons": "Photo;Breed\n",
+}
+
+
+@pytest.mark.parametrize("name", OTHER_HEADERS)
+def test_other_headers_are_no_images(images, name):
+    header = OTHER_HEADERS[name]
+    parting = ";" if ";" in header else ","
+    rows = [f"{n}{parting}{i}" for i, n in enumerate(NAMES) if "," not in n]
+    if name.startswith("an index"):
+        rows = [parting.join(row.split(parting)[::-1]) for row in rows]
+    (images / "l.csv").write_text(header + "\n".join(rows))
+    names = [n for n in NAMES if "," not in n]
+    assert read_list(images / "l.csv") == [str(images / n) for n in names]
+
+
+def test_quotes_hold_ends_of_lines(images):
+    text = f'path,text\n{NAMES[0]},"a\nb, ""c""\n\n"\n"{NAMES[2]}","x"\n5" d.jpg,y\n'
+    (images / "l.csv").write_text(text)
+    rows, _ = read_rows(images / "l.csv")
+    assert [row.cells[0] for row in rows] == [NAMES[0], NAMES[2], '5" d.jpg']
+    assert [row.number for row in rows] == [2, 6, 7]
+
+
+def test_lists_that_were_put_together(images):
+    parts = [f"{name}\n".encode("utf-8-sig") for name in NAMES]
+    (images / "l.txt").write_bytes(b"\xef\xbb\xbf" + b"".join(parts))
+    assert read_list(images / "l.txt") == [str(images / n) for n in NAMES]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["im/plain.jpeg"]',
+        '[\n  "im/plain.jpeg",\n  "im/img_0.jpg"\n]\n',
+        '{"path": "im/plain.jpeg"}\n{"path": "im/img_0.jpg"}\n',
+    ],
+)
+def test_json_is_no_list(images, text):
+    (images / "l.json").write_text(text)
+    with pytest.raises(ValueError, match="which is JSON. Write its paths"):
+        read_list(images / "l.json")
+    (images / "[1] a.jpg").touch()
+    (images / "l.txt").write_text("[1] a.jpg\n")
+    assert read_list(images / "l.txt") == [str(images / "[1] a.jpg")]
+
+
+def test_paths_of_windows_are_named(images):
+    (images / "l.txt").write_text("im\\plain.jpeg\nim\\img_0.jpg\n")
+    with pytest.raises(FileNotFoundError, match="parted by /"):
+        read_list(images / "l.txt")
+
+
+def test_files_of_this_machine_are_not_remote(images):
+    """However their paths are written."""
+    (images / "l.txt").write_text(f"file://{images}/{NAMES[0]} 3\n{NAMES[3]}\n")
+    for path in (images / "l.txt", f"file://{images}/l.txt"):
+        assert read_list(path) == [str(images / n) for n in NAMES[::3]]
+    (images / "im" / os.fsdecode(b"caf\xe9.jpg")).touch()
+    assert open_source("folder", f"file://{images}").num_images == len(NAMES) + 1
+
+
+def test_a_list_of_folders_is_refused(images):
+    (images / "l.txt").write_text("im\n.\n")
+    with pytest.raises(FileNotFoundError, match="name files. Received: 2 folders"):
+        read_list(images / "l.txt")

@@ -182,6 +182,10 @@ TWO = {
     "DINO": ("student.module.backbone.", "teacher.backbone."),
     "timm": ("state_dict.", "state_dict_ema."),
     "mmengine": ("state_dict.backbone.", "ema_state_dict.module.backbone."),
+    "shadow": ("model.", "shadow."),
+    "averaged by torch": ("model.", "swa_model.module."),
+    "camels": ("netStudent.", "netTeacher."),
+    "short camels": ("encoderQ.", "encoderK."),
     "the teacher first": ("z_student.", "a_teacher."),
 }
 
@@ -213,7 +217,7 @@ def test_other_ties_are_an_error_that_lists_them(case, tmp_path):
     kernel = case.encoder.get_layer("conv1").kernel
     np.testing.assert_array_equal(found.get_layer("conv1").kernel, kernel)
     assert "Taken: rgb.net. Encoders too, and not taken: depth.net" in str(report)
-    with pytest.raises(CheckpointFileError, match="Choose one with --prefix"):
+    with pytest.raises(CheckpointFileError, match="Choose one with `prefix`"):
         load_encoder(path, prefix="net")
     with pytest.raises(CheckpointFileError, match="Received: rg, .* rgb.net, depth"):
         load_encoder(path, prefix="rg")
@@ -225,6 +229,19 @@ def test_names_without_a_prefix_can_be_chosen(case, tmp_path):
     with pytest.raises(CheckpointFileError, match="under ., second. Choose"):
         load_encoder(path)
     assert_holds(search(path, prefix=".")[0], case.base)
+
+
+def test_what_an_optimizer_keeps_is_no_network(case, tmp_path):
+    """Not even where it would be a teacher's by its name."""
+    path, kept = tmp_path / "f.pth", case.other
+    moments = {"exp_avg": kept, "exp_avg_sq": kept, "momentum_buffer": kept}
+    write_torch(path, {"model": case.base, "optimizer": moments, "grads": kept})
+    values, taken, others = search(path)
+    assert_holds(values, case.base)
+    assert taken == "model" and not others
+    write_torch(path, {"optimizer": moments})
+    with pytest.raises(CheckpointFileError, match="must be those of a ResNet"):
+        search(path)
 
 
 def test_a_student_is_not_made_of_a_teacher(case, tmp_path):

@@ -188,6 +188,7 @@ def test_numbers_of_a_known_range_are_taken():
         (from_tensors(["a.jpg", "b.jpg"]), "Give the list of the paths"),
         (from_tensors(IMAGES).take(0), "must hold images"),
         (["no/a.jpg", "no/b.jpg"], "none is, of 2 named"),
+        (["/", "/usr"], "name files. Received: 2 folders, the first /. Name the"),
     ],
 )
 def test_what_is_refused_is_refused_in_one_line(images, message):

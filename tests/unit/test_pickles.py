@@ -1,17 +1,21 @@
 """Checkpoint files from anywhere: read, or refused; never run, never endless."""
 
 import collections
+import datetime
 import io
 import os
+import pathlib
 import pickle
 import struct
 import subprocess
 import sys
+import types
 import zipfile
 import zlib
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from slotcon_tf.interop import CheckpointFileError, UnsafePickleError
 from slotcon_tf.interop.torch_files import TorchFile, write_torch
@@ -114,8 +118,19 @@ def test_tensors_must_lie_inside_their_data(tensor, tmp_path):
         b"}X\x0b\x00\x00\x00_max_lengthK\x05sb.",
         b"\x80\x02cpytorch_lightning.utilities.parsing\nAttributeDict\n)\x81"
         b"X\x02\x00\x00\x00lrK\x01s.",
+        pickle.dumps([{1, 2}, frozenset({3}), 1j, slice(2), range(2)], 4),
+        pickle.dumps([{1, 2}, frozenset({3}), 1j, bytearray(b"a"), range(2)], 2),
+        pickle.dumps([datetime.datetime(2026, 1, 2), datetime.timedelta(1)], 2),
+        pickle.dumps([collections.deque([1], 3), types.SimpleNamespace(a=1)], 2),
+        pickle.dumps([pathlib.PureWindowsPath("C:/a"), pathlib.PurePosixPath("b")], 2),
+        b"\x80\x02ceasydict\nEasyDict\n)\x81X\x02\x00\x00\x00lrK\x01s.",
+        b"\x80\x02comegaconf.dictconfig\nDictConfig\n)\x81"
+        b"}X\x08\x00\x00\x00_contentcomegaconf.nodes\nAnyNode\n)\x81sb.",
     ],
-    ids=["array", "number", "protocol 4", "defaultdict", "mmengine", "Lightning"],
+    ids=[
+        *("array", "number", "protocol 4", "defaultdict", "mmengine", "Lightning"),
+        *("sets", "old sets", "dates", "deque", "paths", "EasyDict", "OmegaConf"),
+    ],
 )
 def test_what_trainers_keep_beside_the_weights_is_passed_over(beside, tmp_path):
     start = 11 if beside[2:3] == b"\x95" else 2  # behind a frame's length
@@ -192,6 +207,7 @@ def test_other_formats_say_what_to_do(tmp_path):
     cases = {
         pickle.dumps({"a": 1}): "legacy format, or a bare pickle.*torch.save",
         b"\0" * 257 + b"ustar" + b"\0" * 250: "legacy format",
+        b"version https://git-lfs.github.com/spec/v1\n": "git LFS pointer.*lfs pull",
         b"<html>not found": "something else, beginning with b'<html>no'",
         b"": "0 bytes of something else",
         b"PK\x03\x04" + b"\0" * 100: "whole zip file",
@@ -205,6 +221,17 @@ def test_other_formats_say_what_to_do(tmp_path):
             read(path)
     with pytest.raises(FileNotFoundError, match="No file"):
         read(tmp_path / "none.pth")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
+    with pytest.raises(CheckpointFileError, match="the index of several.*together"):
+        read(index)
+    shard = tmp_path / "model-00001-of-00002.safetensors"
+    save_file({"a": np.zeros(1)}, shard)
+    with pytest.raises(CheckpointFileError, match="one of several.*load_file of each"):
+        read(shard)
+    tuples = pickle.dumps({(1, 2): 3}, 2)
+    with pytest.raises(UnsafePickleError, match="plain keys.* a tuple. Save its state"):
+        read(torch_file(tmp_path / "t.pth", tuples))
 
 
 def test_compressed_and_doubled_entries_are_refused(tmp_path):

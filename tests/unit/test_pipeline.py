@@ -227,3 +227,26 @@ def test_tfds_sets_are_read_by_name(tmp_path):
 def test_an_unprepared_tfds_set_names_the_command(tmp_path):
     with pytest.raises(FileNotFoundError, match="tfds build mnist"):
         open_source("tfds:mnist", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (
+            {"image_size": (32, 32)},
+            r"image_size.*whole.*\(32, 32\).*square: give their",
+        ),
+        ({"image_size": 0}, "image_size must be a whole number from 1.*0"),
+        ({"batch_size": 4.0}, "batch_size must be a whole number from 1.*4.0"),
+        ({"batch_size": True}, "batch_size must be a whole number.*True"),
+        ({"seed": None}, "seed must be a whole number.*None"),
+        ({"start_step": -3}, "start_step must be a whole number from 0.*-3"),
+        ({"min_scale": 2.0}, "min_scale must be a share.*2.0"),
+        ({"min_scale": 0.0}, "min_scale must be a share.*0.0"),
+    ],
+    ids=str,
+)
+def test_settings_are_refused_in_one_line(photos, setting, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        batches(photos, 1, **setting)
+    assert "\n" not in str(caught.value)

@@ -1,32 +1,14 @@
 """trainers.prepare and trainers.check_data as a user types them."""
 
-import json
 import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from slotcon_tf.data import crop_pair_dataset, open_source
-
-# Several command lines in one process, each with fresh flags: imports take seconds.
-IN_ONE = """
-import json, sys
-from absl import flags
+from tests.support.command import module
 from trainers import check_data
-for line in json.loads(sys.argv[1]):
-    for name in flags.FLAGS:
-        flags.FLAGS[name].unparse()
-    flags.FLAGS(['check_data', *line])
-    try:
-        check_data.main(['check_data'])
-    except SystemExit as error:
-        print('STATUS', error)
-"""
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +23,8 @@ def photos(tmp_path_factory):
     return folder
 
 
-def command(module, *flags):
-    return subprocess.run(
-        [sys.executable, "-m", f"trainers.{module}", *flags],
-        cwd=ROOT,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-        capture_output=True,
-        text=True,
-    )
+def command(name, *flags):
+    return module(f"trainers.{name}", *flags, check=False)
 
 
 @pytest.mark.slow
@@ -61,7 +37,7 @@ def test_records_hold_what_the_folder_holds(photos, tmp_path):
     assert "05_bad.jpg: a text file" in done.stderr and "prepare: 100%" in done.stderr
     assert len(list(shards.glob("images-*-of-00003.tfrecord"))) == 3
     again = command("prepare", *flags)
-    assert again.returncode == 1 and "without shards" in again.stderr
+    assert again.returncode == 2 and "without shards" in again.stderr
 
     records, folder = open_source("records", shards), open_source("folder", photos)
     good = [p for p in folder.paths if "bad" not in p]
@@ -87,23 +63,22 @@ def test_a_folder_without_index_names_the_command(photos):
         open_source("records", photos)
 
 
-def checked(*lines):
-    """What check_data prints and ends with, line by line, in one process."""
-    done = subprocess.run(
-        [sys.executable, "-c", IN_ONE, json.dumps([list(map(str, x)) for x in lines])],
-        cwd=ROOT,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    parts = done.stdout.split("STATUS ")
-    statuses = [part.partition("\n")[0] for part in parts[1:]]
-    reports = [parts[0], *(part.partition("\n")[2] for part in parts[1:])]
-    return list(zip(statuses, reports, strict=False))
+@pytest.fixture
+def checked(capsys):
+    """Function: what check_data prints and ends with."""
+
+    def check(*words):
+        with pytest.raises(SystemExit) as end:
+            check_data.main(["check_data", *words])
+        told = capsys.readouterr()
+        return end.value.code, told.out + told.err
+
+    return check
 
 
-def test_check_data_reports_sizes_formats_and_all_that_is_wrong(photos, tmp_path):
+def test_check_data_reports_sizes_formats_and_all_that_is_wrong(
+    photos, tmp_path, checked
+):
     bad, mixed, listed = tmp_path / "bad.txt", tmp_path / "mixed", tmp_path / "l.csv"
     mixed.mkdir()
     os.mkfifo(mixed / "pipe.jpg")
@@ -115,27 +90,22 @@ def test_check_data_reports_sizes_formats_and_all_that_is_wrong(photos, tmp_path
     remote = listed.with_stem("remote")
     remote.write_text(listed.read_text() + "\nhttp://nowhere/a.jpg,3")
     of_list = f"--data_dir={remote}", "--dataset=list"
-    whole, nowhere, other, refused, allowed = checked(
-        [f"--data_dir={photos}", f"--bad_list={bad}"],
-        ["--data_dir=/nowhere"],
-        [f"--data_dir={mixed}"],
-        of_list,
-        [*of_list, "--allow_remote_paths"],
-    )
-    status, report = whole
-    assert status == "1" and "12 images, 1 bad" in report and "PNG RGB" in report
+    status, report = checked(f"--data_dir={photos}", f"--bad_list={bad}")
+    assert status == 1 and "12 images, 1 bad" in report and "PNG RGB" in report
     rows = [line.split() for line in report.splitlines()]
     assert ["height", "30", "35", "40"] in rows and ["width", "40", "40", "40"] in rows
     assert bad.read_text() == f"{photos / '05_bad.jpg'}\ta text file\n"
-    assert "no such folder" in nowhere[0]
+    assert "no such folder" in checked("--data_dir=/nowhere")[1]
 
-    status, report = other
-    assert status == "0" and "1 images, 0 bad" in report
+    status, report = checked(f"--data_dir={mixed}")
+    assert status == 0 and "1 images, 0 bad" in report
     assert "Passed over: 2 .cr2 (save as PNG or JPEG), 1 .txt, 1 pipes" in report
     assert f"{mixed / 'pipe.jpg'}: no file" in report
-    assert "in line 5 " in refused[0] and "--allow_remote_paths" in refused[0]
-    status, report = allowed
-    assert status == "1" and "4 images, 3 bad" in report
+    status, report = checked(*of_list)
+    assert status == 1
+    assert "in line 5 " in report and "--allow_remote_paths" in report
+    status, report = checked(*of_list, "--allow_remote_paths")
+    assert status == 1 and "4 images, 3 bad" in report
     assert "pipe.jpg: a named pipe, not a file" in report
     assert "gone.jpg: No such file or directory" in report
     assert "1 images are remote." in report

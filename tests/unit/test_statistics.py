@@ -33,7 +33,6 @@ from slotcon_tf.serving.signatures import ServingOptions
 from tests.support.command import TINY, module, pretrain
 from tests.unit.test_passes import Numbered
 from tests.unit.test_slotcon import small_encoder
-from trainers import pretrain as trainer
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
 OWN = ImageStatistics(MEAN, STD, (0, 4095))
@@ -278,15 +277,8 @@ def test_a_run_of_twelve_bit_pictures(tmp_path):
     page = tmp_path / "page.html"
     module(
         "trainers.visualize",
-        f"--checkpoint={run}",
+        f"--model={run}",
         f"--data_dir={photos}",
         f"--output={page}",
     )
     assert page.exists()
-
-
-def test_runs_of_earlier_days_go_on():
-    """A flag that is None is not written down: with them runs had no such flags."""
-    for name in ("mean", "std", "pixel_range", "vertical_flip", "rotate90"):
-        assert trainer.FLAGS[name].default is None
-    assert trainer.FLAGS["min_scale"].default is not None

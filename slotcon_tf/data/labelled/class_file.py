@@ -9,7 +9,7 @@ from absl import logging
 
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.labelled.classes import ClassTable
-from slotcon_tf.data.labelled.decoding import MAX_CLASSES, LabelError
+from slotcon_tf.data.labelled.decoding import MAX_CLASSES, VOID, LabelError
 from slotcon_tf.data.lists import MAX_LIST_BYTES
 from slotcon_tf.data.reading import read_file, reason_of
 from slotcon_tf.images.decoding import BadImage
@@ -23,7 +23,17 @@ _HEADERS = {
 # labelme: the first line of its labels.txt, with the id -1, and the class 0.
 # Reference: examples/semantic_segmentation/labelme2voc.py of labelme.
 _IGNORE, _BACKGROUND = "__ignore__", "_background_"
-_NUMBERED = re.compile(r'"?([+-]?[0-9]+)"?(?:\s*([,;:\t])\s*|\s+|$)(.*)')
+_NUMBERED = re.compile(
+    r'"?([+-]?[0-9]+)"?'
+    r"(?:\s*([,;:=|\t])\s*|\s+-+>?\s+|[.)]\s*(?![0-9\s])|\s+|$)(.*)"
+)
+# A name with its colour, as in CVAT's labelmap.txt: "cat:128,0,0::", "cat,128,0,0".
+_COLOURED = re.compile(r"(.*?\S)\s*[:,;\s]\s*(?:\d{1,3}\s*[,;\s]\s*){2}\d{1,3}(?::.*)?")
+_CVAT = "label:color_rgb"  # how its header begins, behind a # or not
+_COLOUR_FIRST = re.compile(r"\d{1,3}[\s,;]+\d{1,3}[\s,;]+\d{1,3}[\s,;]+\D.*")
+_ID_BEHIND = re.compile(r"(.*?\S)(\s*[,\t;:=|]\s*|\s+)(\d{1,3})")
+_FRACTION = re.compile(r"[+-]?\d+\.\d")
+_OTHER_SYNTAX = re.compile(r"\w*\s*\{|\}")  # of protobuf's text, JSON in lines
 _MAX_ID, _MAX_NAME = 2**31 - 1, 1000
 
 
@@ -66,7 +76,8 @@ def read_class_names(path):
     """A `ClassTable` of a text file: "id name" per line, or a name per line.
 
     Ids are numbers before a blank, tab, comma, semicolon or colon; of a line with
-    commas or tabs what follows the name is left out. Either all lines have an id or
+    commas or tabs what follows the name is left out, and so are colours behind names,
+    as in CVAT's labelmap.txt. Either all lines have an id or
     none; without, they count from 0. A line that is a number alone is an id. Of lines
     with one id the last counts; of classes with one name the later have their id behind
     it; both are warned of. Classes named void, unlabeled or ignore count nowhere.
@@ -82,8 +93,12 @@ def read_class_names(path):
         for number, line in enumerate(read_text(path).splitlines(), start=1)
         if line.strip() and not line.lstrip().startswith("#")
     ]
-    if rows and rows[0][1][0] in "{[<":
-        raise _error(path, "be plain text, 'id name' per line", f"{rows[0][1][:20]!r}")
+    if rows and rows[0][1].lower().startswith(_CVAT):
+        rows = rows[1:]
+    _check_kind(path, rows)
+    coloured = [_COLOURED.fullmatch(line) for _, line in rows]
+    if coloured and all(coloured) and not any(line[0].isdigit() for _, line in rows):
+        rows = [(n, name[1]) for (n, _), name in zip(rows, coloured, strict=True)]
     numbered = [bool(_NUMBERED.match(line)) for _, line in rows]
     ids_follow = len(rows) > 1 and not numbered[0] and all(numbered[1:])
     if ids_follow and _words(rows[0][1], r"[\s,;:]+")[0] in _HEADERS:
@@ -94,6 +109,18 @@ def read_class_names(path):
         raise _error(path, need, f"{line[:40]!r} in line {place}")
     parsed = _numbered(path, rows) if any(numbered) else _counted(path, rows)
     return _table(path, parsed)
+
+
+def _check_kind(path, rows):
+    """Refuses what would be read as other classes than are meant."""
+    lines = [line for _, line in rows]
+    if lines and (lines[0][0] in "{[<" or any(map(_OTHER_SYNTAX.fullmatch, lines))):
+        raise _error(path, "be plain text, 'id name' per line", f"{lines[0][:20]!r}")
+    if lines and all(map(_COLOUR_FIRST.fullmatch, lines)):
+        need = "have ids, not colours, before the names"
+        raise _error(path, need, f"{lines[0][:40]!r} in line {rows[0][0]}")
+    if lines and all(map(_FRACTION.match, lines)):
+        raise _error(path, "have whole ids", f"{lines[0][:40]!r} in line {rows[0][0]}")
 
 
 def is_labelme(path):
@@ -119,11 +146,8 @@ def _counted(path, rows):
     if rows and set(_words(rows[0][1], r"[\s,;]+")) <= _HEADERS:
         need = "begin with a class; a '#' makes a line a comment"
         raise _error(path, need, f"{rows[0][1][:40]!r} in line {rows[0][0]}")
-    both = [_fields(line, "\t" if "\t" in line else ",") for _, line in rows]
-    if both and all(len(f) == 2 and re.fullmatch("[0-9]{1,3}", f[1]) for f in both):
-        behind = [int(f[1]) for f in both]
-        if len(set(behind)) == len(behind) and behind != list(range(len(behind))):
-            raise _error(path, "have the id before the name", f"{rows[0][1]!r}")
+    if _ids_behind([line for _, line in rows]):
+        raise _error(path, "have the id before the name", f"{rows[0][1]!r}")
     first = -1 if rows and rows[0][1] == _IGNORE else 0
     for number, (place, line) in enumerate(rows, start=first):
         name = next(iter(_fields(line, "\t")))
@@ -132,6 +156,23 @@ def _counted(path, rows):
             need = f"have {name} as id {rule}, the rule of labelme's labels.txt"
             raise _error(path, need, f"it in line {place}")
         yield place, number, name
+
+
+def _ids_behind(lines):
+    """Whether names have their ids behind them, and not in the order of the lines.
+
+    "zone 1", "zone 2" are names, and so are "Boeing 747", "Airbus 320".
+    """
+    found = [_ID_BEHIND.fullmatch(line) for line in lines]
+    if len(found) < 2 or not all(found):
+        return False
+    ids = [int(each[3]) for each in found]
+    if len(set(ids)) < len(ids) or ids == list(range(len(ids))):
+        return False
+    columns = all(each[2].strip() or "\t" in each[2] for each in found)
+    counted = sorted({*ids} - {VOID})
+    counts = counted in ([*range(len(counted))], [*range(1, len(counted) + 1)])
+    return columns or (counts and len({each[1] for each in found}) == len(ids))
 
 
 def _words(line, marks):

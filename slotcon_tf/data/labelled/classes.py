@@ -13,6 +13,8 @@ _LEVELS = 200  # more are no classes without names; COCO-Stuff has 182
 # levels between them.
 _MAJORS, _MAJOR_SHARE, _MAJORS_SHARE, _APART, _MINORS = 4, 0.05, 0.6, 64, 8
 _DENSE = 0.6
+_WIDE_VOID = (2**16 - 1, 2**31 - 1)  # what 255 is where ids have 16 or 32 bits
+_PER_CLASS = 1000  # instances, in Cityscapes' maps of them and others'
 _BESIDE = 8  # levels that noise moves a grey by
 
 
@@ -60,9 +62,9 @@ class ClassTable:
             raise LabelError(
                 f"Ids of {path} must be those of the {len(self.names)} classes or "
                 f"void. Received: {', '.join(map(str, found[:5].tolist()))} in "
-                f"{strange.mean():.1%} of its pixels. Name them in --class_file, as "
+                f"{strange.mean():.1%} of its pixels. Name them in `class_file`, as "
                 f"'{found[0]} void' if they count nowhere, or list the ids of the "
-                f"classes in --label_ids and of void in --void_ids.{smooth}"
+                f"classes in `label_ids` and of void in `void_ids`.{smooth}"
             )
         return self._class[place]
 
@@ -90,7 +92,8 @@ def table_of_found(pixels, void_ids, name):
         A `ClassTable`.
 
     Raises:
-        LabelError: If it is open what 255 is, or grey levels are not classes.
+        LabelError: If it is open what 255 is, or an id that is void or an instance at
+            most other places, or grey levels are not classes.
     """
     found = sorted(pixels)
     shown = ", ".join(map(str, found[:8])) + (" ..." if len(found) > 8 else "")
@@ -100,7 +103,7 @@ def table_of_found(pixels, void_ids, name):
         raise LabelError(
             f"Label maps must hold an id per class. Received: {name}, {len(found)} "
             f"grey levels ({shown}), which look like shades. {_SMOOTH} If they are "
-            "classes, name them in --class_file."
+            "classes, name them in `class_file`."
         )
     void = {VOID, *(void_ids or ())}
     rest = [i for i in found if i not in (void_ids or ())]
@@ -111,21 +114,29 @@ def table_of_found(pixels, void_ids, name):
             raise LabelError(
                 f"It must be said what 255 is in {name}. Received: label maps of "
                 f"{listed.replace(',', ', ')} only, and no file of classes. If 255 is "
-                f"a class, set --label_ids={listed} (or --void_ids=none, or name "
-                f"the ids in --class_file); if it is void, --void_ids={nowhere}."
+                f"a class, set label_ids={listed} (or void_ids=none, or name "
+                f"the ids in `class_file`); if it is void, void_ids={nowhere}."
             )
         void = set()
+    odd = _odd([i for i in found if i not in void])
+    if odd and void_ids is None:
+        raise LabelError(
+            f"It must be said which ids of {name} are classes. Received: {odd}, and no "
+            "file of classes. List those that count nowhere in --void_ids (none if all "
+            "are classes), list the classes in --label_ids, or name them in "
+            "--class_file."
+        )
     classes = {i: str(i) for i in found if i not in void}
     if len(classes) < 2:
         only = f"only id {next(iter(classes))}" if classes else "none"
         hidden = [str(i) for i in found if i in void]
         beside = f" beside void ({', '.join(hidden)})" if hidden else ""
-        ids = f"--label_ids={','.join(map(str, found))}"
+        ids = f"label_ids={','.join(map(str, found))}"
         cure = f"If void is a class, set {ids}. " if hidden and classes else ""
         raise LabelError(
             f"Label maps must hold two classes at least. Received: {name}, {only}"
             f"{beside}. {cure}If other images have the other classes, take more, or "
-            "name all classes in --class_file."
+            "name all classes in `class_file`."
         )
     if len(classes) >= MAX_CLASSES:
         raise LabelError(
@@ -153,14 +164,14 @@ def table_of_values(values, void_ids, table):
     both = set(values) & set(void_ids or ())
     if len(values) < 2 or len(set(values)) < len(values) or both:
         raise LabelError(
-            "--label_ids must be two different ids or more, none of them void. "
-            f"Received: --label_ids={','.join(map(str, values))}"
+            "`label_ids` must be two different ids or more, none of them void. "
+            f"Received: label_ids={','.join(map(str, values))}"
             f"{f' and void {sorted(both)}' if both else ''}."
         )
     names = table.names if table else tuple(map(str, values))
     if len(names) != len(values):
         raise LabelError(
-            "--label_ids must list an id per class. Received: "
+            "`label_ids` must list an id per class. Received: "
             f"{len(values)} ids for {len(names)} classes ({', '.join(names[:5])} ...). "
             "Leave out ids that are void, or change the file of classes."
         )
@@ -194,7 +205,7 @@ def check_two_classes(images):
         "Labelled pixels must be of two classes at least, or any network is perfect. "
         f"Received: {images!r}, with {only}{' and void' if void else ''}. "
         "Take more images, or, if void is a class, list the ids of the classes "
-        "(--label_ids=0,255 for masks of 0 and 255)."
+        "(label_ids=0,255 for masks of 0 and 255)."
     )
 
 
@@ -227,8 +238,20 @@ def check_same_classes(train, data):
             "Both splits must have the same classes, in the same order. Received: "
             f"{train!r} and {data!r}, which differ in "
             f"{', '.join(sorted(strange)[:5]) or 'their order'}{more}. For folders and "
-            "lists give --class_file."
+            "lists give `class_file`."
         )
+
+
+def _odd(found):
+    """Ids that are void or instances at most other places, as text; mostly none."""
+    odd = [i for i in found if i < 0 or i in _WIDE_VOID]
+    if odd:
+        return ", ".join(map(str, odd))
+    instances = [i for i in found if i >= _PER_CLASS]
+    if len({i // _PER_CLASS for i in instances}) < len(instances):
+        shown = ", ".join(map(str, instances[:5]))
+        return f"{shown}, which look like instances (class x {_PER_CLASS} + number)"
+    return ""
 
 
 def _spread(found, top=255):

@@ -82,16 +82,16 @@ def open_classified(
         return _of_builder(builder, split, crop_size, max_images)
     if dataset not in CLASSIFIED:
         raise ValueError(
-            f"A set with a class per image must be one of {', '.join(CLASSIFIED)}. "
-            f"Received: {dataset!r}."
+            "`dataset` of images with a class each must be one of "
+            f"{', '.join(CLASSIFIED)}. Received: dataset={dataset}."
         )
     if not data_dir:
-        raise ValueError(f"--dataset={dataset} needs a folder: set --data_dir.")
+        raise ValueError(f"dataset={dataset} needs a folder. Set `data_dir`.")
     root = pathlib.Path(data_dir) / split
     if not root.is_dir():
         raise FileNotFoundError(
             f"{root} must hold a folder per class. Received: no such folder. Check "
-            "--data_dir and the split."
+            "`data_dir` and the split."
         )
     names = sorted(
         p.name for p in root.iterdir() if p.is_dir() and not is_hidden(p.name)

@@ -54,10 +54,12 @@ class LabelMap:
         ids: int32 (height, width), as they are stored.
         orientation: What the file's EXIF says of them, 1 to 8.
         path: Named in errors.
+        palette: Bytes (number of colours, 3), or None.
     """
 
-    def __init__(self, ids, orientation, path):
+    def __init__(self, ids, orientation, path, palette=None):
         self.ids, self.orientation, self.path = ids, orientation, path
+        self.palette = palette
 
     def beside(self, image):
         """Ids turned as an `UprightImage` is: int32 (height, width).
@@ -114,7 +116,40 @@ def decode_ids(data, path):
             f"with a palette. Received: {path} of mode {image.mode}. If its colours "
             "stand for classes, save their indices instead."
         )
-    return LabelMap(ids, turn, path)
+    palette = None
+    if image.mode == "P":
+        palette = np.reshape(image.getpalette("RGB"), (-1, 3))
+    return LabelMap(ids, turn, path, palette)
+
+
+class Palettes:
+    """Looks whether label maps with palettes give each id one colour.
+
+    Programs that make a palette of the colours of each file by itself, in any order,
+    leave indices that say nothing.
+    """
+
+    def __init__(self):
+        self._seen = {}
+
+    def look(self, label_map):
+        """Looks at a `LabelMap`.
+
+        Raises:
+            LabelError: If an id has another colour than in an earlier one.
+        """
+        if label_map.palette is None:
+            return
+        for number in np.unique(label_map.ids).tolist():
+            color = tuple(label_map.palette[number : number + 1].ravel().tolist())
+            before, path = self._seen.setdefault(number, (color, label_map.path))
+            if color and before and color != before:
+                raise LabelError(
+                    "A label map's palette must give an id the same colour in every "
+                    f"file. Received: id {number} is {before} in {path} and {color} "
+                    f"in {label_map.path}. If the colours are the classes, save all "
+                    "with one palette; if the ids are, name them in --class_file."
+                )
 
 
 def decode_panoptic_ids(data, path):

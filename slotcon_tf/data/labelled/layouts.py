@@ -20,6 +20,7 @@ from slotcon_tf.data.labelled.decoding import LabelError
 from slotcon_tf.data.labelled.panoptic import read_panoptic
 from slotcon_tf.data.listing import list_images
 from slotcon_tf.data.lists import image_column, read_rows
+from slotcon_tf.data.reading import without_scheme
 
 # Of several the first is taken; the last two are refused when they are read.
 LABEL_EXTENSIONS = (
@@ -65,7 +66,7 @@ def folders(root, split):
     raise FileNotFoundError(
         f"{root} must hold {split}/ and {split}annot/, or images/{split}/ and "
         f"annotations/{split}/ (or labels/, masks/). Received: neither. Check "
-        "--data_dir and the split, or name the files in a list (--dataset=list)."
+        "`data_dir` and the split, or name the files in a list (dataset=list)."
     )
 
 
@@ -75,7 +76,7 @@ def listed(root, split):
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} must be a text file with an image and its label map per line. "
-            "Received: no such file. Check --data_dir and the split."
+            "Received: no such file. Check `data_dir` and the split."
         )
     try:
         rows, header = read_rows(path)
@@ -94,7 +95,7 @@ def listed(root, split):
                 f"blank between. Received: {printable(row.text)[:80]!r} in line "
                 f"{row.number} of {path}."
             )
-        pairs.append(tuple(path.parent / cell for cell in cells))
+        pairs.append(tuple(path.parent / without_scheme(cell) for cell in cells))
     return Found(pairs, _named(path.parent))
 
 
@@ -213,7 +214,7 @@ def _folder(path):
     if not path.is_dir():
         raise FileNotFoundError(
             f"The data set needs the folder {path}. Received: no such folder. Check "
-            "--data_dir and the split."
+            "`data_dir` and the split."
         )
     return path
 
@@ -222,7 +223,7 @@ def _names(path):
     if not path.is_file():
         raise FileNotFoundError(
             f"The data set needs the list {path}. Received: no such file. Check "
-            "--data_dir and the split."
+            "`data_dir` and the split."
         )
     return read_text(path).split()
 

@@ -1,15 +1,18 @@
 """Functions that read image, ids and label map's path by number: files, builders."""
 
 import os
+import pathlib
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from slotcon_tf.data.extensions import is_image_file
 from slotcon_tf.data.labelled.class_file import read_text
 from slotcon_tf.data.labelled.cropping import spaced
 from slotcon_tf.data.labelled.decoding import (
     LabelError,
+    Palettes,
     UprightImage,
     decode_ids,
     decode_panoptic_ids,
@@ -32,7 +35,11 @@ LABEL_FEATURES = (
 def kept_pairs(pairs, image_list, most):
     numbers = range(len(pairs))
     if image_list:
-        names = set(read_text(image_list).split())
+        # Written with folder and ending, or without.
+        names = {
+            pathlib.PurePath(name).stem if is_image_file(name) else name
+            for name in read_text(image_list).split()
+        }
         numbers = [i for i in numbers if pairs[i][0].stem in names]
         if len(numbers) < len(names):
             logging.warning(
@@ -40,6 +47,12 @@ def kept_pairs(pairs, image_list, most):
                 len(names) - len(numbers),
                 len(names),
                 image_list,
+            )
+        if pairs and not numbers:
+            raise LabelError(
+                "--image_list must name images of the data set. Received: "
+                f"{image_list}, none of whose {len(names)} names is one. Write a name "
+                f"per line, such as {pairs[0][0].stem}."
             )
     return [numbers[i] for i in spaced(len(numbers), most)] if numbers else []
 
@@ -53,12 +66,13 @@ def check_pairs(pairs, kept, data_dir):
             raise LabelError(
                 f"Every image needs its label map. Received: {len(missing)} of "
                 f"{len(kept)} pairs without {what}, the first {missing[0]}. Complete "
-                "the data, or name the whole pairs in a list (--dataset=list)."
+                "the data, or name the whole pairs in a list (dataset=list)."
             )
 
 
-def file_reader(found, kept):
-    watch = PixelWatch(found.pairs[kept[0]][0].parent)
+def file_reader(found, kept, named):
+    """Pairs of files; where nobody has `named` the ids, palettes must agree."""
+    watch, palettes = PixelWatch(found.pairs[kept[0]][0].parent), Palettes()
 
     def read(index):
         image_path, label_path = found.pairs[kept[index]]
@@ -70,6 +84,8 @@ def file_reader(found, kept):
             label_map.ids = _categories(label_map.ids, segments, label_path)
         else:
             label_map = decode_ids(labels, label_path)
+            if not named:
+                palettes.look(label_map)
         return image.pixels, label_map.beside(image), label_path
 
     return read

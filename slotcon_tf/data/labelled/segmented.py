@@ -100,6 +100,11 @@ class SegmentedImages:
         return table
 
 
+def crop_size_of(dataset):
+    """Edge of the central squares that a set is measured on; 0 for whole images."""
+    return 320 if dataset == "coco_stuff27" else 0  # as published
+
+
 def open_segmented(
     dataset,
     data_dir=None,
@@ -142,19 +147,20 @@ def open_segmented(
             not tell what their classes are.
         ValueError: If the data set is not known.
     """
+    dataset = "folders" if dataset == "folder" else dataset
     if crop_size is None:
-        crop_size = 320 if dataset == "coco_stuff27" else 0
+        crop_size = crop_size_of(dataset)
     void_ids = _numbers("void_ids", void_ids)
     label_ids = _numbers("label_ids", label_ids)
     table = named = read_class_names(class_file) if class_file else None
     if dataset in LAYOUTS:
         if not data_dir:
-            raise ValueError(f"--dataset={dataset} needs a folder: set --data_dir.")
+            raise ValueError(f"dataset={dataset} needs a folder. Set `data_dir`.")
         found = LAYOUTS[dataset](pathlib.Path(data_dir), split)
         kept = kept_pairs(found.pairs, image_list, max_images)
         check_pairs(found.pairs, kept, data_dir)
-        read, count = file_reader(found, kept), len(kept)
         table = table or found.table
+        read, count = file_reader(found, kept, bool(table)), len(kept)
         named = named or (found.table if dataset in ("folders", "list") else None)
     elif dataset == "scenes" or dataset.startswith("tfds:"):
         if dataset == "scenes":
@@ -170,8 +176,8 @@ def open_segmented(
         near = difflib.get_close_matches(dataset, SEGMENTED, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"A labelled data set must be one of {', '.join(SEGMENTED)}. "
-            f"Received: {dataset!r}.{hint}"
+            f"`dataset` of label maps must be one of {', '.join(SEGMENTED)}. "
+            f"Received: dataset={dataset}.{hint}"
         )
     if label_ids:
         table = table_of_values(label_ids, void_ids, named)
@@ -179,13 +185,13 @@ def open_segmented(
         raise LabelError(
             "There must be two classes at least, or any network is perfect. Received: "
             f"only {table.names[0]!r} for {dataset} {data_dir or ''}. Name the others "
-            "in --class_file."
+            "in `class_file`."
         )
     elif table and void_ids:
         raise LabelError(
-            "--void_ids is for sets that do not name their classes. Received: "
+            "`void_ids` is for sets that do not name their classes. Received: "
             f"{void_ids} for classes {', '.join(table.names[:5])} ... Set "
-            "--class_file with a class named void."
+            "`class_file` with a class named void."
         )
     return SegmentedImages(
         f"{dataset} {data_dir or ''} ({split})",
@@ -207,6 +213,6 @@ def _numbers(name, values):
         found = None
     if found is None or any(abs(number) > _MAX_ID for number in found):
         raise ValueError(
-            f"{name} must be a list of whole numbers below 2^31. Received: {values}."
+            f"`{name}` must be a list of whole numbers below 2^31. Received: {values}."
         )
     return found

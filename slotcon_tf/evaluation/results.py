@@ -1,0 +1,234 @@
+"""Results: what every evaluation writes, and the tables that it prints.
+
+One schema of JSON for all, whatever measured it:
+
+    {"task": "groups", "dataset": "scenes (test): 100 images, 14 classes",
+     "split": "test", "step": 450,
+     "rows": {"miou": {"untrained": [0.05, 0.04, 0.06], "trained": [0.17, 0.15, 0.18],
+                       "difference": [0.12, 0.10, 0.13]}, ...},
+     "classes": {"bus": {"untrained": 0.0, "trained": 0.31}, ...},
+     "settings": {"which": "teacher", ...}}
+
+Numbers stand with the ends of their interval, which may be null; so may be the scores
+of classes that do not occur.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from slotcon_tf.evaluation.bootstrap import LEVEL, compare, summed
+from slotcon_tf.evaluation.tasks import Sums, Task
+from slotcon_tf.files import write_text
+
+UNTRAINED, TRAINED, DIFFERENCE = STAGES = ("untrained", "trained", "difference")
+
+
+def result_of(
+    name: str,
+    task: Task,
+    counts: Mapping[str, Sums | None],
+    *,
+    dataset: str,
+    split: str,
+    settings: Mapping[str, Any] | None = None,
+    step: int | None = None,
+    resamples: int = 0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """What a `Task` has measured, in the schema of this module.
+
+    Args:
+        name: Of the task.
+        task: The `Task` itself.
+        counts: What it measured by stage, of "untrained" and "trained".
+        dataset, split: What it was measured on.
+        settings: What the numbers depend on.
+        step: Training steps of the trained network.
+        resamples, seed: Of `compare`.
+    """
+    known = {stage: sums for stage, sums in counts.items() if sums is not None}
+    pair = {stage: counts.get(stage) for stage in (UNTRAINED, TRAINED)}
+    if pair[TRAINED] is None:
+        pair = {UNTRAINED: None, TRAINED: pair[UNTRAINED]}
+    rows = compare(task.score, **pair, resamples=resamples, seed=seed)
+    if TRAINED not in known:
+        rows = {k: {UNTRAINED: row[TRAINED]} for k, row in rows.items()}
+    scores = {}
+    if task.class_scores is not None:
+        scores = {s: task.class_scores(summed(sums)) for s, sums in known.items()}
+    classes = {
+        label: {stage: float(found[i]) for stage, found in scores.items()}
+        for i, label in enumerate(task.class_names if scores else ())
+    }
+    return result(name, rows, classes, dataset, split, settings, step)
+
+
+def result(
+    name: str,
+    rows: Mapping[str, Mapping[str, Any]],
+    classes: Mapping[str, Mapping[str, float]],
+    dataset: str,
+    split: str,
+    settings: Mapping[str, Any] | None = None,
+    step: int | None = None,
+) -> dict[str, Any]:
+    """A result in the schema of this module, of rows that are there already.
+
+    Example:
+        >>> rows = {"miou": {"trained": [0.5, None, None]}}
+        >>> found = result("segmentation", rows, {}, "voc (val)", "val", step=10)
+        >>> found["rows"]["miou"]["trained"][0]
+        0.5
+    """
+    found: dict[str, Any] = {"task": name, "dataset": dataset, "split": split}
+    if step is not None:
+        found["step"] = step
+    return found | {
+        "rows": dict(rows),
+        "classes": dict(classes),
+        "settings": dict(settings or {}),
+    }
+
+
+def joined(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Two results of one task, the first of the untrained network, as one.
+
+    The difference has no interval: that takes both networks' images side by side.
+
+    Example:
+        >>> nmi = {"nmi": {"untrained": [0.25, None, None]}}
+        >>> one = result("groups", nmi, {}, "scenes (test)", "test")
+        >>> nmi = {"nmi": {"trained": [0.5, None, None]}}
+        >>> two = result("groups", nmi, {}, "scenes (test)", "test")
+        >>> joined(one, two)["rows"]["nmi"]["difference"]
+        [0.25, None, None]
+    """
+    rows = {}
+    for metric, stages in after["rows"].items():
+        row = {**before["rows"].get(metric, {}), **stages}
+        if UNTRAINED in row:
+            value = row[TRAINED][0] - row[UNTRAINED][0]
+            row[DIFFERENCE] = [value, None, None]
+        rows[metric] = row
+    classes = {
+        label: {**before["classes"].get(label, {}), **stages}
+        for label, stages in after["classes"].items()
+    }
+    return {**after, "rows": rows, "classes": classes}
+
+
+def write_result(path: str | pathlib.Path, found: Mapping[str, Any]) -> None:
+    """Writes a result as JSON, whole or not at all; NaN, which JSON has not, is null.
+
+    Args:
+        path: File; its folder is made.
+        found: Of `result_of` or `result`.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_finite(found), indent=1, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def read_result(path: str | pathlib.Path) -> dict[str, Any]:
+    """A result from its file, those of earlier versions included.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it holds no result.
+    """
+    content = json.loads(pathlib.Path(path).read_text())
+    if isinstance(content, dict) and "before" in content:
+        return _of_scenes(content)
+    if isinstance(content, dict) and "miou" in content:
+        return _of_segmentation(content)
+    if not isinstance(content, dict) or not isinstance(content.get("rows"), dict):
+        raise ValueError('there are no "rows"')
+    return content
+
+
+def _of_scenes(content: dict) -> dict:
+    """Of the days before this schema: {"before": {"nmi": 0.1}, "after": ...}."""
+    rows: dict[str, dict] = {}
+    for stage, when in ((UNTRAINED, "before"), (TRAINED, "after")):
+        for name, value in content.get(when, {}).items():
+            rows.setdefault(name, {})[stage] = [value, None, None]
+    return result("groups", rows, {}, "scenes (test)", "test")
+
+
+def _of_segmentation(content: dict) -> dict:
+    """Of the days before this schema: {"step": 10, "miou": 0.1, "classes": ...}."""
+    known = ("step", "split", "images", "classes")
+    rows = {k: {TRAINED: [v, None, None]} for k, v in content.items() if k not in known}
+    classes = {k: {TRAINED: v} for k, v in content.get("classes", {}).items()}
+    split, step = content.get("split", ""), content.get("step")
+    return result("segmentation", rows, classes, split, split, None, step)
+
+
+def show_result(found: Mapping[str, Any], console: Console | None = None) -> None:
+    """Prints the tables of a result.
+
+    Args:
+        found: Of `result_of` or `result`.
+        console: Of rich; default: stdout, 100 columns.
+    """
+    console = console or Console(width=100)
+    console.print(f"{found['task']}: {found['dataset']}", highlight=False)
+    stages = _stages(found["rows"])
+    table = Table(box=None, pad_edge=False)
+    table.add_column("score")
+    certain = any(
+        v[1] is not None for row in found["rows"].values() for v in row.values()
+    )
+    for stage in stages:
+        title = f"{stage} \\[{LEVEL:.0%}]" if certain else stage
+        table.add_column(title, justify="right")
+    for name, row in found["rows"].items():
+        table.add_row(name, *(_interval(row.get(stage), stage) for stage in stages))
+    console.print(table)
+    if not found["classes"]:
+        return
+    stages = _stages(found["classes"])
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class")
+    for stage in stages:
+        table.add_column(stage, justify="right")
+    for name, row in found["classes"].items():
+        table.add_row(name, *(_number(row.get(stage)) for stage in stages))
+    console.print(table)
+
+
+def _stages(rows: Mapping[str, Mapping]) -> list[str]:
+    there = {stage for row in rows.values() for stage in row}
+    return [stage for stage in STAGES if stage in there]
+
+
+def _interval(values: list | None, stage: str) -> str:
+    if values is None:
+        return _number(None)
+    sign = "+" if stage == DIFFERENCE else ""
+    value, low, high = (None if v is None else format(v, f"{sign}.3f") for v in values)
+    return f"{value}" if low is None else rf"{value} \[{low}, {high}]"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(v) for name, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and value != value else value

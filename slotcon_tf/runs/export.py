@@ -1,0 +1,138 @@
+"""Writes a trained model for TF Serving, ONNX Runtime or LiteRT."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from slotcon_tf.data import open_source
+from slotcon_tf.images.decoding import use_pixel_range
+from slotcon_tf.images.statistics import statistics_of
+from slotcon_tf.runs.load_settings import ModelSettings, which_setting
+from slotcon_tf.runs.loading import load_trained, serving_options
+from slotcon_tf.runs.settings import SettingError, setting
+from slotcon_tf.serving.archive import export_model
+from slotcon_tf.serving.decoding import fit
+from slotcon_tf.serving.onnx_file import export_onnx
+from slotcon_tf.serving.signatures import ServingOptions
+
+EXPORT_DIR = "Folder of all versions of an export."
+_DEFAULTS = ServingOptions()
+_MAX_CALIBRATION = 200
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportConfig(ModelSettings):
+    """What is exported, and in which form; see `export`.
+
+    Example:
+        >>> ExportConfig(model="runs/photos", export_dir="served/slotcon").which
+        'teacher'
+    """
+
+    export_dir: str = setting(None, EXPORT_DIR)
+    format: str = setting(
+        "saved_model",
+        "onnx writes the encoder alone, as encoder.onnx.",
+        choices=("saved_model", "onnx"),
+    )
+    which: str = which_setting()
+    precision: str = setting(
+        "float32", "Of the computation.", choices=("float32", "bfloat16")
+    )
+    quantize: str | None = setting(
+        None, "Write a LiteRT file of the encoder as well.", choices=("int8",)
+    )
+    calibration_images: str | None = setting(
+        None,
+        "Folder of images like those to come: int8's ranges, and the distance of "
+        "bfloat16 and int8 from float32, are taken from them.",
+    )
+    image_size: int | None = setting(
+        None,
+        "Edge that images are brought to, pixels; 0: their own, one image at a time. "
+        "Default: the model's own, or 224.",
+        low=0,
+    )
+    mask_size: int | None = setting(
+        None, "Edge of masks, pixels. Default: as of images.", low=1
+    )
+    max_objects: int = setting(_DEFAULTS.max_objects, "Slots per image.", low=1)
+    max_pixels: int = setting(
+        _DEFAULTS.max_pixels, "Larger images are not decoded.", low=1
+    )
+    batch_sizes: tuple[int, ...] | None = setting(
+        None, "Batch sizes to warm up; '': no warm-up. Default: 1, 8 and 32."
+    )
+
+
+def export(config: ExportConfig) -> pathlib.Path:
+    """Writes a version, built aside and renamed into place; prints where.
+
+    Args:
+        config: What is exported, and in which form.
+
+    Returns:
+        Path of `<export_dir>/<next version>`, or of the ONNX file.
+
+    Raises:
+        SettingError: If settings do not go together.
+        ValueError, OSError: If the model or the images cannot be read, or nothing can
+            be written.
+
+    Example:
+        >>> config = ExportConfig(
+        ...     model="runs/photos", export_dir="served/slotcon", quantize="int8"
+        ... )
+        >>> export(config)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        slotcon_tf.runs.settings.SettingError: quantize=int8 needs `calibration_...
+    """
+    if config.quantize and not config.calibration_images:
+        raise SettingError(
+            f"quantize={config.quantize} needs `calibration_images`, a folder of "
+            "images like those to come. Received: none."
+        )
+    model, _ = load_trained(config.model, prefix=config.prefix)
+    use_pixel_range(statistics_of(model).pixel_range)
+    if config.format == "onnx":
+        path = pathlib.Path(config.export_dir) / "encoder.onnx"
+        path = export_onnx(model, path, which=config.which)
+        print(f"Written: {path}")
+        return path
+    served = serving_options(
+        model,
+        config.image_size,
+        config.mask_size,
+        config.batch_sizes,
+        max_objects=config.max_objects,
+        max_pixels=config.max_pixels,
+    )
+    folder = export_model(
+        model,
+        pathlib.Path(config.export_dir),
+        which=config.which,
+        precision=config.precision,
+        quantize=config.quantize,
+        images=_calibration_images(config, served["options"].image_size),
+        **served,
+    )
+    print(f"Written: {folder}")
+    report = folder / "assets.extra" / "precision.json"
+    if report.exists():
+        print(report.read_text().strip())
+    return folder
+
+
+def _calibration_images(config: ExportConfig, image_size: int) -> np.ndarray | None:
+    """uint8 (M, size, size, 3) of the folder's first images, or None."""
+    if not config.calibration_images:
+        return None
+    source = open_source("folder", config.calibration_images)
+    size = image_size or _DEFAULTS.image_size
+    count = min(source.num_images, _MAX_CALIBRATION)
+    images = [fit(source.load(index), size, crop=False) for index in range(count)]
+    return tf.cast(tf.stack(images), tf.uint8).numpy()

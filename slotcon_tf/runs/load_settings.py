@@ -1,0 +1,54 @@
+"""The settings that say which model is loaded, for every command."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from slotcon_tf.runs.settings import Config, setting
+
+
+def which_setting() -> Any:
+    """The field `which` of commands that take one of a model's two networks."""
+    return setting(
+        "teacher", "Whose groups and features.", choices=("teacher", "student")
+    )
+
+
+def scale_setting() -> Any:
+    """The field `scale` of commands that look at images of any size."""
+    return setting(
+        1.0,
+        "Images are resized by this factor first: larger ones give finer maps.",
+        low=0.05,
+        high=16.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoadSettings(Config):
+    """Of a command that loads models of others, too."""
+
+    prefix: str | None = setting(
+        None,
+        "Of a torch or safetensors file with several encoders: what stands in front of "
+        "the names of the one to take, such as backbone; . for names with nothing in "
+        "front.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSettings(LoadSettings):
+    """Of a command that works with a trained model.
+
+    Example:
+        >>> ModelSettings(model="runs/photos").model
+        'runs/photos'
+    """
+
+    model: str = setting(
+        None,
+        "A trained model: work directory of a run, finished or not, or one of its "
+        "checkpoints; a .keras, torch or safetensors file; a published model's name.",
+        aliases=("checkpoint",),
+    )

@@ -1,0 +1,241 @@
+"""A pretraining: from its settings to a trained model and what it is for."""
+
+from __future__ import annotations
+
+import functools
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from slotcon_tf.data import crop_pair_dataset, open_source
+from slotcon_tf.encoders.resnet import backbone
+from slotcon_tf.images.decoding import use_pixel_range
+from slotcon_tf.method.slotcon import SlotCon
+from slotcon_tf.runs import report
+from slotcon_tf.runs.initialization import initialize
+from slotcon_tf.runs.label_settings import label_options
+from slotcon_tf.runs.labelled_monitor import LabelledMonitor
+from slotcon_tf.runs.loading import serving_options, write_model_config
+from slotcon_tf.runs.pretrain_config import PretrainConfig
+from slotcon_tf.runs.run import Run, own_process
+from slotcon_tf.runs.settings import SettingError
+from slotcon_tf.serving.archive import export_model
+from slotcon_tf.training.callbacks import CollapseWarning, NanGuard, SlotPictures
+from slotcon_tf.training.monitoring import PeriodicEvaluation
+from slotcon_tf.training.optimizers import LARS, SGD
+from slotcon_tf.training.schedules import WarmupCosine
+from slotcon_tf.visualize import picture_of
+
+_OPTIMIZERS = {"lars": LARS, "sgd": SGD}
+
+
+def pretrain(config: PretrainConfig) -> PretrainRun:
+    """Pretrains SlotCon, or goes on with what the work directory holds.
+
+    Writes into the work directory: pretrain.flags (every setting; repeats the run),
+    checkpoints/, model.json (the model's configuration), history.csv, tensorboard/,
+    slots.png, export/1/ (a SavedModel of the teacher), slotcon.keras (the whole
+    model), skipped.txt (bad images, if any) and, on scenes, scores.json.
+
+    Args:
+        config: What is trained on what, and how long.
+
+    Returns:
+        The run: `model`, the trained `SlotCon`; `workdir`, a pathlib.Path.
+
+    Raises:
+        SettingError, ValueError, OSError: If a setting or an image set cannot be used.
+        RunStopped: If training broke off, by a signal too; the same call goes on.
+
+    Example:
+        ```python
+        from slotcon_tf.runs import PretrainConfig, pretrain
+
+        config = PretrainConfig.from_recipe("small", data_dir="photos")
+        model = pretrain(config).model
+        ```
+    """
+    report.start_logging()
+    with own_process():
+        return PretrainRun(config).to_the_end()
+
+
+class PretrainRun(Run):
+    """One pretraining; see `pretrain`.
+
+    Args:
+        config: `PretrainConfig`.
+    """
+
+    config: PretrainConfig
+    look_at = staticmethod(report.log_first_batch)
+
+    def open_images(self) -> None:
+        config = self.config
+        use_pixel_range(config.statistics["pixel_range"])
+        self.source = open_source(
+            config.dataset,
+            config.data_dir,
+            allow_remote=config.allow_remote_paths,
+            max_pixels=config.max_pixels,
+            max_bad_share=config.max_bad_share,
+            pixel_range=config.statistics["pixel_range"],
+        )
+        replicas = self.strategy.num_replicas_in_sync
+        what = f"the {replicas} replicas"
+        if config.accumulate_steps > 1:
+            what += f" times the {config.accumulate_steps} `accumulate_steps`"
+        config.check_batch(replicas * config.accumulate_steps, what)
+        if config.batch_size > self.source.num_images:
+            raise SettingError(
+                "`batch_size` must be no larger than the data set. Received: "
+                f"batch_size={config.batch_size} for {self.source!r}. "
+                f"Use {self.source.num_images} or less."
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.config.steps_per_epoch(self.source.num_images)
+
+    @property
+    def epochs(self) -> int:
+        return self.config.epochs
+
+    @property
+    def keep_every_epochs(self) -> int:
+        return self.config.keep_every_epochs
+
+    @property
+    def checkpoint_epochs(self) -> int:
+        return self.config.checkpoint_epochs
+
+    @property
+    def fatal(self) -> BaseException | None:
+        return self.source.bad.fatal
+
+    def build_model(self) -> SlotCon:
+        config, steps = self.config, self.steps_per_epoch
+        teacher_steps = total_steps = steps * config.epochs
+        if not config.max_steps_per_epoch:
+            # Reference: the original counts the images that drop_last leaves out.
+            images = self.source.num_images * config.epochs
+            teacher_steps = images // config.batch_size
+        model = SlotCon(
+            backbone(config.arch, output_stride=config.output_stride),
+            total_steps=teacher_steps,
+            **config.model_settings(),
+        )
+        schedule = WarmupCosine(
+            peak=config.peak_lr,
+            warmup_steps=int(config.warmup_epochs * steps),
+            total_steps=total_steps,
+        )
+        optimizer = _OPTIMIZERS[config.optimizer](schedule, l2=config.weight_decay)
+        model.compile(optimizer=optimizer, jit_compile=config.jit)
+        return model
+
+    def begin(self) -> None:
+        config = self.config
+        unknown_range = config.statistics["pixel_range"] is None
+        self.source.pixel_watch.resumed = bool(self.first_step and unknown_range)
+        if config.init_from and not self.first_step:
+            initialize(self.model, config.init_from, config.init_part, config.prefix)
+        self.monitor = self.scores = None
+        if not self.chief:
+            return
+        write_model_config(self.workdir, self.model)
+        self.source.bad.write_to(self.workdir / "skipped.txt")
+        if config.eval_every_epochs:
+            self.monitor = LabelledMonitor(
+                self.model,
+                config.eval_task,
+                config.eval_dataset,
+                config.eval_data_dir,
+                config.eval_split,
+                config.eval_train_split,
+                num_images=config.eval_images,
+                crop_size=config.eval_crop_size,
+                labels=label_options(config, "eval_"),
+            )
+        if config.dataset == "scenes":
+            self.scores = report.SceneScores(
+                self.model, self.workdir, config.data_dir, config.evaluation_scale
+            )
+
+    def dataset(
+        self, step: int, context: tf.distribute.InputContext | None = None
+    ) -> tf.data.Dataset:
+        # The stream's epochs are whole; a cut epoch takes the first steps of each
+        # stretch, so the stream position is what counts.
+        config = self.config
+        return crop_pair_dataset(
+            self.source,
+            batch_size=config.batch_size,
+            image_size=config.image_size,
+            min_scale=config.min_scale,
+            seed=config.seed,
+            augment_on=config.augment_on,
+            mean=config.statistics["mean"],
+            std=config.statistics["std"],
+            vertical_flip=config.vertical_flip,
+            rotate90=config.rotate90,
+            start_step=step,
+            epochs=None,
+            input_context=context,
+        )
+
+    def guard(self) -> NanGuard:
+        return NanGuard(self.checkpoints.latest, self.config.max_skipped_steps)
+
+    def monitors(self, board: str) -> list[keras.callbacks.Callback]:
+        found = [CollapseWarning(board)]
+        if self.monitor:
+            config = self.config
+            when = {"every_epochs": config.eval_every_epochs, "epochs": self.epochs}
+            found.append(PeriodicEvaluation(self.monitor, **when))
+            if config.eval_task == "groups":
+                draw = self.monitor.picture
+                found.append(SlotPictures(board, draw, name="labelled", **when))
+        return found
+
+    def pictures(self, board: str) -> list[keras.callbacks.Callback]:
+        every = self.config.picture_epochs
+        if not every:
+            return []
+        draw = functools.partial(picture_of, self.model, self._samples())
+        return [SlotPictures(board, draw, every_epochs=every, epochs=self.epochs)]
+
+    def log_start(self) -> None:
+        config = self.config
+        report.log_start(
+            self.strategy,
+            self.source,
+            config.batch_size,
+            self.steps_per_epoch,
+            config.epochs,
+            config.peak_lr,
+            self.model,
+        )
+        logging.info("Precision %s, XLA %s", config.precision, self.model.jit_compile)
+        if self.scores:
+            self.scores.before()
+
+    def finish(self) -> None:
+        if self.source.bad.reasons:
+            count, where = len(self.source.bad.reasons), self.workdir / "skipped.txt"
+            print(f"{count} bad images were replaced: {where}")
+        picture = self.workdir / "slots.png"
+        if self.scores:
+            self.scores.after(picture)
+        else:
+            report.draw_slots(self.model, self._samples(), picture)
+        print(f"Picture of the groups: {picture}")
+        if self.config.export:
+            self.model.save(self.workdir / "slotcon.keras")
+            served = serving_options(self.model)
+            folder = export_model(self.model, self.workdir / "export", **served)
+            print(f"For TF Serving: {folder}")
+
+    def _samples(self):
+        return report.sample_images(self.source, 2 * self.config.image_size)

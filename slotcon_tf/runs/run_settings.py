@@ -1,0 +1,107 @@
+"""The settings that pretraining and fine-tuning share."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, Self
+
+from slotcon_tf.runs import flag_files
+from slotcon_tf.runs.load_settings import LoadSettings
+from slotcon_tf.runs.settings import SettingError, setting
+from slotcon_tf.runs.strategy import STRATEGIES
+
+
+def workdir_setting(default: str) -> Any:
+    """The field `workdir`, whose default is each kind of run's own."""
+    return setting(default, "Folder that everything is written to.", free=True)
+
+
+def batch_setting(default: int) -> Any:
+    """The field `batch_size`, as `workdir_setting`."""
+    return setting(default, "Images per step over all replicas.", low=1)
+
+
+def precision_setting(*choices: str) -> Any:
+    """The field `precision`, as `workdir_setting`."""
+    text = "Of the network; auto: the faster here."
+    return setting("auto", text, choices=("auto", *choices))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSettings(LoadSettings):
+    """Settings of a run, of whatever kind.
+
+    Attributes:
+        flagfile: Name of the file that keeps them, one per kind of run.
+        module: What `python -m` runs.
+    """
+
+    flagfile: ClassVar[str]
+    module: ClassVar[str]
+
+    workdir: str
+    batch_size: int
+    precision: str
+    data_dir: str | None = setting(None, "Folder of the images, or the list file.")
+    arch: str = setting("resnet50", "Backbone; see slotcon_tf.BACKBONES.")
+    init_from: str = setting(
+        "",
+        "What it begins with: work directory of a run, finished or not; published "
+        "name; .keras, .pth or .safetensors file, of a whole model or an encoder. '': "
+        "random weights.",
+    )
+    seed: int = setting(0, "Of weights and data.", low=0)
+    strategy: str = setting(
+        "auto", "How replicas are placed.", choices=STRATEGIES, free=True
+    )
+    tpu: str = setting("", "TPU name or address; local on a TPU VM.", free=True)
+    jit_compile: str = setting(
+        "auto", "XLA.", choices=("auto", "true", "false"), free=True
+    )
+    resume: str = setting(
+        "auto", "Continue what workdir holds.", choices=("auto", "never"), free=True
+    )
+    checkpoint_steps: int = setting(
+        0, "Steps between more checkpoints; 0: none.", low=0, free=True
+    )
+    checkpoint_minutes: float = setting(
+        0.0, "Minutes between more checkpoints; 0: none.", low=0.0, free=True
+    )
+    keep_checkpoints: int = setting(3, "Newest checkpoints kept.", low=1, free=True)
+
+    @classmethod
+    def from_recipe(cls, name: str, **changes: Any) -> Self:
+        """The configuration of a published recipe.
+
+        Args:
+            name: As `--recipe=` takes it, such as "coco".
+            **changes: Settings that replace the recipe's.
+
+        Raises:
+            SettingError: If there is no such recipe, or it is of another kind of run.
+
+        Example:
+            >>> from slotcon_tf.runs.pretrain_config import PretrainConfig
+            >>> PretrainConfig.from_recipe("coco", data_dir="/data/coco").epochs
+            800
+        """
+        return cls.from_lines(flag_files.expand([f"--recipe={name}"]), **changes)
+
+    @property
+    def jit(self) -> bool | str:
+        """As `keras.Model.compile` takes it."""
+        return {"auto": "auto", "true": True, "false": False}[self.jit_compile]
+
+    def check_batch(self, parts: int, what: str) -> None:
+        """Raises `SettingError` unless the batch divides into equal parts.
+
+        Args:
+            parts: Their number.
+            what: They are, for the error.
+        """
+        batch = self.batch_size
+        if batch % parts:
+            raise SettingError(
+                f"`batch_size` is global and must divide by {what}. Received: "
+                f"batch_size={batch}. Use {max(batch - batch % parts, parts)}."
+            )

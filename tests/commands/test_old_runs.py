@@ -1,0 +1,101 @@
+"""Runs of the days before runs were objects are read, compared and gone on with."""
+
+import json
+import pathlib
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+from slotcon_tf import BACKBONES, SlotCon
+from slotcon_tf.presets import HEADS
+from slotcon_tf.runs import FinetuneConfig, PretrainConfig, finetune, pretrain
+from slotcon_tf.runs.checkpoints import largest_difference
+from slotcon_tf.runs.finetuning import FinetuneRun
+from slotcon_tf.runs.loading import load_trained, serving_options
+from slotcon_tf.runs.pretraining import PretrainRun
+from slotcon_tf.runs.workdir import WorkdirError, claim
+from slotcon_tf.segmentation import Segmenter
+from slotcon_tf.serving.signatures import ServingOptions
+
+OLD = pathlib.Path(__file__).parents[1] / "golden" / "old_runs"
+LAST = "checkpoints/step_000000004"
+# float32's rounding on another processor, over two steps.
+ROUNDING = 1e-4
+
+
+@pytest.fixture
+def old(tmp_path, monkeypatch):
+    """A copy of the old runs, in the folder they were made in, with their network."""
+    shutil.copytree(OLD, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    tiny = {"width": 4, "stage_depths": (1, 1, 1, 1)}
+    monkeypatch.setitem(BACKBONES, "tiny", {**BACKBONES["resnet18"], **tiny})
+    monkeypatch.setitem(HEADS["d6"]["head"], "channels", 4)
+    return tmp_path
+
+
+def settings(kind, **changes):
+    lines = (OLD / kind.flagfile.split(".")[0] / kind.flagfile).read_text()
+    return kind.from_lines(lines.splitlines(), **changes)
+
+
+def test_old_flags_are_settings():
+    config = settings(PretrainConfig)
+    assert config.weight_decay == 1e-4 and config.strategy == "one_device"
+    assert config.eval_void_ids == () and config.export and not config.remat
+    # What the run could not say is what it did.
+    assert config.contrastive_temperature == 0.2 and config.pixel_range is None
+    config = settings(FinetuneConfig)
+    assert config.fit_edges == (48, 40) and config.steps_between_evaluations == 2
+
+
+def test_an_old_run_goes_on_or_is_refused(old):
+    run = PretrainRun(settings(PretrainConfig, workdir="./pretrain", remat=True))
+    assert run.first_step == 4
+    for change in ("seed=3", "contrastive_temperature=0.3", "weight_decay=2e-05"):
+        name, value = change.split("=")
+        with pytest.raises(WorkdirError, match=f"{name}=.* \\(now {value}\\)"):
+            claim(settings(PretrainConfig, **{name: float(value)}))
+    assert FinetuneRun(settings(FinetuneConfig, keep_checkpoints=1)).first_step == 4
+    with pytest.raises(WorkdirError, match=r"crop_size=33 \(now 32\)"):
+        claim(settings(FinetuneConfig, crop_size=32))
+    with pytest.raises(WorkdirError, match=r"which has pretrain\.flags"):
+        claim(settings(FinetuneConfig, workdir="pretrain"))
+
+
+def test_a_flag_that_is_known_no_longer_is_another_configuration(old):
+    with (old / "pretrain" / "pretrain.flags").open("a") as file:
+        file.write("--colour=red\n")
+    with pytest.raises(WorkdirError, match="another configuration: .* colour"):
+        claim(settings(PretrainConfig))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "run"), [(PretrainConfig, pretrain), (FinetuneConfig, finetune)]
+)
+def test_an_old_run_ends_as_it_did(old, kind, run):
+    """From its checkpoint of step 2; what it had at step 4 then is known."""
+    folder = pathlib.Path(kind.flagfile).stem
+    known = shutil.move(old / folder / LAST, old / "known")
+    done = run(settings(kind))
+    assert done.workdir == pathlib.Path(folder) and done.first_step == 2
+    assert int(done.model.step.numpy()) == 4
+    assert largest_difference(pathlib.Path(known), old / folder / LAST) < ROUNDING
+    if kind is FinetuneConfig:
+        before = json.loads((OLD / "finetune" / "scores.json").read_text())
+        assert done.scores["miou"] == pytest.approx(before["miou"], abs=0.02)
+
+
+def test_old_models_load():
+    model = SlotCon.from_preset(OLD / "pretrain")
+    assert model.serving_size is None
+    kept, _ = load_trained(OLD / "pretrain" / LAST)
+    for one, other in zip(model.get_weights(), kept.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert serving_options(model)["options"] == ServingOptions()
+    segmenter = keras.models.load_model(OLD / "finetune" / "segmenter.keras")
+    assert isinstance(segmenter, Segmenter) and segmenter.class_names == ("0", "1")
+    assert segmenter(np.zeros((1, 40, 48, 3), np.float32)).shape == (1, 40, 48, 2)
