@@ -125,9 +125,7 @@ def register_store(opener: Callable[[], Store]) -> None:
         opener: Function that returns the store, imported when it is first needed.
 
     Example:
-        >>> import importlib, slotcon_tf  # which does this:
-        >>> room = "slotcon_tf.interop.pretrained"
-        >>> register_store(lambda: importlib.import_module(room))
+        >>> register_store(_openers[0])  # as `import slotcon_tf` did
     """
     _openers[:] = [opener]
 

@@ -35,7 +35,7 @@ from slotcon_tf.method.settings import (
     check_arguments,
     settings_of,
 )
-from slotcon_tf.method.slots import read_slots
+from slotcon_tf.method.slots import check_called_on, read_slots
 from slotcon_tf.method.teacher import (
     copy_trainable,
     free_copy,
@@ -211,19 +211,7 @@ class SlotCon(Fitting):
         )
 
     def call(self, inputs: Tensor, training: bool = False) -> dict[str, Tensor]:
-        if isinstance(inputs, dict):
-            raise ValueError(
-                "The model is called on normalised images (B, height, width, 3). "
-                f"Received: a dict of {', '.join(inputs)}. Give one of its views, or "
-                "take fit or evaluate, which read pairs of views."
-            )
-        dtype = keras.backend.standardize_dtype(inputs.dtype)
-        if keras.backend.is_int_dtype(dtype):
-            raise ValueError(
-                "The model is called on normalised images (B, height, width, 3). "
-                f"Received: {dtype}. Take model.slots(images), or "
-                "(grey level / 255 - mean) / std."
-            )
+        check_called_on(inputs)
         return self.teacher(inputs, training=training)
 
     # The two losses.
