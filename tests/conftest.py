@@ -80,10 +80,10 @@ def exported(tmp_path_factory):
     """The recorded checkpoint's export, with warm-up requests; to be read only."""
     from slotcon_tf import SlotCon
     from slotcon_tf.serving.archive import export_model
-    from tests.support.golden_case import GOLDEN
-    from tests.support.serving_case import OPTIONS
+    from tests.support.golden_case import CHECKPOINT
+    from tests.support.saved_case import OPTIONS
 
-    model = SlotCon.from_preset(GOLDEN / "ckpt_tinyA.pth")
+    model = SlotCon.from_preset(CHECKPOINT)
     folder = tmp_path_factory.mktemp("exported") / "slotcon"
     return export_model(model, folder, options=OPTIONS, warmup_batches=[1, 3])
 

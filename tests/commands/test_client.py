@@ -29,10 +29,9 @@ from export.extraction import (
 from export.extraction_settings import listed_images
 from export.sending import served_form
 from slotcon_tf.images.decoding import decode_image
-from tests.commands.test_saved_model import pictures
 from tests.support.command import ENVIRONMENT, ROOT, free_ports, module, modules, until
+from tests.support.picture_case import encoded, pictures
 from tests.support.serving_case import serving
-from tests.unit.test_bad_images import encoded
 
 
 @pytest.fixture(scope="module")

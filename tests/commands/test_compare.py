@@ -14,10 +14,10 @@ from slotcon_tf import SlotCon
 from slotcon_tf.serving.archive import export_model
 from slotcon_tf.serving.decoding import decode_batch
 from slotcon_tf.serving.formats import EMPTY, OK, REASONS
-from tests.commands.test_convert import CHECKPOINT
-from tests.commands.test_saved_model import pictures
 from tests.support.command import modules
-from tests.support.serving_case import OPTIONS
+from tests.support.golden_case import CHECKPOINT
+from tests.support.picture_case import pictures
+from tests.support.saved_case import OPTIONS
 
 
 @pytest.fixture(scope="module")

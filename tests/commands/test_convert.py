@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from slotcon_tf import LARS, ResNet, SlotCon, backbone
-from slotcon_tf.data.photometric import normalize
+from slotcon_tf.images import normalize
 from slotcon_tf.interop import (
     CheckpointFileError,
     load_encoder,
@@ -28,11 +28,9 @@ from slotcon_tf.runs.loading import (
     write_model_config,
 )
 from tests.support.command import TINY, modules
-from tests.support.golden_case import GOLDEN
-from tests.unit.test_slotcon import small_model
+from tests.support.golden_case import CHECKPOINT
+from tests.support.small_case import small_model
 from trainers import convert
-
-CHECKPOINT = GOLDEN / "ckpt_tinyA.pth"
 
 
 @pytest.mark.slow

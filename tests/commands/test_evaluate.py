@@ -11,7 +11,7 @@ from slotcon_tf.runs.labelled_monitor import LabelledMonitor
 from slotcon_tf.runs.loading import load_trained
 from tests.support import labelled_case as case
 from tests.support.command import TINY, modules
-from tests.unit.test_slotcon import small_model
+from tests.support.small_case import small_model
 from trainers import evaluate as command
 
 EVALUATE = "trainers.evaluate"

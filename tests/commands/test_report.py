@@ -13,7 +13,8 @@ from PIL import Image
 from slotcon_tf import backbone
 from slotcon_tf.visualize import label_colors
 from slotcon_tf.visualize.colors import hex_color
-from tests.support.command import TINY, module, modules, pretrain
+from tests.support.command import TINY, modules, pretrain
+from trainers import visualize
 
 SIZES = ((64, 48), (40, 90), (200, 50), (33, 33), (7, 5), (700, 300), (64, 64), (9, 80))
 CHROMIUM = next(
@@ -216,13 +217,9 @@ def test_a_run_without_a_history_and_one_image(drawn):
 def test_an_encoder_alone_shows_its_features_and_says_so(photos, tmp_path):
     backbone("resnet18").save(tmp_path / "encoder.keras")
     output = tmp_path / "page.html"
-    module(
-        VISUALIZE,
-        f"--model={tmp_path / 'encoder.keras'}",
-        f"--data_dir={photos}",
-        f"--output={output}",
-        "--num_images=3",
-    )
+    words = [f"--model={tmp_path / 'encoder.keras'}", f"--data_dir={photos}"]
+    with pytest.raises(SystemExit, match="0"):
+        visualize.main(["visualize", *words, f"--output={output}", "--num_images=3"])
     page = Page(output)
     assert page.sections == ["components"]
     assert "an encoder alone" in page.text

@@ -10,7 +10,7 @@ from PIL import Image
 from tensorflow_serving.apis import prediction_log_pb2
 
 from export.sending import served_form
-from slotcon_tf.data.photometric import normalize
+from slotcon_tf.images import normalize
 from slotcon_tf.images.decoding import BadImage, decode_image
 from slotcon_tf.interop import load_slotcon
 from slotcon_tf.method.upsampled import upsampled_confidence
@@ -21,37 +21,10 @@ from slotcon_tf.serving.signatures import (
     largest_slots,
 )
 from slotcon_tf.serving.warmup import WARMUP_FILE
-from tests.commands.test_convert import CHECKPOINT
 from tests.support.command import SAVED_MODEL_CLI, module, modules
-from tests.support.golden_case import GOLDEN
-from tests.support.serving_case import OPTIONS
-from tests.unit.test_bad_images import encoded
-
-
-def pictures(count=3, seed=0):
-    """Smooth colour images, uint8 (count, 60, 80, 3)."""
-    rng = np.random.default_rng(seed)
-    small = rng.integers(0, 256, (count, 6, 8, 3), dtype=np.uint8)
-    large = [Image.fromarray(p).resize((80, 60), Image.BICUBIC) for p in small]
-    return np.stack([np.asarray(p) for p in large])
-
-
-def files():
-    good = [encoded(p, "PNG") for p in pictures()]
-    jpeg = encoded(pictures()[0], quality=95)
-    noise = np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)
-    bad = {
-        b"": "empty",
-        b"<html>": "no known image format",
-        encoded(noise)[:2000]: "damaged",
-        encoded(np.zeros((200, 101, 3), np.uint8), "PNG"): "too many pixels",
-        encoded(pictures()[0], "PNG")[:40]: "damaged",
-    }
-    content, reasons = [], []
-    for data, reason in [(good[0], "ok"), *bad.items(), (good[1], "ok"), (jpeg, "ok")]:
-        content.append(data)
-        reasons.append(reason)
-    return content, reasons
+from tests.support.golden_case import CHECKPOINT, GOLDEN
+from tests.support.picture_case import encoded, pictures
+from tests.support.saved_case import OPTIONS, files, session_answers
 
 
 @pytest.fixture(scope="module")
@@ -67,21 +40,6 @@ def version(exported):
 @pytest.fixture(scope="module")
 def in_session(version):
     return session_answers(version)
-
-
-def session_answers(version):
-    """Function (signature, input array) -> outputs, in a session as in TF Serving."""
-    session = tf.compat.v1.Session(graph=tf.Graph())
-    with session.graph.as_default():
-        meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(version))
-
-    def answer(name, value):
-        signature = meta.signature_def[name]
-        (source,) = signature.inputs.values()
-        outputs = {key: info.name for key, info in signature.outputs.items()}
-        return session.run(outputs, {source.name: value})
-
-    return answer, set(meta.signature_def)
 
 
 def inputs():

@@ -14,10 +14,10 @@ from tensorflow_serving.apis import (
 )
 
 from benchmarks.serving_load import measure_load
-from tests.commands.test_saved_model import files, session_answers
 from tests.support.command import until
+from tests.support.picture_case import webp_frames
+from tests.support.saved_case import files, session_answers
 from tests.support.serving_case import binary_of, noise, serving
-from tests.unit.test_served_decoder import webp_frames
 
 # Quick tests of the same server, with a tiny model: test_server_protocol.
 pytestmark = pytest.mark.slow

@@ -24,7 +24,6 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from slotcon_tf.serving.signatures import ServingOptions
 from tests.support.command import ENVIRONMENT, ROOT, free_ports
 
 
@@ -37,9 +36,6 @@ def binary_of(request):
         pytest.skip("no tensorflow_model_server on PATH, and no --server_binary")
     return binary
 
-
-# Of the export that many tests share, the fixture `exported`.
-OPTIONS = ServingOptions(image_size=64, mask_size=48, max_objects=5, max_pixels=20_000)
 
 # Seconds after which an answer will not come any more, on the slowest machine.
 PATIENCE = 300
