@@ -73,7 +73,7 @@ BAD = {
     "garbage.jpg": "no known image format",
     "truncated.png": "damaged",
     "many_pixels.png": "too many pixels",
-    "large_file.png": "1.0 MiB is more than --max_image_mb",
+    "large_file.png": "1.0 MiB is more than `max_image_mb`",
 }
 
 
@@ -213,7 +213,10 @@ def test_refusals(server, photos, tmp_path, capsys):
     images = Images(photos, tuple(photos.glob("a/*.png")))
     for options, message in [
         ({"signature": "serving_default"}, "takes image_bytes: .*'groups'"),
-        ({"outputs": ["features"]}, "outputs of image_bytes are .*'pooled'"),
+        (
+            {"outputs": ["features"]},
+            "outputs` must be of those of image_bytes: .*'pooled'",
+        ),
         ({"model_name": "other"}, "NOT_FOUND.*other"),
     ]:
         client = FeatureClient(server.address, **options)
