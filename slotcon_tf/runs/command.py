@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 from absl import flags
 
-from slotcon_tf import processor
+from slotcon_tf import __version__, processor
 from slotcon_tf.data.bad_images import TooManyBadImages
 from slotcon_tf.extras import MissingExtra
 from slotcon_tf.runs import flag_files
@@ -107,6 +107,9 @@ class Command:
         argv = sys.argv if argv is None else argv
         if any(word in ("--help", "-h", "--helpfull", "-help") for word in argv[1:]):
             print(self.help())
+            sys.exit(0)
+        if "--version" in argv[1:] and "version" not in self.config_class.settings():
+            print(f"slotcon_tf {__version__}")
             sys.exit(0)
         try:
             config = self.config(argv)

@@ -27,7 +27,7 @@ class LabelledMonitor:
 
     Args:
         model: A `SlotCon`; its present weights are measured at every call.
-        task: "groups": slots against label maps; "knn": classes of images by their
+        task: "groups": groups against label maps; "knn": classes of images by their
             nearest images of the train split.
         dataset, data_dir: As in trainers.evaluate.
         split: Its evenly spaced `num_images` images are measured.
@@ -118,7 +118,7 @@ class LabelledMonitor:
         return counts
 
     def figure(self) -> Figure:
-        """Images, true masks and slots of the first images of one size.
+        """Images, true masks and groups of the first images of one size.
 
         Groups have the colours of the classes that the newest scores matched them to.
 

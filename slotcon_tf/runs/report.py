@@ -117,7 +117,7 @@ def log_first_batch(batch: dict[str, tf.Tensor]) -> None:
 
 
 class SceneScores:
-    """How well slots match the true masks of held-out scenes, before and after.
+    """How well groups match the true masks of held-out scenes, before and after.
 
     The scores before training are kept in the work directory, so that a resumed run
     still compares with the untrained network.
@@ -197,5 +197,5 @@ def sample_images(source: Source, size: int, count: int = NUM_PICTURES) -> np.nd
 
 
 def draw_slots(model: SlotCon, images: np.ndarray, path: str | os.PathLike) -> None:
-    """Writes a picture of the teacher's slots on images without masks."""
+    """Writes a picture of the teacher's groups on images without masks."""
     save_slots(path, images, predict_groups(model, images))
