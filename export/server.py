@@ -3,9 +3,9 @@
     python -m export.server --export_dir=served/slotcon
 
 Answers TF Serving's gRPC calls (Predict, GetModelMetadata, GetModelStatus) on the
-SavedModels of a folder, with --rest_port its REST calls, too, and loads a new version
-while it serves. Production runs TF Serving itself: it batches requests, and is written
-in C++.
+SavedModels of a folder, Predict over REST as well (`--rest_port=8501`), and loads a new
+version while it serves. Production runs TF Serving itself: it batches requests, and is
+written in C++.
 
 Differs from TF Serving: it listens before there is a version, and says NOT_FOUND;
 answers hold numbers as bytes (`tensor_content`), which tf.make_ndarray reads as well;
@@ -42,9 +42,7 @@ class ServerConfig(Config):
     model_name: str = setting("slotcon", "As served.")
     host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(8500, "Port; 0: a free one.", low=0, high=65535)
-    rest_port: int = setting(
-        0, "Port of TF Serving's REST calls, 8501 there; 0: none.", low=0, high=65535
-    )
+    rest_port: int = setting(0, "Port of REST; 0: none.", low=0, high=65535)
     threads: int = setting(8, "Requests at once.", low=1)
     max_message_mb: int = setting(64, "Largest message.", low=1)
     poll_seconds: float = setting(1.0, "Between looks at the folder.", low=0.01)
@@ -64,7 +62,7 @@ def serve(config: ServerConfig) -> None:
     Raises:
         MissingExtra: Without the `serving` extra.
         SettingError: If labels cannot be read.
-        OSError: If there is no folder, or a port is taken.
+        OSError: If there is no folder, or the port is taken.
     """
     labels = _labels(config.version_labels)
     with needed("serving"):
@@ -91,12 +89,13 @@ def serve(config: ServerConfig) -> None:
         threads=config.threads,
         max_message_mb=config.max_message_mb,
     )
-    rest = config.rest_port and start_rest(
-        versions,
-        host=config.host,
-        port=config.rest_port,
-        max_message_mb=config.max_message_mb,
-    )
+    if config.rest_port:
+        start_rest(
+            versions,
+            host=config.host,
+            port=config.rest_port,
+            max_message_mb=config.max_message_mb,
+        )
     if not versions.numbers():
         logging.warning("No version in %s yet; it is looked for.", config.export_dir)
     print(
@@ -104,12 +103,8 @@ def serve(config: ServerConfig) -> None:
         f"{config.host}:{port}",
         flush=True,
     )
-    if rest:
-        print(f"REST on {config.host}:{rest.server_port}", flush=True)
     while not stopped.wait(config.poll_seconds):
         versions.poll()
-    if rest:
-        rest.shutdown()
     server.stop(_GRACE).wait()
 
 

@@ -171,7 +171,7 @@ class PretrainConfig(RunSettings, SourceSettings, EvalLabelSettings):
         return {
             **{name: getattr(self, name) for name in names},
             **self.statistics,
-            "serving_size": self.serving_size or self._measured_size(),
+            "serving_size": self._served_size(),
             "skip_nonfinite": self.max_skipped_steps > 0,
         }
 
@@ -191,8 +191,10 @@ class PretrainConfig(RunSettings, SourceSettings, EvalLabelSettings):
         steps = num_images // self.batch_size
         return min(steps, self.max_steps_per_epoch or steps)
 
-    def _measured_size(self) -> int | None:
-        """Shorter edge of the images that the run's own scores are taken on."""
+    def _served_size(self) -> int | None:
+        """As set; else the shorter edge of what the run's own scores are taken on."""
+        if self.serving_size is not None:
+            return self.serving_size
         if self.eval_every_epochs:
             size = self.eval_crop_size
             if size is None and self.eval_task == "groups":

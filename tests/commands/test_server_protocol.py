@@ -22,8 +22,7 @@ from tensorflow_serving.apis import (
 
 from export import server as command
 from export.server_versions import InvalidRequest, NotServed, Versions
-from tests.commands.test_convert import run
-from tests.support.command import free_ports, until
+from tests.support.command import attempt, free_ports, until
 from tests.support.serving_case import (
     PATIENCE,
     model_server,  # noqa: F401  a fixture
@@ -310,7 +309,9 @@ def test_a_folder_that_goes_away_leaves_what_is_loaded(versions, tmp_path):
 def test_command_lines_that_cannot_be(versions, tmp_path, capsys):
     folder = versions(tmp_path, 1)
     with serving(folder) as server:
-        taken = run("export.server", f"--export_dir={folder}", f"--port={server.port}")
+        taken = attempt(
+            "export.server", f"--export_dir={folder}", f"--port={server.port}"
+        )
         assert taken.returncode == 1 and "Traceback" not in taken.stderr
         assert str(server.port) in taken.stderr and not taken.stdout
         # The end can be asked for as soon as the line is there.
@@ -328,8 +329,6 @@ def test_rest_beside_grpc(versions, tmp_path):
     (port,) = free_ports(1)
     folder = versions(tmp_path, 1)
     with serving(folder, f"--rest_port={port}") as server:
-        line = server.process.stdout.readline()
-        assert line == f"REST on 127.0.0.1:{port}\n"
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models/slotcon") as it:
             assert b'"version": "1"' in it.read()
         assert server.stop() == 0

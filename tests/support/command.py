@@ -60,6 +60,11 @@ def module(name, *flags, check=True):
     return run(sys.executable, "-m", name, *map(str, flags), check=check)
 
 
+def attempt(name, *arguments):
+    """`python -m NAME ARGUMENTS`, which may fail."""
+    return module(name, *arguments, check=False)
+
+
 def pretrain_command(*flags):
     return [sys.executable, "-m", "trainers.pretrain", *flags]
 
