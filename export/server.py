@@ -3,7 +3,7 @@
     python -m export.server --export_dir=served/slotcon
 
 Answers TF Serving's gRPC calls (Predict, GetModelMetadata, GetModelStatus) on the
-SavedModels of a folder, Predict over REST as well (`--rest_port=8501`), and loads a new
+SavedModels of a folder, Predict over REST as well (--rest_port=8501), and loads a new
 version while it serves. Production runs TF Serving itself: it batches requests, and is
 written in C++.
 
