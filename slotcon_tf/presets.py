@@ -116,9 +116,9 @@ def register_store(opener: Callable[[], Store]) -> None:
         opener: Function that returns the store, imported when it is first needed.
 
     Example:
-        >>> import importlib, slotcon_tf  # which does this:
+        >>> import functools, importlib, slotcon_tf  # which does this:
         >>> room = "slotcon_tf.interop.pretrained"
-        >>> register_store(lambda: importlib.import_module(room))
+        >>> register_store(functools.partial(importlib.import_module, room))
     """
     _openers[:] = [opener]
 

@@ -1,6 +1,7 @@
 """Scores and pictures on a small labelled set while a model is trained."""
 
 import functools
+from typing import Any
 
 from slotcon_tf.data.labelled import open_classified, open_segmented
 from slotcon_tf.evaluation.bootstrap import summed
@@ -101,7 +102,8 @@ class LabelledMonitor:
         Returns:
             A matplotlib Figure.
         """
-        pairs = [self.data.load(i) for i in range(min(PICTURES, len(self.data)))]
+        data: Any = self.data
+        pairs = [data.load(i) for i in range(min(PICTURES, len(data)))]
         images, masks = next(same_size_batches(pairs, PICTURES))
         matched = {} if self._total is None else self.task.matching(self._total)
         return slots_figure(

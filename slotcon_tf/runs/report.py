@@ -170,7 +170,7 @@ def _square(image, size):
     edge = min(image.shape[:2])
     top, left = (image.shape[0] - edge) // 2, (image.shape[1] - edge) // 2
     square = Image.fromarray(image[top : top + edge, left : left + edge])
-    return np.asarray(square.resize((size, size), Image.BICUBIC))
+    return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC))
 
 
 def draw_slots(model, images, path):
