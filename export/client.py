@@ -7,6 +7,8 @@ interrupted extraction goes on when the same command is given again. Images that
 are named; their rows are zeros. `FeatureClient` is the same for Python.
 """
 
+# Protocol buffers make their classes when they are imported.
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import base64

@@ -58,9 +58,9 @@ def compare_exports(config: CompareConfig) -> None:
         ValueError, OSError: If they or the images cannot be read, or do not fit.
     """
     places = (config.first, config.second)
-    models = [load_version(path) for path in places]
+    first, second = (load_version(path) for path in places)
     paths = listed_images(config.images).paths
-    print(table(*places, compare(*models, paths, config.batch_size)))
+    print(table(*places, compare(first, second, paths, config.batch_size)))
 
 
 def compare(

@@ -47,7 +47,7 @@ class Row(NamedTuple):
         few: The path where there are few grey levels, else None.
     """
 
-    format: str
+    format: str | None
     mode: str
     width: int
     height: int

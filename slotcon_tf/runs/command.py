@@ -95,13 +95,13 @@ class Command:
         name: str,
         config: type[Config],
         run: Callable[[Any], Any],
-        doc: str,
+        doc: str | None,
         positionals: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.config_class = config
         self.run = run
-        self.doc = doc
+        self.doc = doc or ""
         self.positionals = tuple(positionals)
 
     def __call__(self, argv: Sequence[str] | None = None) -> None:
@@ -147,7 +147,7 @@ class Command:
             rest = flags.FLAGS(rest, known_only=True)
             named = values(rest)[1:]  # which refuses what neither knows
         except flags.IllegalFlagValueError as error:
-            raise error.__context__ from None  # as the setting has said it
+            raise error.__context__ or error from None  # as the setting said it
         given = {}
         for name, known in self.config_class.settings().items():
             given[name] = values[known.flag].value

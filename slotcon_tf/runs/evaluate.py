@@ -199,7 +199,7 @@ class _Labelled:
         if name == "groups":
             inference.need_groups()
             return data, tasks.groups_task(data, inference.num_prototypes, **options)
-        train = None
+        train: Any = None
         if config.train_split:
             train = self._segmented(config.train_split, config.max_train_images)
         if name == "retrieval":

@@ -102,9 +102,11 @@ def visualize(config: VisualizeConfig) -> pathlib.Path:
         skipped=source.bad.reasons,
         max_prototypes=config.max_prototypes,
     )
-    if folder:
-        _add_records(report, folder, run_folder(checkpoint))
-    write_text(output, report.html(config.pictures))
+    run = run_folder(checkpoint)
+    if folder and run:
+        _add_records(report, folder, run)
+    pictures = pathlib.Path(config.pictures) if config.pictures else None
+    write_text(output, report.html(pictures))
     print(f"Written: {output} ({output.stat().st_size / 1e6:.1f} MB)")
     return output
 
