@@ -11,6 +11,7 @@ prototypes are numbered. Images that either cannot decode are named and left out
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -64,7 +65,10 @@ def compare_exports(config: CompareConfig) -> None:
 
 
 def compare(
-    first: Signatures, second: Signatures, paths: Sequence[str], batch_size: int = 8
+    first: Signatures,
+    second: Signatures,
+    paths: Sequence[str | os.PathLike],
+    batch_size: int = 8,
 ) -> dict[str, Any]:
     """Drift of features and agreement of groups, image by image.
 
@@ -141,8 +145,8 @@ def table(first: str, second: str, found: dict[str, Any]) -> str:
 
 
 def _sendable(
-    paths: Sequence[str], bad: dict[str, str]
-) -> tuple[list[str], list[bytes]]:
+    paths: Sequence[str | os.PathLike], bad: dict[str, str]
+) -> tuple[list[str | os.PathLike], list[bytes]]:
     """Paths and bytes of the files that can be sent; the others' reasons go to bad."""
     found = {}
     for path in paths:
