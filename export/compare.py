@@ -57,6 +57,12 @@ def compare_exports(config: CompareConfig) -> None:
 
     Raises:
         ValueError, OSError: If they or the images cannot be read, or do not fit.
+
+    Example:
+        >>> config = CompareConfig(first="none/1", second="none/2", images="photos")
+        >>> compare_exports(config)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: No SavedModel in none/1. ...
     """
     places = (config.first, config.second)
     first, second = (load_version(path) for path in places)

@@ -63,6 +63,11 @@ def serve(config: ServerConfig) -> None:
         MissingExtra: Without the `serving` extra.
         SettingError: If labels cannot be read.
         OSError: If there is no folder, or the port is taken.
+
+    Example:
+        >>> serve(ServerConfig(export_dir="none"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: `export_dir` must be a folder, of versions that ...
     """
     labels = _labels(config.version_labels)
     with needed("serving"):
