@@ -68,7 +68,7 @@ def _size(kwargs):
     """Bytes of a variable that is about to be made."""
     value = kwargs["initial_value"]
     value = _dry(value) if callable(value) else value
-    return math.prod(value.shape.as_list()) * value.dtype.size
+    return math.prod(value.shape) * value.dtype.size
 
 
 def _dry(initial_value):

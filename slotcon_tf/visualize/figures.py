@@ -47,7 +47,7 @@ def slots_figure(
         4
     """
     num_groups = int(groups.max()) + 1
-    columns = [("image", None, None)]
+    columns: list[tuple[str, Any, Any]] = [("image", None, None)]
     if masks is None:
         columns.append(("slots", groups, label_colors(num_groups)))
     else:
