@@ -30,6 +30,10 @@ class CommandError(RuntimeError):
         at_once: Whether the process ends at once: threads of an input pipeline still
             run Python, and an interpreter that takes itself apart may wait for them
             for ever.
+
+    Example:
+        >>> CommandError("Two files are missing.").status
+        1
     """
 
     status = 1
@@ -188,7 +192,13 @@ class Command:
 
 
 def flag_help(known: Setting) -> list[str]:
-    """Lines of `--help` about one flag."""
+    """Lines of `--help` about one flag.
+
+    Example:
+        >>> from slotcon_tf.runs.load_settings import LoadSettings
+        >>> flag_help(LoadSettings.settings()["prefix"])[0]
+        '  --prefix:'
+    """
     told = "" if known.default in (None, "", ()) else known.line(known.default)
     told = f" (default: {told})" if told else " (needed)" if known.required else ""
     if known.choices:

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from slotcon_tf import ResNet, SlotCon, backbone
-from slotcon_tf.data.photometric import IMAGENET_MEAN, IMAGENET_STD
+from slotcon_tf.images.statistics import IMAGENET_MEAN, IMAGENET_STD
 from slotcon_tf.interop import (
     CheckpointFileError,
     detectron2_config,
@@ -29,8 +29,7 @@ from slotcon_tf.method.objective import pool_slots
 from slotcon_tf.presets import PUBLISHED
 from tests.support.command import ROOT
 from tests.support.golden_case import GOLDEN, draw, sample_indices
-from tests.unit.test_export import used
-from tests.unit.test_slotcon import batch
+from tests.support.small_case import batch, used
 
 CHECKPOINT = GOLDEN / "ckpt_tinyA.pth"
 

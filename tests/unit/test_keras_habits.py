@@ -11,12 +11,11 @@ import tensorflow as tf
 from keras import layers, ops
 
 from slotcon_tf import LARS, SlotCon, backbone
-from slotcon_tf.data.photometric import normalize
 from slotcon_tf.evaluation.inference import Inference
+from slotcon_tf.images import normalize
 from slotcon_tf.method.health import global_metrics, scalars_of
 from tests.support.command import ENVIRONMENT, ROOT
-from tests.unit.test_slotcon import SIZES, batch, dataset, small_model
-from tests.unit.test_training import in_float64
+from tests.support.small_case import SIZES, batch, dataset, in_float64, small_model
 
 L2 = 0.01
 

@@ -13,11 +13,11 @@ from PIL import Image
 
 from benchmarks.mutations.images import valid_files
 from export.sending import ask, served_form
-from slotcon_tf.images.decoding import BadImage, decode_image
-from slotcon_tf.serving.decoding import decode_batch, fit
+from slotcon_tf.images import BadImage, decode_image, square_in_graph
+from slotcon_tf.serving.decoding import decode_batch
 from slotcon_tf.serving.formats import REASONS
 from tests.support.command import ENVIRONMENT, ROOT
-from tests.unit.test_bad_images import encoded
+from tests.support.picture_case import encoded, webp_frames
 
 # What is sent as it is; all else becomes a PNG.
 AS_IT_IS = ["rgb.jpg", "grey.jpg", "progressive.jpg", "upright.jpg"]
@@ -178,19 +178,6 @@ def test_a_gifs_first_frame_on_its_screen(data):
     np.testing.assert_array_equal(found, decode_image(data))
 
 
-def webp_frames(alpha, **options):
-    """An animation whose frames are smaller than its canvas."""
-    canvas = np.zeros((20, 30, 3 + alpha), np.uint8)
-    canvas[..., 3:] = 255 * (1 - alpha)
-    frames = [canvas.copy() for _ in range(3)]
-    for i, frame in enumerate(frames):
-        frame[4 + i : 12 + i, 6:16] = 255 - 40 * i
-    first, *rest = [Image.fromarray(f) for f in frames]
-    file = io.BytesIO()
-    first.save(file, "WEBP", save_all=True, append_images=rest, **options)
-    return file.getvalue()
-
-
 @pytest.mark.parametrize("alpha", [0, 1])
 @pytest.mark.parametrize("options", [{}, {"lossless": True}, {"minimize_size": True}])
 def test_a_webps_first_frame(alpha, options):
@@ -275,7 +262,7 @@ def test_narrow_images(shape, crop):
     truth = Image.fromarray(image).resize(size[::-1], Image.BILINEAR)
     truth = np.asarray(truth).astype(np.float32)
     top, left = (round((edge - 24) / 2) for edge in size)
-    found = fit(image, 24, crop)
+    found = square_in_graph(image, 24, "evaluation" if crop else "stretched")
     assert np.abs(found - truth[top : top + 24, left : left + 24]).max() <= 1
 
 

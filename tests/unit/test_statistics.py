@@ -31,8 +31,8 @@ from slotcon_tf.serving.folding import fold_batch_norm
 from slotcon_tf.serving.quantization import in_interpreter, quantize_int8
 from slotcon_tf.serving.signatures import ServingOptions
 from tests.support.command import TINY, module, pretrain
-from tests.unit.test_passes import Numbered
-from tests.unit.test_slotcon import small_encoder
+from tests.support.picture_case import Numbered
+from tests.support.small_case import small_encoder
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
 OWN = ImageStatistics(MEAN, STD, (0, 4095))
