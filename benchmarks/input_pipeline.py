@@ -25,7 +25,8 @@ from benchmarks.common import generate
 from slotcon_tf.data import crop_pair_dataset, open_source, photometric
 from slotcon_tf.data.crops import crop_views, random_crop_pair
 from slotcon_tf.data.recipe import NUMBERS, distortions, draw_numbers
-from slotcon_tf.images.decoding import decode_image
+from slotcon_tf.images import decode_image
+from slotcon_tf.images.statistics import IMAGENET_MEAN, IMAGENET_STD
 from slotcon_tf.runs.command import Command
 from slotcon_tf.runs.settings import Config, setting
 
@@ -96,7 +97,7 @@ def baseline_colours(view, parameters):
     if parameters["solarize"]:
         view = ImageOps.solarize(view, 128)
     pixels = np.asarray(view, np.float32) / 255
-    mean, std = photometric.IMAGENET_MEAN, photometric.IMAGENET_STD
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
     return (pixels - np.float32(mean)) / np.float32(std)
 
 

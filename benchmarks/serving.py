@@ -24,7 +24,7 @@ from benchmarks.common import in_turns, machine, median_ratio
 from benchmarks.serving_load import measure_load
 from slotcon_tf import backbone
 from slotcon_tf.data.drawing import draw_scene
-from slotcon_tf.data.photometric import normalize
+from slotcon_tf.images import normalize
 from slotcon_tf.runs.command import Command
 from slotcon_tf.runs.settings import Config, setting
 from slotcon_tf.serving.archive import export_model, pyramid_model

@@ -1,14 +1,18 @@
 """What is sent to a served model: files that it reads as training does, or PNGs."""
 
+from __future__ import annotations
+
 import functools
 import io
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
 from slotcon_tf.images.decoding import BadImage, decode_pixels, open_image
-from slotcon_tf.images.exif import orientation_of
+from slotcon_tf.images.orientation import orientation_of
 from slotcon_tf.serving.formats import (
     DAMAGED,
     EXIF_SEARCHED,
@@ -17,16 +21,20 @@ from slotcon_tf.serving.formats import (
     jpeg_orientation,
 )
 
-_MAYBE_TURNED = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # in a PNG
 _SECOND_CHANCE = (UNKNOWN, DAMAGED, NOT_SERVED)
 _COMPRESSION = 3  # of 9: a third of the time of 6, a few per cent larger
 
 
 class Sendable(bytes):
-    """A file in its `served_form`, which is not looked for again."""
+    """A file in its `served_form`, which is not looked for again.
+
+    Example:
+        >>> served_form(Sendable(b"as it is"))
+        b'as it is'
+    """
 
 
-def served_form(data):
+def served_form(data: bytes) -> Sendable:
     """A file as it is sent.
 
     JPEGs, PNGs and still WebPs that the graph reads as training does stay what they
@@ -41,13 +49,21 @@ def served_form(data):
 
     Raises:
         BadImage: If training cannot read it either; its text is the reason.
+
+    Example:
+        >>> file = io.BytesIO()
+        >>> Image.new("RGB", (4, 3)).save(file, "TIFF")
+        >>> served_form(file.getvalue())[:4]
+        b'\\x89PNG'
     """
     if isinstance(data, Sendable):
         return data
     return Sendable(data if not data or _is_read_alike(data) else _png(data))
 
 
-def ask(call, content):
+def ask(
+    call: Callable[[list[bytes]], dict[str, Any]], content: Sequence[bytes]
+) -> dict[str, Any]:
     """Outputs for a batch, each file in its `served_form`.
 
     What the graph finds damaged, but training reads, is sent again as a PNG.
@@ -58,6 +74,10 @@ def ask(call, content):
 
     Returns:
         Dict of arrays.
+
+    Example:
+        >>> ask(lambda files: {"size": [len(file) for file in files]}, [b"", b"\\xff"])
+        {'size': [0, 1]}
     """
     found = call([_or_itself(served_form, data) for data in content])
     if "reason" not in found or any(len(v) != len(content) for v in found.values()):
@@ -97,23 +117,18 @@ def _png(data):
 def _is_read_alike(data):
     """Whether the graph gives `decode_image`'s pixels, or its reason why not."""
     jpeg, png = data.startswith(b"\xff\xd8\xff"), data.startswith(b"\x89PNG")
-    if not jpeg and not png and (data[:4], data[8:12]) != (b"RIFF", b"WEBP"):
+    if not (jpeg or png) and (data[:4], data[8:12]) != (b"RIFF", b"WEBP"):
         return False
     try:
         image = open_image(data)
-    except BadImage:
-        return True
-    if jpeg:
-        if image.mode not in ("RGB", "L"):
+        if jpeg and image.mode not in ("RGB", "L"):
             return False
-        plain = (image.format, image.mode) == ("JPEG", "RGB")
-        plain &= "exif" not in image.info  # its XMP is not asked
-        return (1 if plain else _orientation(image)) == _found_by_graph(data)
-    if getattr(image, "is_animated", False):
-        return False
-    if png and not any(mark in data for mark in _MAYBE_TURNED):
+        if not jpeg and getattr(image, "is_animated", False):
+            return False
+        orientation = orientation_of(image, data)
+    except Exception:  # noqa: BLE001  what is broken, the graph says
         return True
-    return _orientation(image, load=png) == 1
+    return orientation == (_found_by_graph(data) if jpeg else 1)
 
 
 def _found_by_graph(data):
@@ -126,13 +141,3 @@ def _found_by_graph(data):
 @functools.cache
 def _graph():
     return tf.function(jpeg_orientation, [tf.TensorSpec([], tf.string)])
-
-
-def _orientation(image, load=False):
-    """As `decode_image` applies it, 1 to 8."""
-    try:
-        if load:
-            image.load()  # it may come behind the pixels
-    except Exception:  # noqa: BLE001  garbage beside a good picture
-        return 1
-    return orientation_of(image)

@@ -1,6 +1,37 @@
-"""Images in: sources, the two-view recipe, and the embedded scenes."""
+"""Images in: sources, the two-view recipe, and the embedded scenes.
 
-from slotcon_tf.data.pipeline import crop_pair_dataset
-from slotcon_tf.data.sources import open_images, open_source
+The way of an image in training: a source (`open_source`, `open_images`) gives it by
+its number, read and decoded (`slotcon_tf.images`); `crops` cuts two views of it;
+`photometric` changes their colours and normalises them; `pipeline` makes batches.
 
-__all__ = ["crop_pair_dataset", "open_images", "open_source"]
+Importing this costs nothing: what is named here is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slotcon_tf.data.pipeline import crop_pair_dataset
+    from slotcon_tf.data.source import Sample, Source
+    from slotcon_tf.data.sources import open_images, open_source
+
+__all__ = ["Sample", "Source", "crop_pair_dataset", "open_images", "open_source"]
+_PLACES = {
+    "Sample": "source",
+    "Source": "source",
+    "crop_pair_dataset": "pipeline",
+    "open_images": "sources",
+    "open_source": "sources",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,9 +1,12 @@
 """The record of images that could not be used."""
 
+from __future__ import annotations
+
 import math
 import os
 import re
 import threading
+from typing import NoReturn
 
 from absl import logging
 
@@ -18,8 +21,13 @@ class TooManyBadImages(RuntimeError):
     """More images cannot be used than the run allows."""
 
 
-def printable(path):
-    """A path as text, in one line, that every terminal and file takes."""
+def printable(path: object) -> str:
+    """A path as text, in one line, that every terminal and file takes.
+
+    Example:
+        >>> printable(b"caf\\xe9.jpg".decode("utf-8", "surrogateescape"))
+        'caf\\\\udce9.jpg'
+    """
     text = str(path).encode("utf-8", "backslashreplace").decode()
     return _BREAKS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
@@ -40,20 +48,26 @@ class BadImages:
             together, and the first ones say nothing of the rest.
         reasons: Dict of path to reason.
         fatal: The error that stopped the run, or None.
+
+    Example:
+        >>> bad = BadImages(num_images=1000, max_share=0.1)
+        >>> bad.add("a.jpg", "the file is empty")
+        >>> bad.reasons
+        {'a.jpg': 'the file is empty'}
     """
 
-    def __init__(self, num_images, max_share):
+    def __init__(self, num_images: int, max_share: float) -> None:
         self.num_images = num_images
         self.max_share = max_share
         self.at_random = False
-        self.reasons = {}
-        self.fatal = None
+        self.reasons: dict[str, str] = {}
+        self.fatal: TooManyBadImages | None = None
         self._read = 0
-        self._list = None
-        self._listed = set()
+        self._list: str | os.PathLike[str] | None = None
+        self._listed: set[str] = set()
         self._lock = threading.Lock()
 
-    def write_to(self, path):
+    def write_to(self, path: str | os.PathLike[str]) -> None:
         """Lists the bad images in a text file, one per line, as they are found.
 
         What the file lists already, from an earlier part of the run, stays.
@@ -63,20 +77,26 @@ class BadImages:
             with open(path, encoding="utf-8") as lines:
                 self._listed = {line.partition("\t")[0] for line in lines}
 
-    def check(self):
+    def check(self) -> None:
         """Raises `TooManyBadImages` if there were too many once."""
         if self.fatal:
             raise self.fatal
 
-    def good(self, path):
-        """Notes an image that was read. It may have been bad, on a disk then away."""
+    def good(self, path: str) -> None:
+        """Notes an image that was read. It may have been bad, on a disk then away.
+
+        Raises:
+            TooManyBadImages: If there were too many before.
+        """
+        if self.fatal:
+            raise self.fatal
         self._read += 1
         if self.reasons and path in self.reasons:
             with self._lock:
                 self.reasons.pop(path, None)
             logging.info("%s can be read again.", printable(path))
 
-    def add(self, path, reason):
+    def add(self, path: str, reason: str) -> None:
         """Records an image.
 
         Raises:
@@ -106,7 +126,7 @@ class BadImages:
                     "(trainers.check_data lists them), or raise max_bad_share."
                 )
 
-    def stop(self, message):
+    def stop(self, message: str) -> NoReturn:
         """Ends the use of the source.
 
         Raises:

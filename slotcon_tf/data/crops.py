@@ -6,18 +6,25 @@ flip; crops that do not meet give an inverted box, whose x_min exceeds x_max or 
 exceeds y_max.
 
 Compiled by Numba and free of Python's global lock, so that the threads of tf.data run
-side by side. The random numbers come from outside: everything here is a pure function.
+side by side. The random numbers come from outside: all here are pure functions.
+
+Views without an upright (`turned_views`) also go through a vertical flip and up to
+three quarter turns. Any such chain is a transposition or none, then a horizontal flip
+or none (`flipped`), then a vertical flip or none (`upended`): three bits, which
+`slotcon_tf.method` undoes. A quarter turn counter-clockwise is a transposition, then a
+vertical flip.
 
 Reference: torchvision's RandomResizedCrop.get_params; the original's
 data/transforms.py (CVMI-Lab/SlotCon).
 """
 
+from __future__ import annotations
+
 import math
 
 import numpy as np
 
-from slotcon_tf.data.compiled import compiled
-from slotcon_tf.data.resize import resize_crop
+from slotcon_tf.data.resize import compiled, resize_crop
 
 TRIES = 10
 NUMBERS_PER_CROP = 4 * TRIES
@@ -25,7 +32,7 @@ NUMBERS_PER_CROP = 4 * TRIES
 NUMBERS_PER_PAIR = 3 * NUMBERS_PER_CROP + 2
 MIN_LOG_ASPECT, MAX_LOG_ASPECT = math.log(3 / 4), math.log(4 / 3)
 MIN_OVERLAP = 0.01  # share of the second crop's area
-FLIP_PROBABILITY = 0.5
+FLIP_PROBABILITY = UPEND_PROBABILITY = 0.5
 
 
 @compiled()
@@ -44,8 +51,13 @@ def _candidate(height, width, numbers, min_scale):
 
 
 @compiled()
-def central_crop(height, width):
-    """The fallback: the largest central box with an aspect between 3/4 and 4/3."""
+def central_crop(height: int, width: int) -> tuple[int, int, int, int]:
+    """The fallback: the largest central box with an aspect between 3/4 and 4/3.
+
+    Example:
+        >>> central_crop(300, 600)
+        (0, 100, 300, 400)
+    """
     h, w = height, width
     if width / height < 3 / 4:
         h = min(height, int(round(width / (3 / 4))))
@@ -55,8 +67,20 @@ def central_crop(height, width):
 
 
 @compiled()
-def random_crop(height, width, numbers, min_scale):
-    """One box: the first of ten tries that fits, else the central crop."""
+def random_crop(
+    height: int, width: int, numbers: np.ndarray, min_scale: float
+) -> tuple[int, int, int, int]:
+    """One box: the first of ten tries that fits, else the central crop.
+
+    Args:
+        height, width: Of the image, pixels.
+        numbers: float (NUMBERS_PER_CROP,), uniform in [0, 1).
+        min_scale: Smallest area of a crop, as a share of the image's.
+
+    Example:
+        >>> random_crop(100, 100, np.full(NUMBERS_PER_CROP, 0.5), 0.08)
+        (14, 14, 73, 73)
+    """
     for i in range(TRIES):
         box = _candidate(height, width, numbers[4 * i : 4 * i + 4], min_scale)
         if box[2] > 0:
@@ -65,7 +89,9 @@ def random_crop(height, width, numbers, min_scale):
 
 
 @compiled()
-def random_crop_pair(height, width, numbers, min_scale):
+def random_crop_pair(
+    height: int, width: int, numbers: np.ndarray, min_scale: float
+) -> np.ndarray:
     """Two boxes; the second covers at least 1% of its own area inside the first.
 
     Each of the second's ten tries must fit into the image *and* meet the first crop;
@@ -78,6 +104,11 @@ def random_crop_pair(height, width, numbers, min_scale):
 
     Returns:
         Boxes int64 (2, 4).
+
+    Example:
+        >>> random_crop_pair(100, 100, np.full(NUMBERS_PER_PAIR, 0.5), 0.08)
+        array([[14, 14, 73, 73],
+               [14, 14, 73, 73]])
     """
     boxes = np.empty((2, 4), np.int64)
     n = NUMBERS_PER_CROP
@@ -102,7 +133,7 @@ def _shared(a, b):
 
 
 @compiled()
-def overlap_boxes(boxes, flipped):
+def overlap_boxes(boxes: np.ndarray, flipped: np.ndarray) -> np.ndarray:
     """The crops' intersection in each crop's own frame, after its flip.
 
     Args:
@@ -111,6 +142,11 @@ def overlap_boxes(boxes, flipped):
 
     Returns:
         float32 (2, 4).
+
+    Example:
+        >>> boxes = np.array([[0, 0, 10, 10], [0, 5, 10, 10]])
+        >>> overlap_boxes(boxes, np.array([False, False])).tolist()
+        [[0.5, 0.0, 1.0, 1.0], [0.0, 0.0, 0.5, 1.0]]
     """
     overlaps = np.empty((2, 4), np.float32)
     one = np.float32(1.0)
@@ -130,7 +166,9 @@ def overlap_boxes(boxes, flipped):
     return overlaps
 
 
-def crop_views(image, numbers, image_size, min_scale):
+def crop_views(
+    image: np.ndarray, numbers: np.ndarray, image_size: int, min_scale: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Two views of an image before their colours are changed.
 
     Args:
@@ -142,6 +180,13 @@ def crop_views(image, numbers, image_size, min_scale):
     Returns:
         Views uint8 (2, image_size, image_size, 3), overlaps float32 (2, 4) and flipped
         bool (2,).
+
+    Example:
+        >>> image = np.zeros((48, 64, 3), np.uint8)
+        >>> numbers = np.full(NUMBERS_PER_PAIR, 0.5)
+        >>> views, overlaps, flipped = crop_views(image, numbers, 32, 0.08)
+        >>> views.shape, overlaps.shape, flipped.shape
+        ((2, 32, 32, 3), (2, 4), (2,))
     """
     height, width = image.shape[0], image.shape[1]
     boxes = random_crop_pair(height, width, numbers, min_scale)
@@ -150,3 +195,73 @@ def crop_views(image, numbers, image_size, min_scale):
     for i in range(2):
         resize_crop(image, boxes[i], flipped[i], views[i])
     return views, overlap_boxes(boxes, flipped), flipped
+
+
+def turned_views(
+    image: np.ndarray,
+    numbers: np.ndarray,
+    image_size: int,
+    min_scale: float,
+    turns: np.ndarray,
+) -> tuple[np.ndarray, ...]:
+    """As `crop_views`, with views that are turned as well.
+
+    Args:
+        image, numbers, image_size, min_scale: As there.
+        turns: float (2, 2) in [0, 1], from `recipe.draw_turns`.
+
+    Returns:
+        Views uint8 (2, image_size, image_size, 3), overlaps float32 (2, 4), and bool
+        (2,) flipped, upended and transposed.
+
+    Example:
+        >>> image = np.zeros((48, 64, 3), np.uint8)
+        >>> numbers = np.full(NUMBERS_PER_PAIR, 0.5)
+        >>> *_, upended, _ = turned_views(image, numbers, 32, 0.08, np.zeros((2, 2)))
+        >>> upended
+        array([ True,  True])
+    """
+    boxes = random_crop_pair(*image.shape[:2], numbers, min_scale)
+    mirrored = numbers[NUMBERS_PER_PAIR - 2 : NUMBERS_PER_PAIR] < FLIP_PROBABILITY
+    upended, quarters = turns[:, 0] < UPEND_PROBABILITY, (4 * turns[:, 1]).astype(int)
+    marks = np.array(
+        [_three_bits(*row) for row in zip(mirrored, upended, quarters, strict=True)]
+    )
+    views = np.empty((2, image_size, image_size, 3), np.uint8)
+    upright = np.zeros(2, bool)
+    overlaps = overlap_boxes(boxes, upright)
+    for i, (flipped, upended, transposed) in enumerate(marks):
+        resize_crop(image, boxes[i], False, views[i])
+        views[i] = _turned(views[i].copy(), flipped, upended, transposed)
+        overlaps[i] = _turned_box(overlaps[i], flipped, upended, transposed)
+    return views, overlaps, *np.ascontiguousarray(marks.T)
+
+
+def _three_bits(mirrored, upended, quarters):
+    """A mirrored, then upended, then turned view as (flipped, upended, transposed)."""
+    if quarters % 2:  # the transposition lets each flip become the other
+        mirrored, upended = upended, mirrored
+    return (
+        bool(mirrored) ^ (quarters in (2, 3)),
+        bool(upended) ^ (quarters in (1, 2)),
+        bool(quarters % 2),
+    )
+
+
+def _turned(view, flipped, upended, transposed):
+    if transposed:
+        view = view.swapaxes(0, 1)
+    if flipped:
+        view = view[:, ::-1]
+    return view[::-1] if upended else view
+
+
+def _turned_box(box, flipped, upended, transposed):
+    x0, y0, x1, y1 = box
+    if transposed:
+        x0, y0, x1, y1 = y0, x0, y1, x1
+    if flipped:
+        x0, x1 = 1 - x1, 1 - x0
+    if upended:
+        y0, y1 = 1 - y1, 1 - y0
+    return np.array([x0, y0, x1, y1], np.float32)

@@ -4,6 +4,8 @@ Frames: pixels, x to the right, y down, the origin at the top left corner. Colou
 RGB in [0, 1] until the last step. A scene is a pure function of its generator.
 """
 
+from __future__ import annotations
+
 import colorsys
 
 import numpy as np
@@ -31,7 +33,9 @@ _IN_VIEW = {"cloud": 0.4, "balloon": 0.9}  # share of the size below the upper e
 _MAX_TRIES = 12  # spots looked at before a thing is left out
 
 
-def draw_scene(rng, height=144, width=192):
+def draw_scene(
+    rng: np.random.Generator, height: int = 144, width: int = 192
+) -> tuple[np.ndarray, np.ndarray]:
     """One scene and its true categories.
 
     Args:
@@ -41,6 +45,11 @@ def draw_scene(rng, height=144, width=192):
     Returns:
         Tuple of image uint8 (height, width, 3) and mask uint8 (height, width) of
         indices into `CATEGORIES`.
+
+    Example:
+        >>> image, mask = draw_scene(np.random.default_rng(0), 48, 64)
+        >>> image.shape, mask.shape
+        ((48, 64, 3), (48, 64))
     """
     canvas = _Canvas(rng, height, width)
     horizon = int(height * rng.uniform(0.2, 0.48))

@@ -1,5 +1,7 @@
 """Which files are images by their names, and what is said about the others."""
 
+from __future__ import annotations
+
 import collections
 import functools
 import importlib.util
@@ -35,28 +37,53 @@ _NAMED = 6  # extensions in a sentence
 
 
 @functools.cache
-def reads_heic():
-    """Whether pillow-heif is there."""
+def reads_heic() -> bool:
+    """Whether pillow-heif is there.
+
+    Example:
+        >>> reads_heic() == (".heic" in readable_extensions())
+        True
+    """
     return importlib.util.find_spec("pillow_heif") is not None
 
 
-def readable_extensions():
-    """Extensions of the images that can be read here."""
+def readable_extensions() -> tuple[str, ...]:
+    """Extensions of the images that can be read here.
+
+    Example:
+        >>> readable_extensions()[:3]
+        ('.jpg', '.jpeg', '.png')
+    """
     return ALL_EXTENSIONS if reads_heic() else EXTENSIONS
 
 
-def is_hidden(name):
-    """Whether a file or folder is nobody's data: .name, @eaDir, __MACOSX and so on."""
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is nobody's data: .name, @eaDir, __MACOSX and so on.
+
+    Example:
+        >>> is_hidden(".DS_Store"), is_hidden("a.jpg")
+        (True, False)
+    """
     return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
 
 
-def is_image_name(name):
-    """Whether a file of this name is taken for an image, by its extension."""
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is taken for an image, by its extension.
+
+    Example:
+        >>> is_image_name("a.JPG"), is_image_name("a.txt")
+        (True, False)
+    """
     return name.lower().endswith(readable_extensions()) and not is_hidden(name)
 
 
-def is_image_file(path):
-    """Whether a path ends as images do, those included that cannot be read here."""
+def is_image_file(path: str) -> bool:
+    """Whether a path ends as images do, those included that cannot be read here.
+
+    Example:
+        >>> is_image_file("photos/a.heic")
+        True
+    """
     return path.lower().endswith(ALL_EXTENSIONS)
 
 
@@ -67,19 +94,25 @@ class PassedOver:
         extensions: collections.Counter of extensions, "" for none.
         special: List of paths of pipes, devices and sockets.
         dead_links: List of paths.
+
+    Example:
+        >>> passed_over = PassedOver()
+        >>> passed_over.add("clip.mp4")
+        >>> str(passed_over)
+        'Passed over: 1 .mp4 (take its frames out).'
     """
 
-    def __init__(self):
-        self.extensions = collections.Counter()
-        self.special = []
-        self.dead_links = []
+    def __init__(self) -> None:
+        self.extensions: collections.Counter[str] = collections.Counter()
+        self.special: list[str] = []
+        self.dead_links: list[str] = []
 
-    def add(self, name):
+    def add(self, name: str) -> None:
         """Counts a file that is no image by its name."""
         if not is_hidden(name):
             self.extensions[os.path.splitext(name)[1].lower()] += 1
 
-    def __str__(self):
+    def __str__(self) -> str:
         """One sentence, empty where nothing was passed over."""
         parts = []
         for extension, count in self.extensions.most_common(_NAMED):

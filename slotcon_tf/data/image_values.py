@@ -1,13 +1,24 @@
 """What people hold for an image, as uint8 RGB, or the reason why it is none."""
 
+from __future__ import annotations
+
 import os
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from slotcon_tf.data.reading import largest_file, read_file
-from slotcon_tf.images.decoding import MAX_PIXELS, BadImage, Decoded, decode_pixels
-from slotcon_tf.images.pixels import as_rgb, range_of
+from slotcon_tf.images.decoding import (
+    MAX_PIXELS,
+    Decoded,
+    decode_pixels,
+    decoded_of,
+    pillow_values,
+)
+from slotcon_tf.images.orientation import orientation_of, upright
+from slotcon_tf.images.pixels import BadImage
+from slotcon_tf.images.statistics import PixelRange
 
 _WITH_8_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
@@ -16,7 +27,7 @@ class UnfitImage(BadImage):
     """A value that stands for no image, whatever file it may be of."""
 
 
-def image_of(item):
+def image_of(item: Any) -> Any:
     """The image of an item of a data set.
 
     Args:
@@ -30,6 +41,10 @@ def image_of(item):
         UnfitImage: If a dict has no image.
         BadImage: If a path is no regular file.
         OSError: If a path cannot be read.
+
+    Example:
+        >>> image_of({"image": 3, "label": 4}), image_of((3, 4)), image_of(3)
+        (3, 3, 3)
     """
     if isinstance(item, dict):
         if "image" not in item:
@@ -40,7 +55,9 @@ def image_of(item):
     return read_file(item) if isinstance(item, str | os.PathLike) else item
 
 
-def decoded(item, max_pixels=MAX_PIXELS, pixel_range=None):
+def decoded(
+    item: Any, max_pixels: int = MAX_PIXELS, pixel_range: PixelRange | None = None
+) -> Decoded:
     """An item of a data set to RGB.
 
     Args:
@@ -56,6 +73,10 @@ def decoded(item, max_pixels=MAX_PIXELS, pixel_range=None):
         UnfitImage: If it is no image; what must hold, what came, what to do.
         BadImage: If its file is none.
         OSError: If a path cannot be read.
+
+    Example:
+        >>> decoded((Image.new("L", (4, 3)), "a label")).rgb.shape
+        (3, 4, 3)
     """
     if isinstance(item, str | os.PathLike):
         item = read_file(item, largest_file(max_pixels))
@@ -77,9 +98,7 @@ def decoded(item, max_pixels=MAX_PIXELS, pixel_range=None):
     height, width = image.shape[:2]
     if height * width > max_pixels:
         raise BadImage(f"{width}x{height} is more than {max_pixels} pixels")
-    rgb = as_rgb(image, pixel_range)
-    deep = image.dtype != np.uint8
-    return Decoded(rgb, image, (pixel_range or range_of(image)) if deep else None)
+    return decoded_of(image, pixel_range)
 
 
 def _of_pillow(image):
@@ -87,10 +106,9 @@ def _of_pillow(image):
         raise UnfitImage(
             _unfit(f"a PIL image of mode {image.mode}", "Give the path of its file")
         )
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("P", "PA"):
-        image = image.convert("RGBA")
-    return np.ascontiguousarray(image.convert("RGB"))
+    image.load()
+    # Its file is not here; it may have told an orientation.
+    return upright(pillow_values(image), orientation_of(image, b"exif"))
 
 
 def _unfit(received, cure):

@@ -1,7 +1,10 @@
 """Finding image files: folders in the usual layouts, and lists."""
 
+from __future__ import annotations
+
 import os
 import stat
+from collections.abc import Sequence
 
 import tensorflow as tf
 from absl import logging
@@ -35,7 +38,11 @@ _ALLOW = (
 )
 
 
-def list_images(dataset, data_dir, passed_over=None):
+def list_images(
+    dataset: str,
+    data_dir: str | os.PathLike[str] | None,
+    passed_over: PassedOver | None = None,
+) -> list[str]:
     """Sorted paths of the images of a folder in one of `LAYOUTS`.
 
     Files and folders that are hidden, or left by systems (@eaDir, __MACOSX), are left
@@ -121,7 +128,9 @@ def _walk_local(folder, passed_over):
 
 
 @remote_errors("A list")
-def read_list(path, allow_remote=False, cure=_ALLOW):
+def read_list(
+    path: str | os.PathLike[str] | None, allow_remote: bool = False, cure: str = _ALLOW
+) -> list[str]:
     """Paths that a list names: one per line, relative to it, whatever is behind it.
 
     Columns are parted as `lists.read_rows` says. The image is the column that the
@@ -169,8 +178,20 @@ def read_list(path, allow_remote=False, cure=_ALLOW):
     return paths
 
 
-def check_there(paths, what, hint=""):
-    """Raises FileNotFoundError if none of some paths, spread evenly, is there."""
+def check_there(paths: Sequence[str], what: str, hint: str = "") -> None:
+    """Raises FileNotFoundError if none of some paths, spread evenly, is there.
+
+    Args:
+        paths: Of files.
+        what: Names them, in the message.
+        hint: What may be wrong.
+
+    Example:
+        >>> check_there(["no/a.jpg", "no/b.jpg"], "The list")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: The list must name files that are there. Received: none ...
+    """
     remote = sum(map(is_remote, paths[:: max(1, len(paths) // 100)]))
     count = min(len(paths), _CHECKED_REMOTELY if remote else _CHECKED)
     spread = [paths[i * len(paths) // count] for i in range(count)]

@@ -1,5 +1,7 @@
 """Text files that name files, line by line, in any of the forms that people write."""
 
+from __future__ import annotations
+
 import codecs
 import csv
 import json
@@ -11,7 +13,7 @@ from absl import logging
 
 from slotcon_tf.data.extensions import ALL_EXTENSIONS, is_image_file
 from slotcon_tf.data.reading import read_file
-from slotcon_tf.images.decoding import BadImage
+from slotcon_tf.images.pixels import BadImage
 
 MAX_LIST_BYTES = 2**30
 # What people call the column of the images; the first of these that is there is it.
@@ -48,10 +50,10 @@ class Row(NamedTuple):
 
     number: int
     text: str
-    cells: list
+    cells: list[str]
 
 
-def read_rows(path):
+def read_rows(path: str | os.PathLike[str]) -> tuple[list[Row], list[str] | None]:
     """Lines of a list as columns, without comments (#), blank lines and a header.
 
     A byte order mark (UTF-8 or UTF-16), any ends of lines, tabs, CSV with quotes, and
@@ -69,9 +71,12 @@ def read_rows(path):
         ValueError: If it is not text.
 
     Example:
-        >>> rows, header = read_rows("train.csv")   # image,label / a b.jpg,3
-        >>> rows[0].cells
-        ['a b.jpg', '3']
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "train.csv")
+        >>> _ = path.write_text("image,label\\na b.jpg,3\\n")
+        >>> rows, header = read_rows(path)
+        >>> rows[0].cells, header
+        (['a b.jpg', '3'], ['image', 'label'])
     """
     lines = _whole(_lines(path))
     _check_no_json(path, lines)
@@ -86,8 +91,13 @@ def read_rows(path):
     return [Row(n, text, _under(header, parting, text)) for n, text in lines], header
 
 
-def split_columns(text):
-    """Columns of a line; see `Row`."""
+def split_columns(text: str) -> list[str]:
+    """Columns of a line; see `Row`.
+
+    Example:
+        >>> split_columns("a b.jpg, 3"), split_columns("a.jpg a.png")
+        (['a b.jpg', '3'], ['a.jpg', 'a.png'])
+    """
     if "\t" in text:
         return [_bare(cell) for cell in text.split("\t")]
     if text.startswith('"') or re.search(r'[,;]\s*"', text):
@@ -106,8 +116,13 @@ def split_columns(text):
     return [*cells, *map(str.strip, rest)]
 
 
-def image_column(header):
-    """Number of the column that names the images."""
+def image_column(header: list[str]) -> int:
+    """Number of the column that names the images.
+
+    Example:
+        >>> image_column(["label", "file_name"])
+        1
+    """
     return header.index(next(name for name in IMAGE_COLUMNS if name in header))
 
 

@@ -1,7 +1,11 @@
-"""Sources of what is in memory: arrays, sequences, tf.data, generators."""
+"""Sources of what somebody has: arrays, sequences, tf.data, generators, own sources."""
+
+from __future__ import annotations
 
 import functools
 import io
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -10,8 +14,14 @@ from absl import logging
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.extensions import is_image_file
 from slotcon_tf.data.image_values import UnfitImage, decoded, image_of
-from slotcon_tf.data.source_bases import NumberedSource, SequentialSource, Source
-from slotcon_tf.images.decoding import MAX_PIXELS, BadImage
+from slotcon_tf.data.source import (
+    ImageSource,
+    NumberedSource,
+    SequentialSource,
+    spaced,
+)
+from slotcon_tf.images.decoding import MAX_PIXELS, Decoded
+from slotcon_tf.images.pixels import BadImage
 from slotcon_tf.images.statistics import check_pixel_range
 from slotcon_tf.progress import bar
 
@@ -28,10 +38,14 @@ class ArraySource(NumberedSource):
     Args:
         images: What gives an image for a number, and has a length.
         name: What to call the source in messages.
-        **limits: Of `Source`: `max_pixels`, `max_bad_share`, `pixel_range`.
+        **limits: Of `ImageSource`: `max_pixels`, `max_bad_share`, `pixel_range`.
+
+    Example:
+        >>> ArraySource(np.zeros((10, 30, 40), np.uint8)).load(7).shape
+        (30, 40, 3)
     """
 
-    def __init__(self, images, name="array", **limits):
+    def __init__(self, images: Any, name: str = "array", **limits: Any) -> None:
         shape = getattr(images, "shape", None)
         if shape is not None and len(shape) == 3 and shape[-1] in (3, 4):
             raise ValueError(
@@ -43,20 +57,38 @@ class ArraySource(NumberedSource):
         self._images = images
         _check_first(self, self.read(0))
 
-    def label(self, number):
+    def label(self, number: int) -> str:
         return f"{self.name} {number}"
 
-    def read(self, number):
+    def read(self, number: int) -> Any:
         return self._images[number]
 
-    def decode(self, data):
+    def decode(self, data: Any) -> Decoded:
         return decoded(data, self.max_pixels, self.pixel_range)
 
 
 class DatasetSource(SequentialSource):
-    """Images of a tf.data.Dataset; see `sources.open_images`."""
+    """Images of a tf.data.Dataset; see `sources.open_images`.
 
-    def __init__(self, dataset, num_images=None, name="tf.data.Dataset", **limits):
+    Args:
+        dataset: Of images.
+        num_images: Of one pass; None to ask the data set, or to count them.
+        name: What to call the source in messages.
+        **limits: Of `ImageSource`.
+
+    Example:
+        >>> images = tf.zeros([9, 4, 4, 3], tf.uint8)
+        >>> DatasetSource(tf.data.Dataset.from_tensor_slices(images))
+        tf.data.Dataset: 9 images
+    """
+
+    def __init__(
+        self,
+        dataset: tf.data.Dataset,
+        num_images: int | None = None,
+        name: str = "tf.data.Dataset",
+        **limits: Any,
+    ) -> None:
         images = _images_of(dataset, limits.get("pixel_range"))
         if num_images is None:
             num_images = _cardinality(images)
@@ -94,19 +126,37 @@ class DatasetSource(SequentialSource):
                 f"fewer of {name}, num_images={num_images}."
             ) from None
 
-    def stored(self):
+    def stored(self) -> tf.data.Dataset:
         return self._stored
 
-    def decode(self, data):
+    def decode(self, data: Any) -> Decoded:
         if self._type != tf.string:
             data = tf.io.parse_tensor(data, self._type).numpy()
         return decoded(data, self.max_pixels, self.pixel_range)
 
 
 class GeneratorSource(DatasetSource):
-    """Images of a function that returns an iterator; see `sources.open_images`."""
+    """Images of a function that returns an iterator; see `sources.open_images`.
 
-    def __init__(self, make, num_images, name, **limits):
+    Args:
+        make: The function.
+        num_images: Of one pass.
+        name: What to call the source in messages.
+        **limits: Of `ImageSource`.
+
+    Example:
+        >>> images = np.zeros((9, 4, 4, 3), np.uint8)
+        >>> GeneratorSource(lambda: iter(images), 9, "mine")
+        mine: 9 images
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Iterable[Any]],
+        num_images: int | None,
+        name: str,
+        **limits: Any,
+    ) -> None:
         if num_images is None:
             raise ValueError(
                 f"Images without a length need num_images. Received: {kind_of(make)}. "
@@ -132,7 +182,7 @@ class GeneratorSource(DatasetSource):
         stored = tf.data.Dataset.from_generator(pack, output_signature=spec)
         super().__init__(stored, num_images, name, **limits)
 
-    def decode(self, data):
+    def decode(self, data: Any) -> Decoded:
         if isinstance(data, bytes) and data.startswith(_BAD):
             raise BadImage(data.removeprefix(_BAD).decode())
         if isinstance(data, bytes) and data.startswith(_ARRAY):
@@ -140,32 +190,44 @@ class GeneratorSource(DatasetSource):
         return decoded(data, self.max_pixels, self.pixel_range)
 
 
-class CheckedSource(Source):
-    """Somebody's own source, whose images are checked.
+class CheckedSource(ImageSource):
+    """The adapter for somebody's own source, whose images are checked.
 
     Args:
-        source: With `num_images` and `load`, `examples` if it is read in sequence, and
-            `pixel_range` if its images are no bytes.
+        source: With `num_images` and `load`, which gives an image for its number. It
+            may have `examples(seed)`, a tf.data.Dataset of items that `load` takes,
+            if it is read in order; `pixel_range` if its images are no bytes; `name`,
+            and `bad`, a `BadImages`.
+
+    Raises:
+        ValueError: If it holds no images, or its first one is none.
+
+    Example:
+        >>> class Mine:
+        ...     num_images = 10
+        ...     def load(self, number):
+        ...         return np.full((4, 4, 3), number, np.uint8)
+        >>> CheckedSource(Mine()).load(7)[0, 0]
+        array([7, 7, 7], dtype=uint8)
     """
 
-    def __init__(self, source):
+    def __init__(self, source: Any) -> None:
         name = getattr(source, "name", type(source).__name__)
-        super().__init__(name, _count(source.num_images))
+        limits = {"pixel_range": getattr(source, "pixel_range", None)}
+        super().__init__(name, _count(source.num_images), **limits)
         self._source = source
+        self.in_order = getattr(source, "in_order", hasattr(source, "examples"))
         self.bad = getattr(source, "bad", None) or self.bad
-        self.pixel_range = check_pixel_range(getattr(source, "pixel_range", None))
-        if hasattr(source, "examples"):
-            self.examples = source.examples
-            first = source.examples(None).take(1).as_numpy_iterator()
-        else:
-            first = [(0,)]
-        for item in first:
+        for item in self._items(1):
             _check_first(self, source.load(*item))
 
-    def decode(self, data):
+    def examples(self, seed: Any) -> tf.data.Dataset:
+        return self._source.examples(seed)
+
+    def decode(self, data: Any) -> Decoded:
         return decoded(data, self.max_pixels, self.pixel_range)
 
-    def load(self, *item):
+    def load(self, *item: Any) -> np.ndarray:
         """An image, uint8 (height, width, 3)."""
         self.bad.check()
         image = self._source.load(*item)
@@ -174,6 +236,16 @@ class CheckedSource(Source):
         except BadImage as error:
             self.bad.stop(f"{self.name}.load must give images: {error}")
 
+    def _items(self, n):
+        if self.in_order:
+            return self.examples(None).take(n).as_numpy_iterator()
+        return ((number,) for number in spaced(n, self.num_images))
+
+    def _candidates(self, n):
+        for item in self._items(min(n, self.num_images)):
+            read = functools.partial(self._source.load, *item)
+            yield int(item[0]), f"{self.name} {int(item[0])}", read
+
 
 def _count(count):
     if int(count) < 1:
@@ -181,8 +253,13 @@ def _count(count):
     return int(count)
 
 
-def kind_of(images):
-    """What to call what somebody gave, in messages."""
+def kind_of(images: Any) -> str:
+    """What to call what somebody gave, in messages.
+
+    Example:
+        >>> kind_of({"a": 1})
+        'dict'
+    """
     return type(images).__name__
 
 

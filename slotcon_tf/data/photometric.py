@@ -8,26 +8,16 @@ of them compile for CPU, GPU and TPU.
 Reference: torchvision.transforms on PIL images; `tests/golden/augment_small.npz`.
 """
 
+from __future__ import annotations
+
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla  # not public, and nowhere else
 
-from slotcon_tf.images.statistics import (
-    IMAGENET,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    normalize,
-)
-
-__all__ = [
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
-    "apply_distortions",
-    "distort",
-    "normalize",
-    "with_statistics",
-]
+from slotcon_tf.images.statistics import IMAGENET, ImageStatistics, normalize
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 # ITU-R 601-2, Pillow's fixed-point weights for "L".
@@ -71,23 +61,45 @@ def _partner(images, operation):
     return tf.where(operation == BRIGHTNESS, 0.0, other)
 
 
-def brightness(images, factor):
-    """Towards black (factor 0); 1 leaves the image."""
+def brightness(images: tf.Tensor, factor: Any) -> tf.Tensor:
+    """Towards black (factor 0); 1 leaves the image.
+
+    Example:
+        >>> float(brightness(tf.fill([1, 1, 1, 3], 200.0), [0.5])[0, 0, 0, 0])
+        100.0
+    """
     return _blend(images, _partner(images, BRIGHTNESS), _each(factor))
 
 
-def contrast(images, factor):
-    """Towards the image's mean grey."""
+def contrast(images: tf.Tensor, factor: Any) -> tf.Tensor:
+    """Towards the image's mean grey.
+
+    Example:
+        >>> float(contrast(tf.fill([1, 1, 1, 3], 200.0), [0.5])[0, 0, 0, 0])
+        200.0
+    """
     return _blend(images, _partner(images, CONTRAST), _each(factor))
 
 
-def saturation(images, factor):
-    """Towards grey."""
+def saturation(images: tf.Tensor, factor: Any) -> tf.Tensor:
+    """Towards grey.
+
+    Example:
+        >>> red = tf.constant([[[[200.0, 0.0, 0.0]]]])
+        >>> saturation(red, [0.0]).numpy().ravel().tolist()
+        [60.0, 60.0, 60.0]
+    """
     return _blend(images, _partner(images, SATURATION), _each(factor))
 
 
-def hue(images, shift):
-    """Turns the hue by `shift` of a full circle, in Pillow's 8-bit HSV."""
+def hue(images: tf.Tensor, shift: Any) -> tf.Tensor:
+    """Turns the hue by `shift` of a full circle, in Pillow's 8-bit HSV.
+
+    Example:
+        >>> red = tf.constant([[[[200.0, 0.0, 0.0]]]])
+        >>> hue(red, [0.0]).numpy().ravel().tolist()
+        [200.0, 0.0, 0.0]
+    """
     r, g, b = _channels(images)
     value = tf.maximum(tf.maximum(r, g), b)
     chroma = value - tf.minimum(tf.minimum(r, g), b)
@@ -111,20 +123,39 @@ def hue(images, shift):
     return _levels(value - value * strength * away)
 
 
-def grayscale(images):
-    """Pillow's luminance in all three channels."""
+def grayscale(images: tf.Tensor) -> tf.Tensor:
+    """Pillow's luminance in all three channels.
+
+    Example:
+        >>> red = tf.constant([[[[200.0, 0.0, 0.0]]]])
+        >>> grayscale(red).numpy().ravel().tolist()
+        [60.0, 60.0, 60.0]
+    """
     return tf.broadcast_to(_grey(images), tf.shape(images))
 
 
-def solarize(images):
-    """Inverts what is at or above the threshold."""
+def solarize(images: tf.Tensor) -> tf.Tensor:
+    """Inverts what is at or above the threshold.
+
+    Example:
+        >>> solarize(tf.constant([100.0, 200.0])).numpy().tolist()
+        [100.0, 55.0]
+    """
     return tf.where(images < SOLARIZE_THRESHOLD, images, 255.0 - images)
 
 
-def gaussian_blur(images, sigma, keep=lambda x: x):
+def gaussian_blur(
+    images: tf.Tensor,
+    sigma: Any,
+    keep: Callable[[tf.Tensor], tf.Tensor] = lambda x: x,
+) -> tf.Tensor:
     """Gaussian of standard deviation `sigma` pixels; edges repeat outward.
 
     `keep` is applied to what is read many times; see `apply_distortions`.
+
+    Example:
+        >>> gaussian_blur(tf.fill([1, 4, 4, 3], 7.0), [1.5]).shape
+        TensorShape([1, 4, 4, 3])
     """
     sigma = tf.convert_to_tensor(sigma)
     offsets = tf.range(BLUR_RADIUS + 1, dtype=tf.float32)
@@ -158,7 +189,9 @@ def _blur_axis(images, weights, axis, keep):
     return total
 
 
-def color_jitter(images, factors, order, applied):
+def color_jitter(
+    images: tf.Tensor, factors: tf.Tensor, order: tf.Tensor, applied: tf.Tensor
+) -> tf.Tensor:
     """The four operations of the jitter, one after another, in each image's own order.
 
     All but the hue are blends with another picture. So there are three blends before
@@ -170,6 +203,12 @@ def color_jitter(images, factors, order, applied):
         factors: float32 (B, 4) of brightness, contrast, saturation and hue.
         order: int32 (B, 4), permutations of 0 .. 3 in the same numbering.
         applied: bool (B,), images that are changed at all.
+
+    Example:
+        >>> images, order = tf.fill([1, 4, 4, 3], 7.0), tf.constant([[0, 1, 2, 3]])
+        >>> same = color_jitter(images, tf.zeros([1, 4]), order, tf.constant([False]))
+        >>> bool(tf.reduce_all(same == images))
+        True
     """
     place_of_hue = tf.argmax(tf.cast(order == HUE, tf.int32), -1, tf.int32)  # (B,)
     for place in range(3):
@@ -191,7 +230,12 @@ def _ordered_blend(images, factors, operation, applied):
     return tf.where(_each(applied), blended, images)
 
 
-def distort(images, parameters, *, keep=lambda x: x):
+def distort(
+    images: tf.Tensor,
+    parameters: dict[str, tf.Tensor],
+    *,
+    keep: Callable[[tf.Tensor], tf.Tensor] = lambda x: x,
+) -> tf.Tensor:
     """The colour part of the recipe, each image with its own parameters.
 
     Args:
@@ -201,6 +245,12 @@ def distort(images, parameters, *, keep=lambda x: x):
 
     Returns:
         float32 (B, H, W, 3), normalised.
+
+    Example:
+        >>> from slotcon_tf.data.recipe import distortions, draw_numbers
+        >>> parameters = distortions(draw_numbers(0, 5)[None])["a"]
+        >>> distort(tf.zeros([1, 16, 16, 3]), parameters).shape
+        TensorShape([1, 16, 16, 3])
     """
     images = tf.cast(images, tf.float32)
     images = color_jitter(
@@ -215,10 +265,12 @@ def distort(images, parameters, *, keep=lambda x: x):
     if "mean" not in parameters:
         return normalize(images)
     mean, std = (parameters[name][..., None, None, :] for name in ("mean", "std"))
-    return (images - mean * 255.0) / (std * 255.0)
+    return normalize(images, mean, std)
 
 
-def with_statistics(parameters, statistics):
+def with_statistics(
+    parameters: dict[str, tf.Tensor], statistics: ImageStatistics
+) -> dict[str, tf.Tensor]:
     """The parameters of `distort`, with what to normalise by, unless it is ImageNet's.
 
     It travels with the batch, so that the device does as the host would.
@@ -226,6 +278,11 @@ def with_statistics(parameters, statistics):
     Args:
         parameters: Dict of tensors (B, ...).
         statistics: `ImageStatistics`.
+
+    Example:
+        >>> grey = ImageStatistics([0.5] * 3, [0.25] * 3)
+        >>> with_statistics({"jitter": tf.constant([True])}, grey)["mean"].shape
+        TensorShape([1, 3])
     """
     if statistics == IMAGENET:
         return parameters
@@ -249,7 +306,7 @@ _distort_compiled = tf.function(
 )
 
 
-def apply_distortions(batch):
+def apply_distortions(batch: dict[str, Any]) -> dict[str, Any]:
     """Changes the colours of a batch of `crop_pair_dataset(augment_on="device")`.
 
     Compiled by XLA wherever it runs: fused, they take a fifth of the time on a CPU.
@@ -260,6 +317,10 @@ def apply_distortions(batch):
 
     Returns:
         Dict with float32 view_a, view_b, and without the parameters.
+
+    Example:
+        >>> apply_distortions({"view_a": 1.0})  # has none
+        {'view_a': 1.0}
     """
     if "distortion_a" not in batch:
         return batch

@@ -1,41 +1,41 @@
 """crop_pair_dataset: from a source of images to batches of two views."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
 from slotcon_tf.data import photometric
-from slotcon_tf.data.bad_images import BadImages
-from slotcon_tf.data.crops import NUMBERS_PER_PAIR, crop_views
-from slotcon_tf.data.passes import EACH, pass_length, passes
+from slotcon_tf.data.crops import NUMBERS_PER_PAIR, crop_views, turned_views
+from slotcon_tf.data.passes import EACH, pass_length, passes, positions, unconverted
 from slotcon_tf.data.recipe import NUMBERS, distortions, draw_numbers, draw_turns
 from slotcon_tf.data.sources import source_of
-from slotcon_tf.data.turns import turned_views
 from slotcon_tf.images.statistics import chosen_statistics
 
-# Nothing here depends on a tensor in Python's own control flow; looking for it takes
-# AutoGraph a second and more.
-_unconverted = tf.autograph.experimental.do_not_convert
 _CHUNK = 16  # images whose colours are changed by one call: more are slower
 AUGMENT_ON = ("host", "device")
 
 
 def crop_pair_dataset(
-    source,
+    source: Any,
     *,
-    batch_size,
-    image_size=224,
-    min_scale=0.08,
-    seed=0,
-    start_step=0,
-    epochs=EACH,
-    shuffle=True,
-    augment_on="host",
-    mean=None,
-    std=None,
-    vertical_flip=False,
-    rotate90=False,
-    input_context=None,
-):
+    batch_size: int,
+    image_size: int = 224,
+    min_scale: float = 0.08,
+    seed: int = 0,
+    start_step: int = 0,
+    epochs: int | str | None = EACH,
+    shuffle: bool = True,
+    augment_on: str = "host",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    vertical_flip: bool = False,
+    rotate90: bool = False,
+    input_context: tf.distribute.InputContext | None = None,
+) -> tf.data.Dataset:
     """Batches of two augmented views of each image, ready for `SlotCon.fit`.
 
     Every choice is a function of (seed, position in the stream) alone: neither threads
@@ -75,13 +75,21 @@ def crop_pair_dataset(
         (B, size, size, 3), normalised; overlap_a, overlap_b float32 (B, 4) as
         `crops.overlap_boxes` has them; flipped_a, flipped_b bool (B,). With
         vertical_flip or rotate90 also upended_a, upended_b, transposed_a, transposed_b
-        bool (B,), as `turns.turned_views` has them.
+        bool (B,), as `crops.turned_views` has them.
         With augment_on="device" the views are uint8, and distortion_a, distortion_b
         hold the parameters of `photometric.distort`.
 
     Raises:
         ValueError: If the batch exceeds the source or does not divide by the hosts, or
             another argument is none of those above.
+
+    Example:
+        >>> from slotcon_tf.data import open_source
+        >>> source = open_source("fake")
+        >>> batches = crop_pair_dataset(source, batch_size=4, image_size=32)
+        >>> batch = next(iter(batches))
+        >>> batch["view_a"].shape, batch["overlap_a"].shape
+        (TensorShape([4, 32, 32, 3]), TensorShape([4, 4]))
 
     Reference: Wen et al. 2022 (arXiv 2205.15288), appendix A.
     """
@@ -102,8 +110,7 @@ def crop_pair_dataset(
             f"augment_on must be one of {', '.join(AUGMENT_ON)}. "
             f"Received: {augment_on!r}."
         )
-    if isinstance(source.bad, BadImages):
-        source.bad.at_random = shuffle and not hasattr(source, "examples")
+    source.bad.at_random = shuffle and not source.in_order
     statistics = chosen_statistics(None, mean=mean, std=std)
     hosts = input_context.num_input_pipelines if input_context else 1
     host = input_context.input_pipeline_id if input_context else 0
@@ -111,22 +118,22 @@ def crop_pair_dataset(
     steps = source.num_images // batch_size
     length = pass_length(epochs, steps, start_step)
 
-    def positions(step):
-        return _positions(source, steps * batch_size, seed, shuffle, step * batch_size)
+    def from_step(step):
+        return positions(source, steps * batch_size, seed, shuffle, step * batch_size)
 
-    stream = passes(positions, start_step, length, batch_size)
+    stream = passes(from_step, start_step, length, batch_size)
     local = batch_size // hosts
     if hosts > 1:
         stream = stream.filter(lambda p, *_: (p % batch_size) // local == host)
 
-    @_unconverted
+    @unconverted
     def views(position, *item):
         numbers, turns = draw_numbers(seed, position), None
         if vertical_flip or rotate90:
             turns = draw_turns(seed, position, vertical_flip, rotate90)
         return _views(source, numbers, turns, item, image_size, min_scale)
 
-    @_unconverted
+    @unconverted
     def distorted(batch):
         parameters = distortions(batch.pop("numbers"))
         return batch | {
@@ -136,7 +143,7 @@ def crop_pair_dataset(
             for view in "ab"
         }
 
-    @_unconverted
+    @unconverted
     def coloured(batch):
         return photometric.apply_distortions(distorted(batch))
 
@@ -154,42 +161,6 @@ def crop_pair_dataset(
     if length is None:
         return stream
     return stream.apply(tf.data.experimental.assert_cardinality(length))
-
-
-def _positions(source, per_epoch, seed, shuffle, start):
-    """Endless dataset of (position, item): an image's number, or (number, bytes).
-
-    `start` is a number or an int64 tensor.
-    """
-
-    def key(epoch):
-        return tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
-
-    if not hasattr(source, "examples"):
-
-        @_unconverted
-        def item(position):
-            index = position % per_epoch
-            if shuffle:
-                last = tf.constant(source.num_images - 1, tf.int64)
-                index = tf.random.experimental.index_shuffle(
-                    index, key(position // per_epoch), last
-                )
-            return position, index
-
-        return tf.data.Dataset.range(start, tf.int64.max).map(item)
-
-    # AutoGraph could not even read tfds's decorated methods.
-    @_unconverted
-    def epoch(number):
-        examples = source.examples(key(number) if shuffle else None).take(per_epoch)
-        first = number * per_epoch
-        positions = tf.data.Dataset.range(first, first + per_epoch)
-        return tf.data.Dataset.zip(positions, examples).map(lambda p, item: (p, *item))
-
-    first_epoch, skipped = start // per_epoch, start % per_epoch
-    stream = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch)
-    return stream.skip(skipped)
 
 
 def _views(source, numbers, turns, item, image_size, min_scale):

@@ -4,18 +4,23 @@ Only regular files are read, of a bounded size. Those of a disk that is away for
 seconds are waited for.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os
 import re
 import stat
 import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.data.bad_images import printable
-from slotcon_tf.images.decoding import MAX_PIXELS, BadImage
+from slotcon_tf.images.decoding import MAX_PIXELS
+from slotcon_tf.images.pixels import BadImage
 
 _SMALLEST_LIMIT = 2**26  # bytes; a file of few pixels may carry much beside them
 _BYTES_PER_PIXEL = 8  # of 16-bit RGBA without compression
@@ -46,24 +51,39 @@ WAITS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # seconds between tries
 ALONE_SECONDS = 3.0  # for one file, while others are read
 
 
-def is_remote(path):
-    """Whether a path needs tf.io.gfile."""
+def is_remote(path: str) -> bool:
+    """Whether a path needs tf.io.gfile.
+
+    Example:
+        >>> is_remote("gs://bucket/a.jpg"), is_remote("/data/a.jpg")
+        (True, False)
+    """
     return _SCHEME.match(path) is not None
 
 
-def without_scheme(path):
-    """A path on this machine that is written as file:///path, as one; else itself."""
+def without_scheme(path: str) -> str:
+    """A path on this machine that is written as file:///path, as one; else itself.
+
+    Example:
+        >>> without_scheme("file:///data/a.jpg")
+        '/data/a.jpg'
+    """
     return path[7:] if path[:8].lower() == "file:///" else path
 
 
-def reason_of(error):
-    """Why something could not be read, as one line."""
+def reason_of(error: BaseException) -> str:
+    """Why something could not be read, as one line.
+
+    Example:
+        >>> reason_of(FileNotFoundError(2, "No such file or directory", "a.jpg"))
+        'No such file or directory'
+    """
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(text.split())
 
 
 @contextlib.contextmanager
-def remote_errors(what):
+def remote_errors(what: str) -> Iterator[None]:
     """Context, or decorator, that gives errors of remote files as OSError.
 
     What opens files raises for both kinds of them what commands tell in one line.
@@ -73,6 +93,13 @@ def remote_errors(what):
 
     Raises:
         OSError: Instead of tf.errors.OpError.
+
+    Example:
+        >>> with remote_errors("A list"):  # doctest: +ELLIPSIS
+        ...     raise tf.errors.UnimplementedError(None, None, "no file system")
+        Traceback (most recent call last):
+            ...
+        OSError: A list must be readable. Received: no file system. ...
     """
     try:
         yield
@@ -83,12 +110,17 @@ def remote_errors(what):
         ) from None
 
 
-def largest_file(max_pixels=MAX_PIXELS):
-    """Bytes that a file of so many pixels may have."""
+def largest_file(max_pixels: int = MAX_PIXELS) -> int:
+    """Bytes that a file of so many pixels may have.
+
+    Example:
+        >>> largest_file(100_000_000)
+        800000000
+    """
     return max(_SMALLEST_LIMIT, _BYTES_PER_PIXEL * max_pixels)
 
 
-def read_file(path, max_bytes=None):
+def read_file(path: str | os.PathLike[str], max_bytes: int | None = None) -> bytes:
     """Bytes of a file, local or remote.
 
     Args:
@@ -99,6 +131,13 @@ def read_file(path, max_bytes=None):
     Raises:
         BadImage: If it is no regular file, too large, or begins with zeros.
         OSError, tf.errors.OpError: If it cannot be read.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "a.jpg")
+        >>> _ = path.write_bytes(b"pixels")
+        >>> read_file(path)
+        b'pixels'
     """
     limit = largest_file() if max_bytes is None else max_bytes
     path = os.fspath(path)
@@ -117,12 +156,19 @@ def read_file(path, max_bytes=None):
         return start + file.read(size - len(start))
 
 
-def read_range(path, offset, length):
+def read_range(path: str, offset: int, length: int) -> bytes:
     """`length` bytes of a file from `offset` on; fewer where it ends.
 
     Raises:
         BadImage: If it is no regular file.
         OSError, tf.errors.OpError: If it cannot be read.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "a.tfrecord")
+        >>> _ = path.write_bytes(b"0123456789")
+        >>> read_range(str(path), 3, 4)
+        b'3456'
     """
     if is_remote(path):
         # One open file per read: threads share no position.
@@ -164,16 +210,22 @@ class Patience:
         waits: Seconds between the tries.
         folders_known: Whether every folder of the files was there once. If not, only
             those are waited for that a file was read of.
+
+    Example:
+        >>> Patience(waits=(0.01,)).read(lambda: b"pixels", "a.jpg")
+        b'pixels'
     """
 
-    def __init__(self, waits=WAITS, folders_known=True):
+    def __init__(
+        self, waits: Sequence[float] = WAITS, folders_known: bool = True
+    ) -> None:
         self.waits = waits
-        self._folders = None if folders_known else set()
+        self._folders: set[str] | None = None if folders_known else set()
         self._reads = 0
         self._given_up = False
-        self._gone = frozenset()  # folders that were waited for
+        self._gone: frozenset[str] = frozenset()  # folders that were waited for
 
-    def read(self, read, path=None):
+    def read(self, read: Callable[[], Any], path: str | None = None) -> Any:
         """What `read()` returns.
 
         Args:
@@ -202,17 +254,15 @@ class Patience:
                 time.sleep(wait)
                 waited += wait
             else:
-                self._note(path)
+                self._reads += 1
+                self._given_up = False
+                if path is not None and (self._gone or self._folders is not None):
+                    self._note(path)
                 return data
 
     def _note(self, path):
-        self._reads += 1
-        self._given_up = False
-        if self._gone and path is not None:
-            self._gone = frozenset(
-                folder for folder in self._gone if not _is_below(path, folder)
-            )
-        if self._folders is not None and path is not None:
+        self._gone = frozenset(f for f in self._gone if not _is_below(path, f))
+        if self._folders is not None:
             self._folders.add(os.path.dirname(path))
 
     def _give_up_folder(self, error, path):

@@ -6,6 +6,10 @@ seed and of the image's position in the stream alone.
 Reference: Wen et al. 2022 (arXiv 2205.15288), appendix A.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import tensorflow as tf
 
 from slotcon_tf.data.crops import NUMBERS_PER_PAIR
@@ -20,7 +24,7 @@ NUMBERS_PER_DISTORTION = 13
 NUMBERS = NUMBERS_PER_PAIR + 2 * NUMBERS_PER_DISTORTION
 
 
-def draw_numbers(seed, position):
+def draw_numbers(seed: int, position: Any) -> tf.Tensor:
     """The uniform numbers of the image at a position of the stream.
 
     Args:
@@ -29,12 +33,18 @@ def draw_numbers(seed, position):
 
     Returns:
         float32 (NUMBERS,) in [0, 1).
+
+    Example:
+        >>> draw_numbers(seed=0, position=5).shape == [NUMBERS]
+        True
     """
     key = tf.stack([tf.cast(seed, tf.int64), tf.cast(position, tf.int64)])
     return tf.random.stateless_uniform([NUMBERS], key, alg="philox")
 
 
-def draw_turns(seed, position, vertical_flip, rotate90):
+def draw_turns(
+    seed: int, position: Any, vertical_flip: bool, rotate90: bool
+) -> tf.Tensor:
     """The uniform numbers that turn the views of the image at a position.
 
     They come from a stream beside that of `draw_numbers`, which stays as it is.
@@ -45,7 +55,11 @@ def draw_turns(seed, position, vertical_flip, rotate90):
 
     Returns:
         float32 (2, 2) in [0, 1]: for each view whether it is turned upside down, and
-        by how many quarters, as `turns.turned_views` reads them.
+        by how many quarters, as `crops.turned_views` reads them.
+
+    Example:
+        >>> draw_turns(0, 5, vertical_flip=False, rotate90=False).numpy().tolist()
+        [[1.0, 0.0], [1.0, 0.0]]
     """
     key = tf.stack([tf.cast(seed, tf.int64), tf.cast(position, tf.int64)])
     key = tf.random.experimental.stateless_fold_in(key, 1, alg="philox")
@@ -54,7 +68,7 @@ def draw_turns(seed, position, vertical_flip, rotate90):
     return tf.where([vertical_flip, rotate90], numbers, never)
 
 
-def distortions(numbers):
+def distortions(numbers: tf.Tensor) -> dict[str, dict[str, tf.Tensor]]:
     """What `photometric.distort` does to each view.
 
     Args:
@@ -64,6 +78,11 @@ def distortions(numbers):
         Dict "a", "b" of dicts: jitter bool (B,), factors float32 (B, 4), order int32
         (B, 4), grayscale bool (B,), blur_sigma float32 (B,) in pixels, 0 for none, and
         solarize bool (B,).
+
+    Example:
+        >>> parameters = distortions(draw_numbers(0, 5)[None])["b"]
+        >>> parameters["factors"].shape
+        TensorShape([1, 4])
     """
     parts = tf.split(
         numbers, [NUMBERS_PER_PAIR] + 2 * [NUMBERS_PER_DISTORTION], axis=-1

@@ -1,5 +1,7 @@
 """Where each record of a folder of shards lies: the index, or the shards themselves."""
 
+from __future__ import annotations
+
 import functools
 import io
 import os
@@ -13,7 +15,7 @@ from absl import logging
 
 from slotcon_tf.data.reading import is_remote, read_file, read_range
 from slotcon_tf.extras import needed
-from slotcon_tf.images.decoding import BadImage
+from slotcon_tf.images.pixels import BadImage
 
 INDEX = "index.npz"
 # The TFRecord format: a length of 8 bytes and its checksum, the data and its checksum.
@@ -24,12 +26,23 @@ _MAX_SHARDS = 100_000
 _SHARD = re.compile(r"images-(\d{5,6})-of-(\d{5,6})\.tfrecord")
 
 
-def shard_name(shard, num_shards):
+def shard_name(shard: int, num_shards: int) -> str:
+    """The name of a shard's file.
+
+    Example:
+        >>> shard_name(0, 8)
+        'images-00000-of-00008.tfrecord'
+    """
     return f"images-{shard:05d}-of-{num_shards:05d}.tfrecord"
 
 
-def masked_checksum(data):
-    """The TFRecord format's checksum of some bytes."""
+def masked_checksum(data: bytes) -> int:
+    """The TFRecord format's checksum of some bytes.
+
+    Example:
+        >>> hex(masked_checksum(b"pixels"))  # doctest: +ELLIPSIS
+        '0x...'
+    """
     crc = _checksum()(data)
     return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
 
@@ -41,15 +54,21 @@ def _checksum():
     return google_crc32c.value
 
 
-def checked_length(header):
-    """The length that a record's first 12 bytes tell; None if they are damaged."""
+def checked_length(header: bytes) -> int | None:
+    """The length that a record's first 12 bytes tell; None if they are damaged.
+
+    Example:
+        >>> length = struct.pack("<Q", 7)
+        >>> checked_length(length + struct.pack("<I", masked_checksum(length)))
+        7
+    """
     if len(header) < LENGTH_AND_CHECKSUM:
         return None
     length, checksum = struct.unpack("<QI", header[:LENGTH_AND_CHECKSUM])
     return length if masked_checksum(header[:8]) == checksum else None
 
 
-def open_index(folder):
+def open_index(folder: str) -> tuple[np.ndarray, np.ndarray, int]:
     """Where the records lie.
 
     An index that is damaged is made anew of the shards, in memory, if these are whole.
@@ -64,6 +83,12 @@ def open_index(folder):
     Raises:
         FileNotFoundError: If there is no index.
         ValueError: If neither the index nor the shards tell.
+
+    Example:
+        >>> open_index("no folder")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: Dataset 'records' needs no folder/index.npz. ...
     """
     path = os.path.join(folder, INDEX)
     if not tf.io.gfile.exists(path):
@@ -87,11 +112,18 @@ def open_index(folder):
     return place, shard, num_shards
 
 
-def shard_sizes(folder, num_shards):
+def shard_sizes(folder: str, num_shards: int) -> np.ndarray:
     """int64 (num_shards,): bytes of each shard; 0 for one that is not there.
 
     Raises:
         FileNotFoundError: If none is.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> _ = pathlib.Path(folder, shard_name(0, 1)).write_bytes(b"a record")
+        >>> shard_sizes(folder, 1)
+        array([8])
     """
     sizes = np.zeros(num_shards, np.int64)
     for number in range(num_shards):

@@ -8,9 +8,12 @@ verified as records are read: 0.01 ms of 0.06 ms for 155 kB, which take 3.7 ms t
 (AMD EPYC, 2026-11-28).
 """
 
+from __future__ import annotations
+
 import io
 import os
 import struct
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -27,10 +30,12 @@ from slotcon_tf.data.record_index import (
     shard_name,
     shard_sizes,
 )
-from slotcon_tf.images.decoding import BadImage
+from slotcon_tf.images.pixels import BadImage
 
 
-def write_shard(path, images):
+def write_shard(
+    path: str | os.PathLike[str], images: Iterable[tuple[str, bytes]]
+) -> np.ndarray:
     """Writes one shard.
 
     Args:
@@ -39,6 +44,11 @@ def write_shard(path, images):
 
     Returns:
         int64 (N, 2): offset and length of each proto in the file.
+
+    Example:
+        >>> import tempfile
+        >>> write_shard(f"{tempfile.mkdtemp()}/a", [("a.png", b"pixels")]).shape
+        (1, 2)
     """
     places, offset = [], 0
     with tf.io.TFRecordWriter(os.fspath(path)) as writer:
@@ -55,8 +65,23 @@ def write_shard(path, images):
     return np.asarray(places, np.int64).reshape(-1, 2)
 
 
-def write_index(folder, shard_places):
-    """Writes the index, whole; last, so that a folder with an index is whole."""
+def write_index(
+    folder: str | os.PathLike[str], shard_places: Sequence[np.ndarray]
+) -> None:
+    """Writes the index, whole; last, so that a folder with an index is whole.
+
+    Args:
+        folder: Of the shards.
+        shard_places: What `write_shard` returned of each.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> place = write_shard(f"{folder}/{shard_name(0, 1)}", [("a.png", b"pixels")])
+        >>> write_index(folder, [place])
+        >>> RecordReader(folder).read(0)
+        b'pixels'
+    """
     shards = [np.full(len(p), i, np.int64) for i, p in enumerate(shard_places)]
     path = os.path.join(os.fspath(folder), INDEX)
     packed = io.BytesIO()
@@ -82,9 +107,13 @@ class RecordReader:
     Raises:
         FileNotFoundError: If the folder has no index, or no shard.
         ValueError: If the index is damaged, and the shards too.
+
+    Example: See `write_index`.
     """
 
-    def __init__(self, folder, max_bytes=None):
+    def __init__(
+        self, folder: str | os.PathLike[str] | None, max_bytes: int | None = None
+    ) -> None:
         self.folder = os.fspath(folder or "")
         self.max_bytes = largest_file() if max_bytes is None else max_bytes
         self._place, self._shard, self._num_shards = open_index(self.folder)
@@ -93,17 +122,17 @@ class RecordReader:
         self._first = dict(zip(shards.tolist(), firsts.tolist(), strict=True))
         self.num_images = len(self._place)
 
-    def path(self, number):
+    def path(self, number: int) -> str:
         """The file that holds record `number`."""
         name = shard_name(int(self._shard[number]), self._num_shards)
         return os.path.join(self.folder, name)
 
-    def label(self, number):
+    def label(self, number: int) -> str:
         """What to call record `number` in messages: its place, from 0, and its file."""
         place = number - self._first[int(self._shard[number])]
         return f"record {place} of {self.path(number)}"
 
-    def read(self, number):
+    def read(self, number: int) -> bytes:
         """The encoded image `number`.
 
         Raises:

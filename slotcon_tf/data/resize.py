@@ -4,13 +4,44 @@ Reference: Pillow's Resample.c defines the filter (Keys' cubic, a = -0.5, stretc
 the scale where an image shrinks); this differs from it by rounding once, not twice.
 """
 
-import math
+from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numba
 import numpy as np
 
-from slotcon_tf.data.compiled import compiled
-
 _LANES = 16  # rows that are resized together: what fits a wide register
+
+
+def compiled(**options: Any) -> Callable[[Callable], Any]:
+    """Decorator: machine code, free of Python's global lock.
+
+    It is kept beside the source, or in the user's cache folder, for the processes to
+    come; where neither can be written, every process compiles anew. What is kept goes
+    by the file that a function stands in, so a compiled function calls functions of
+    its own file only.
+
+    Args:
+        **options: Of `numba.njit`.
+
+    Example:
+        >>> @compiled()
+        ... def double(x):
+        ...     return 2 * x
+        >>> double(21)
+        42
+    """
+
+    def decorate(function):
+        try:
+            return numba.njit(nogil=True, cache=True, **options)(function)
+        except RuntimeError:  # no folder for it
+            return numba.njit(nogil=True, **options)(function)
+
+    return decorate
 
 
 @compiled(fastmath=True)
@@ -46,7 +77,9 @@ def _taps(length, size):
 
 
 @compiled(fastmath=True)
-def resize_crop(image, box, flipped, out):
+def resize_crop(
+    image: np.ndarray, box: np.ndarray, flipped: bool, out: np.ndarray
+) -> None:
     """Cuts a box, resizes it to `out` and flips it if asked.
 
     Args:
@@ -54,6 +87,12 @@ def resize_crop(image, box, flipped, out):
         box: int (4,): top, left, height, width, inside the image.
         flipped: Whether left and right change places.
         out: uint8 (size, size, 3), written.
+
+    Example:
+        >>> image, view = np.full((9, 9, 3), 7, np.uint8), np.empty((2, 2, 3), np.uint8)
+        >>> resize_crop(image, np.array([1, 1, 4, 4]), False, view)
+        >>> view[0, 0]
+        array([7, 7, 7], dtype=uint8)
     """
     size, width3 = out.shape[0], 3 * box[3]
     top, left3 = box[0], 3 * box[1]

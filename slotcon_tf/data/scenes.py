@@ -1,5 +1,7 @@
 """Scenes: a tensorflow-datasets builder that draws its images offline."""
 
+from __future__ import annotations
+
 import concurrent.futures
 import contextlib
 import io
@@ -32,6 +34,10 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
 
     Features: `image` uint8 (144, 192, 3), RGB; `segmentation` uint8 (144, 192, 1),
     indices into `CATEGORIES`, which are also `info.metadata["categories"]`.
+
+    Example:
+        >>> Scenes().info.features["image"].shape
+        (144, 192, 3)
     """
 
     shown_on = None  # file that progress is told in; standard error if None
@@ -98,6 +104,10 @@ def scenes_builder(data_dir: str | None = None) -> Scenes:
 
     Raises:
         OSError: If the folder cannot be written.
+
+    Example:
+        >>> scenes_builder().info.splits["train"].num_examples  # doctest: +SKIP
+        3000
     """
     builder = Scenes(data_dir=data_dir)
     folder = pathlib.Path(builder.data_dir)
@@ -127,6 +137,11 @@ def load_scenes(split: str, data_dir: str | None = None) -> tf.data.Dataset:
     Returns:
         Dataset of dicts: `image` uint8 (144, 192, 3) and `segmentation` uint8
         (144, 192, 1).
+
+    Example:
+        >>> example = next(iter(load_scenes("test")))  # doctest: +SKIP
+        >>> example["image"].shape  # doctest: +SKIP
+        TensorShape([144, 192, 3])
     """
     return scenes_builder(data_dir).as_dataset(split=split, shuffle_files=False)
 
@@ -143,6 +158,11 @@ def scenes_arrays(
 
     Returns:
         Tuple of images uint8 (N, 144, 192, 3) and masks uint8 (N, 144, 192).
+
+    Example:
+        >>> images, masks = scenes_arrays("test", limit=8)  # doctest: +SKIP
+        >>> images.shape  # doctest: +SKIP
+        (8, 144, 192, 3)
     """
     dataset = load_scenes(split, data_dir)
     if limit is not None:

@@ -1,8 +1,11 @@
 """Where images come from: open_source by name, open_images of what somebody holds."""
 
+from __future__ import annotations
+
 import collections.abc
 import difflib
 import os
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,16 +20,8 @@ from slotcon_tf.data.memory_sources import (
     kind_of,
 )
 from slotcon_tf.data.reading import read_file, remote_errors
-from slotcon_tf.data.scenes import scenes_builder
-from slotcon_tf.data.source_bases import NumberedSource, SequentialSource, Source
-from slotcon_tf.data.stored_sources import (
-    BuilderSource,
-    FakeSource,
-    FileSource,
-    RecordSource,
-    prepared_builder,
-    split_size,
-)
+from slotcon_tf.data.source import ImageSource, NumberedSource, SequentialSource
+from slotcon_tf.data.stored_sources import FakeSource, FileSource, RecordSource
 
 __all__ = [
     "DATASETS",
@@ -36,17 +31,23 @@ __all__ = [
     "open_files",
     "open_images",
     "open_source",
-    "prepared_builder",
     "read_file",
     "source_of",
-    "split_size",
 ]
 
-DATASETS = (*LAYOUTS, "list", "records", "scenes", "fake", "tfds:NAME")
+_OF_FILES = (*LAYOUTS, "list")
+DATASETS = (*_OF_FILES, "records", "scenes", "fake", "tfds:NAME")
 
 
 @remote_errors("A source of images")
-def open_source(dataset, data_dir=None, *, split="train", allow_remote=False, **limits):
+def open_source(
+    dataset: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    split: str = "train",
+    allow_remote: bool = False,
+    **limits: Any,
+) -> ImageSource:
     """Opens a source of images.
 
     Args:
@@ -66,30 +67,36 @@ def open_source(dataset, data_dir=None, *, split="train", allow_remote=False, **
             that images of more than 8 bits are read in.
 
     Returns:
-        A `Source`.
+        An `ImageSource`.
 
     Raises:
         ValueError: If the name is unknown, or there are no images.
         FileNotFoundError: If the folder, a part of its layout or the list is missing.
         OSError: If it cannot be read.
+
+    Example:
+        >>> source = open_source("fake")
+        >>> source
+        fake: 1024 images
+        >>> source.load(0).shape
+        (96, 128, 3)
     """
     dataset = "folder" if dataset == "folders" else dataset  # as of label maps
-    if dataset in LAYOUTS:
-        passed_over = PassedOver()
-        paths = list_images(dataset, data_dir, passed_over)
-        name = f"{dataset} {data_dir}"
-        return FileSource(paths, name, passed_over=passed_over, **limits)
-    if dataset == "list":
-        paths = read_list(data_dir, allow_remote)
-        return FileSource(paths, f"list {data_dir}", folders_known=False, **limits)
+    if dataset in _OF_FILES:
+        return _files(dataset, data_dir, allow_remote, limits)
     if dataset == "records":
         return RecordSource(data_dir, **limits)
-    if dataset == "scenes":
-        return BuilderSource(scenes_builder(data_dir), split, **limits)
     if dataset == "fake":
         return FakeSource(**limits)
-    if dataset.startswith("tfds:"):
-        return BuilderSource(prepared_builder(dataset[5:], data_dir), split, **limits)
+    if dataset == "scenes" or dataset.startswith("tfds:"):
+        # Here and not above: tensorflow-datasets takes a second.
+        from slotcon_tf.data import builders, scenes
+
+        if dataset == "scenes":
+            builder = scenes.scenes_builder(data_dir)
+        else:
+            builder = builders.prepared_builder(dataset[5:], data_dir)
+        return builders.BuilderSource(builder, split, **limits)
     near = difflib.get_close_matches(dataset, DATASETS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
@@ -98,25 +105,50 @@ def open_source(dataset, data_dir=None, *, split="train", allow_remote=False, **
     )
 
 
-def open_files(dataset, data_dir, **options):
+def open_files(
+    dataset: str,
+    data_dir: str | os.PathLike[str] | None,
+    *,
+    allow_remote: bool = False,
+    **limits: Any,
+) -> FileSource:
     """The `FileSource` of a folder or list, for programs that work on image files.
 
     Args:
-        dataset, data_dir, **options: Of `open_source`.
+        dataset, data_dir, allow_remote, **limits: Of `open_source`.
 
     Raises:
         ValueError, FileNotFoundError: As `open_source`; and if it is no such source.
+
+    Example:
+        >>> open_files("fake", None)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: Only image files are taken. Received: dataset=fake. ...
     """
-    source = open_source(dataset, data_dir, **options)
-    if not isinstance(source, FileSource):
+    dataset = "folder" if dataset == "folders" else dataset
+    if dataset not in _OF_FILES:
         raise ValueError(
             f"Only image files are taken. Received: dataset={dataset}. Use one of "
-            f"{', '.join((*LAYOUTS, 'list'))}."
+            f"{', '.join(_OF_FILES)}."
         )
-    return source
+    return _files(dataset, data_dir, allow_remote, limits)
 
 
-def open_images(images, num_images=None, **limits):
+@remote_errors("A source of images")
+def _files(dataset, data_dir, allow_remote, limits):
+    name = f"{dataset} {data_dir}"
+    if dataset == "list":
+        paths = read_list(data_dir, allow_remote)
+        return FileSource(paths, name, folders_known=False, **limits)
+    passed_over = PassedOver()
+    paths = list_images(dataset, data_dir, passed_over)
+    return FileSource(paths, name, passed_over=passed_over, **limits)
+
+
+def open_images(
+    images: Any, num_images: int | None = None, **limits: Any
+) -> ImageSource:
     """A source of images that somebody has.
 
     Args:
@@ -137,7 +169,7 @@ def open_images(images, num_images=None, **limits):
         **limits: max_pixels, max_bad_share and pixel_range, as in `open_source`.
 
     Returns:
-        A `Source`.
+        An `ImageSource`.
 
     Raises:
         ValueError: If the first image is no such image, or what was given can be read
@@ -190,18 +222,27 @@ def open_images(images, num_images=None, **limits):
     )
 
 
-def source_of(source):
-    """A `Source` of whatever stands for one.
+def source_of(source: Any) -> ImageSource:
+    """An `ImageSource` of whatever stands for one: the door of all that takes images.
 
     A source is taken as it is, all else as `open_images` takes it. A source that is not
-    of this package is checked: its first image now, and every other one when it is
-    loaded.
+    of this package gets an adapter, `CheckedSource`, that checks its images.
+
+    Args:
+        source: A source, an object of `num_images` and `load(number)`, or images.
+
+    Raises:
+        ValueError, FileNotFoundError: As `open_images`.
+
+    Example:
+        >>> source_of(np.zeros((10, 48, 64, 3), np.uint8))
+        array: 10 images
     """
+    of_package = type(source).__module__.startswith(f"{__package__}.")
+    if isinstance(source, ImageSource) and of_package:
+        return source
     if hasattr(source, "load") and hasattr(source, "num_images"):
-        own = isinstance(source, Source) and type(source).__module__.startswith(
-            f"{__package__}."
-        )
-        return source if own else CheckedSource(source)
+        return CheckedSource(source)
     return open_images(source)
 
 

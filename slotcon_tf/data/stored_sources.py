@@ -1,15 +1,20 @@
-"""Sources of what is stored: files, records, tensorflow-datasets; and of nothing."""
+"""Sources of what is stored: files and records; and of nothing."""
 
-import difflib
+from __future__ import annotations
+
 import functools
-import pathlib
+import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
+from slotcon_tf.data.bad_images import printable
+from slotcon_tf.data.extensions import PassedOver
 from slotcon_tf.data.reading import Patience, largest_file, read_file
 from slotcon_tf.data.records import RecordReader
-from slotcon_tf.data.source_bases import NumberedSource, SequentialSource, Source
+from slotcon_tf.data.source import NumberedSource
+from slotcon_tf.images.decoding import Decoded, decoded_of
 
 _FAKE_IMAGES, _FAKE_SIZE = 1024, (96, 128)
 
@@ -21,135 +26,110 @@ class FileSource(NumberedSource):
         paths: Paths that tf.io.gfile reads.
         name: What to call the source in messages.
         folders_known: Whether their folders were all there.
-        passed_over: What was not taken of a folder, `PassedOver`.
-        **limits: Of `Source`: `max_pixels`, `max_bad_share`, `pixel_range`.
+        passed_over: What was not taken of a folder.
+        **limits: Of `ImageSource`: `max_pixels`, `max_bad_share`, `pixel_range`.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> path = f"{tempfile.mkdtemp()}/a.png"
+        >>> Image.new("RGB", (4, 3)).save(path)
+        >>> FileSource([path], "one file").load(0).shape
+        (3, 4, 3)
     """
 
-    def __init__(self, paths, name, *, folders_known=True, passed_over="", **limits):
+    def __init__(
+        self,
+        paths: Sequence[str],
+        name: str,
+        *,
+        folders_known: bool = True,
+        passed_over: PassedOver | None = None,
+        **limits: Any,
+    ) -> None:
         super().__init__(name, len(paths), **limits)
         self.paths = paths
-        self.passed_over = passed_over
+        self.passed_over = passed_over or self.passed_over
         self.patience = Patience(folders_known=folders_known)
+        self._max_bytes = largest_file(self.max_pixels)
 
-    def label(self, number):
+    def label(self, number: int) -> str:
         return self.paths[number]
 
-    def path(self, label):
+    def path(self, label: str) -> str:
         return label
 
-    def read(self, number):
-        return read_file(self.paths[number], largest_file(self.max_pixels))
+    def caption(self, number: int) -> str:
+        return os.path.basename(printable(self.paths[number]))
 
-    def read_patiently(self, number):
+    def read(self, number: int) -> bytes:
+        return read_file(self.paths[number], self._max_bytes)
+
+    def read_patiently(self, number: int) -> bytes:
         """Bytes of a file, which is waited for if its disk is away."""
-        return self._patiently(self.paths[number], functools.partial(self.read, number))
+        read = functools.partial(self.read, number)
+        return self.patience.read(read, self.paths[number])
 
 
 class RecordSource(NumberedSource):
-    """Images in the shards that `python -m trainers.prepare` writes."""
-
-    def __init__(self, folder, **limits):
-        reader = RecordReader(folder)
-        super().__init__(f"records {folder}", reader.num_images, **limits)
-        reader.max_bytes = largest_file(self.max_pixels)
-        self.read, self.label = reader.read, reader.label
-
-    def path(self, label):
-        return label.partition(" of ")[2]
-
-
-class BuilderSource(SequentialSource):
-    """Images of a tensorflow-datasets builder, read in the order they are stored.
+    """Images in the shards that `python -m trainers.prepare` writes.
 
     Args:
-        builder: A prepared builder with an `image` feature.
-        split: Name of the split.
-        **limits: Of `Source`: `max_pixels`, `max_bad_share`, `pixel_range`.
+        folder: Of the shards.
+        **limits: Of `ImageSource`.
+
+    Example:
+        >>> import tempfile
+        >>> import tensorflow as tf
+        >>> from slotcon_tf.data.records import shard_name, write_index, write_shard
+        >>> folder = tempfile.mkdtemp()
+        >>> data = tf.io.encode_png(tf.zeros([3, 4, 3], tf.uint8)).numpy()
+        >>> place = write_shard(f"{folder}/{shard_name(0, 1)}", [("a.png", data)])
+        >>> write_index(folder, [place])
+        >>> RecordSource(folder).load(0).shape
+        (3, 4, 3)
     """
 
-    def __init__(self, builder, split, **limits):
-        self.builder, self.split = builder, split
-        count = split_size(builder, split)
-        super().__init__(f"{builder.info.full_name} ({split})", count, **limits)
+    def __init__(self, folder: str | os.PathLike[str] | None, **limits: Any) -> None:
+        self._reader = RecordReader(folder)
+        super().__init__(f"records {folder}", self._reader.num_images, **limits)
+        self._reader.max_bytes = largest_file(self.max_pixels)
 
-    def stored(self):
-        return self.builder.as_dataset(
-            split=self.split,
-            shuffle_files=False,
-            decoders={"image": tfds.decode.SkipDecoding()},
-            read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
-        ).map(lambda example: example["image"])
+    def label(self, number: int) -> str:
+        return self._reader.label(number)
+
+    def path(self, label: str) -> str:
+        return label.partition(" of ")[2]
+
+    def caption(self, number: int) -> str:
+        return self.label(number).partition(" of ")[0]
+
+    def read(self, number: int) -> bytes:
+        return self._reader.read(number)
 
 
-class FakeSource(Source):
-    """Coloured patches made from the image's number: no files, for smoke tests."""
+class FakeSource(NumberedSource):
+    """Coloured patches made from the image's number: no files, for smoke tests.
 
-    def __init__(self, **limits):
+    Args:
+        **limits: Of `ImageSource`.
+
+    Example:
+        >>> FakeSource().load(5).shape
+        (96, 128, 3)
+    """
+
+    def __init__(self, **limits: Any) -> None:
         super().__init__("fake", _FAKE_IMAGES, **limits)
 
-    def load(self, index):
-        """Image `index`, uint8 (height, width, 3)."""
-        patches = np.random.default_rng(int(index)).integers(0, 256, (6, 8, 3))
+    def label(self, number: int) -> str:
+        return f"fake {number}"
+
+    def read(self, number: int) -> np.ndarray:
+        patches = np.random.default_rng(number).integers(0, 256, (6, 8, 3))
         height, width = _FAKE_SIZE
         image = patches.astype(np.uint8).repeat(height // 6, 0).repeat(width // 8, 1)
         return np.ascontiguousarray(image)
 
-
-def split_size(builder, split):
-    """Number of examples of a tensorflow-datasets split, or a slice of one.
-
-    Raises:
-        ValueError: If there is no such split.
-    """
-    try:
-        return builder.info.splits[split].num_examples
-    except (KeyError, ValueError):
-        raise ValueError(
-            f"split must be one of {', '.join(builder.info.splits)}, or a slice of "
-            f"one. Received: {split!r} of {builder.info.full_name}."
-        ) from None
-
-
-def prepared_builder(name, data_dir):
-    """A tensorflow-datasets builder of images that is prepared already.
-
-    Raises:
-        FileNotFoundError: If it is not.
-        ValueError: If there is no such set, or it has no images.
-    """
-    try:
-        builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
-    except tfds.core.DatasetNotFoundError:
-        raise ValueError(_unknown_set(name)) from None
-    except (ValueError, KeyError, AssertionError, RuntimeError) as error:
-        # Of a configuration, a version or a folder; what follows the line is long.
-        raise ValueError(
-            "tfds:NAME, tfds:NAME/CONFIG or tfds:NAME:1.0.0 must name a set of "
-            f"tensorflow-datasets. Received: tfds:{name}: "
-            f"{str(error).splitlines()[0]}"
-        ) from None
-    if "image" not in builder.info.features:
-        raise ValueError(
-            f"A tensorflow-datasets set must have an 'image' feature. Received: {name} "
-            f"with {', '.join(builder.info.features)}."
-        )
-    if not pathlib.Path(builder.data_dir).is_dir():
-        raise FileNotFoundError(
-            f"tfds:{name} must be prepared in {builder.data_dir}. Received: no such "
-            f"folder. Run: tfds build {name}"
-        )
-    return builder
-
-
-def _unknown_set(name):
-    known = tfds.list_builders(with_community_datasets=False)
-    near = difflib.get_close_matches(name.split("/")[0].split(":")[0], known, n=1)
-    return (
-        "tfds:NAME must name a set of tensorflow-datasets. Received: "
-        f"tfds:{name}, which is none."
-        + (
-            f" Did you mean tfds:{near[0]}?"
-            if near
-            else " See tensorflow.org/datasets."
-        )
-    )
+    def decode(self, data: np.ndarray) -> Decoded:
+        return decoded_of(data, None)

@@ -5,36 +5,28 @@ decoder's time on 640x480 JPEGs and 7 to 12% at 12 megapixels, and changed pixel
 window's border by up to 18 levels (AMD EPYC, 2026-11-24): not worth it.
 """
 
+from __future__ import annotations
+
 import functools
 import io
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps
+from PIL import Image
 
 from slotcon_tf.images import tiff
-from slotcon_tf.images.exif import orientation_of, turned
+from slotcon_tf.images.orientation import is_plain, orientation_of, upright
 from slotcon_tf.images.pixels import BadImage, as_rgb, range_of
-from slotcon_tf.images.statistics import check_pixel_range
+from slotcon_tf.images.statistics import PixelRange
 
-__all__ = [
-    "MAX_PIXELS",
-    "BadImage",
-    "as_rgb",
-    "decode_image",
-    "decode_pixels",
-    "open_image",
-    "use_pixel_range",
-]
-
-MAX_PIXELS = Image.MAX_IMAGE_PIXELS  # 89 million: what Pillow itself warns about
+MAX_PIXELS = 89_478_485  # what Pillow itself warns about
 # What may be opened. Pillow knows 40 more formats: PostScript starts another program.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM")
+LOSSLESS = ("PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM")  # what label maps may be
 # Photographs have 0.5 to 20 pixels per byte; a flat picture packs 350 and more. Small
 # ones do no harm.
 DENSE_PIXELS, PIXELS_PER_BYTE = 16_777_216, 100
-_process = {"pixel_range": None}  # of `use_pixel_range`
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
@@ -50,28 +42,20 @@ class Decoded(NamedTuple):
 
     rgb: np.ndarray
     values: np.ndarray
-    read_in: tuple | None
+    read_in: PixelRange | None
 
 
-def use_pixel_range(pixel_range):
-    """Sets the range of images of more than 8 bits for all that this process decodes.
-
-    A command reads one data set, and its labelled images, pictures and samples must be
-    read as those that the model learned from: `statistics_of(model).pixel_range`.
-
-    Args:
-        pixel_range: (low, high), or None for the rule of `slotcon_tf.images.pixels`.
-    """
-    _process["pixel_range"] = check_pixel_range(pixel_range)
-
-
-def open_image(data, max_pixels=MAX_PIXELS):
+def open_image(
+    data: bytes, max_pixels: int = MAX_PIXELS, *, flat: bool = False
+) -> Image.Image:
     """Reads the header only.
 
     Args:
         data: Bytes of the file.
         max_pixels: Larger images are refused, as are those above 16 megapixels with
             more than 100 pixels per byte, which no photograph has.
+        flat: Whether a small file may hold a large flat area all the same, as label
+            maps do.
 
     Returns:
         PIL.Image.Image, not decoded yet, in one of `FORMATS`, or HEIF where the
@@ -79,15 +63,22 @@ def open_image(data, max_pixels=MAX_PIXELS):
 
     Raises:
         BadImage: If the bytes are no such image, or claim too many pixels.
+
+    Example:
+        >>> file = io.BytesIO()
+        >>> Image.new("RGB", (4, 3)).save(file, "PNG")
+        >>> open_image(file.getvalue()).size
+        (4, 3)
     """
     if not data:
         raise BadImage("the file is empty")
     if data.startswith(b"version https://git-lfs"):
         raise BadImage("a git LFS pointer, not the picture: run git lfs pull")
+    heic = data[4:8] == b"ftyp" and data[8:12] in _HEIC and _can_read_heif()
     try:
-        image = Image.open(io.BytesIO(data), formats=_formats(data))
+        image = Image.open(io.BytesIO(data), formats=_formats(heic))
     except Image.DecompressionBombError:
-        most = min(max_pixels, 2 * Image.MAX_IMAGE_PIXELS)
+        most = min(max_pixels, 2 * MAX_PIXELS)
         raise BadImage(f"more than {most} pixels by its header") from None
     except Image.UnidentifiedImageError:
         raise BadImage(_unknown(data)) from None
@@ -96,7 +87,7 @@ def open_image(data, max_pixels=MAX_PIXELS):
     width, height = image.size
     if width * height > max_pixels:
         raise BadImage(f"{width}x{height} is more than {max_pixels} pixels")
-    if width * height > max(DENSE_PIXELS, PIXELS_PER_BYTE * len(data)):
+    if not flat and width * height > max(DENSE_PIXELS, PIXELS_PER_BYTE * len(data)):
         raise BadImage(
             f"{width}x{height} pixels in {len(data)} bytes: above {DENSE_PIXELS} "
             f"pixels a file must have a byte for every {PIXELS_PER_BYTE} of them"
@@ -104,13 +95,12 @@ def open_image(data, max_pixels=MAX_PIXELS):
     return image
 
 
-def _formats(data):
+@functools.cache
+def _formats(heic):
     """The formats that a file is tried as."""
     Image.init()
     known = [name for name in FORMATS if name in Image.OPEN]
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIC and _can_read_heif():
-        known.append("HEIF")
-    return known
+    return (*known, "HEIF") if heic else tuple(known)
 
 
 @functools.cache
@@ -137,7 +127,9 @@ def _unknown(data):
     return "a text file" if start.startswith(b"<") else "no known image format"
 
 
-def decode_image(data, max_pixels=MAX_PIXELS, pixel_range=None):
+def decode_image(
+    data: bytes, max_pixels: int = MAX_PIXELS, pixel_range: PixelRange | None = None
+) -> np.ndarray:
     """Bytes of an image file to RGB.
 
     Grey, palette, CMYK and 16-bit images become 8-bit RGB; the EXIF orientation is
@@ -148,61 +140,95 @@ def decode_image(data, max_pixels=MAX_PIXELS, pixel_range=None):
         max_pixels: Larger images are refused by their header, before decoding; see
             `open_image`.
         pixel_range: (low, high) that images of more than 8 bits are read in; None for
-            that of `use_pixel_range`, or the rule of `slotcon_tf.images.pixels`.
+            the rule of `slotcon_tf.images.pixels`. That of a model's own images is
+            `statistics_of(model).pixel_range`.
 
     Returns:
         uint8 (height, width, 3), contiguous.
 
     Raises:
         BadImage: If the bytes are no whole image, or not one that can be shown.
+
+    Example:
+        >>> file = io.BytesIO()
+        >>> Image.new("L", (4, 3), 200).save(file, "PNG")
+        >>> decode_image(file.getvalue())[0, 0]
+        array([200, 200, 200], dtype=uint8)
     """
     return decode_pixels(data, max_pixels, pixel_range).rgb
 
 
-def decode_pixels(data, max_pixels=MAX_PIXELS, pixel_range=None):
+def decode_pixels(
+    data: bytes, max_pixels: int = MAX_PIXELS, pixel_range: PixelRange | None = None
+) -> Decoded:
     """As `decode_image`, and the values that the image was made from.
 
-    Returns:
-        `Decoded`.
+    Args:
+        data, max_pixels, pixel_range: As there.
+
+    Raises:
+        BadImage: As there.
+
+    Example:
+        >>> file = io.BytesIO()
+        >>> deep = np.full((3, 4), 1000, np.uint16)
+        >>> Image.fromarray(deep).save(file, "PNG")
+        >>> decode_pixels(file.getvalue()).read_in
+        (0, 1023)
     """
-    pixel_range = pixel_range or _process["pixel_range"]
-    values = _decode(data, open_image(data, max_pixels), pixel_range)
+    image = open_image(data, max_pixels)
+    if is_plain(image):
+        try:
+            # The same library and pixels as Pillow's, without its two copies.
+            pixels = tf.io.decode_jpeg(data, 3, dct_method="INTEGER_ACCURATE").numpy()
+            return Decoded(pixels, pixels, None)
+        except tf.errors.OpError:
+            pass  # Pillow decides whether it can be used, and why not
+    try:
+        values = _values(data, image, pixel_range)
+    except BadImage:
+        raise
+    except Exception as error:  # noqa: BLE001  broken bodies fail in any way
+        raise BadImage(str(error).strip() or type(error).__name__) from None
+    return decoded_of(values, pixel_range)
+
+
+def decoded_of(values: np.ndarray, pixel_range: PixelRange | None) -> Decoded:
+    """An array of pixels as a `Decoded`.
+
+    Args:
+        values, pixel_range: As `as_rgb` takes them.
+
+    Raises:
+        BadImage: If the array is no such image.
+
+    Example:
+        >>> decoded_of(np.zeros((3, 4), np.uint8), None).rgb.shape
+        (3, 4, 3)
+    """
     rgb = as_rgb(values, pixel_range)
     deep = values.dtype != np.uint8
     read_in = (pixel_range or range_of(values)) if deep else None
     return Decoded(rgb, values, read_in)
 
 
-def _decode(data, image, pixel_range):
-    try:
-        if _is_plain_jpeg(image):
-            try:
-                # The same library and pixels as Pillow's, without its two copies.
-                pixels = tf.io.decode_jpeg(data, 3, dct_method="INTEGER_ACCURATE")
-                return pixels.numpy()
-            except tf.errors.OpError:
-                pass  # Pillow decides whether it can be used, and why not
-        if image.format == "TIFF":
-            tiff.check_bands(image)
-        if image.format == "PNG" and _is_deep_colour_png(data):
-            return turned(_deep_png(data), orientation_of(image))
-        image.load()
-        values = _values(_upright(image))
-        if image.format == "PPM" and image.mode == "I":
-            # Its header says what white is, and Pillow has brought that to 65535.
-            return (values // 257).astype(np.uint8)
-        if image.format == "TIFF" and values.ndim == 3:
+def _values(data, image, pixel_range):
+    """The values of a file, of one or three channels, upright."""
+    if image.format == "TIFF":
+        tiff.check_bands(image)
+    orientation = orientation_of(image, data)
+    if image.format == "PNG" and _is_deep_colour_png(data):
+        return upright(_deep_png(data), orientation)
+    image.load()
+    values = pillow_values(image)
+    if image.format == "PPM" and image.mode == "I":
+        # Its header says what white is, and Pillow has brought that to 65535.
+        return (values // 257).astype(np.uint8)
+    if image.format == "TIFF":  # which Pillow has turned
+        if values.ndim == 3:
             tiff.check_depth(image, values, pixel_range)
         return values
-    except BadImage:
-        raise
-    except Exception as error:  # noqa: BLE001  broken bodies fail in any way
-        raise BadImage(str(error).strip() or type(error).__name__) from None
-
-
-def _is_plain_jpeg(image):
-    """Whether nothing but decoding is to be done."""
-    return image.format == "JPEG" and image.mode == "RGB" and "exif" not in image.info
+    return upright(values, orientation)
 
 
 def _is_deep_colour_png(data):
@@ -217,15 +243,19 @@ def _deep_png(data):
         raise BadImage("a broken PNG of 16 bits") from None
 
 
-def _upright(image):
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # noqa: BLE001  garbage beside a good picture
-        return image
+def pillow_values(image: Image.Image) -> np.ndarray:
+    """The values of an image that Pillow has loaded, as they lie, without transparency.
 
+    Args:
+        image: Of any mode.
 
-def _values(image):
-    """The values of a decoded image, of one or three channels."""
+    Returns:
+        uint8 (height, width, 3), or (height, width) of uint16, int32 or float32.
+
+    Example:
+        >>> pillow_values(Image.new("LA", (4, 3))).shape
+        (3, 4, 3)
+    """
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)
     if image.mode in ("I", "F"):

@@ -9,10 +9,17 @@ range than its neighbours, or values are 32-bit numbers, `pixel_range` fixes the
 for all images of more than 8 bits: low becomes 0, high 255, what lies outside is cut.
 """
 
+from __future__ import annotations
+
 import functools
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import logging
+
+if TYPE_CHECKING:
+    from slotcon_tf.images.decoding import Decoded
+    from slotcon_tf.images.statistics import PixelRange
 
 TOPS = (255, 1023, 4095, 16383, 65535)  # of 8, 10, 12, 14 and 16 bits
 FEW_LEVELS = 16  # an image with fewer was probably read in a wrong range
@@ -21,10 +28,18 @@ _ROWS = 256  # converted at once: what is larger than bytes is never held whole
 
 
 class BadImage(ValueError):
-    """An image that cannot be used; its text is the reason."""
+    """An image that cannot be used; its text is the reason.
+
+    Example:
+        >>> from slotcon_tf.images import decode_image
+        >>> decode_image(b"")
+        Traceback (most recent call last):
+            ...
+        slotcon_tf.images.pixels.BadImage: the file is empty
+    """
 
 
-def range_of(pixels):
+def range_of(pixels: np.ndarray) -> tuple[int, int]:
     """The range that values of more than 8 bits are read in without `pixel_range`.
 
     Args:
@@ -32,12 +47,16 @@ def range_of(pixels):
 
     Returns:
         (0, one of `TOPS`).
+
+    Example:
+        >>> range_of(np.array([[7, 3000]], np.uint16))
+        (0, 4095)
     """
     highest = int(pixels.max(initial=0))
     return 0, next(top for top in TOPS if highest <= top)
 
 
-def as_rgb(array, pixel_range=None):
+def as_rgb(array: Any, pixel_range: PixelRange | None = None) -> np.ndarray:
     """An array of pixels, of a file or a user's own source, as 8-bit RGB.
 
     Args:
@@ -51,6 +70,10 @@ def as_rgb(array, pixel_range=None):
 
     Raises:
         BadImage: If the array is no such image.
+
+    Example:
+        >>> as_rgb(np.array([[0.0, 0.5, 1.0]]), pixel_range=(0, 1))[0, :, 0]
+        array([  0, 128, 255], dtype=uint8)
     """
     array = np.asarray(array)
     if array.ndim == 2:
@@ -99,16 +122,22 @@ def _scaled(rows, pixel_range):
     return shares * 255.0 + 0.5
 
 
-def has_few_levels(rgb, values):
+def has_few_levels(rgb: np.ndarray, values: np.ndarray) -> bool:
     """Whether an image has fewer than `FEW_LEVELS` values, and is no blank one.
 
     Args:
         rgb: uint8 (height, width, 3).
         values: What it was made from; an image of one value only does not count, since
             every data set may have some, but one that became so does.
+
+    Example:
+        >>> few = np.arange(12, dtype=np.uint8).reshape(3, 4, 1).repeat(3, -1)
+        >>> has_few_levels(few, few)
+        True
     """
-    rows, columns = (max(1, size // _SAMPLED) for size in rgb.shape[:2])
-    if _has_many_levels(rgb[::rows, ::columns]) or _has_many_levels(rgb):
+    height, width, _ = rgb.shape
+    some = rgb[:: max(1, height // _SAMPLED), :: max(1, width // _SAMPLED)]
+    if _has_many_levels(some) or _has_many_levels(rgb):
         return False
     return bool(np.nanmin(values) < np.nanmax(values))
 
@@ -131,15 +160,20 @@ class PixelWatch:
     Attributes:
         resumed: Whether what is read goes on with what an earlier version may have
             begun; the first image of more than 8 bits is then warned of.
+
+    Example:
+        >>> from slotcon_tf.images.decoding import decoded_of
+        >>> watch = PixelWatch("photos")
+        >>> watch.look("a.png", decoded_of(np.eye(40, 40, dtype=np.uint8), None))
     """
 
-    def __init__(self, name):
+    def __init__(self, name: object) -> None:
         self.name = name
         self._flat = False
-        self._ranges = set()
+        self._ranges: set[tuple] = set()
         self.resumed = False
 
-    def look(self, label, decoded):
+    def look(self, label: object, decoded: Decoded) -> None:
         """Looks at a `decoding.Decoded`; `label` names it."""
         if not self._flat and has_few_levels(decoded.rgb, decoded.values):
             self._flat = True

@@ -1,19 +1,28 @@
 """How pixels become a model's images: what it was trained with, and keeps."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import tensorflow as tf
 
+PixelRange = tuple[float, float]  # (low, high) that become 0 and 255
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def check_pixel_range(pixel_range):
+def check_pixel_range(pixel_range: Iterable[float] | None) -> PixelRange | None:
     """A pair (low, high) as a tuple of floats, or None as it is.
 
     Raises:
         ValueError: If it is no pair of finite numbers, the first one the smaller.
+
+    Example:
+        >>> check_pixel_range([0, 4095])
+        (0.0, 4095.0)
     """
     if pixel_range is None:
         return None
@@ -46,13 +55,18 @@ class ImageStatistics:
 
     Raises:
         ValueError: If they are not.
+
+    Example:
+        >>> grey = ImageStatistics(mean=[0.5] * 3, std=[0.25] * 3)
+        >>> float(grey.normalize(tf.fill([3], 255.0))[0])
+        2.0
     """
 
-    mean: tuple = IMAGENET_MEAN
-    std: tuple = IMAGENET_STD
-    pixel_range: tuple | None = None
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    pixel_range: PixelRange | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("mean", "std"):
             given = getattr(self, name)
             values = _floats(given)
@@ -67,11 +81,11 @@ class ImageStatistics:
             object.__setattr__(self, name, values)
         object.__setattr__(self, "pixel_range", check_pixel_range(self.pixel_range))
 
-    def normalize(self, images):
+    def normalize(self, images: Any) -> tf.Tensor:
         """Grey levels 0 .. 255 (..., 3) to mean 0 and deviation 1 per channel."""
         return normalize(images, self.mean, self.std)
 
-    def config(self):
+    def config(self) -> dict[str, list]:
         """What differs from ImageNet's, as arguments that JSON can hold."""
         own, usual = dataclasses.asdict(self), dataclasses.asdict(IMAGENET)
         return {k: list(v) for k, v in own.items() if v != usual[k]}
@@ -80,40 +94,70 @@ class ImageStatistics:
 IMAGENET = ImageStatistics()
 
 
-def normalize(images, mean=IMAGENET_MEAN, std=IMAGENET_STD):
+def normalize(
+    images: Any, mean: Any = IMAGENET_MEAN, std: Any = IMAGENET_STD
+) -> tf.Tensor:
     """Grey levels to mean 0 and standard deviation 1 per channel.
 
     Args:
         images: float32 (..., 3), grey levels 0 .. 255.
         mean, std: Shares of 255, three numbers or a tensor; ImageNet's by default.
+
+    Returns:
+        float32 (..., 3).
+
+    Example:
+        >>> [round(float(x), 2) for x in normalize(tf.fill([3], 255.0))]
+        [2.25, 2.43, 2.64]
     """
-    return (images - tf.constant(mean) * 255.0) / (tf.constant(std) * 255.0)
+    mean, std = tf.convert_to_tensor(mean), tf.convert_to_tensor(std)
+    return (images - mean * 255.0) / (std * 255.0)
 
 
-def statistics_of(model):
+def statistics_of(model: Any) -> ImageStatistics:
     """The statistics that a model's images are normalised with.
 
     Args:
         model: A `SlotCon`, a `Segmenter` or an encoder; one that keeps none has
             ImageNet's.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> statistics_of(backbone("resnet18", mean=[0.5] * 3, std=[0.2] * 3)).std
+        (0.2, 0.2, 0.2)
     """
     return getattr(model, "statistics", None) or IMAGENET
 
 
-def chosen_statistics(encoder, **asked):
-    """What was asked for of `ImageStatistics`; where None, the encoder's."""
+def chosen_statistics(encoder: Any, **asked: Any) -> ImageStatistics:
+    """What was asked for of `ImageStatistics`; where None, the encoder's.
+
+    Args:
+        encoder: As `statistics_of` takes it.
+        **asked: mean, std, pixel_range.
+
+    Example:
+        >>> chosen_statistics(None, pixel_range=(0, 4095)).pixel_range
+        (0.0, 4095.0)
+    """
     asked = {name: value for name, value in asked.items() if value is not None}
     return dataclasses.replace(statistics_of(encoder), **asked)
 
 
-def parse_statistics(mean, std, pixel_range):
+def parse_statistics(
+    mean: str | None, std: str | None, pixel_range: str | None
+) -> dict[str, Any]:
     """`mean`, `std` and `pixel_range` as text: numbers with commas, or None.
 
     Returns:
         Dict of the three, tuples or None.
 
     Raises:
-        ValueError: If they cannot be read, or only one of them is given.
+        ValueError: If they cannot be read, or only one of mean and std is given.
+
+    Example:
+        >>> parse_statistics(None, None, "0,4095")["pixel_range"]
+        (0.0, 4095.0)
     """
     if bool(mean) != bool(std):
         raise ValueError(
@@ -129,11 +173,11 @@ def parse_statistics(mean, std, pixel_range):
     return found
 
 
-def _numbers(flag, text):
+def _numbers(name, text):
     try:
         return tuple(float(part) for part in text.split(",")) if text else None
     except ValueError:
         raise ValueError(
-            f"`{flag}` must be numbers with commas between them. "
-            f"Received: {flag}={text}."
+            f"`{name}` must be numbers with commas between them. "
+            f"Received: {name}={text}."
         ) from None

@@ -1,11 +1,18 @@
 """What a TIFF holds by its header: how many bands, of how many bits, on which page."""
 
+from __future__ import annotations
+
 import io
 import struct
+from typing import TYPE_CHECKING, Any
 
-from PIL import TiffImagePlugin
+import numpy as np
+from PIL import Image, TiffImagePlugin
 
 from slotcon_tf.images.pixels import BadImage
+
+if TYPE_CHECKING:
+    from slotcon_tf.images.statistics import PixelRange
 
 _BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _EXTRA, _FORMAT = 258, 262, 277, 284, 338, 339
 _SUBFILE = 254
@@ -13,17 +20,27 @@ _WHITE_IS_0, _CMYK, _ALPHA, _SIGNED = 0, 5, (1, 2), 2
 _NUMBERS = {1: "whole numbers", 2: "signed numbers", 3: "floats"}
 
 
-def is_tiff(data):
-    """Whether these bytes begin as a TIFF."""
+def is_tiff(data: bytes) -> bool:
+    """Whether these bytes begin as a TIFF.
+
+    Example:
+        >>> is_tiff(b"II*\\0 and so on")
+        True
+    """
     return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def check_bands(image):
+def check_bands(image: Any) -> None:
     """Checks that a TIFF that Pillow has opened is one picture of 1, 3 or 4 bands.
 
     Raises:
         BadImage: If it holds more bands or a stack of pages, of which Pillow would
             read a part only, or values that it would take for others.
+
+    Example:
+        >>> file = io.BytesIO()
+        >>> Image.new("RGB", (4, 3)).save(file, "TIFF")
+        >>> check_bands(Image.open(file))  # is one picture
     """
     tags = image.tag_v2
     samples = int(tags.get(_SAMPLES, 1))
@@ -49,7 +66,7 @@ def check_bands(image):
         )
 
 
-def check_depth(image, pixels, pixel_range):
+def check_depth(image: Any, pixels: np.ndarray, pixel_range: PixelRange | None) -> None:
     """Checks what Pillow gives of RGB of 16 bits: the upper 8, fine for their range.
 
     Args:
@@ -60,6 +77,12 @@ def check_depth(image, pixels, pixel_range):
     Raises:
         BadImage: If the values reach into a quarter of that range only, or another is
             asked for.
+
+    Example:
+        >>> file = io.BytesIO()
+        >>> Image.new("RGB", (4, 3)).save(file, "TIFF")
+        >>> with Image.open(file) as image:
+        ...     check_depth(image, np.asarray(image), None)  # has 8 bits
     """
     deep = max(image.tag_v2.get(_BITS, (8,))) > 8
     if deep and (pixel_range not in (None, (0, 65535)) or pixels.max(initial=0) < 64):
@@ -69,8 +92,13 @@ def check_depth(image, pixels, pixel_range):
         )
 
 
-def why_not(data):
-    """The reason why Pillow does not open a TIFF, by its header; "" if unknown."""
+def why_not(data: bytes) -> str:
+    """The reason why Pillow does not open a TIFF, by its header; "" if unknown.
+
+    Example:
+        >>> why_not(b"II*\\0")
+        ''
+    """
     try:
         file = io.BytesIO(data)
         header = file.read(8)
@@ -96,13 +124,19 @@ def _said(tags):
     )
 
 
-def is_stack(image):
+def is_stack(image: Image.Image) -> bool:
     """Whether an image's second page, or frame, is one more picture of the same size.
 
     Of a TIFF it is of the same mode, too, and no thumbnail.
 
     Args:
         image: Opened by Pillow, not loaded; it is left at its first page.
+
+    Example:
+        >>> file, page = io.BytesIO(), Image.new("L", (4, 3))
+        >>> page.save(file, "TIFF", save_all=True, append_images=[page])
+        >>> is_stack(Image.open(file))
+        True
     """
     first = _kind(image)
     try:

@@ -156,7 +156,7 @@ def align(
         flipped: bool (B,), whether the crop was flipped horizontally.
         upended: bool (B,), whether it was flipped vertically; None: none was.
         transposed: bool (B,), whether rows and columns changed places before the flips
-            (`slotcon_tf.data.turns`), for square maps; None: of none.
+            (`slotcon_tf.data.crops`), for square maps; None: of none.
 
     Returns:
         (B, H, W, K), in the scene's orientation.

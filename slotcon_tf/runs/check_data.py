@@ -18,8 +18,8 @@ from slotcon_tf.data.reading import is_remote, reason_of
 from slotcon_tf.data.sources import open_files
 from slotcon_tf.data.stored_sources import FileSource
 from slotcon_tf.files import write_text
-from slotcon_tf.images.decoding import BadImage, decode_pixels, open_image
-from slotcon_tf.images.pixels import FEW_LEVELS, has_few_levels
+from slotcon_tf.images.decoding import decode_pixels, open_image
+from slotcon_tf.images.pixels import FEW_LEVELS, BadImage, has_few_levels
 from slotcon_tf.progress import bar
 from slotcon_tf.runs.settings import setting
 from slotcon_tf.runs.source_settings import FileSettings
@@ -128,7 +128,7 @@ def _look(source: FileSource, number: int) -> Row | str:
 def remarks(source: FileSource) -> list[str]:
     """What is to be known of a source beside its images, a list of lines."""
     lines = [str(source.passed_over)] if str(source.passed_over) else []
-    special = getattr(source.passed_over, "special", [])
+    special = source.passed_over.special
     lines += [f"  {printable(path)}: no file" for path in special]
     remote = sum(map(is_remote, source.paths))
     if remote:

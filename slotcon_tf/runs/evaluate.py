@@ -24,8 +24,7 @@ from slotcon_tf.evaluation.bootstrap import RESAMPLES
 from slotcon_tf.evaluation.inference import Inference
 from slotcon_tf.evaluation.linear import LinearSettings
 from slotcon_tf.evaluation.results import result_of, show_result, write_result
-from slotcon_tf.images.decoding import use_pixel_range
-from slotcon_tf.images.statistics import statistics_of
+from slotcon_tf.images.statistics import PixelRange, statistics_of
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.method.teacher import twin
 from slotcon_tf.progress import bar
@@ -132,7 +131,6 @@ def evaluate(config: EvaluateConfig) -> list[dict[str, Any]]:
     if "linear" in config.task and not config.train_split:
         raise SettingError("The task linear learns from `train_split`. Received: none.")
     model, _ = load_trained(config.model, prefix=config.prefix)
-    use_pixel_range(statistics_of(model).pixel_range)
     networks = {"trained": Inference(model, config.which, config.scale)}
     if config.baseline:
         blank = untrained(model, config.seed)
@@ -140,7 +138,7 @@ def evaluate(config: EvaluateConfig) -> list[dict[str, Any]]:
             "untrained": Inference(blank, config.which, config.scale),
             **networks,
         }
-    labelled = _Labelled(config)
+    labelled = _Labelled(config, statistics_of(model).pixel_range)
     return [_measure(name, labelled, networks) for name in config.task]
 
 
@@ -176,8 +174,9 @@ def untrained(model: keras.Model, seed: int) -> keras.Model:
 class _Labelled:
     """The labelled images of a configuration, which several tasks share."""
 
-    def __init__(self, config: EvaluateConfig) -> None:
+    def __init__(self, config: EvaluateConfig, pixel_range: PixelRange | None) -> None:
         self.config = config
+        self._pixel_range = pixel_range
         # Label maps are looked through once.
         self._segmented = functools.cache(self._open_segmented)
 
@@ -226,6 +225,7 @@ class _Labelled:
             crop_size=self.config.crop_size,
             image_list=image_list,
             max_images=most,
+            pixel_range=self._pixel_range,
             **label_options(self.config),
         )
 
@@ -237,6 +237,7 @@ class _Labelled:
             self.config.data_dir,
             split,
             max_images=most,
+            pixel_range=self._pixel_range,
             **options,
         )
 

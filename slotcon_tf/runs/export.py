@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
+import keras
 import numpy as np
-import tensorflow as tf
 
 from slotcon_tf.data import open_source
-from slotcon_tf.images.decoding import use_pixel_range
+from slotcon_tf.images import square
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.runs.load_settings import ModelSettings, which_setting
 from slotcon_tf.runs.loading import load_trained, serving_options
 from slotcon_tf.runs.settings import SettingError, setting
 from slotcon_tf.serving.archive import export_model
-from slotcon_tf.serving.decoding import fit
 from slotcon_tf.serving.onnx_file import export_onnx
 from slotcon_tf.serving.signatures import ServingOptions
 
@@ -97,7 +96,6 @@ def export(config: ExportConfig) -> pathlib.Path:
             "images like those to come. Received: none."
         )
     model, _ = load_trained(config.model, prefix=config.prefix)
-    use_pixel_range(statistics_of(model).pixel_range)
     if config.format == "onnx":
         path = pathlib.Path(config.export_dir) / "encoder.onnx"
         path = export_onnx(model, path, which=config.which)
@@ -117,7 +115,7 @@ def export(config: ExportConfig) -> pathlib.Path:
         which=config.which,
         precision=config.precision,
         quantize=config.quantize,
-        images=_calibration_images(config, served["options"].image_size),
+        images=_calibration_images(model, config, served["options"].image_size),
         **served,
     )
     print(f"Written: {folder}")
@@ -127,12 +125,16 @@ def export(config: ExportConfig) -> pathlib.Path:
     return folder
 
 
-def _calibration_images(config: ExportConfig, image_size: int) -> np.ndarray | None:
+def _calibration_images(
+    model: keras.Model, config: ExportConfig, image_size: int
+) -> np.ndarray | None:
     """uint8 (M, size, size, 3) of the folder's first images, or None."""
     if not config.calibration_images:
         return None
-    source = open_source("folder", config.calibration_images)
+    pixel_range = statistics_of(model).pixel_range
+    folder = config.calibration_images
+    source = open_source("folder", folder, pixel_range=pixel_range)
     size = image_size or _DEFAULTS.image_size
     count = min(source.num_images, _MAX_CALIBRATION)
-    images = [fit(source.load(index), size, crop=False) for index in range(count)]
-    return tf.cast(tf.stack(images), tf.uint8).numpy()
+    images = [square(source.load(index), size, "stretched") for index in range(count)]
+    return np.stack(images)

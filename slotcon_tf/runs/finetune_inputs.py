@@ -15,6 +15,7 @@ from slotcon_tf.data.labelled import (
     open_segmented,
 )
 from slotcon_tf.encoders.resnet import ResNet
+from slotcon_tf.images.statistics import PixelRange
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs.finetune_config import FinetuneConfig
 from slotcon_tf.runs.label_settings import label_options
@@ -27,18 +28,23 @@ class TrainImages:
     """Labelled images for the threads of an input pipeline.
 
     Args:
-        images: `SegmentedImages`.
-        in_order: Whether they are read from one stream, and so by one thread at a time.
+        images: `SegmentedImages`; if it is read in order, then by one thread at a time.
 
     Attributes:
         error: The `LabelError` that ended the reading, or None.
+
+    Example:
+        >>> import types
+        >>> images = types.SimpleNamespace(num_images=3, in_order=True, load=abs)
+        >>> TrainImages(images).load(2)
+        2
     """
 
-    def __init__(self, images: SegmentedImages, in_order: bool) -> None:
+    def __init__(self, images: SegmentedImages) -> None:
         self.images = images
         self.num_images = images.num_images
         self.error: LabelError | None = None
-        self._turn = threading.Lock() if in_order else contextlib.nullcontext()
+        self._turn = threading.Lock() if images.in_order else contextlib.nullcontext()
 
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """An image uint8 (height, width, 3), and its labels uint8 (height, width)."""
@@ -50,13 +56,24 @@ class TrainImages:
             raise
 
 
-def open_images(config: FinetuneConfig) -> tuple[TrainImages, SegmentedImages]:
+def open_images(
+    config: FinetuneConfig, pixel_range: PixelRange | None = None
+) -> tuple[TrainImages, SegmentedImages]:
     """The images of both splits, which must have the same classes.
+
+    Args:
+        config: Which they are.
+        pixel_range: That of the pretrained encoder.
 
     Raises:
         LabelError, OSError: If they cannot be used.
+
+    Example:
+        >>> open_images(FinetuneConfig(data_dir="nowhere"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: ...
     """
-    options = {"crop_size": 0, **label_options(config)}
+    options = {"crop_size": 0, "pixel_range": pixel_range, **label_options(config)}
     splits = (
         (config.train_split, config.max_train_images),
         (config.val_split, config.max_val_images),
@@ -70,8 +87,7 @@ def open_images(config: FinetuneConfig) -> tuple[TrainImages, SegmentedImages]:
     check_same_classes(train, val)
     for images in (train, val):
         check_two_classes(images)
-    in_order = config.dataset == "scenes" or config.dataset.startswith("tfds:")
-    return TrainImages(train, in_order), val
+    return TrainImages(train), val
 
 
 def pretrained_encoder(source: str, prefix: str | None = None) -> ResNet:
@@ -82,6 +98,11 @@ def pretrained_encoder(source: str, prefix: str | None = None) -> ResNet:
 
     Raises:
         FileNotFoundError, ValueError: If it cannot be loaded, or is of another kind.
+
+    Example:
+        >>> pretrained_encoder("runs/nowhere")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: No pretrained model: runs/nowhere...
     """
     model, _ = load_trained(source, prefix=prefix)
     if isinstance(model, SlotCon):

@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from slotcon_tf.data.labelled.cropping import spaced
 from slotcon_tf.encoders.resnet import backbone
 from slotcon_tf.evaluation.results import (
     TRAINED,
@@ -16,7 +15,6 @@ from slotcon_tf.evaluation.results import (
     show_result,
     write_result,
 )
-from slotcon_tf.images.decoding import use_pixel_range
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.runs import report
 from slotcon_tf.runs.finetune_config import FinetuneConfig
@@ -74,6 +72,9 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
         )
         miou = finetune(config).scores["miou"]
         ```
+        >>> finetune(FinetuneConfig(data_dir="nowhere"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: ...
     """
     report.start_logging()
     with own_process():
@@ -85,6 +86,11 @@ class FinetuneRun(Run):
 
     Args:
         config: `FinetuneConfig`.
+
+    Example:
+        >>> FinetuneRun(FinetuneConfig(strategy="multi_worker"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        slotcon_tf.runs.settings.SettingError: Fine-tuning runs on one host...
     """
 
     config: FinetuneConfig
@@ -106,9 +112,8 @@ class FinetuneRun(Run):
         self._pretrained = None
         if config.init_from:
             self._pretrained = pretrained_encoder(config.init_from, config.prefix)
-        # Before an image is read.
-        use_pixel_range(statistics_of(self._pretrained).pixel_range)
-        self.train_images, self.val_images = open_images(config)
+        pixel_range = statistics_of(self._pretrained).pixel_range
+        self.train_images, self.val_images = open_images(config, pixel_range)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -250,9 +255,8 @@ class FinetuneRun(Run):
         show_result(read_result(path))
         self.model.save(self.workdir / "segmenter.keras")
         if self.config.num_pictures:
-            numbers = spaced(self.val_images.num_images, self.config.num_pictures)
-            shown = [self.val_images.load(number) for number in numbers]
-            images, truths = zip(*shown, strict=True)
+            shown = list(self.val_images.sample(self.config.num_pictures))
+            images, truths = [s.image for s in shown], [s.labels for s in shown]
             predicted = [self.predict(image) for image in images]
             picture = self.workdir / "masks.png"
             save_masks(picture, images, truths, predicted, self.val_images.class_names)

@@ -16,7 +16,7 @@ from slotcon_tf.data.reading import reason_of
 from slotcon_tf.data.records import INDEX, shard_name, write_index, write_shard
 from slotcon_tf.data.sources import open_files
 from slotcon_tf.data.stored_sources import FileSource
-from slotcon_tf.images.decoding import BadImage, decode_image, use_pixel_range
+from slotcon_tf.images import BadImage, decode_image
 from slotcon_tf.progress import bar
 from slotcon_tf.runs.settings import SettingError, setting
 from slotcon_tf.runs.source_settings import FileSettings
@@ -63,9 +63,7 @@ def prepare(config: PrepareConfig) -> tuple[int, int]:
             f"`output` must be a folder without shards. Received: {config.output}, "
             "which has some. Take another folder."
         )
-    limits = config.limits()
-    use_pixel_range(limits["pixel_range"])
-    source = open_files(config.dataset, config.data_dir, **limits)
+    source = open_files(config.dataset, config.data_dir, **config.limits())
     tf.io.gfile.makedirs(config.output)
     shards = min(config.shards, source.num_images)
     numbers = np.arange(source.num_images)
@@ -93,7 +91,7 @@ def _good(
         progress.update()
         try:
             data = source.read_patiently(number)
-            decode_image(data, source.max_pixels)
+            decode_image(data, source.max_pixels, source.pixel_range)
         except (BadImage, OSError, tf.errors.OpError) as error:
             bad.append(path)
             logging.warning("Left out %s: %s", printable(path), reason_of(error))

@@ -10,7 +10,6 @@ from absl import logging
 
 from slotcon_tf.data import crop_pair_dataset, open_source
 from slotcon_tf.encoders.resnet import backbone
-from slotcon_tf.images.decoding import use_pixel_range
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs import report
 from slotcon_tf.runs.initialization import initialize
@@ -55,6 +54,9 @@ def pretrain(config: PretrainConfig) -> PretrainRun:
         config = PretrainConfig.from_recipe("small", data_dir="photos")
         model = pretrain(config).model
         ```
+        >>> pretrain(PretrainConfig(data_dir="nowhere"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: ...
     """
     report.start_logging()
     with own_process():
@@ -66,6 +68,12 @@ class PretrainRun(Run):
 
     Args:
         config: `PretrainConfig`.
+
+    Example:
+        >>> config = PretrainConfig(dataset="fake", batch_size=2048)
+        >>> PretrainRun(config)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        slotcon_tf.runs.settings.SettingError: `batch_size` must be no larger ...
     """
 
     config: PretrainConfig
@@ -73,7 +81,6 @@ class PretrainRun(Run):
 
     def open_images(self) -> None:
         config = self.config
-        use_pixel_range(config.statistics["pixel_range"])
         self.source = open_source(
             config.dataset,
             config.data_dir,

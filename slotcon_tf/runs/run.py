@@ -13,7 +13,6 @@ import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.devices import best_precision
-from slotcon_tf.images.decoding import use_pixel_range
 from slotcon_tf.runs import loop, workdir
 from slotcon_tf.runs.checkpoints import Checkpoints
 from slotcon_tf.runs.run_settings import RunSettings
@@ -230,13 +229,16 @@ class Run(abc.ABC):
 
 @contextlib.contextmanager
 def own_process() -> Iterator[None]:
-    """Context of a run: what it sets for the whole process ends with it.
+    """Context of a run: Keras's policy, which it sets for the process, ends with it.
 
-    That is Keras's policy, and the range of images of more than 8 bits.
+    Example:
+        >>> with own_process():
+        ...     keras.config.set_dtype_policy("mixed_bfloat16")
+        >>> keras.config.dtype_policy().name
+        'float32'
     """
     policy = keras.config.dtype_policy()
     try:
         yield
     finally:
         keras.config.set_dtype_policy(policy)
-        use_pixel_range(None)

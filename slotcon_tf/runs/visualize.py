@@ -10,9 +10,8 @@ import keras
 import numpy as np
 
 from slotcon_tf.data import open_source
-from slotcon_tf.data.source_bases import Source
+from slotcon_tf.data.source import ImageSource, spaced
 from slotcon_tf.files import write_text
-from slotcon_tf.images.decoding import use_pixel_range
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.progress import bar
@@ -24,7 +23,6 @@ from slotcon_tf.runs.source_settings import SourceSettings
 from slotcon_tf.visualize.charts import read_history
 from slotcon_tf.visualize.maps import ImageMaps, map_reader
 from slotcon_tf.visualize.overlays import fit_edge
-from slotcon_tf.visualize.photographs import photographs, spread
 from slotcon_tf.visualize.prototypes import PrototypeAtlas
 from slotcon_tf.visualize.report import Report
 from slotcon_tf.visualize.scores import read_scores
@@ -86,15 +84,15 @@ def visualize(config: VisualizeConfig) -> pathlib.Path:
         )
     for place in filter(None, (output.parent, config.pictures)):
         pathlib.Path(place).mkdir(parents=True, exist_ok=True)  # fails now, or never
+    model, _ = load_trained(config.model, prefix=config.prefix)
     source = open_source(
         config.dataset,
         config.data_dir,
         allow_remote=config.allow_remote_paths,
         max_pixels=config.max_pixels,
         max_bad_share=1.0,  # a report of what is left is better than none
+        pixel_range=statistics_of(model).pixel_range,
     )
-    model, _ = load_trained(config.model, prefix=config.prefix)
-    use_pixel_range(statistics_of(model).pixel_range)
     shown, atlas = look(model, source, config)
     report = Report(
         name=checkpoint.resolve().name if folder else checkpoint.name,
@@ -112,7 +110,7 @@ def visualize(config: VisualizeConfig) -> pathlib.Path:
 
 
 def look(
-    model: keras.Model, source: Source, config: VisualizeConfig
+    model: keras.Model, source: ImageSource, config: VisualizeConfig
 ) -> tuple[list[tuple[str, np.ndarray, ImageMaps]], PrototypeAtlas | None]:
     """Reads the images and what the model makes of them.
 
@@ -134,21 +132,19 @@ def look(
         atlas = PrototypeAtlas(model.num_prototypes)
         count = max(count, config.prototype_images)
     count = min(count, source.num_images)
-    wanted = spread(config.num_images, count)
-    shown, images = [], photographs(source, count)
+    wanted = spaced(config.num_images, count)
+    shown, images = [], source.sample(count)
     images = bar(images, total=count, unit="image", desc="visualize", leave=False)
-    for number, photograph in enumerate(images):
-        if photograph is None:
-            continue
-        image = fit_edge(photograph.image, config.max_edge)
-        due = len(shown) < len(wanted) and number >= wanted[len(shown)]
+    for sample in images:
+        image = fit_edge(sample.image, config.max_edge)
+        due = len(shown) < len(wanted) and sample.place >= wanted[len(shown)]
         if atlas is None and not due:
             continue
         maps = reader(image)
         if atlas is not None:
-            atlas.add(photograph.name, image, maps)
+            atlas.add(sample.name, image, maps)
         if due:
-            shown.append((photograph.name, image, maps))
+            shown.append((sample.name, image, maps))
     if not shown:
         raise ValueError(
             f"One image at least must be readable. Received: {count} of {source.name}, "
@@ -158,7 +154,7 @@ def look(
 
 
 def _facts(
-    model: keras.Model, source: Source, config: VisualizeConfig, num_images: int
+    model: keras.Model, source: ImageSource, config: VisualizeConfig, num_images: int
 ) -> dict[str, str]:
     facts = {"made on": datetime.date.today().isoformat()}
     if isinstance(model, SlotCon):

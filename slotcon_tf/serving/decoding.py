@@ -5,10 +5,14 @@ tf.data pipeline inside it can: each image is a data set of one element, which e
 leave empty, with a row of zeros behind it.
 """
 
+from __future__ import annotations
+
 import functools
 
 import tensorflow as tf
 
+from slotcon_tf.images.squares import square_in_graph
+from slotcon_tf.images.statistics import PixelRange
 from slotcon_tf.serving.formats import (
     DAMAGED,
     EMPTY,
@@ -27,14 +31,19 @@ __all__ = [
     "TOO_LARGE",
     "UNKNOWN",
     "decode_batch",
-    "fit",
 ]
 
-EVALUATION_CROP = 224 / 256  # of the shorter edge, as ImageNet's evaluation has it
 FILL = 32  # edge of what stands for a bad image of unknown size
 
 
-def decode_batch(data, size, *, crop, max_pixels, pixel_range=None):
+def decode_batch(
+    data: tf.Tensor,
+    size: int,
+    *,
+    crop: bool,
+    max_pixels: int,
+    pixel_range: PixelRange | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes and resizes files of one batch, each for itself.
 
     See `slotcon_tf.serving.formats.first_image` for what is read.
@@ -43,8 +52,8 @@ def decode_batch(data, size, *, crop, max_pixels, pixel_range=None):
         data: string (N,), N may be 0.
         size: Edge of the square result in pixels; 0 keeps an image's own size, and N
             must be 1, or 0, then.
-        crop: Whether the shorter edge is resized to `size` / 0.875 and the centre cut
-            out, as in evaluation, or the whole image is stretched to the square.
+        crop: Whether squares are cut as in evaluation, or images are stretched to them;
+            see `slotcon_tf.images.squares`.
         max_pixels: Larger images are not decoded.
         pixel_range: (low, high) that images of 16 bits are read in, or None; as of
             `slotcon_tf.serving.formats.first_image`.
@@ -52,15 +61,23 @@ def decode_batch(data, size, *, crop, max_pixels, pixel_range=None):
     Returns:
         Tuple of float32 (N, size, size, 3) of whole grey levels, zeros where not ok,
         and int32 (N,), an index of `REASONS`.
+
+    Example:
+        >>> png = tf.io.encode_png(tf.fill([30, 40, 3], tf.constant(7, tf.uint8)))
+        >>> images, status = decode_batch(
+        ...     tf.stack([png, b"no image"]), 16, crop=True, max_pixels=10**6
+        ... )
+        >>> images.shape, [REASONS[code] for code in status]
+        (TensorShape([2, 16, 16, 3]), ['ok', 'no known image format'])
     """
-    edge = size or None
+    edge, how = size or None, "evaluation" if crop else "stretched"
     read = _reader(max_pixels, pixel_range and tuple(pixel_range))
 
     def one(content):
         image, reason = read(content)
         image = tf.cond(
             tf.equal(reason, OK),
-            lambda: fit(image, size, crop),
+            lambda: square_in_graph(image, size, how),
             lambda: _nothing(size),
         )
         return tf.ensure_shape(image, (edge, edge, 3)), reason
@@ -101,35 +118,3 @@ def _reader(max_pixels, pixel_range):
 
 def _nothing(size):
     return tf.zeros((size or FILL, size or FILL, 3))
-
-
-def fit(image, size, crop):
-    """An image at the size of `decode_batch`, within a grey level of Pillow's.
-
-    Args:
-        image: (height, width, 3), grey levels.
-        size, crop: As of `decode_batch`.
-
-    Returns:
-        float32 (size, size, 3) of whole grey levels.
-    """
-    if not size:
-        return tf.cast(image, tf.float32)
-    shape = tf.cast(tf.shape(image)[:2], tf.float32)
-    target, corner = tf.constant([size, size], tf.float32), tf.zeros([2])
-    if crop:
-        shorter = round(size / EVALUATION_CROP)
-        # torchvision's Resize: the longer edge rounds down.
-        target = tf.floor(shorter * shape / tf.reduce_min(shape) + 1e-4)
-        # Half a pixel rounds to even, as in torchvision's CenterCrop.
-        corner = tf.round((target - size) / 2)
-    # Only what the crop shows is computed: a narrow image would be very long.
-    image = tf.raw_ops.ScaleAndTranslate(
-        images=tf.cast(image, tf.float32)[None],
-        size=[size, size],
-        scale=target / shape,
-        translation=-corner,
-        kernel_type="triangle",
-        antialias=True,
-    )[0]
-    return tf.round(tf.clip_by_value(image, 0.0, 255.0))

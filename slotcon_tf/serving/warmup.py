@@ -35,6 +35,13 @@ def write_warmup(
     Returns:
         Whether it could: the requests' format is that of tensorflow-serving-api, and
         without that package a warning says that there are none.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     written = write_warmup(pathlib.Path(folder), "slotcon", {}, (1,), 32)
+        ...     print(written == (pathlib.Path(folder) / WARMUP_FILE).exists())
+        True
     """
     try:
         with needed("serving"):

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from slotcon_tf import LARS, ResNet, SlotCon, backbone
-from slotcon_tf.data.photometric import normalize
+from slotcon_tf.images import normalize
 from slotcon_tf.interop import (
     CheckpointFileError,
     load_encoder,

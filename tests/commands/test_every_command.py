@@ -68,7 +68,7 @@ def _needed(name):
 def test_no_arguments(name, ends):
     status, line = ends(name)
     assert status == 2 or not _needed(name)
-    assert "Received: none" in line or "Set --data_dir" in line
+    assert "Received: none" in line or "et --data_dir" in line
 
 
 @pytest.mark.parametrize("name", COMMANDS + BENCHMARKS)

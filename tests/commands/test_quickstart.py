@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from slotcon_tf.data.photometric import normalize
 from slotcon_tf.evaluation.results import read_result
+from slotcon_tf.images import normalize
 from tests.support.command import pretrain
 
 pytestmark = pytest.mark.slow

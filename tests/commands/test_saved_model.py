@@ -13,7 +13,7 @@ from PIL import Image
 from tensorflow_serving.apis import prediction_log_pb2
 
 from export.sending import served_form
-from slotcon_tf.data.photometric import normalize
+from slotcon_tf.images import normalize
 from slotcon_tf.images.decoding import BadImage, decode_image
 from slotcon_tf.interop import load_slotcon
 from slotcon_tf.method.upsampled import upsampled_confidence

@@ -35,7 +35,6 @@ from slotcon_tf.visualize.overlays import (
     region_points,
     spotlight,
 )
-from slotcon_tf.visualize.photographs import photographs
 from slotcon_tf.visualize.prototypes import PrototypeAtlas, nearest_images, usage_of
 
 # Machado, Oliveira and Fernandes 2009, severity 1.0, on linear RGB: what is left
@@ -355,14 +354,14 @@ def test_charts_are_inline_and_follow_the_pages_colour():
         assert "http" not in svg and "currentColor" in svg and "<script" not in svg
 
 
-def test_photographs_spread_and_leave_bad_ones_out(tmp_path):
+def test_samples_are_spread_and_leave_bad_ones_out(tmp_path):
     for number in range(9):
         Image.new("RGB", (8, 6), (number, 0, 0)).save(tmp_path / f"{number}.png")
-    (tmp_path / "4.png").write_text("no picture")
+    (tmp_path / "3.png").write_text("no picture")
     source = open_source("folder", tmp_path, max_bad_share=1.0)
-    found = list(photographs(source, 3))
-    assert [p and p.name for p in found] == ["0.png", None, "8.png"]
-    assert list(source.bad.reasons) == [str(tmp_path / "4.png")]
-    assert len(list(photographs(source, 100))) == 9
-    fake = list(photographs(open_source("fake"), 2))
-    np.testing.assert_array_equal(fake[1].image, open_source("fake").load(1023))
+    found = list(source.sample(3))
+    assert [(s.place, s.name) for s in found] == [(0, "0.png"), (2, "6.png")]
+    assert list(source.bad.reasons) == [str(tmp_path / "3.png")]
+    assert len(list(source.sample(100))) == 8
+    fake = list(open_source("fake").sample(2))
+    np.testing.assert_array_equal(fake[1].image, open_source("fake").load(512))

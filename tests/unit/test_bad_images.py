@@ -12,7 +12,7 @@ from PIL import Image
 from slotcon_tf.data import crop_pair_dataset, open_images, open_source
 from slotcon_tf.data.bad_images import BadImages, TooManyBadImages
 from slotcon_tf.data.listing import is_image_name, list_images
-from slotcon_tf.data.source_bases import NumberedSource
+from slotcon_tf.data.source import NumberedSource
 from slotcon_tf.images.decoding import BadImage, decode_image
 from tests.support.picture_case import encoded
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from slotcon_tf.data import crop_pair_dataset, open_source
-from slotcon_tf.data.photometric import normalize
+from slotcon_tf.images import normalize
 from slotcon_tf.training.batches import check_normalised, check_values, checked
 from tests.support.small_case import batch, dataset, small_model
 

@@ -1,6 +1,7 @@
 """Pixels of every depth by one rule, bands by name, formats from a list, no bombs."""
 
 import io
+import shutil
 import struct
 import subprocess
 import sys
@@ -13,14 +14,8 @@ from absl import logging
 from PIL import Image
 
 from slotcon_tf.data import crop_pair_dataset, open_source
-from slotcon_tf.images import decoding
-from slotcon_tf.images.decoding import (
-    BadImage,
-    as_rgb,
-    decode_image,
-    open_image,
-    use_pixel_range,
-)
+from slotcon_tf.data.labelled import open_classified, open_segmented
+from slotcon_tf.images import BadImage, as_rgb, decode_image, decoding, open_image
 from slotcon_tf.images.pixels import TOPS
 from tests.support.command import module, run
 
@@ -124,16 +119,26 @@ def test_outside_of_a_range_is_cut_and_no_number_is_dark():
     assert got[0, :, 0].tolist() == [0, 0, 128, 255, 255, 0, 255, 0]
 
 
-def test_the_range_of_a_process_is_that_of_all_its_images():
-    data = encoded(np.full((4, 4), 1000, np.uint16))
-    assert (decode_image(data) == 249).all()
-    use_pixel_range((0, 4000))
-    try:
-        assert (decode_image(data) == 64).all()
-    finally:
-        use_pixel_range(None)
+def test_a_range_holds_for_labelled_images_too(tmp_path):
+    """The model's, which they are measured with, by every door."""
+    for split, values in (("val", (0, 1000)), ("valannot", (0, 1))):
+        (tmp_path / split).mkdir()
+        pixels = np.repeat(np.array([values], np.uint16), 4, axis=0)
+        Image.fromarray(pixels).save(tmp_path / split / "a.png")
+    for name in ("cat", "dog"):
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        shutil.copy(tmp_path / "val" / "a.png", tmp_path / "classes" / name)
+    for pixel_range, level in ((None, 249), ((0, 4000), 64)):
+        own = {"pixel_range": pixel_range}
+        segmented = open_segmented("folders", tmp_path, **own)
+        assert segmented.load(0)[0].max() == level
+        options = {"crop_size": 0, **own}
+        found = open_classified("class_folders", tmp_path, "classes", **options)
+        assert next(iter(found))[0].max() == level
+        source = open_source("folder", tmp_path / "val", **own)
+        assert next(source.sample(1)).image.max() == source.load(0).max() == level
     with pytest.raises(ValueError, match="low < high"):
-        use_pixel_range((5, 5))
+        open_segmented("folders", tmp_path, pixel_range=(5, 5))
 
 
 @pytest.mark.parametrize("pixel_range", [None, (0, 65_535), (0, 4095)])

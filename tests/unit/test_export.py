@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from slotcon_tf import backbone
-from slotcon_tf.data.photometric import normalize
+from slotcon_tf.images import normalize
 from slotcon_tf.serving.archive import export_model
 from slotcon_tf.serving.folding import can_fold, fold_batch_norm
 from slotcon_tf.serving.quantization import quantize_int8

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from slotcon_tf import ResNet, SlotCon, backbone
-from slotcon_tf.data.photometric import IMAGENET_MEAN, IMAGENET_STD
+from slotcon_tf.images.statistics import IMAGENET_MEAN, IMAGENET_STD
 from slotcon_tf.interop import (
     CheckpointFileError,
     detectron2_config,

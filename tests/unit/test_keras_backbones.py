@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from slotcon_tf import ResNet, SlotCon, backbone
-from slotcon_tf.data.photometric import normalize
+from slotcon_tf.images import normalize
 from slotcon_tf.interop.keras_backbones import (
     PyramidBackbone,
     as_resnet,

@@ -228,7 +228,7 @@ def test_class_folders(tmp_path):
 
 @pytest.mark.parametrize("dataset", ["folders", "list", "voc", "ade20k", "imagenet"])
 def test_messages_name_flags_of_every_command(tmp_path, dataset):
-    """Fine-tuning has --val_split, pretraining --eval_split and --eval_task."""
+    """By the library's names, which a command's flags have; not the split's."""
     opened = open_classified if dataset == "imagenet" else open_segmented
     (tmp_path / "JPEGImages").mkdir()
     with pytest.raises(FileNotFoundError) as error:

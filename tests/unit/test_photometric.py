@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from slotcon_tf.data import photometric
 from slotcon_tf.data.recipe import NUMBERS, distortions
+from slotcon_tf.images.statistics import IMAGENET_MEAN, IMAGENET_STD, normalize
 
 ARRAYS = np.load(pathlib.Path(__file__).parents[1] / "golden" / "augment_small.npz")
 IMAGE = ARRAYS["image"].astype(np.float32)
@@ -76,7 +77,7 @@ def test_compiled_and_plain_forms_agree(view):
     assert set(got) == {"view_a", "view_b"}
     error = np.abs(got[f"view_{view}"] - plain)
     # Rounding at the boundary of two levels, where XLA fuses operations.
-    level = 1 / (255 * min(photometric.IMAGENET_STD))
+    level = 1 / (255 * min(IMAGENET_STD))
     assert (error > 1e-5).mean() < 0.02 and error.max() < 3 * level
     assert photometric.apply_distortions({"view_a": images}) == {"view_a": images}
 
@@ -105,5 +106,5 @@ def test_the_recipes_shares_and_ranges():
 
 
 def test_normalize_maps_imagenets_mean_to_zero():
-    mean = np.float32(photometric.IMAGENET_MEAN) * 255
-    np.testing.assert_allclose(photometric.normalize(mean[None, None]), 0, atol=1e-6)
+    mean = np.float32(IMAGENET_MEAN) * 255
+    np.testing.assert_allclose(normalize(mean[None, None]), 0, atol=1e-6)

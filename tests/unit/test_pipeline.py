@@ -10,8 +10,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from slotcon_tf.data import crop_pair_dataset, open_source
+from slotcon_tf.data.passes import positions
 from slotcon_tf.data.photometric import apply_distortions
-from slotcon_tf.data.pipeline import _positions
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_shapes_types_and_ranges(photos):
 def test_epochs_are_permutations(photos):
     """Every epoch shows different images once, in an order of its own."""
     source = open_source("folder", photos)
-    stream = _positions(source, 10, 0, True, 0).take(30)
+    stream = positions(source, 10, 0, True, 0).take(30)
     order = np.array([int(item) for _, item in stream]).reshape(3, 10)
     assert (np.sort(order, axis=1) == np.arange(10)).all()
     assert (order[0] != order[1]).any() and (order[1] != order[2]).any()

@@ -13,9 +13,14 @@ from PIL import Image
 
 from slotcon_tf.data import open_source
 from slotcon_tf.data.bad_images import TooManyBadImages
-from slotcon_tf.data.extensions import PassedOver, reads_heic
 from slotcon_tf.data.labelled import open_classified, open_segmented
-from slotcon_tf.data.listing import is_image_name, list_images, read_list
+from slotcon_tf.data.listing import (
+    PassedOver,
+    is_image_name,
+    list_images,
+    read_list,
+    reads_heic,
+)
 from slotcon_tf.data.reading import Patience, largest_file, read_file
 from slotcon_tf.images.decoding import BadImage
 
@@ -156,11 +161,12 @@ def test_other_extensions_are_counted_and_said(tmp_path, said):
 
 
 def test_heic_is_listed_where_it_can_be_read(tmp_path, monkeypatch, said):
-    monkeypatch.setattr("slotcon_tf.data.extensions.reads_heic", lambda: True)
+    monkeypatch.setattr("slotcon_tf.data.listing.reads_heic", lambda: True)
     assert is_image_name("IMG_1.HEIC") and is_image_name("a.heif")
-    monkeypatch.setattr("slotcon_tf.data.extensions.reads_heic", lambda: False)
+    for module in ("listing", "lists"):
+        name = f"slotcon_tf.data.{module}.reads_heic"
+        monkeypatch.setattr(name, lambda: False)
     assert not is_image_name("IMG_1.HEIC") and is_image_name("a.avif")
-    monkeypatch.setattr("slotcon_tf.data.listing.reads_heic", lambda: False)
     (tmp_path / "a.heic").write_bytes(b"x")
     (tmp_path / "list.txt").write_text("a.heic 3\n")
     open_source("list", tmp_path / "list.txt")

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from slotcon_tf import SGD, backbone
 from slotcon_tf.data.labelled import VOID
-from slotcon_tf.data.photometric import normalize
+from slotcon_tf.images import normalize
 from slotcon_tf.segmentation import (
     HEADS,
     OUTPUT_STRIDES,

@@ -13,8 +13,8 @@ from PIL import Image
 
 from benchmarks.mutations.images import valid_files
 from export.sending import ask, served_form
-from slotcon_tf.images.decoding import BadImage, decode_image
-from slotcon_tf.serving.decoding import decode_batch, fit
+from slotcon_tf.images import BadImage, decode_image, square_in_graph
+from slotcon_tf.serving.decoding import decode_batch
 from slotcon_tf.serving.formats import REASONS
 from tests.support.command import ENVIRONMENT, ROOT
 from tests.support.picture_case import encoded, webp_frames
@@ -262,7 +262,7 @@ def test_narrow_images(shape, crop):
     truth = Image.fromarray(image).resize(size[::-1], Image.BILINEAR)
     truth = np.asarray(truth).astype(np.float32)
     top, left = (round((edge - 24) / 2) for edge in size)
-    found = fit(image, 24, crop)
+    found = square_in_graph(image, 24, "evaluation" if crop else "stretched")
     assert np.abs(found - truth[top : top + 24, left : left + 24]).max() <= 1
 
 

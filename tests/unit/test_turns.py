@@ -5,9 +5,8 @@ import pytest
 import tensorflow as tf
 
 from slotcon_tf.data import crop_pair_dataset
-from slotcon_tf.data.crops import NUMBERS_PER_PAIR, crop_views
+from slotcon_tf.data.crops import NUMBERS_PER_PAIR, crop_views, turned_views
 from slotcon_tf.data.recipe import draw_numbers, draw_turns
-from slotcon_tf.data.turns import turned_views
 from slotcon_tf.method.objective import align
 from tests.support.picture_case import Numbered
 

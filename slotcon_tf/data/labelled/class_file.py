@@ -1,7 +1,10 @@
 """read_class_names: a text file of classes to a table of their ids."""
 
+from __future__ import annotations
+
 import codecs
 import csv
+import os
 import pathlib
 import re
 
@@ -12,7 +15,7 @@ from slotcon_tf.data.labelled.classes import ClassTable
 from slotcon_tf.data.labelled.decoding import MAX_CLASSES, VOID, LabelError
 from slotcon_tf.data.lists import MAX_LIST_BYTES
 from slotcon_tf.data.reading import read_file, reason_of
-from slotcon_tf.images.decoding import BadImage
+from slotcon_tf.images.pixels import BadImage
 
 _VOID_NAMES = {"void", "unlabeled", "unlabelled", "ignore", "ignored"}
 _HEADERS = {
@@ -37,12 +40,19 @@ _OTHER_SYNTAX = re.compile(r"\w*\s*\{|\}")  # of protobuf's text, JSON in lines
 _MAX_ID, _MAX_NAME = 2**31 - 1, 1000
 
 
-def read_text(path):
+def read_text(path: str | os.PathLike[str]) -> str:
     """The text of a file in UTF-8, with a mark at its start or without, or UTF-16.
 
     Raises:
         FileNotFoundError: If there is none.
         LabelError: If it is no such text.
+
+    Example:
+        >>> import tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "names.txt")
+        >>> _ = path.write_bytes(codecs.BOM_UTF8 + b"sky")
+        >>> read_text(path)
+        'sky'
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -72,7 +82,7 @@ def _no_text(path, reason):
     )
 
 
-def read_class_names(path):
+def read_class_names(path: str | os.PathLike[str]) -> ClassTable:
     """A `ClassTable` of a text file: "id name" per line, or a name per line.
 
     Ids are numbers before a blank, tab, comma, semicolon or colon; of a line with
@@ -87,6 +97,13 @@ def read_class_names(path):
     Raises:
         FileNotFoundError: If there is no such file.
         LabelError: If a line cannot be read; it names which.
+
+    Example:
+        >>> import tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "classes.txt")
+        >>> _ = path.write_text("0 sky\\n7 road\\n")
+        >>> read_class_names(path).names
+        ('sky', 'road')
     """
     rows = [
         (number, line.strip())
@@ -123,8 +140,16 @@ def _check_kind(path, rows):
         raise _error(path, "have whole ids", f"{lines[0][:40]!r} in line {rows[0][0]}")
 
 
-def is_labelme(path):
-    """Whether a text file begins as labelme's lists of classes do."""
+def is_labelme(path: str | os.PathLike[str]) -> bool:
+    """Whether a text file begins as labelme's lists of classes do.
+
+    Example:
+        >>> import tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "labels.txt")
+        >>> _ = path.write_text("__ignore__\\n_background_\\ncat\\n")
+        >>> is_labelme(path)
+        True
+    """
     with pathlib.Path(path).open("rb") as file:
         first = file.read(64).removeprefix(b"\xef\xbb\xbf").split()[:1]
     return first in ([_IGNORE.encode()], [_BACKGROUND.encode()])

@@ -1,6 +1,10 @@
 """From the ids in label files to classes, by what the data set says of them."""
 
+from __future__ import annotations
+
 import weakref
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,9 +30,25 @@ class ClassTable:
         void: Other ids that count nowhere.
         merged: Dict of id to class, if several ids are one class; `ids` then holds a
             key per class that is only a number.
+
+    Attributes:
+        names: Tuple of C names.
+
+    Raises:
+        LabelError: If there is no class, or more than a byte holds.
+
+    Example:
+        >>> table = ClassTable({0: "sky", 7: "road"}, void=(3,))
+        >>> table.classes(np.array([[0, 3, 7]]), "a.png").tolist()
+        [[0, 255, 1]]
     """
 
-    def __init__(self, ids, void=(), merged=None):
+    def __init__(
+        self,
+        ids: dict[int, str],
+        void: Iterable[int] = (),
+        merged: dict[int, int] | None = None,
+    ) -> None:
         self.names = tuple(ids.values())
         if not 0 < len(self.names) < MAX_CLASSES:
             raise LabelError(
@@ -41,7 +61,7 @@ class ClassTable:
         self._known = np.array(sorted(known), np.int64)
         self._class = np.array([known[i] for i in self._known.tolist()], np.uint8)
 
-    def classes(self, ids, path):
+    def classes(self, ids: np.ndarray, path: object) -> np.ndarray:
         """Classes of ids.
 
         Args:
@@ -75,7 +95,9 @@ _SMOOTH = (
 )
 
 
-def table_of_found(pixels, void_ids, name):
+def table_of_found(
+    pixels: dict[int, int], void_ids: Sequence[int] | None, name: str
+) -> ClassTable:
     """A class of every id that the label maps hold, where nothing names classes.
 
     255 is void by itself, unless it is one of a few greys spread over the whole range:
@@ -94,6 +116,11 @@ def table_of_found(pixels, void_ids, name):
     Raises:
         LabelError: If it is open what 255 is, or an id that is void or an instance at
             most other places, or grey levels are not classes.
+
+
+    Example:
+        >>> table_of_found({0: 900, 1: 50, 255: 50}, None, "photos").names
+        ('0', '1')
     """
     found = sorted(pixels)
     shown = ", ".join(map(str, found[:8])) + (" ..." if len(found) > 8 else "")
@@ -122,9 +149,9 @@ def table_of_found(pixels, void_ids, name):
     if odd and void_ids is None:
         raise LabelError(
             f"It must be said which ids of {name} are classes. Received: {odd}, and no "
-            "file of classes. List those that count nowhere in --void_ids (none if all "
-            "are classes), list the classes in --label_ids, or name them in "
-            "--class_file."
+            "file of classes. List those that count nowhere in `void_ids` (none if all "
+            "are classes), list the classes in `label_ids`, or name them in "
+            "`class_file`."
         )
     classes = {i: str(i) for i in found if i not in void}
     if len(classes) < 2:
@@ -147,7 +174,9 @@ def table_of_found(pixels, void_ids, name):
     return ClassTable(classes, void=void)
 
 
-def table_of_values(values, void_ids, table):
+def table_of_values(
+    values: Sequence[int], void_ids: Sequence[int] | None, table: ClassTable | None
+) -> ClassTable:
     """A class of each value that somebody lists, in that order.
 
     Args:
@@ -160,6 +189,10 @@ def table_of_values(values, void_ids, table):
 
     Raises:
         LabelError: If values cannot be classes, or names do not fit them.
+
+    Example:
+        >>> table_of_values([0, 255], None, None).names
+        ('0', '255')
     """
     both = set(values) & set(void_ids or ())
     if len(values) < 2 or len(set(values)) < len(values) or both:
@@ -178,16 +211,26 @@ def table_of_values(values, void_ids, table):
     return ClassTable(dict(zip(values, names, strict=True)), void=void_ids or ())
 
 
-_checked = weakref.WeakSet()  # of `check_two_classes`
+_checked: weakref.WeakSet[Any] = weakref.WeakSet()  # of `check_two_classes`
 
 
-def check_two_classes(images):
+def check_two_classes(images: Any) -> None:
     """Raises `LabelError` unless a labelled set has pixels of two classes at least.
 
     It looks until it has seen the second, once. With one class any network is perfect.
 
     Args:
         images: A `SegmentedImages`.
+
+    Example:
+        >>> class Blank:
+        ...     num_images = 1
+        ...     def load(self, index):
+        ...         return np.zeros((3, 4, 3), np.uint8), np.zeros((3, 4), np.uint8)
+        >>> check_two_classes(Blank())  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        slotcon_tf.data.labelled.decoding.LabelError: Labelled pixels must ...
     """
     if images in _checked:
         return
@@ -209,13 +252,16 @@ def check_two_classes(images):
     )
 
 
-def check_two_labels(labels, name):
+def check_two_labels(labels: Iterable[Any], name: object) -> None:
     """Raises `LabelError` unless there are two classes at least among labels.
 
     Args:
         labels: Iterable of class numbers, of images or of pixels that count; it is
             followed until the second is seen.
         name: Of their set, for the error.
+
+    Example:
+        >>> check_two_labels([3, 3, 4], "photos")
     """
     seen = set()
     for label in labels:
@@ -228,8 +274,17 @@ def check_two_labels(labels, name):
     )
 
 
-def check_same_classes(train, data):
-    """Raises `LabelError` unless two labelled sets have the same classes in order."""
+def check_same_classes(train: Any, data: Any) -> None:
+    """Raises `LabelError` unless two labelled sets have the same classes in order.
+
+    Args:
+        train, data: `SegmentedImages` or `ClassifiedImages`.
+
+    Example:
+        >>> from slotcon_tf.data.labelled import ClassifiedImages
+        >>> one = ClassifiedImages("one", iter, 2, ("cat", "dog"))
+        >>> check_same_classes(one, ClassifiedImages("two", iter, 9, ("cat", "dog")))
+    """
     if train.class_names != data.class_names:
         strange = set(train.class_names) ^ set(data.class_names)
         extra = sorted(set(data.class_names) - set(train.class_names))[:5]

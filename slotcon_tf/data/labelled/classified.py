@@ -1,27 +1,27 @@
 """open_classified: images with a class for each."""
 
+from __future__ import annotations
+
 import os
 import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
-import tensorflow_datasets as tfds
+import numpy as np
 from absl import logging
-from PIL import Image
 
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.extensions import is_hidden
 from slotcon_tf.data.labelled.classes import check_two_labels
-from slotcon_tf.data.labelled.cropping import central_square, spaced
-from slotcon_tf.data.labelled.decoding import (
-    LabelError,
-    decode_labelled,
-    read_image,
-)
+from slotcon_tf.data.labelled.decoding import LabelError, decode_labelled, read_bytes
 from slotcon_tf.data.listing import list_images
-from slotcon_tf.data.sources import prepared_builder, split_size
+from slotcon_tf.data.source import Sample, spaced
 from slotcon_tf.images.pixels import PixelWatch
+from slotcon_tf.images.squares import square
+from slotcon_tf.images.statistics import PixelRange, check_pixel_range
 
 CLASSIFIED = ("class_folders", "imagenet", "tfds:NAME")
-_RESIZED = 256 / 224  # the shorter edge before the crop, in crops
+Examples = Callable[[Sequence[int]], Iterator[tuple[np.ndarray, int]]]
 
 
 class ClassifiedImages:
@@ -29,35 +29,70 @@ class ClassifiedImages:
 
     Args:
         name: What to call the set in messages.
-        examples: Function without arguments that returns an iterator of images uint8
-            (height, width, 3) and class numbers.
+        examples: Function of rising numbers of images, below `num_images`, that returns
+            an iterator of images uint8 (height, width, 3) and class numbers.
         num_images: Number of images.
         class_names: Tuple of C names.
+        in_order: Whether an image is reached through those before it only.
+
+    Example:
+        >>> grey = np.zeros((3, 4, 3), np.uint8)
+        >>> data = ClassifiedImages("mine", lambda n: ((grey, i) for i in n), 2, "ab")
+        >>> data, data.load(1)[1]
+        (mine: 2 images, 2 classes, 1)
     """
 
-    def __init__(self, name, examples, num_images, class_names):
+    def __init__(
+        self,
+        name: str,
+        examples: Examples,
+        num_images: int,
+        class_names: Iterable[str],
+        in_order: bool = False,
+    ) -> None:
         self.name = name
         self.num_images = num_images
         self.class_names = tuple(class_names)
+        self.in_order = in_order
         self._examples = examples
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         return len(self.class_names)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.num_images
 
-    def __iter__(self):
-        return self._examples()
+    def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
+        return self._examples(range(self.num_images))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"{self.name}: {self.num_images} images, {self.num_classes} classes"
+
+    def load(self, index: int) -> tuple[np.ndarray, int]:
+        """Image `index`, uint8 (height, width, 3), and its class.
+
+        Raises:
+            LabelError: If the image cannot be used.
+        """
+        return next(self._examples([int(index)]))
+
+    def sample(self, n: int) -> Iterator[Sample]:
+        """At most `n` images and their classes, evenly spaced."""
+        numbers = spaced(n, self.num_images)
+        for place, (image, label) in enumerate(self._examples(numbers)):
+            yield Sample(place, f"image {numbers[place]}", image, label)
 
 
 def open_classified(
-    dataset, data_dir=None, split="val", *, crop_size=224, max_images=None
-):
+    dataset: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    split: str = "val",
+    *,
+    crop_size: int = 224,
+    max_images: int | None = None,
+    pixel_range: Iterable[float] | None = None,
+) -> ClassifiedImages:
     """Opens images with a class for each.
 
     Args:
@@ -68,6 +103,8 @@ def open_classified(
         crop_size: Edge of the central square, cut after the shorter edge was resized
             to 8/7 of it (256 for 224); 0 leaves images as they are.
         max_images: Evenly spaced images that are kept of more; None for all.
+        pixel_range: (low, high) that images of more than 8 bits are read in: that of
+            the model they are for, `statistics_of(model).pixel_range`.
 
     Returns:
         A `ClassifiedImages`.
@@ -76,10 +113,25 @@ def open_classified(
         FileNotFoundError: If the folder or set is missing.
         LabelError: If it holds no classes, or images of one only.
         ValueError: If the data set is not known.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> root = pathlib.Path(tempfile.mkdtemp())
+        >>> for name in ("cat", "dog"):
+        ...     (root / "val" / name).mkdir(parents=True)
+        ...     Image.new("RGB", (40, 30)).save(root / "val" / name / "a.png")
+        >>> data = open_classified("class_folders", root, crop_size=28)
+        >>> [(data.class_names[label], image.shape) for image, label in data]
+        [('cat', (28, 28, 3)), ('dog', (28, 28, 3))]
     """
+    pixel_range = check_pixel_range(pixel_range)
     if dataset.startswith("tfds:"):
+        # Here and not above: tensorflow-datasets takes a second.
+        from slotcon_tf.data.builders import prepared_builder
+
         builder = prepared_builder(dataset[5:], data_dir)
-        return _of_builder(builder, split, crop_size, max_images)
+        return _of_builder(builder, split, crop_size, max_images, pixel_range)
     if dataset not in CLASSIFIED:
         raise ValueError(
             "`dataset` of images with a class each must be one of "
@@ -112,19 +164,27 @@ def open_classified(
             "%s: %d of %d classes have no image: %s",
             *(root, len(empty), len(names), ", ".join(map(printable, empty[:5]))),
         )
-    kept = [items[i] for i in spaced(len(items), max_images)]
+    kept = [items[i] for i in spaced(max_images, len(items))]
     check_two_labels([classes[parts[0]] for _, parts in kept], root)
-
     watch = PixelWatch(root)
 
-    def examples():
-        for path, parts in kept:
-            yield _cut(read_image(path, watch), crop_size), classes[parts[0]]
+    def examples(numbers):
+        for path, parts in (kept[number] for number in numbers):
+            image = decode_labelled(read_bytes(path), path, watch, pixel_range)
+            yield _cut(image, crop_size), classes[parts[0]]
 
     return ClassifiedImages(f"{dataset} {root}", examples, len(kept), names)
 
 
-def _of_builder(builder, split, crop_size, most):
+def _of_builder(
+    builder: Any,
+    split: str,
+    crop_size: int,
+    most: int | None,
+    pixel_range: PixelRange | None,
+) -> ClassifiedImages:
+    from slotcon_tf.data.builders import split_size, tfds
+
     features = builder.info.features
     if "label" not in features:
         raise LabelError(
@@ -132,32 +192,30 @@ def _of_builder(builder, split, crop_size, most):
             f"{', '.join(features)}. Sets with label maps only are for groups, and for "
             "other tasks on pixels."
         )
-    count = split_size(builder, split)
-    kept = set(spaced(count, most))
-
+    kept = spaced(most, split_size(builder, split))
+    name = f"{builder.info.full_name} ({split})"
     watch = PixelWatch(builder.info.full_name)
 
-    def stored(decoders):
+    def stored(decoders, numbers):
         dataset = builder.as_dataset(
             split=split, shuffle_files=False, decoders=decoders
         )
+        wanted = {kept[number] for number in numbers}
         examples = enumerate(dataset.as_numpy_iterator())
-        return ((n, example) for n, example in examples if n in kept)
+        return ((n, example) for n, example in examples if n in wanted)
 
-    def examples():
-        for number, example in stored({"image": tfds.decode.SkipDecoding()}):
-            path = f"{builder.info.full_name} ({split}) {number}"
-            image = _cut(decode_labelled(example["image"], path, watch), crop_size)
-            yield image, int(example["label"])
+    def examples(numbers):
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        for number, example in stored(decoders, numbers):
+            path = f"{name} {number}"
+            image = decode_labelled(example["image"], path, watch, pixel_range)
+            yield _cut(image, crop_size), int(example["label"])
 
-    name = f"{builder.info.full_name} ({split})"
     only = tfds.decode.PartialDecoding({"label": True})
-    check_two_labels((example["label"] for _, example in stored(only)), name)
-    return ClassifiedImages(name, examples, len(kept), features["label"].names)
+    everything = stored(only, range(len(kept)))
+    check_two_labels((example["label"] for _, example in everything), name)
+    return ClassifiedImages(name, examples, len(kept), features["label"].names, True)
 
 
 def _cut(image, size):
-    if not size:
-        return image
-    shorter = round(size * _RESIZED)
-    return central_square(Image.fromarray(image), size, Image.BILINEAR, shorter)
+    return square(image, size) if size else image

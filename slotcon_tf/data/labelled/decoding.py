@@ -1,29 +1,36 @@
 """Files of label maps to ids, or an error that says what is wrong with them."""
 
-import io
+from __future__ import annotations
+
 import os
 import re
 
 import numpy as np
-from PIL import Image
 
-from slotcon_tf.data.labelled import orientation
 from slotcon_tf.data.reading import Patience, read_file
 from slotcon_tf.images import tiff
-from slotcon_tf.images.decoding import MAX_PIXELS, BadImage, decode_pixels, open_image
-from slotcon_tf.images.exif import turned
+from slotcon_tf.images.decoding import LOSSLESS, decode_pixels, open_image
+from slotcon_tf.images.orientation import load_as_stored, orientation_of, upright
+from slotcon_tf.images.pixels import BadImage, PixelWatch
+from slotcon_tf.images.statistics import PixelRange
 
 VOID = 255  # label of pixels that count nowhere
 MAX_CLASSES = 255
 _ID_MODES = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L"}
 _GREY_MODES = {"RGB", "RGBA", "LA", "PA"}  # if all channels agree and nothing shines
-_LOSSLESS = ("PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM")
 _MAX_BYTES = 2**30  # of a file; a label map of 89 megapixels with 32 bits has a third
 _patience = Patience()  # of all sets: they are on one disk mostly
 
 
 class LabelError(ValueError):
-    """A label map, or a set of them, cannot be used; its text says why."""
+    """A label map, or a set of them, cannot be used; its text says why.
+
+    Example:
+        >>> decode_ids(b"no image", "a.png")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        slotcon_tf.data.labelled.decoding.LabelError: A label map must be ...
+    """
 
 
 class UprightImage:
@@ -32,7 +39,7 @@ class UprightImage:
     Args:
         data: Bytes of the file.
         path: Named in errors.
-        watch: See `decode_labelled`.
+        watch, pixel_range: See `decode_labelled`.
 
     Attributes:
         pixels: uint8 (height, width, 3), upright.
@@ -40,11 +47,26 @@ class UprightImage:
 
     Raises:
         LabelError: If it cannot be decoded.
+
+    Example:
+        >>> import io
+        >>> from PIL import Image
+        >>> file = io.BytesIO()
+        >>> Image.new("RGB", (4, 3)).save(file, "PNG")
+        >>> UprightImage(file.getvalue(), "a.png").orientation
+        1
     """
 
-    def __init__(self, data, path, watch=None):
-        self.pixels, self.path = decode_labelled(data, path, watch), path
-        self.orientation = orientation.of_file(open_image(data), data)
+    def __init__(
+        self,
+        data: bytes,
+        path: object,
+        watch: PixelWatch | None = None,
+        pixel_range: PixelRange | None = None,
+    ) -> None:
+        self.pixels = decode_labelled(data, path, watch, pixel_range)
+        self.path = path
+        self.orientation = orientation_of(open_image(data), data)
 
 
 class LabelMap:
@@ -55,22 +77,28 @@ class LabelMap:
         orientation: What the file's EXIF says of them, 1 to 8.
         path: Named in errors.
         palette: Bytes (number of colours, 3), or None.
+
+    Example: See `decode_ids`.
     """
 
-    def __init__(self, ids, orientation, path, palette=None):
+    def __init__(
+        self,
+        ids: np.ndarray,
+        orientation: int,
+        path: object,
+        palette: np.ndarray | None = None,
+    ) -> None:
         self.ids, self.orientation, self.path = ids, orientation, path
         self.palette = palette
 
-    def beside(self, image):
+    def beside(self, image: UprightImage) -> np.ndarray:
         """Ids turned as an `UprightImage` is: int32 (height, width).
 
         Raises:
             LabelError: If the sizes do not fit, or fit in several ways.
         """
         size = image.pixels.shape[:2]
-        fitting = orientation.fitting(
-            self.ids.shape, self.orientation, size, image.orientation
-        )
+        fitting = _fitting(self.ids.shape, self.orientation, size, image.orientation)
         if not fitting:
             got, need = self.ids.shape[1::-1], size[::-1]
             raise LabelError(
@@ -85,10 +113,29 @@ class LabelMap:
                 f"{self.path} with {self.orientation}, whose sizes fit turned and "
                 "unturned. Save both upright, without EXIF orientation."
             )
-        return np.ascontiguousarray(turned(self.ids, fitting[0]))
+        return np.ascontiguousarray(upright(self.ids, fitting[0]))
 
 
-def decode_ids(data, path):
+def _fitting(stored, own, upright, of_image):
+    """Orientations by which a label map lies on its upright image.
+
+    Sizes decide, and what the label map's own EXIF says if the image's said the same.
+
+    Args:
+        stored: Height and width of the label map in its file.
+        own: Its orientation.
+        upright: Height and width of the image.
+        of_image: The image's orientation, by which it was turned.
+
+    Returns:
+        List of numbers: empty if no size fits, several if it stays open.
+    """
+    candidates = sorted({1, own, of_image})
+    found = [n for n in candidates if (stored[::-1] if n > 4 else stored) == upright]
+    return [own] if own == of_image and own in found else found
+
+
+def decode_ids(data: bytes, path: object) -> LabelMap:
     """Bytes of a label file to the ids that it holds.
 
     Palette images give their indices, not their colours; colour images whose channels
@@ -103,6 +150,14 @@ def decode_ids(data, path):
 
     Raises:
         LabelError: If it is no image of one id per pixel.
+
+    Example:
+        >>> import io
+        >>> from PIL import Image
+        >>> file = io.BytesIO()
+        >>> Image.new("L", (4, 3), 7).save(file, "PNG")
+        >>> decode_ids(file.getvalue(), "a.png").ids[0]
+        array([7, 7, 7, 7], dtype=int32)
     """
     image, turn, step = _open(data, path)
     ids = None
@@ -127,12 +182,16 @@ class Palettes:
 
     Programs that make a palette of the colours of each file by itself, in any order,
     leave indices that say nothing.
+
+    Example:
+        >>> palettes, red = Palettes(), np.array([[255, 0, 0]])
+        >>> palettes.look(LabelMap(np.zeros((3, 4), np.int32), 1, "a.png", red))
     """
 
-    def __init__(self):
-        self._seen = {}
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple] = {}
 
-    def look(self, label_map):
+    def look(self, label_map: LabelMap) -> None:
         """Looks at a `LabelMap`.
 
         Raises:
@@ -148,15 +207,23 @@ class Palettes:
                     "A label map's palette must give an id the same colour in every "
                     f"file. Received: id {number} is {before} in {path} and {color} "
                     f"in {label_map.path}. If the colours are the classes, save all "
-                    "with one palette; if the ids are, name them in --class_file."
+                    "with one palette; if the ids are, name them in `class_file`."
                 )
 
 
-def decode_panoptic_ids(data, path):
+def decode_panoptic_ids(data: bytes, path: object) -> LabelMap:
     """Segment ids of a COCO panoptic PNG: red + 256 green + 256^2 blue.
 
     Returns:
         `LabelMap`.
+
+    Example:
+        >>> import io
+        >>> from PIL import Image
+        >>> file = io.BytesIO()
+        >>> Image.new("RGB", (4, 3), (7, 1, 0)).save(file, "PNG")
+        >>> int(decode_panoptic_ids(file.getvalue(), "a.png").ids[0, 0])
+        263
     """
     image, turn, _ = _open(data, path)
     if image.mode not in ("RGB", "RGBA"):
@@ -168,11 +235,18 @@ def decode_panoptic_ids(data, path):
     return LabelMap(pixels @ np.array([1, 256, 65536], np.int32), turn, path)
 
 
-def read_bytes(path):
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """Bytes of a file of a labelled set; a disk that is away for seconds is waited for.
 
     Raises:
         LabelError: If they cannot be read, or are too many for an image.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "a.png")
+        >>> _ = path.write_bytes(b"pixels")
+        >>> read_bytes(path)
+        b'pixels'
     """
     try:
         return _patience.read(lambda: read_file(path, _MAX_BYTES), os.fspath(path))
@@ -180,12 +254,12 @@ def read_bytes(path):
         raise _unreadable(path, error) from None
 
 
-def read_image(path, watch=None):
-    """A file of a labelled set; see `decode_labelled`."""
-    return decode_labelled(read_bytes(path), path, watch)
-
-
-def decode_labelled(data, path, watch=None):
+def decode_labelled(
+    data: bytes,
+    path: object,
+    watch: PixelWatch | None = None,
+    pixel_range: PixelRange | None = None,
+) -> np.ndarray:
     """An image of a labelled set, which must be readable: uint8 (height, width, 3).
 
     Training replaces what cannot be decoded; a score must be that of the whole set.
@@ -194,12 +268,22 @@ def decode_labelled(data, path, watch=None):
         data: Bytes of the file.
         path: Named in errors.
         watch: `PixelWatch` that warns of few grey levels.
+        pixel_range: (low, high) that images of more than 8 bits are read in, the
+            model's; see `slotcon_tf.images.decode_image`.
 
     Raises:
         LabelError: If it is not.
+
+    Example:
+        >>> import io
+        >>> from PIL import Image
+        >>> file = io.BytesIO()
+        >>> Image.new("RGB", (4, 3)).save(file, "PNG")
+        >>> decode_labelled(file.getvalue(), "a.png").shape
+        (3, 4, 3)
     """
     try:
-        decoded = decode_pixels(data)
+        decoded = decode_pixels(data, pixel_range=pixel_range)
     except BadImage as error:
         raise _unreadable(path, error) from None
     if watch:
@@ -217,7 +301,8 @@ def _unreadable(path, error):
 def _open(data, path):
     """The image as it is stored, its EXIF orientation, and `_step`."""
     try:
-        image = _header(data)
+        # A small file may be a large flat area.
+        image = open_image(data, flat=True)
         if _is_lossy(image, data):
             raise LabelError(
                 "A label map must be stored without loss. Received: "
@@ -242,7 +327,7 @@ def _open(data, path):
                 f"{path}, a TIFF whose 0 is white (PhotometricInterpretation 0), which "
                 "some programs read as stored and others inverted. Save it as PNG."
             )
-        return *orientation.stored(image), step
+        return *load_as_stored(image, data), step
     except LabelError:
         raise
     except Exception as error:  # noqa: BLE001  broken files fail in any way
@@ -252,23 +337,11 @@ def _open(data, path):
         ) from None
 
 
-def _header(data):
-    """A label map that is not decoded yet: a small file may be a large flat area."""
-    try:
-        image = Image.open(io.BytesIO(data), formats=(*_LOSSLESS, "JPEG"))
-    except Image.UnidentifiedImageError:
-        open_image(data)  # knows why, unless it is a picture of another format
-        raise BadImage(f"none of {', '.join(_LOSSLESS)}") from None
-    if image.width * image.height > MAX_PIXELS:
-        raise BadImage(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
-    return image
-
-
 def _is_lossy(image, data):
     if image.format == "WEBP":
         return b"VP8L" not in data
     compression = image.info.get("compression", "")
-    return image.format not in _LOSSLESS or "jp" in str(compression)
+    return image.format not in LOSSLESS or "jp" in str(compression)
 
 
 def _step(image):

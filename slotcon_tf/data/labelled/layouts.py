@@ -3,6 +3,8 @@
 A function per layout; each returns a `Found`.
 """
 
+from __future__ import annotations
+
 import os
 import pathlib
 import re
@@ -44,12 +46,12 @@ class Found:
         segments: Of panoptic sets: a dict of segment id to category id per pair.
     """
 
-    pairs: list
+    pairs: list[tuple[pathlib.Path, pathlib.Path]]
     table: ClassTable | None = None
-    segments: list = field(default_factory=list)
+    segments: list[dict[int, int]] = field(default_factory=list)
 
 
-def folders(root, split):
+def folders(root: pathlib.Path, split: str) -> Found:
     """`SPLIT/` with `SPLITannot/`, or `images/SPLIT/` with `annotations/`, `labels/` or
     `masks/SPLIT/`; with `images/` and the others as they are where there is no SPLIT.
 
@@ -70,7 +72,7 @@ def folders(root, split):
     )
 
 
-def listed(root, split):
+def listed(root: pathlib.Path, split: str) -> Found:
     """`SPLIT.txt`, or the list that is named: an image and its label map per line."""
     path = root if root.is_file() else root / f"{split}.txt"
     if not path.is_file():
@@ -99,7 +101,7 @@ def listed(root, split):
     return Found(pairs, _named(path.parent))
 
 
-def voc(root, split):
+def voc(root: pathlib.Path, split: str) -> Found:
     """PASCAL VOC 2012; split "trainaug" is train with SBD's SegmentationClassAug."""
     for below in ("", "VOC2012", "VOCdevkit/VOC2012"):
         if (root / below / "JPEGImages").is_dir():
@@ -121,7 +123,7 @@ def voc(root, split):
     return Found(pairs, taxonomies.voc())
 
 
-def cityscapes(root, split):
+def cityscapes(root: pathlib.Path, split: str) -> Found:
     """`leftImg8bit/SPLIT/CITY/` and `gtFine/SPLIT/CITY/`, by their ids."""
     images = _folder(root / "leftImg8bit" / split)
     pairs = []
@@ -133,7 +135,7 @@ def cityscapes(root, split):
     return Found(pairs, taxonomies.cityscapes())
 
 
-def ade20k(root, split):
+def ade20k(root: pathlib.Path, split: str) -> Found:
     """ADEChallengeData2016: `images/` and `annotations/` with training, validation."""
     if (root / "ADEChallengeData2016").is_dir():
         root = root / "ADEChallengeData2016"
@@ -154,7 +156,7 @@ def ade20k(root, split):
     return Found(pairs, taxonomies.ade20k(names))
 
 
-def coco_panoptic(root, split, *, merge=False):
+def coco_panoptic(root: pathlib.Path, split: str, *, merge: bool = False) -> Found:
     """`SPLIT2017/`, `annotations/panoptic_SPLIT2017.json` and its folder of PNGs."""
     images, name = _folder(root / f"{split}2017"), f"panoptic_{split}2017"
     about = root / "annotations" / f"{name}.json"
@@ -169,7 +171,7 @@ def coco_panoptic(root, split, *, merge=False):
     return Found(pairs, table, content.segments)
 
 
-def coco_stuff27(root, split):
+def coco_stuff27(root: pathlib.Path, split: str) -> Found:
     """COCO merged to 27 supercategories: of `stuffthingmaps/SPLIT2017/`, else panoptic.
 
     The published numbers are those of the stuffthingmaps.

@@ -1,9 +1,14 @@
 """read_panoptic: the JSON file of a panoptic set, or an error that names the entry."""
 
+from __future__ import annotations
+
 import json
+import os
 import pathlib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from slotcon_tf.data.labelled.decoding import MAX_CLASSES, LabelError
 from slotcon_tf.data.reading import read_file
@@ -22,14 +27,18 @@ class Panoptic:
         files: List of (image, PNG), names relative to their folders.
         segments: A dict of segment id to category id for each of them.
         categories: List of dicts with `id`, `name`, `supercategory`.
+
+    Example: See `read_panoptic`.
     """
 
-    files: list
-    segments: list
-    categories: list
+    files: list[tuple[str, str]]
+    segments: list[dict[int, int]]
+    categories: list[dict[str, Any]]
 
 
-def read_panoptic(path, supercategories=None):
+def read_panoptic(
+    path: str | os.PathLike[str], supercategories: Collection[str] | None = None
+) -> Panoptic:
     """Reads a JSON file in COCO's panoptic format.
 
     Args:
@@ -41,6 +50,20 @@ def read_panoptic(path, supercategories=None):
 
     Raises:
         LabelError: If the file is damaged, or an entry is; it names which.
+
+    Example:
+        >>> import tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "panoptic.json")
+        >>> segments = [{"id": 9, "category_id": 1}]
+        >>> note = {"image_id": 3, "file_name": "3.png", "segments_info": segments}
+        >>> _ = path.write_text(json.dumps({
+        ...     "images": [{"id": 3, "file_name": "3.jpg"}],
+        ...     "annotations": [note],
+        ...     "categories": [{"id": 1, "name": "sky"}],
+        ... }))
+        >>> found = read_panoptic(path)
+        >>> found.files, found.segments
+        ([('3.jpg', '3.png')], [{9: 1}])
 
     Reference: the format at cocodataset.org/#format-data, "Panoptic Segmentation".
     """

@@ -1,15 +1,17 @@
 """Functions that read image, ids and label map's path by number: files, builders."""
 
+from __future__ import annotations
+
 import os
 import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from absl import logging
 
 from slotcon_tf.data.extensions import is_image_file
 from slotcon_tf.data.labelled.class_file import read_text
-from slotcon_tf.data.labelled.cropping import spaced
 from slotcon_tf.data.labelled.decoding import (
     LabelError,
     Palettes,
@@ -19,8 +21,11 @@ from slotcon_tf.data.labelled.decoding import (
     read_bytes,
 )
 from slotcon_tf.data.labelled.taxonomies import NO_SEGMENT
-from slotcon_tf.data.sources import split_size
+from slotcon_tf.data.source import spaced
 from slotcon_tf.images.pixels import PixelWatch
+from slotcon_tf.images.statistics import PixelRange
+
+Read = Callable[[int], tuple[np.ndarray, np.ndarray, object]]
 
 # Names that tensorflow-datasets' sets give their label maps.
 LABEL_FEATURES = (
@@ -32,7 +37,20 @@ LABEL_FEATURES = (
 )
 
 
-def kept_pairs(pairs, image_list, most):
+def kept_pairs(
+    pairs: Sequence[tuple], image_list: str | None, most: int | None
+) -> list[int]:
+    """Numbers of the pairs that are kept, evenly spaced.
+
+    Args:
+        pairs: Of images and label maps, pathlib.Paths.
+        image_list: Text file of names to keep, or None.
+        most: Pairs that are kept at most, or None.
+
+    Example:
+        >>> kept_pairs([("a.jpg", "a.png")] * 9, None, 3)
+        [0, 3, 6]
+    """
     numbers = range(len(pairs))
     if image_list:
         # Written with folder and ending, or without.
@@ -50,14 +68,25 @@ def kept_pairs(pairs, image_list, most):
             )
         if pairs and not numbers:
             raise LabelError(
-                "--image_list must name images of the data set. Received: "
+                "`image_list` must name images of the data set. Received: "
                 f"{image_list}, none of whose {len(names)} names is one. Write a name "
                 f"per line, such as {pairs[0][0].stem}."
             )
-    return [numbers[i] for i in spaced(len(numbers), most)] if numbers else []
+    return [numbers[i] for i in spaced(most, len(numbers))] if numbers else []
 
 
-def check_pairs(pairs, kept, data_dir):
+def check_pairs(pairs: Sequence[tuple], kept: list[int], data_dir: object) -> None:
+    """Checks that images and label maps are files.
+
+    Raises:
+        LabelError: If there are none, or some are missing.
+
+    Example:
+        >>> check_pairs([], [], "photos")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        slotcon_tf.data.labelled.decoding.LabelError: photos must hold ...
+    """
     if not kept:
         raise LabelError(f"{data_dir} must hold images of this split. Received: none.")
     for place, what in ((0, "image"), (1, "label map")):
@@ -70,13 +99,30 @@ def check_pairs(pairs, kept, data_dir):
             )
 
 
-def file_reader(found, kept, named):
-    """Pairs of files; where nobody has `named` the ids, palettes must agree."""
+def file_reader(
+    found: Any,
+    kept: list[int],
+    named: bool,
+    pixel_range: PixelRange | None = None,
+) -> Read:
+    """Reads pairs of files.
+
+    Args:
+        found: `layouts.Found`.
+        kept: Numbers of its pairs.
+        named: Whether somebody has named the ids; if not, palettes must agree.
+        pixel_range: Of images of more than 8 bits.
+
+    Returns:
+        Function of 0 .. len(kept) - 1 to image, ids and the label map's path.
+
+    Example: See `segmented.open_segmented`.
+    """
     watch, palettes = PixelWatch(found.pairs[kept[0]][0].parent), Palettes()
 
     def read(index):
         image_path, label_path = found.pairs[kept[index]]
-        image = UprightImage(read_bytes(image_path), image_path, watch)
+        image = UprightImage(read_bytes(image_path), image_path, watch, pixel_range)
         labels = read_bytes(label_path)
         if found.segments:
             label_map = decode_panoptic_ids(labels, label_path)
@@ -104,8 +150,16 @@ def _categories(ids, segments, path):
     return values[place].reshape(ids.shape)
 
 
-def builder_names(builder):
-    """Names of the classes 0, 1 ... of a tensorflow-datasets set, or None."""
+def builder_names(builder: Any) -> list[str] | None:
+    """Names of the classes 0, 1 ... of a tensorflow-datasets set, or None.
+
+    Example:
+        >>> from slotcon_tf.data.scenes import Scenes
+        >>> builder_names(Scenes())[:2]
+        ['sky', 'grass']
+    """
+    from slotcon_tf.data.builders import tfds
+
     names = (builder.info.metadata or {}).get("categories")
     feature = dict(builder.info.features).get(_label_feature(builder))
     if not names and isinstance(feature, tfds.features.LabeledImage):
@@ -113,8 +167,24 @@ def builder_names(builder):
     return names
 
 
-def builder_reader(builder, split, most):
-    """Examples of a tensorflow-datasets set; what was read stays, still encoded."""
+def builder_reader(
+    builder: Any, split: str, most: int | None, pixel_range: PixelRange | None = None
+) -> tuple[Read, int]:
+    """Examples of a tensorflow-datasets set; what was read stays, still encoded.
+
+    Args:
+        builder: A prepared one.
+        split: Its images.
+        most: Evenly spaced images that are kept, None for all.
+        pixel_range: Of images of more than 8 bits.
+
+    Returns:
+        As `file_reader`, and the number of images.
+
+    Example: See `segmented.open_segmented`.
+    """
+    from slotcon_tf.data.builders import split_size, tfds
+
     count = split_size(builder, split)
     features = builder.info.features
     feature = _label_feature(builder)
@@ -131,7 +201,7 @@ def builder_reader(builder, split, most):
     dataset = builder.as_dataset(
         split=split, shuffle_files=False, decoders=decoders, read_config=read_config
     )
-    kept, encoded = spaced(count, most), {}
+    kept, encoded = spaced(most, count), {}
     examples = enumerate(dataset.as_numpy_iterator())
     watch = PixelWatch(builder.info.full_name)
 
@@ -142,7 +212,7 @@ def builder_reader(builder, split, most):
             encoded[place] = example["image"], example[feature]
         data, labels = encoded[number]
         path = f"{builder.info.full_name} ({split}) {number}"
-        image = UprightImage(data, path, watch)
+        image = UprightImage(data, path, watch, pixel_range)
         label_map = decode_ids(labels, f"{path}, {feature}")
         return image.pixels, label_map.beside(image), path
 

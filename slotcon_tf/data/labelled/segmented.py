@@ -1,7 +1,11 @@
 """open_segmented: images with a class for every pixel."""
 
+from __future__ import annotations
+
 import difflib
+import os
 import pathlib
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from absl import logging
@@ -12,19 +16,20 @@ from slotcon_tf.data.labelled.classes import (
     table_of_found,
     table_of_values,
 )
-from slotcon_tf.data.labelled.cropping import crop_center
 from slotcon_tf.data.labelled.decoding import LabelError
 from slotcon_tf.data.labelled.layouts import LAYOUTS
 from slotcon_tf.data.labelled.readers import LABEL_FEATURES as LABEL_FEATURES
 from slotcon_tf.data.labelled.readers import (
+    Read,
     builder_names,
     builder_reader,
     check_pairs,
     file_reader,
     kept_pairs,
 )
-from slotcon_tf.data.scenes import scenes_builder
-from slotcon_tf.data.sources import prepared_builder
+from slotcon_tf.data.source import Sample, spaced
+from slotcon_tf.images.squares import square
+from slotcon_tf.images.statistics import check_pixel_range
 
 SEGMENTED = (*LAYOUTS, "scenes", "tfds:NAME")
 _MAX_ID = 2**31 - 1
@@ -43,13 +48,27 @@ class SegmentedImages:
             `table_of_found`.
         crop_size: Edge of the square that images are resized to by their shorter edge
             and cut from the centre of; 0 leaves them as they are.
+        in_order: Whether an image is reached through those before it only.
 
     Attributes:
         class_names: Tuple of C names.
+
+    Example: See `open_segmented`.
     """
 
-    def __init__(self, name, read, num_images, *, table, void_ids=None, crop_size=0):
+    def __init__(
+        self,
+        name: str,
+        read: Read,
+        num_images: int,
+        *,
+        table: ClassTable | None,
+        void_ids: list[int] | None = None,
+        crop_size: int = 0,
+        in_order: bool = False,
+    ) -> None:
         self.name = name
+        self.in_order = in_order
         self.num_images = num_images
         self.crop_size = crop_size
         self._read = read
@@ -59,16 +78,16 @@ class SegmentedImages:
         self.class_names = table.names
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         return len(self.class_names)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.num_images
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"{self.name}: {self.num_images} images, {self.num_classes} classes"
 
-    def load(self, index):
+    def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image `index` and its classes.
 
         Returns:
@@ -78,13 +97,24 @@ class SegmentedImages:
         Raises:
             LabelError: If image or label map cannot be used.
         """
-        image, ids, path = self._read(int(index))
-        labels = self._table.classes(ids, path)
-        if self.crop_size:
-            image, labels = crop_center(image, labels, self.crop_size)
+        image, labels, _ = self._loaded(int(index))
         return image, labels
 
-    def __iter__(self):
+    def sample(self, n: int) -> Iterator[Sample]:
+        """At most `n` images and their classes, evenly spaced."""
+        for place, index in enumerate(spaced(n, self.num_images)):
+            image, labels, path = self._loaded(index)
+            yield Sample(place, pathlib.PurePath(path).name, image, labels)
+
+    def _loaded(self, index):
+        image, ids, path = self._read(index)
+        labels = self._table.classes(ids, path)
+        if self.crop_size:
+            image = square(image, self.crop_size, "central")
+            labels = square(labels, self.crop_size, "central", nearest=True)
+        return image, labels, path
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for index in range(self.num_images):
             yield self.load(index)
 
@@ -100,23 +130,29 @@ class SegmentedImages:
         return table
 
 
-def crop_size_of(dataset):
-    """Edge of the central squares that a set is measured on; 0 for whole images."""
+def crop_size_of(dataset: str) -> int:
+    """Edge of the central squares that a set is measured on; 0 for whole images.
+
+    Example:
+        >>> crop_size_of("coco_stuff27"), crop_size_of("voc")
+        (320, 0)
+    """
     return 320 if dataset == "coco_stuff27" else 0  # as published
 
 
 def open_segmented(
-    dataset,
-    data_dir=None,
-    split="val",
+    dataset: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    split: str = "val",
     *,
-    crop_size=None,
-    class_file=None,
-    void_ids=None,
-    label_ids=None,
-    image_list=None,
-    max_images=None,
-):
+    crop_size: int | None = None,
+    class_file: str | None = None,
+    void_ids: Iterable[int | str] | None = None,
+    label_ids: Iterable[int | str] | None = None,
+    image_list: str | None = None,
+    max_images: int | None = None,
+    pixel_range: Iterable[float] | None = None,
+) -> SegmentedImages:
     """Opens images with label maps.
 
     Args:
@@ -137,6 +173,8 @@ def open_segmented(
         image_list: Text file of image names (without folder and ending) to keep, such
             as the subset a benchmark is defined on.
         max_images: Evenly spaced images that are kept of more; None for all.
+        pixel_range: (low, high) that images of more than 8 bits are read in: that of
+            the model they are for, `statistics_of(model).pixel_range`.
 
     Returns:
         A `SegmentedImages`.
@@ -146,13 +184,31 @@ def open_segmented(
         LabelError: If images have no label map, there are no images, or label maps do
             not tell what their classes are.
         ValueError: If the data set is not known.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> for name, ids in (("val", 0), ("valannot", 1)):
+        ...     (folder / name).mkdir()
+        ...     grey = np.full((3, 4), ids, np.uint8)
+        ...     grey[0] = 0
+        ...     Image.fromarray(grey).save(folder / name / "a.png")
+        >>> data = open_segmented("folders", folder)
+        >>> data.class_names
+        ('0', '1')
+        >>> image, labels = data.load(0)
+        >>> labels.tolist()
+        [[0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
     """
+    pixel_range = check_pixel_range(pixel_range)
     dataset = "folders" if dataset == "folder" else dataset
     if crop_size is None:
         crop_size = crop_size_of(dataset)
     void_ids = _numbers("void_ids", void_ids)
     label_ids = _numbers("label_ids", label_ids)
     table = named = read_class_names(class_file) if class_file else None
+    in_order = dataset not in LAYOUTS
     if dataset in LAYOUTS:
         if not data_dir:
             raise ValueError(f"dataset={dataset} needs a folder. Set `data_dir`.")
@@ -160,18 +216,22 @@ def open_segmented(
         kept = kept_pairs(found.pairs, image_list, max_images)
         check_pairs(found.pairs, kept, data_dir)
         table = table or found.table
-        read, count = file_reader(found, kept, bool(table)), len(kept)
+        read = file_reader(found, kept, bool(table), pixel_range)
+        count = len(kept)
         named = named or (found.table if dataset in ("folders", "list") else None)
     elif dataset == "scenes" or dataset.startswith("tfds:"):
+        # Here and not above: tensorflow-datasets takes a second.
+        from slotcon_tf.data import builders, scenes
+
         if dataset == "scenes":
-            builder = scenes_builder(data_dir)
+            builder = scenes.scenes_builder(data_dir)
             split = "test" if split == "val" else split
         else:
-            builder = prepared_builder(dataset[5:], data_dir)
+            builder = builders.prepared_builder(dataset[5:], data_dir)
         names = builder_names(builder)
         if table is None and names:
             table = named = ClassTable(dict(enumerate(names)))
-        read, count = builder_reader(builder, split, max_images)
+        read, count = builder_reader(builder, split, max_images, pixel_range)
     else:
         near = difflib.get_close_matches(dataset, SEGMENTED, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -200,6 +260,7 @@ def open_segmented(
         table=table,
         void_ids=void_ids,
         crop_size=crop_size,
+        in_order=in_order,
     )
 
 

@@ -1,5 +1,10 @@
 """Classes of the public data sets, and which ids of their files are which class."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 from slotcon_tf.data.labelled.classes import ClassTable
 
 _VOC = [
@@ -86,28 +91,47 @@ NO_SEGMENT = -1  # no category: some sets call one 0
 COCO_STUFF_27 = tuple(_COCO_STUFF)
 
 
-def voc():
-    """PASCAL VOC: 21 classes, the first is background."""
+def voc() -> ClassTable:
+    """PASCAL VOC: 21 classes, the first is background.
+
+    Example:
+        >>> voc().names[:2]
+        ('background', 'aeroplane')
+    """
     return ClassTable(dict(enumerate(_VOC)))
 
 
-def cityscapes():
-    """Cityscapes: 19 of the ids in `*_labelIds.png`; the others are void."""
+def cityscapes() -> ClassTable:
+    """Cityscapes: 19 of the ids in `*_labelIds.png`; the others are void.
+
+    Example:
+        >>> cityscapes().names[:2]
+        ('road', 'sidewalk')
+    """
     return ClassTable(_CITYSCAPES, void=_CITYSCAPES_IDS)
 
 
-def ade20k(names=()):
+def ade20k(names: Sequence[str] = ()) -> ClassTable:
     """ADE20K: ids 1 to 150; 0, "other", is void.
 
     Args:
         names: Of the 150 classes, if known.
+
+    Example:
+        >>> len(ade20k().names)
+        150
     """
     names = names or [f"class {i}" for i in range(1, _ADE20K_CLASSES + 1)]
     return ClassTable(dict(enumerate(names, start=1)), void=(0,))
 
 
-def coco_stuff27():
-    """COCO-Stuff's stuffthingmaps merged to its 27 supercategories."""
+def coco_stuff27() -> ClassTable:
+    """COCO-Stuff's stuffthingmaps merged to its 27 supercategories.
+
+    Example:
+        >>> coco_stuff27().names[-1]
+        'water'
+    """
     merged = {
         number: index
         for index, numbers in enumerate(_COCO_STUFF.values())
@@ -116,7 +140,7 @@ def coco_stuff27():
     return ClassTable(dict(enumerate(COCO_STUFF_27)), merged=merged)
 
 
-def coco_panoptic(categories, *, merge):
+def coco_panoptic(categories: list[dict[str, Any]], *, merge: bool) -> ClassTable:
     """The categories of a panoptic JSON.
 
     Args:
@@ -125,6 +149,10 @@ def coco_panoptic(categories, *, merge):
 
     Returns:
         A `ClassTable` of category ids; `NO_SEGMENT` is void.
+
+    Example:
+        >>> coco_panoptic([{"id": 1, "name": "person"}], merge=False).names
+        ('person',)
     """
     if not merge:
         return ClassTable({c["id"]: c["name"] for c in categories}, void=(NO_SEGMENT,))

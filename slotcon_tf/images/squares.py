@@ -1,0 +1,111 @@
+"""Squares of images: what evaluation, export and pictures cut or stretch them to.
+
+Three ways, as torchvision's Resize and CenterCrop make them:
+"evaluation": the shorter edge becomes 8/7 of the square's (256 for 224), and the centre
+is cut out, as ImageNet's evaluation does;
+"central": the shorter edge becomes the square's, and the centre is cut out;
+"stretched": both edges become the square's.
+
+Pixels are resized bilinearly with antialias, ids of label maps by nearest neighbour.
+`square` is Pillow's and gives bytes; `square_in_graph` is TensorFlow's, for the graph
+that is served, and within a grey level of it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+How = Literal["evaluation", "central", "stretched"]
+EVALUATION_CROP = 224 / 256  # of the shorter edge, as ImageNet's evaluation has it
+
+
+def square(
+    pixels: np.ndarray, size: int, how: How = "evaluation", *, nearest: bool = False
+) -> np.ndarray:
+    """The square of an image.
+
+    Args:
+        pixels: uint8 (height, width, 3), or ids (height, width).
+        size: Edge of the square, pixels.
+        how: "evaluation", "central" or "stretched"; see above.
+        nearest: Whether by nearest neighbour, as for ids.
+
+    Returns:
+        uint8 (size, size, 3), or (size, size).
+
+    Raises:
+        ValueError: If `how` is none of them.
+
+    Example:
+        >>> square(np.zeros((480, 640, 3), np.uint8), 224).shape
+        (224, 224, 3)
+    """
+    image = Image.fromarray(pixels)
+    by = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
+    box = [0, 0, *image.size]
+    for axis, edge in enumerate(image.size):
+        new, first = _place(edge, min(image.size), size, how)
+        box[axis] = first * edge / new
+        box[axis + 2] = min((first + size) * edge / new, edge)
+    # Only what the square shows is computed: a narrow image would be very long.
+    return np.asarray(image.resize((size, size), by, box))
+
+
+def _place(edge, shortest, size, how):
+    """What an edge of an image becomes, and where the square begins on it."""
+    if how == "stretched":
+        return size, 0
+    # torchvision's Resize rounds the longer edge down; its CenterCrop rounds half a
+    # pixel to even, as `round` does.
+    new = _shorter(size, how) * edge // shortest
+    return new, round((new - size) / 2)
+
+
+def _shorter(size, how):
+    if how not in ("evaluation", "central"):
+        raise ValueError(
+            "`how` must be 'evaluation', 'central' or 'stretched'. "
+            f"Received: how={how!r}."
+        )
+    return size if how == "central" else round(size / EVALUATION_CROP)
+
+
+def square_in_graph(image: tf.Tensor, size: int, how: How = "evaluation") -> tf.Tensor:
+    """The square of an image whose height and width are known at run time only.
+
+    Args:
+        image: (height, width, 3), grey levels.
+        size: Edge of the square, pixels; 0 leaves the image as it is.
+        how: "evaluation", "central" or "stretched"; see above.
+
+    Returns:
+        float32 (size, size, 3) of whole grey levels, within one of `square`'s.
+
+    Raises:
+        ValueError: If `how` is none of them.
+
+    Example:
+        >>> square_in_graph(tf.zeros([480, 640, 3], tf.uint8), 224).shape
+        TensorShape([224, 224, 3])
+    """
+    if not size:
+        return tf.cast(image, tf.float32)
+    shape = tf.cast(tf.shape(image)[:2], tf.float32)
+    target, corner = tf.constant([size, size], tf.float32), tf.zeros([2])
+    if how != "stretched":
+        # As in `_place`.
+        target = tf.floor(_shorter(size, how) * shape / tf.reduce_min(shape) + 1e-4)
+        corner = tf.round((target - size) / 2)
+    image = tf.raw_ops.ScaleAndTranslate(
+        images=tf.cast(image, tf.float32)[None],
+        size=[size, size],
+        scale=target / shape,
+        translation=-corner,
+        kernel_type="triangle",
+        antialias=True,
+    )[0]
+    return tf.round(tf.clip_by_value(image, 0.0, 255.0))
