@@ -35,6 +35,14 @@ def write_warmup(
     Returns:
         Whether it could: the requests' format is that of tensorflow-serving-api, and
         without that package a warning says that there are none.
+
+    Example:
+        >>> import tempfile
+        >>> spec = tf.TensorSpec([None], tf.string, name="image_bytes")
+        >>> served = {"objects": (None, [spec])}
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> write_warmup(folder, "slotcon", served, [1, 8], edge=32)
+        True
     """
     try:
         with needed("serving"):
