@@ -1,1 +1,1 @@
-import trainers  # noqa: F401  First of all: slotcon_tf, or a command ends in one line.
+import slotcon_tf  # noqa: F401  First of all: oneDNN is on before TensorFlow.

@@ -1,5 +1,7 @@
 """Features of many images, batch by batch, kept on disk until all are there."""
 
+from __future__ import annotations
+
 import concurrent.futures
 import hashlib
 import json
@@ -7,7 +9,9 @@ import os
 import pathlib
 import shutil
 import stat
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,27 +46,31 @@ class Images:
     Attributes:
         root: Folder that the names are relative to.
         paths: Their paths.
+
+    Example:
+        >>> Images(pathlib.Path("photos"), ("photos/a/b.jpg",)).names
+        ['a/b.jpg']
     """
 
     root: pathlib.Path
-    paths: tuple
+    paths: tuple[str | os.PathLike, ...]
 
     @property
-    def names(self):
+    def names(self) -> list[str]:
         """Relative to the root, as text."""
         return [printable(os.path.relpath(path, self.root)) for path in self.paths]
 
 
 def extract(
-    predict,
-    images,
-    output,
+    predict: Callable[[list[bytes]], Mapping[str, Any]],
+    images: Images,
+    output: str | os.PathLike,
     *,
-    settings,
-    batch_size=8,
-    concurrency=4,
-    max_image_bytes=20 * 2**20,
-):
+    settings: Mapping[str, Any],
+    batch_size: int = 8,
+    concurrency: int = 4,
+    max_image_bytes: int = 20 * 2**20,
+) -> dict[str, str]:
     """Writes a table of features, one row per image, in the order of the images.
 
     What is done is kept in `<output>.partial/`: the same call goes on from there.
@@ -86,6 +94,18 @@ def extract(
     Raises:
         ExtractionError: If `<output>.partial` belongs to other images or settings.
         Unavailable: If the model is gone; give the same command again.
+
+    Example:
+        >>> import tempfile
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> (folder / "a.jpg").touch()
+        >>> images = Images(folder, (folder / "a.jpg",))
+        >>> def sizes(files):
+        ...     return {"size": np.array([len(file) for file in files])}
+        >>> extract(sizes, images, folder / "sizes.npz", settings={})
+        {}
+        >>> np.load(folder / "sizes.npz")["size"].tolist()
+        [0]
     """
     output = pathlib.Path(output)
     parts = _Parts(output, images, settings, batch_size)
@@ -119,7 +139,9 @@ def extract(
     return failed
 
 
-def _rows(predict, paths, limit):
+def _rows(
+    predict: Callable, paths: Sequence[str | os.PathLike], limit: int
+) -> dict[str, np.ndarray]:
     """The table's rows of a batch."""
     content, reasons = zip(*(_read(path, limit) for path in paths), strict=True)
     reasons = list(reasons)
@@ -135,7 +157,7 @@ def _rows(predict, paths, limit):
     return rows
 
 
-def _read(path, limit):
+def _read(path: str | os.PathLike, limit: int) -> tuple[bytes, str | None]:
     """A file's bytes as they are sent and None, or nothing and a reason."""
     try:
         status = os.stat(path)
@@ -153,7 +175,7 @@ def _read(path, limit):
     return data, None
 
 
-def _too_large(size):
+def _too_large(size: int) -> str:
     return f"{size / 2**20:.1f} MiB is more than `max_image_mb`"
 
 
@@ -251,8 +273,20 @@ def _list_failed(output, failed):
         path.write_text("".join(lines), encoding="utf-8")
 
 
-def report(output, images, failed):
-    """What a command prints at its end."""
+def report(
+    output: str | os.PathLike, images: Images, failed: Mapping[str, str]
+) -> list[str]:
+    """What a command prints at its end.
+
+    Args:
+        output: File of the table.
+        images: All.
+        failed: Path to reason of those that failed.
+
+    Example:
+        >>> report("out.npz", Images(pathlib.Path(), ("a.jpg",)), {})
+        ['1 of 1 images in out.npz']
+    """
     lines = [f"failed: {name} ({failed[name]})" for name in list(failed)[:_NAMED]]
     if len(failed) > _NAMED:
         lines.append(f"and {len(failed) - _NAMED} more: {output}.failed.txt")

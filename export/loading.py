@@ -44,8 +44,9 @@ def load_version(path: str | os.PathLike) -> Signatures:
         loaded = tf.saved_model.load(str(path))
     except Exception as error:  # noqa: BLE001  whatever a damaged one raises
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = reason[:300].removesuffix(".")
         raise ValueError(
-            f"{path} must be a whole SavedModel. Received: {reason[:300]}. Export or "
+            f"{path} must be a whole SavedModel. Received: {reason}. Export or "
             "copy it anew."
         ) from error
     return {name: (f, loaded) for name, f in loaded.signatures.items()}

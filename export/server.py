@@ -3,8 +3,9 @@
     python -m export.server --export_dir=served/slotcon
 
 Answers TF Serving's gRPC calls (Predict, GetModelMetadata, GetModelStatus) on the
-SavedModels of a folder, and loads a new version while it serves. Production runs TF
-Serving itself: it batches requests, serves REST, and is written in C++.
+SavedModels of a folder, Predict over REST as well (`--rest_port=8501`), and loads a new
+version while it serves. Production runs TF Serving itself: it batches requests, and is
+written in C++.
 
 Differs from TF Serving: it listens before there is a version, and says NOT_FOUND;
 answers hold numbers as bytes (`tensor_content`), which tf.make_ndarray reads as well;
@@ -41,6 +42,7 @@ class ServerConfig(Config):
     model_name: str = setting("slotcon", "As served.")
     host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(8500, "Port; 0: a free one.", low=0, high=65535)
+    rest_port: int = setting(0, "Port of REST; 0: none.", low=0, high=65535)
     threads: int = setting(8, "Requests at once.", low=1)
     max_message_mb: int = setting(64, "Largest message.", low=1)
     poll_seconds: float = setting(1.0, "Between looks at the folder.", low=0.01)
@@ -64,6 +66,7 @@ def serve(config: ServerConfig) -> None:
     """
     labels = _labels(config.version_labels)
     with needed("serving"):
+        from .server_rest import start_rest
         from .server_services import start
         from .server_versions import Versions
     if not os.path.isdir(config.export_dir):
@@ -86,6 +89,13 @@ def serve(config: ServerConfig) -> None:
         threads=config.threads,
         max_message_mb=config.max_message_mb,
     )
+    if config.rest_port:
+        start_rest(
+            versions,
+            host=config.host,
+            port=config.rest_port,
+            max_message_mb=config.max_message_mb,
+        )
     if not versions.numbers():
         logging.warning("No version in %s yet; it is looked for.", config.export_dir)
     print(

@@ -1,6 +1,10 @@
 """Tensors of a Predict request and of its answer, checked against a signature."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -10,7 +14,9 @@ from .server_versions import InvalidRequest
 _POINTER = 8  # bytes of a string's place in an array
 
 
-def read_inputs(given, definition, max_bytes):
+def read_inputs(
+    given: Mapping[str, Any], definition: Any, max_bytes: int
+) -> dict[str, tf.Tensor]:
     """The request's tensors as TensorFlow's.
 
     Args:
@@ -25,6 +31,13 @@ def read_inputs(given, definition, max_bytes):
     Raises:
         InvalidRequest: If names, dtypes or shapes are not the signature's, or the
             numbers not as many as the shape.
+
+    Example:
+        >>> from tensorflow.core.protobuf import meta_graph_pb2
+        >>> definition = meta_graph_pb2.SignatureDef()
+        >>> read_inputs({"x": None}, definition, 10)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        export.server_versions.InvalidRequest: input must be exactly []. ...
     """
     expected = definition.inputs
     if set(given) != set(expected):
@@ -69,11 +82,18 @@ def _dtype_name(number):
         return f"dtype {number}"
 
 
-def output_names(output_filter, definition):
+def output_names(output_filter: Iterable[str], definition: Any) -> list[str]:
     """The outputs that a request asks for; all, if it names none.
 
     Raises:
         InvalidRequest: If one is unknown or named twice.
+
+    Example:
+        >>> from tensorflow.core.protobuf import meta_graph_pb2
+        >>> definition = meta_graph_pb2.SignatureDef()
+        >>> definition.outputs["pooled"].name = "Mean:0"
+        >>> output_names([], definition)
+        ['pooled']
     """
     names = list(output_filter) or list(definition.outputs)
     if set(names) - set(definition.outputs) or len(set(names)) != len(names):
@@ -84,8 +104,16 @@ def output_names(output_filter, definition):
     return names
 
 
-def write_tensor(tensor, proto):
-    """Puts a tf.Tensor into a TensorProto: numbers as bytes, strings as a list."""
+def write_tensor(tensor: tf.Tensor, proto: Any) -> None:
+    """Puts a tf.Tensor into a TensorProto: numbers as bytes, strings as a list.
+
+    Example:
+        >>> from tensorflow.core.framework import tensor_pb2
+        >>> proto = tensor_pb2.TensorProto()
+        >>> write_tensor(tf.constant([1.0, 2.0]), proto)
+        >>> tf.make_ndarray(proto).tolist()
+        [1.0, 2.0]
+    """
     if tensor.dtype == tf.string:
         proto.CopyFrom(tf.make_tensor_proto(tensor.numpy()))
         return

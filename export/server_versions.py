@@ -1,7 +1,12 @@
 """The versions of a model that a local server has loaded."""
 
+from __future__ import annotations
+
+import os
 import pathlib
 import threading
+from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
@@ -27,7 +32,7 @@ class Version:
         path: pathlib.Path of its folder.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: pathlib.Path) -> None:
         self.number = int(path.name)
         self._loaded = tf.saved_model.load(str(path))
         self.signatures = dict(self._loaded.signatures)
@@ -46,9 +51,22 @@ class Versions:
         name: Of the model.
         labels: Dict of label to version.
         keep: How many of the newest.
+
+    Example:
+        >>> import tempfile
+        >>> versions = Versions(tempfile.mkdtemp(), "slotcon")
+        >>> versions.poll()
+        >>> versions.numbers()
+        []
     """
 
-    def __init__(self, folder, name, labels=None, keep=1):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        name: str,
+        labels: Mapping[str, int] | None = None,
+        keep: int = 1,
+    ) -> None:
         self.folder = pathlib.Path(folder)
         self.name = name
         self.labels = dict(labels or {})
@@ -59,7 +77,7 @@ class Versions:
         self._unreadable = ""
         self._lock = threading.Lock()
 
-    def poll(self):
+    def poll(self) -> None:
         """Loads what is new and drops what is gone or old.
 
         A request that has got hold of a version ends with it. While the folder cannot
@@ -87,7 +105,7 @@ class Versions:
                 self._states[number] = (_State.END, "")
                 logging.info("Dropped version %d", number)
 
-    def _there(self):
+    def _there(self) -> dict[int, pathlib.Path]:
         """Dict of version to its folder; a folder of another name is none."""
         return {
             int(path.name): path
@@ -99,7 +117,7 @@ class Versions:
             and (path / "saved_model.pb").exists()
         }
 
-    def _load(self, number, path):
+    def _load(self, number: int, path: pathlib.Path) -> bool:
         """Whether a version is loaded.
 
         One that has failed is tried again when its files change: it may have been
@@ -129,17 +147,17 @@ class Versions:
         logging.info("Loaded version %d", number)
         return True
 
-    def numbers(self):
+    def numbers(self) -> list[int]:
         """Loaded versions, in rising order."""
         with self._lock:
             return sorted(self._loaded)
 
-    def states(self):
+    def states(self) -> dict[int, tuple[int, str]]:
         """Dict of version to (state, text of an error)."""
         with self._lock:
             return dict(self._states)
 
-    def get(self, spec):
+    def get(self, spec: Any) -> Version:
         """The version that a request's ModelSpec asks for.
 
         Raises:

@@ -1,5 +1,10 @@
 """Features of images as a file: NumPy's .npz or Parquet."""
 
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
 import numpy as np
 
 from slotcon_tf.extras import needed
@@ -8,7 +13,9 @@ from slotcon_tf.files import write_whole
 ENDINGS = (".npz", ".parquet")
 
 
-def write_table(path, names, columns):
+def write_table(
+    path: pathlib.Path, names: Sequence[str], columns: dict[str, np.ndarray]
+) -> None:
     """Writes a table aside and renames it into place.
 
     Args:
@@ -16,6 +23,13 @@ def write_table(path, names, columns):
         names: Of the images, for the column or array `path` / `paths`.
         columns: Dict of name to array (M, ...). In Parquet an output of more axes is a
             list, and its shape lies in the field's metadata.
+
+    Example:
+        >>> import tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "features.npz"
+        >>> write_table(path, ["a.jpg"], {"pooled": np.ones((1, 2), np.float32)})
+        >>> np.load(path)["paths"].tolist()
+        ['a.jpg']
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npz":

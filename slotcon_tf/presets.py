@@ -55,6 +55,10 @@ class Published:
         recipe: Name of its recipe, in `slotcon_tf.recipes`.
         box_ap, mask_ap: Of Mask R-CNN R50-FPN on COCO, 1x schedule, by the authors.
         url: Of the full checkpoint.
+
+    Example:
+        >>> PUBLISHED["slotcon_coco_r50_800ep"].box_ap
+        41.0
     """
 
     recipe: str
@@ -96,7 +100,12 @@ FOLDER = ("SLOTCON_TF_PRESETS", "~/.cache/slotcon_tf")
 
 
 class Store(Protocol):
-    """Reads and writes pretrained models; see `SlotCon.from_preset`."""
+    """Reads and writes pretrained models; see `SlotCon.from_preset`.
+
+    Example:
+        >>> from slotcon_tf.interop import pretrained
+        >>> checked: Store = pretrained  # a module with these functions is one
+    """
 
     def from_preset(self, source: Any, **settings: Any) -> Any: ...
 
@@ -116,9 +125,7 @@ def register_store(opener: Callable[[], Store]) -> None:
         opener: Function that returns the store, imported when it is first needed.
 
     Example:
-        >>> import importlib, slotcon_tf  # which does this:
-        >>> room = "slotcon_tf.interop.pretrained"
-        >>> register_store(lambda: importlib.import_module(room))
+        >>> register_store(_openers[0])  # as `import slotcon_tf` did
     """
     _openers[:] = [opener]
 

@@ -1,4 +1,4 @@
-"""Slots of whole images, and their match with true masks."""
+"""Groups of whole images, and their match with true masks."""
 
 from __future__ import annotations
 

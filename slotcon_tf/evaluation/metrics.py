@@ -33,6 +33,11 @@ def confusion_matrix(
 
     Raises:
         ValueError: If shapes differ, or a value is no integer or out of its range.
+
+    Example:
+        >>> labels, groups = np.array([0, 0, 1, 255]), np.array([1, 1, 0, 0])
+        >>> confusion_matrix(labels, groups, 2, 2, ignore=255).tolist()
+        [[0, 2], [1, 0]]
     """
     labels, groups = np.asarray(labels), np.asarray(groups)
     if labels.shape != groups.shape:
@@ -88,6 +93,11 @@ def grouping_metrics(confusion: np.ndarray) -> dict:
 
     Raises:
         ValueError: If the matrix is not 2-D, not of integers, or has a negative count.
+
+    Example:
+        >>> found = grouping_metrics(np.array([[0, 8], [2, 0]]))
+        >>> found["miou"], found["matching"]
+        (1.0, {1: 0, 0: 1})
     """
     confusion = np.asarray(confusion)
     if confusion.ndim != 2 or 0 in confusion.shape:
@@ -141,6 +151,10 @@ def segmentation_metrics(confusion: np.ndarray) -> dict:
         Dict of `miou`, over classes that have a pixel; `pixel_accuracy`;
         `mean_accuracy`, the mean of the classes' shares found; and `class_iou` float64
         (num_classes,), NaN for classes without a pixel.
+
+    Example:
+        >>> segmentation_metrics(np.array([[3, 1], [0, 4]]))["pixel_accuracy"]
+        0.875
     """
     present = confusion.sum(axis=1) > 0
     diagonal, size = np.diag(confusion), confusion.sum(axis=1)

@@ -67,7 +67,7 @@ def groups_task(
     batch_size: int = 16,
     progress: Shown = iter,
 ) -> Task:
-    """Slots of pixels against label maps: `grouping_metrics`, a class's matched IoU.
+    """Groups of pixels against label maps: `grouping_metrics`, a class's matched IoU.
 
     Args:
         data: A `SegmentedImages`.

@@ -41,6 +41,13 @@ class Report:
         unused: Other names in the file that nothing here took.
         missing: Torch's names of variables here that the file does not have.
         choice: Which of the file's networks was taken, where it was to choose; or "".
+
+    Example:
+        >>> report = Report(missing=["conv1.weight"])
+        >>> report.check()
+        Traceback (most recent call last):
+            ...
+        slotcon_tf.interop.pickles.CheckpointFileError: ...
     """
 
     matched: list = dataclasses.field(default_factory=list)

@@ -119,6 +119,11 @@ def keras_cv_backbone(
     Raises:
         ValueError: If it is no `slotcon_tf.ResNet`, above all a
             `keras_cv.models.ResNetBackbone`, or its output stride is not 32.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> sorted(keras_cv_backbone(backbone("resnet10")).pyramid_level_inputs)
+        ['P2', 'P3', 'P4', 'P5']
     """
     encoder = as_resnet(encoder)
     if encoder.output_stride != 32:
@@ -154,6 +159,12 @@ def keras_hub_backbone(
     Raises:
         ValueError: If it is no `slotcon_tf.ResNet`, above all a
             `keras_cv.models.ResNetBackbone`.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> encoder = backbone("resnet10", output_stride=16)
+        >>> sorted(keras_hub_backbone(encoder).pyramid_outputs)
+        ['P2', 'P3', 'P4']
     """
     return _normalizing_copy(as_resnet(encoder), image_shape)
 

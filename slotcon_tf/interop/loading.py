@@ -78,6 +78,14 @@ def load_encoder(
     Raises:
         CheckpointFileError: If the file is damaged, hostile, or has no such ResNet, or
             several and nothing that says which.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> from slotcon_tf.interop import save_encoder
+        >>> _ = save_encoder(backbone("resnet18"), "resnet18.pth", "torchvision")
+        >>> encoder, report = load_encoder("resnet18.pth", output_stride=16)
+        >>> encoder.output_stride, len(report.missing)
+        (16, 0)
     """
     with open_weights(path) as weights:
         encoder, report = read_encoder(
@@ -135,6 +143,15 @@ def load_slotcon(
 
     Raises:
         CheckpointFileError: If the file is damaged, hostile, or no full checkpoint.
+
+    Example:
+        >>> from slotcon_tf import SlotCon, backbone
+        >>> sizes = {"num_prototypes": 4, "hidden_dim": 8, "projection_dim": 4}
+        >>> model = SlotCon(backbone("resnet10"), total_steps=1, **sizes)
+        >>> from slotcon_tf.interop import save_slotcon
+        >>> _ = save_slotcon(model, "slotcon.pth")
+        >>> load_slotcon("slotcon.pth", teacher_temperature=0.04)[0].teacher_temperature
+        0.04
     """
     with open_weights(path) as weights:
         if not weights.has_groups:

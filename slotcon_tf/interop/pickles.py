@@ -18,11 +18,33 @@ _SCALARS = (str, int, float, bool, bytes, type(None))
 
 
 class CheckpointFileError(ValueError):
-    """A file of weights cannot be read."""
+    """A file of weights cannot be read.
+
+    Example:
+        >>> from slotcon_tf.interop import load_encoder
+        >>> with open("damaged.pth", "wb") as file:
+        ...     _ = file.write(b"no weights")
+        >>> load_encoder("damaged.pth")
+        Traceback (most recent call last):
+            ...
+        slotcon_tf.interop.pickles.CheckpointFileError: ...
+    """
 
 
 class UnsafePickleError(CheckpointFileError):
-    """A pickle asks for something that weights do not need."""
+    """A pickle asks for something that weights do not need.
+
+    Example:
+        >>> import pickle
+        >>> import zipfile
+        >>> from slotcon_tf.interop import load_encoder
+        >>> with zipfile.ZipFile("hostile.pth", "w") as file:
+        ...     file.writestr("archive/data.pkl", pickle.dumps({"weight": print}))
+        >>> load_encoder("hostile.pth")
+        Traceback (most recent call last):
+            ...
+        slotcon_tf.interop.pickles.UnsafePickleError: ...
+    """
 
 
 def one_line(error: object, most: int = 200) -> str:

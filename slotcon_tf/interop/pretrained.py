@@ -84,6 +84,15 @@ def load_pretrained(
     Raises:
         FileNotFoundError: If there is no such file.
         CheckpointFileError: If it is damaged, hostile, or something else.
+
+    Example:
+        >>> from slotcon_tf import SlotCon, backbone
+        >>> sizes = {"num_prototypes": 4, "hidden_dim": 8, "projection_dim": 4}
+        >>> model = SlotCon(backbone("resnet10"), total_steps=1, **sizes)
+        >>> _ = model.save_to_preset("preset")
+        >>> loaded, report = load_pretrained("preset")
+        >>> loaded.num_prototypes
+        4
     """
     path = find_pretrained(source)
     if path.suffix == ".keras":
@@ -128,6 +137,15 @@ def copy_weights(source: SlotCon, target: SlotCon) -> None:
 
     Raises:
         ValueError: If the models differ in size; it names the first difference.
+
+    Example:
+        >>> from slotcon_tf import SlotCon, backbone
+        >>> sizes = {"num_prototypes": 4, "hidden_dim": 8, "projection_dim": 4}
+        >>> model = SlotCon(backbone("resnet10"), total_steps=1, **sizes)
+        >>> other = SlotCon(backbone("resnet10"), total_steps=9, **sizes)
+        >>> copy_weights(model, other)
+        >>> bool((other.teacher.weights[0] == model.teacher.weights[0]).numpy().all())
+        True
     """
     parts = [
         (old, new)

@@ -46,6 +46,11 @@ def save_encoder(
 
     Raises:
         ValueError: If the target has no such network.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> save_encoder(backbone("resnet18"), "resnet18.safetensors", "safetensors")
+        [PosixPath('resnet18.safetensors')]
     """
     path = pathlib.Path(path)
     encoder = as_resnet(encoder)
@@ -89,6 +94,13 @@ def save_slotcon(model: SlotCon, path: str | os.PathLike) -> list[pathlib.Path]:
 
     Returns:
         List of the paths that were written.
+
+    Example:
+        >>> from slotcon_tf import SlotCon, backbone
+        >>> sizes = {"num_prototypes": 4, "hidden_dim": 8, "projection_dim": 4}
+        >>> model = SlotCon(backbone("resnet10"), total_steps=1, **sizes)
+        >>> save_slotcon(model, "slotcon.pth")
+        [PosixPath('slotcon.pth')]
     """
     step = int(model.step.numpy())
     values = with_batches_tracked(model_entries(model), 2 * step)

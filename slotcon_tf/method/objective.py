@@ -4,7 +4,7 @@
     slots               `pool_slots`    and which are `active_slots`      section 3.1
     alignment           `align`         of two views onto their overlap   section 3.2
     grouping            `grouping_loss`                                   equation 3
-    contrast            `pack_active`, `slot_contrastive_loss`            equation 5
+    contrast            `pack_pairs`, `slot_contrastive_loss`             equation 5
 
 Axes: B images, H x W cells of a map, D projection, K prototypes, M = min(K, H*W) packed
 slots of an image, S = B*M of a replica, G = S * replicas.
@@ -302,6 +302,48 @@ def pack_rows(valid: Tensor, multiple: int) -> Tensor:
     count = ops.maximum(ops.sum(ops.cast(valid, "int32")), 1)
     count = -(-count // multiple) * multiple
     return indices[0, : ops.minimum(count, num_rows)]
+
+
+def pack_pairs(
+    student: dict[str, Tensor], teacher: dict[str, Tensor], temperature: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Slots of one view of the student, and of the teacher's other view, in pairs.
+
+    Both are packed by the keys' activity, so that row i of the queries and row i of the
+    keys are the same prototype of the same image. A query counts where its prototype is
+    active in both views.
+
+    Args:
+        student, teacher: Dicts of `projected` (B, H, W, D) and `assignment_logits`
+            (B, H, W, K).
+        temperature: Of the pooling.
+
+    Returns:
+        Tuple of queries (S, D), whether each counts, bool (S,), keys (S, D), without
+        gradient, and whether each counts, bool (S,).
+
+    Example:
+        >>> view = {"projected": ops.ones((2, 2, 2, 5))}
+        >>> view["assignment_logits"] = ops.zeros((2, 2, 2, 8))  # the first wins all
+        >>> queries, counts, _, _ = pack_pairs(view, view, 0.07)
+        >>> queries.shape, int(ops.sum(ops.cast(counts, "int32")))
+        (TensorShape([8, 5]), 2)
+    """
+    logits, key_logits = student["assignment_logits"], teacher["assignment_logits"]
+    _, height, width, num_prototypes = logits.shape
+    num_packed = min(num_prototypes, height * width)  # M
+    active = ops.stop_gradient(active_slots(logits))  # (B, K)
+    indices, key_valid = pack_active(active_slots(key_logits), num_packed)  # (B, M)
+    query_valid = key_valid & ops.take_along_axis(active, indices, axis=1)  # (B, M)
+    queries = pool_slots(student["projected"], logits, temperature, indices)
+    keys = pool_slots(teacher["projected"], key_logits, temperature, indices)
+    rows = (-1, queries.shape[-1])
+    return (
+        ops.reshape(queries, rows),
+        ops.reshape(query_valid, (-1,)),
+        ops.stop_gradient(ops.reshape(keys, rows)),
+        ops.reshape(key_valid, (-1,)),
+    )
 
 
 def slot_contrastive_loss(

@@ -26,17 +26,8 @@ from slotcon_tf.encoders.added_losses import (
 )
 from slotcon_tf.encoders.contract import as_encoder, check_policy, in_policy, loading
 from slotcon_tf.images.statistics import ImageStatistics, chosen_statistics
-from slotcon_tf.method.health import METRICS, diagnose, report, scalars_of
+from slotcon_tf.method import health, objective
 from slotcon_tf.method.networks import GroupingNetwork, MLPHead
-from slotcon_tf.method.objective import (
-    active_slots,
-    align,
-    grouping_loss,
-    pack_active,
-    pack_rows,
-    pool_slots,
-    slot_contrastive_loss,
-)
 from slotcon_tf.method.settings import (
     Positive,
     Share,
@@ -44,7 +35,7 @@ from slotcon_tf.method.settings import (
     check_arguments,
     settings_of,
 )
-from slotcon_tf.method.slots import read_slots
+from slotcon_tf.method.slots import check_called_on, read_slots
 from slotcon_tf.method.teacher import (
     copy_trainable,
     free_copy,
@@ -209,7 +200,7 @@ class SlotCon(Fitting):
         self.step = self._counter("step", ())
         if skip_nonfinite:
             self.nonfinite = self._counter("nonfinite", (len(NONFINITE),))
-        names = METRICS + (("added_loss",) if is_regularized(encoder) else ())
+        names = health.METRICS + (("added_loss",) if is_regularized(encoder) else ())
         self.trackers = {name: keras.metrics.Mean(name=name) for name in names}
         self._freeze_teacher()
         self.built = True
@@ -220,22 +211,10 @@ class SlotCon(Fitting):
         )
 
     def call(self, inputs: Tensor, training: bool = False) -> dict[str, Tensor]:
-        if isinstance(inputs, dict):
-            raise ValueError(
-                "The model is called on normalised images (B, height, width, 3). "
-                f"Received: a dict of {', '.join(inputs)}. Give one of its views, or "
-                "take fit or evaluate, which read pairs of views."
-            )
-        dtype = keras.backend.standardize_dtype(inputs.dtype)
-        if keras.backend.is_int_dtype(dtype):
-            raise ValueError(
-                "The model is called on normalised images (B, height, width, 3). "
-                f"Received: {dtype}. Take model.slots(images), or "
-                "(grey level / 255 - mean) / std."
-            )
+        check_called_on(inputs)
         return self.teacher(inputs, training=training)
 
-    # ---- the two losses ----
+    # The two losses.
 
     def compute_losses(
         self, batch: Batch, training: bool = True
@@ -285,7 +264,7 @@ class SlotCon(Fitting):
             "grouping_loss": grouping,
             "slot_contrastive_loss": contrastive,
             "agreement": agreement,
-            **diagnose(student["a"]["map"], logits, self.teacher_temperature),
+            **health.diagnose(student["a"]["map"], logits, self.teacher_temperature),
         }
         return loss, ops.mean(logits, axis=(0, 1, 2, 3)), diagnostics
 
@@ -305,12 +284,12 @@ class SlotCon(Fitting):
             for v in VIEWS:
                 where = [batch[f"overlap_{v}"], batch[f"flipped_{v}"]]
                 where += [batch.get(f"{turn}_{v}") for turn in TURNS]
-                logits[v] = align(student[v]["assignment_logits"], *where)
-                targets[v] = align(teacher[v]["assignment_logits"], *where)
+                logits[v] = objective.align(student[v]["assignment_logits"], *where)
+                targets[v] = objective.align(teacher[v]["assignment_logits"], *where)
         total = agreement = 0.0
         for v, other in DIRECTIONS:
             with tf.name_scope("grouping_loss"):
-                loss, found = grouping_loss(
+                loss, found = objective.grouping_loss(
                     logits[v],
                     targets[other],
                     ops.convert_to_tensor(self.center),
@@ -325,38 +304,25 @@ class SlotCon(Fitting):
     def _contrastive(
         self, student: dict[str, Tensor], teacher: dict[str, Tensor], training: bool
     ) -> Tensor:
-        """One direction: queries of one view, keys of the teacher's other view.
-
-        Queries and keys are packed by the keys' activity, so that row i of the queries
-        and row i of the keys are the same prototype of the same image.
-        """
-        temperature = self.teacher_temperature
-        logits, key_logits = student["assignment_logits"], teacher["assignment_logits"]
-        num_packed = min(self.num_prototypes, logits.shape[1] * logits.shape[2])  # M
-        active = ops.stop_gradient(active_slots(logits))  # (B, K)
-        indices, key_valid = pack_active(active_slots(key_logits), num_packed)  # (B, M)
-        query_valid = key_valid & ops.take_along_axis(active, indices, axis=1)
-        queries = pool_slots(student["projected"], logits, temperature, indices)
-        keys = pool_slots(teacher["projected"], key_logits, temperature, indices)
-
-        rows = (-1, self.projection_dim)
-        query_valid = ops.reshape(query_valid, (-1,))  # (S,)
-        key_valid = ops.cast(ops.reshape(key_valid, (-1, 1)), keys.dtype)
-        keys = ops.stop_gradient(ops.reshape(keys, rows))  # (S, D)
+        """One direction: queries of one view, keys of the teacher's other view."""
+        queries, query_valid, keys, key_valid = objective.pack_pairs(
+            student, teacher, self.teacher_temperature
+        )  # (S, D), (S,), (S, D), (S,)
+        num_rows = ops.shape(queries)[0]
+        num_queries = ops.sum(ops.cast(query_valid, keys.dtype))
         # One collective for both: the mask travels as one more column.
+        key_valid = ops.cast(key_valid[:, None], keys.dtype)
         gathered = replicas.gather(ops.concatenate([keys, key_valid], axis=1))
         keys, key_valid = gathered[:, :-1], gathered[:, -1] > 0.5  # (G, D), (G,)
-        queries = ops.reshape(queries, rows)  # (S, D)
-        num_rows = ops.shape(queries)[0]
         labels = ops.arange(num_rows, dtype="int32")  # (S,)
         labels += replicas.replica_index() * num_rows
-        num_queries = ops.sum(ops.cast(query_valid, keys.dtype))
         if dynamic_shapes_pay():
-            kept = pack_rows(query_valid, ROW_MULTIPLE)  # (P,), P <= S
+            kept = objective.pack_rows(query_valid, ROW_MULTIPLE)  # (P,), P <= S
             queries, labels = ops.take(queries, kept, axis=0), ops.take(labels, kept)
             query_valid = ops.take(query_valid, kept)
+        # Batch statistics of the queries that count, on all replicas.
         queries = self.predictor(queries, training=training, mask=query_valid)
-        loss, _ = slot_contrastive_loss(
+        loss, _ = objective.slot_contrastive_loss(
             queries,
             query_valid,
             keys,
@@ -367,7 +333,7 @@ class SlotCon(Fitting):
         )
         return loss
 
-    # ---- the step ----
+    # The step.
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
         """One step: teacher, losses, student, center, in the original's order."""
@@ -397,7 +363,7 @@ class SlotCon(Fitting):
             self.center.assign(center)
             self.step.assign(self.step + 1)
         with tf.name_scope("health"):
-            logs = report(self.trackers, diagnostics, good)
+            logs = health.report(self.trackers, diagnostics, good)
             if good is not None:
                 logs["skipped_steps"] = self.nonfinite[-1]
             return logs
@@ -413,13 +379,14 @@ class SlotCon(Fitting):
                 "Something must learn. Received: a model whose student and predictor "
                 "are frozen as a whole. Set trainable=True on one of their layers."
             )
-        return tape.gradient(scaled, variables), batch_center, scalars_of(diagnostics)
+        gradients = tape.gradient(scaled, variables)
+        return gradients, batch_center, health.scalars_of(diagnostics)
 
     def test_step(self, data: Any) -> dict[str, Tensor]:
         """Both losses with moving statistics; nothing is updated."""
         batch = as_batch(data, self.encoder.input_shape)
         _, _, diagnostics = self.compute_losses(batch, training=False)
-        return report(self.trackers, scalars_of(diagnostics))
+        return health.report(self.trackers, health.scalars_of(diagnostics))
 
     def _freeze_teacher(self) -> None:
         """Freezes the layers that are frozen in the student, and flags all variables.
@@ -431,7 +398,7 @@ class SlotCon(Fitting):
         for variable in self.teacher.variables:
             variable.trainable = False
 
-    # ---- what Fitting asks ----
+    # What `Fitting` asks.
 
     def before_step(self) -> None:
         self._freeze_teacher()
@@ -445,7 +412,7 @@ class SlotCon(Fitting):
     def images_taken(self) -> tuple[Shape, ImageStatistics]:
         return self.encoder.input_shape, self.statistics
 
-    # ---- what users ask ----
+    # What users ask.
 
     @property
     def encoder(self) -> keras.Model:
@@ -545,7 +512,7 @@ class SlotCon(Fitting):
         """Writes a directory for `from_preset`; returns the path of its model."""
         return presets.store().save_to_preset(self, directory)
 
-    # ---- what a saved model remembers ----
+    # What a saved model remembers.
 
     def get_config(self) -> dict[str, Any]:
         parts = {name: frozen_layers(p) for name, p in self._freezable().items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -49,6 +50,27 @@ def read_slots(
         found = _read(network, part, temperature)
         parts.append({name: value.numpy() for name, value in found.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def check_called_on(inputs: Any) -> None:
+    """Refuses what a model cannot be called on: a batch of pairs, grey levels.
+
+    Example:
+        >>> check_called_on(np.zeros((1, 64, 64, 3), np.float32))
+    """
+    if isinstance(inputs, dict):
+        raise ValueError(
+            "The model is called on normalised images (B, height, width, 3). "
+            f"Received: a dict of {', '.join(inputs)}. Give one of its views, or "
+            "take fit or evaluate, which read pairs of views."
+        )
+    dtype = keras.backend.standardize_dtype(inputs.dtype)
+    if keras.backend.is_int_dtype(dtype):
+        raise ValueError(
+            "The model is called on normalised images (B, height, width, 3). "
+            f"Received: {dtype}. Take model.slots(images), or "
+            "(grey level / 255 - mean) / std."
+        )
 
 
 def _as_images(images: Tensor, statistics: ImageStatistics) -> np.ndarray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from slotcon_tf.types import Tensor
+
 _CHANNELS_AT_ONCE = 64  # whose values are held at the result's size
 
 
@@ -50,10 +52,13 @@ def upsampled_confidence(
     return winner, tf.exp(best / temperature) / total
 
 
-def _scan(logits, size, temperature=None):
+def _scan(
+    logits: Tensor, size: Tensor, temperature: float | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Winners, their values, and, at a temperature, the sums of exponentials."""
-    winner = best = None
-    total = 0.0
+    winner: Tensor = None
+    best: Tensor = None
+    total: Tensor = 0.0
     for start in range(0, logits.shape[-1], _CHANNELS_AT_ONCE):
         some = logits[..., start : start + _CHANNELS_AT_ONCE]
         some = tf.image.resize(some, size)  # (B, height, width, k)

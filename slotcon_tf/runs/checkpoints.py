@@ -30,7 +30,12 @@ _UNREADABLE = (
 
 
 class CheckpointError(CommandError):
-    """A checkpoint cannot be written, or none can be read."""
+    """A checkpoint cannot be written, or none can be read.
+
+    Example:
+        >>> CheckpointError("No space is left.").status  # a command ends with it
+        1
+    """
 
 
 class Checkpoints:
@@ -51,6 +56,23 @@ class Checkpoints:
         writes: Whether this process writes, or reads only.
         means: Whether an epoch's running means are kept too. Several hosts would have
             to meet to write those, and one of them writes alone.
+
+    Example:
+        >>> import tempfile
+        >>> from slotcon_tf.runs import PretrainConfig
+        >>> class Counter(keras.Model):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.step = self.add_weight(dtype="int64", initializer="zeros")
+        >>> model = Counter()
+        >>> model.compile(optimizer="sgd")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     kept = Checkpoints(
+        ...         folder, model, PretrainConfig(), steps_per_epoch=1, keep=2
+        ...     )
+        ...     _ = model.step.assign(7)
+        ...     print(kept.save().name, kept.restore())
+        step_000000007 7
     """
 
     def __init__(
@@ -179,7 +201,12 @@ class Checkpoints:
 
 
 def checkpoint_paths(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """Checkpoints in a folder, the newest first."""
+    """Checkpoints in a folder, the newest first.
+
+    Example:
+        >>> checkpoint_paths("a/folder/that/is/not/there")
+        []
+    """
     found = pathlib.Path(folder).glob(f"{_PREFIX}*")
     # A copy that somebody has named otherwise is theirs.
     found = [p for p in found if p.name.removeprefix(_PREFIX).isdigit()]
@@ -197,6 +224,16 @@ def largest_difference(
 
     Returns:
         float; infinity if they do not hold the same variables, or none of that part.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     paths = [pathlib.Path(folder, name) for name in "ab"]
+        ...     for number, path in enumerate(paths):
+        ...         state = tf.train.Checkpoint(x=tf.Variable(number / 2))
+        ...         _ = state.write(str(path / STATE))
+        ...     largest_difference(*paths, part="x")
+        0.5
     """
     readers = [tf.train.load_checkpoint(str(path / STATE)) for path in (first, second)]
     names = [
@@ -213,7 +250,12 @@ def largest_difference(
 
 
 def step_of(path: pathlib.Path) -> int:
-    """The step after which a checkpoint's folder was written."""
+    """The step after which a checkpoint's folder was written.
+
+    Example:
+        >>> step_of(pathlib.Path("checkpoints/step_000000042"))
+        42
+    """
     return int(path.name.removeprefix(_PREFIX))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 from absl import flags
 
-from slotcon_tf import processor
+from slotcon_tf import __version__, processor
 from slotcon_tf.data.bad_images import TooManyBadImages
 from slotcon_tf.extras import MissingExtra
 from slotcon_tf.runs import flag_files
@@ -30,6 +30,10 @@ class CommandError(RuntimeError):
         at_once: Whether the process ends at once: threads of an input pipeline still
             run Python, and an interpreter that takes itself apart may wait for them
             for ever.
+
+    Example:
+        >>> CommandError("Two files are missing.").status
+        1
     """
 
     status = 1
@@ -103,6 +107,9 @@ class Command:
         argv = sys.argv if argv is None else argv
         if any(word in ("--help", "-h", "--helpfull", "-help") for word in argv[1:]):
             print(self.help())
+            sys.exit(0)
+        if "--version" in argv[1:] and "version" not in self.config_class.settings():
+            print(f"slotcon_tf {__version__}")
             sys.exit(0)
         try:
             config = self.config(argv)
@@ -185,7 +192,13 @@ class Command:
 
 
 def flag_help(known: Setting) -> list[str]:
-    """Lines of `--help` about one flag."""
+    """Lines of `--help` about one flag.
+
+    Example:
+        >>> from slotcon_tf.runs.load_settings import LoadSettings
+        >>> flag_help(LoadSettings.settings()["prefix"])[0]
+        '  --prefix:'
+    """
     told = "" if known.default in (None, "", ()) else known.line(known.default)
     told = f" (default: {told})" if told else " (needed)" if known.required else ""
     if known.choices:

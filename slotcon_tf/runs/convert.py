@@ -7,9 +7,9 @@ import pathlib
 
 import keras
 
-from slotcon_tf import SlotCon
 from slotcon_tf.images.statistics import IMAGENET, statistics_of
 from slotcon_tf.interop import TARGETS, save_encoder, save_slotcon
+from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs.load_settings import ModelSettings
 from slotcon_tf.runs.loading import load_trained
 from slotcon_tf.runs.settings import SettingError, setting

@@ -11,7 +11,6 @@ from typing import Any
 
 import keras
 
-from slotcon_tf import SlotCon
 from slotcon_tf.data.labelled import (
     SEGMENTED,
     ClassifiedImages,
@@ -26,6 +25,7 @@ from slotcon_tf.evaluation.inference import Inference
 from slotcon_tf.evaluation.linear import LinearSettings
 from slotcon_tf.evaluation.results import result_of, show_result, write_result
 from slotcon_tf.images.statistics import PixelRange, statistics_of
+from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.method.teacher import twin
 from slotcon_tf.progress import bar
 from slotcon_tf.runs.label_settings import LabelSettings, label_options

@@ -32,6 +32,12 @@ class TrainImages:
 
     Attributes:
         error: The `LabelError` that ended the reading, or None.
+
+    Example:
+        >>> import types
+        >>> images = types.SimpleNamespace(num_images=3, in_order=True, load=abs)
+        >>> TrainImages(images).load(2)
+        2
     """
 
     def __init__(self, images: SegmentedImages) -> None:
@@ -61,6 +67,11 @@ def open_images(
 
     Raises:
         LabelError, OSError: If they cannot be used.
+
+    Example:
+        >>> open_images(FinetuneConfig(data_dir="nowhere"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: ...
     """
     options = {"crop_size": 0, "pixel_range": pixel_range, **label_options(config)}
     splits = (
@@ -87,6 +98,11 @@ def pretrained_encoder(source: str, prefix: str | None = None) -> ResNet:
 
     Raises:
         FileNotFoundError, ValueError: If it cannot be loaded, or is of another kind.
+
+    Example:
+        >>> pretrained_encoder("runs/nowhere")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: No pretrained model: runs/nowhere...
     """
     model, _ = load_trained(source, prefix=prefix)
     if isinstance(model, SlotCon):

@@ -72,6 +72,9 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
         )
         miou = finetune(config).scores["miou"]
         ```
+        >>> finetune(FinetuneConfig(data_dir="nowhere"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: ...
     """
     report.start_logging()
     with own_process():
@@ -83,6 +86,11 @@ class FinetuneRun(Run):
 
     Args:
         config: `FinetuneConfig`.
+
+    Example:
+        >>> FinetuneRun(FinetuneConfig(strategy="multi_worker"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        slotcon_tf.runs.settings.SettingError: Fine-tuning runs on one host...
     """
 
     config: FinetuneConfig

@@ -16,6 +16,10 @@ def recipe_lines(name: str) -> list[str]:
 
     Raises:
         SettingError: If there is none of this name.
+
+    Example:
+        >>> "--epochs=800" in recipe_lines("coco")
+        True
     """
     known = recipes.names()
     if name not in known:
@@ -30,6 +34,10 @@ def expand(arguments: Iterable[str]) -> list[str]:
 
     Raises:
         SettingError: If a flagfile or a recipe cannot be read.
+
+    Example:
+        >>> expand(["--seed=3", "--recipe=coco"])[:2]
+        ['--seed=3', '--dataset=coco']
     """
     return _expand(list(arguments), ())
 

@@ -31,6 +31,13 @@ def initialize(
     Raises:
         FileNotFoundError: If the source is not there.
         ValueError: If it is damaged, has other sizes, or lacks the part.
+
+    Example:
+        >>> import types
+        >>> model = types.SimpleNamespace(encoder=None)
+        >>> initialize(model, "runs/nowhere")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: No pretrained model: runs/nowhere...
     """
     pretrained, _ = load_trained(
         source,

@@ -41,6 +41,10 @@ class EvalLabelSettings(Config):
     """Of a command that measures labelled images beside its own: eval_class_file ...
 
     They change no number of a run.
+
+    Example:
+        >>> EvalLabelSettings(eval_label_ids=("0", "255")).lines()
+        ['--eval_label_ids=0,255', '--eval_void_ids=']
     """
 
     eval_class_file: str | None = setting(None, _CLASS_FILE, free=True)

@@ -1,6 +1,12 @@
 """Scores and pictures on a small labelled set while a model is trained."""
 
+from __future__ import annotations
+
 import functools
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
 
 from slotcon_tf.data.labelled import open_classified, open_segmented
 from slotcon_tf.evaluation.bootstrap import summed
@@ -8,6 +14,7 @@ from slotcon_tf.evaluation.classification import nearest_neighbours
 from slotcon_tf.evaluation.inference import Inference, same_size_batches
 from slotcon_tf.evaluation.tasks import classification_task, groups_task
 from slotcon_tf.images import statistics_of
+from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs.label_settings import with_prefix
 from slotcon_tf.visualize.figures import figure_pixels, slots_figure
 
@@ -20,7 +27,7 @@ class LabelledMonitor:
 
     Args:
         model: A `SlotCon`; its present weights are measured at every call.
-        task: "groups": slots against label maps; "knn": classes of images by their
+        task: "groups": groups against label maps; "knn": classes of images by their
             nearest images of the train split.
         dataset, data_dir: As in trainers.evaluate.
         split: Its evenly spaced `num_images` images are measured.
@@ -32,22 +39,37 @@ class LabelledMonitor:
 
     Raises:
         ValueError, OSError: If the labelled set cannot be used.
+
+    Example:
+        ```python
+        monitor = LabelledMonitor(
+            model,
+            "groups",
+            "folders",
+            "camvid",
+            "val",
+            None,
+            num_images=25,
+            crop_size=0,
+        )
+        miou = monitor()["miou"]
+        ```
     """
 
     def __init__(
         self,
-        model,
-        task,
-        dataset,
-        data_dir,
-        split,
-        train_split,
+        model: SlotCon,
+        task: str,
+        dataset: str,
+        data_dir: str | None,
+        split: str,
+        train_split: str | None,
         *,
-        num_images,
-        crop_size,
-        labels=None,
-        scale=1.0,
-    ):
+        num_images: int | None,
+        crop_size: int | None,
+        labels: dict[str, Any] | None = None,
+        scale: float = 1.0,
+    ) -> None:
         self._inference = Inference(model, scale=scale)
         self._total = None  # of the newest measurement
         sizes = {"max_images": num_images, "crop_size": crop_size}
@@ -84,19 +106,19 @@ class LabelledMonitor:
         for _ in data:
             pass
 
-    def __call__(self):
+    def __call__(self) -> dict[str, float]:
         """Scores by name: miou, pixel_accuracy, nmi, ari ...; or knn_accuracy."""
         found = self.task.score(summed(self.measure()))
         return {self._name.format(name): value for name, value in found.items()}
 
-    def measure(self):
+    def measure(self) -> Any:
         """What the task measures of every image, (N, M), of the present weights."""
         counts = self.task.measure(self._inference)
         self._total = summed(counts)
         return counts
 
-    def figure(self):
-        """Images, true masks and slots of the first images of one size.
+    def figure(self) -> Figure:
+        """Images, true masks and groups of the first images of one size.
 
         Groups have the colours of the classes that the newest scores matched them to.
 
@@ -114,6 +136,6 @@ class LabelledMonitor:
             matching=matched,
         )
 
-    def picture(self):
+    def picture(self) -> np.ndarray:
         """`figure` as uint8 (height, width, 3)."""
         return figure_pixels(self.figure())

@@ -27,7 +27,12 @@ def scale_setting() -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoadSettings(Config):
-    """Of a command that loads models of others, too."""
+    """Of a command that loads models of others, too.
+
+    Example:
+        >>> LoadSettings(prefix="backbone").lines()
+        ['--prefix=backbone']
+    """
 
     prefix: str | None = setting(
         None,

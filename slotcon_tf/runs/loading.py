@@ -25,7 +25,16 @@ _CONFIG = "model.json"
 
 
 def write_model_config(workdir: pathlib.Path, model: SlotCon) -> None:
-    """Writes what `load_trained` needs to build the model of a run again."""
+    """Writes what `load_trained` needs to build the model of a run again.
+
+    Example:
+        >>> import tempfile, types
+        >>> model = types.SimpleNamespace(get_config=lambda: {"num_prototypes": 8})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_model_config(pathlib.Path(folder), model)
+        ...     print(*(path.name for path in pathlib.Path(folder).iterdir()))
+        model.json
+    """
     text = json.dumps(model.get_config(), indent=2)
     write_text(workdir / _CONFIG, text + "\n")
 
@@ -44,6 +53,11 @@ def load_trained(source: str | os.PathLike, **options: Any) -> tuple[keras.Model
 
     Raises:
         FileNotFoundError, ValueError: As `load_pretrained`.
+
+    Example:
+        >>> load_trained("runs/nowhere")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: No pretrained model: runs/nowhere...
     """
     path = pathlib.Path(source)
     config, checkpoint = path / _CONFIG, None
@@ -102,12 +116,22 @@ def serving_options(
 
 
 def is_checkpoint(path: str | os.PathLike) -> bool:
-    """Whether a path is the folder of one checkpoint, under whatever name."""
+    """Whether a path is the folder of one checkpoint, under whatever name.
+
+    Example:
+        >>> is_checkpoint("runs/nowhere")
+        False
+    """
     return (pathlib.Path(path) / f"{STATE}.index").is_file()
 
 
 def run_folder(source: str | os.PathLike) -> pathlib.Path | None:
-    """pathlib.Path of the run that a model is of, None where it is a file."""
+    """pathlib.Path of the run that a model is of, None where it is a file.
+
+    Example:
+        >>> run_folder("model.keras") is None
+        True
+    """
     path = pathlib.Path(source)
     if is_checkpoint(path):
         return _config_above(path).parent
@@ -119,6 +143,10 @@ def results_folder(source: str | os.PathLike) -> pathlib.Path | None:
 
     Those about one checkpoint have a folder of its name there: the checkpoint's own
     may go when newer ones are saved.
+
+    Example:
+        >>> results_folder("model.keras") is None
+        True
     """
     run, path = run_folder(source), pathlib.Path(source).resolve()
     kept_elsewhere = is_checkpoint(path) and run != path

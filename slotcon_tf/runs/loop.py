@@ -1,23 +1,30 @@
 """The loop that trains, on one device, several, or several hosts."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from slotcon_tf.progress import Progress, Stopwatch
 from slotcon_tf.training.callbacks import ContinueMetrics
 
+Batch = Any  # a structure of tensors, of one replica or of all
+
 
 def train(
-    model,
-    make_dataset,
+    model: keras.Model,
+    make_dataset: Callable[[int], Iterable[Batch]],
     *,
-    batch_size,
-    steps_per_epoch,
-    epochs,
-    callbacks,
-    look_at=None,
-    shows_progress=True,
-):
+    batch_size: int,
+    steps_per_epoch: int,
+    epochs: int,
+    callbacks: list[keras.callbacks.Callback],
+    look_at: Callable[[Batch], None] | None = None,
+    shows_progress: bool = True,
+) -> None:
     """Trains from the model's step on to the end, in the middle of an epoch too.
 
     `fit` in its essence, with the model's own step and Keras's callbacks. Not `fit`
@@ -35,6 +42,23 @@ def train(
         callbacks: List of Keras callbacks.
         look_at: Function that is called with the first batch of one replica, or None.
         shows_progress: Whether this process tells how far training is.
+
+    Example:
+        >>> class Counter(keras.Model):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.step = self.add_weight(dtype="int64", initializer="zeros")
+        ...
+        ...     def train_step(self, batch):
+        ...         self.step.assign_add(1)
+        ...         return {"loss": batch}
+        >>> model = Counter()
+        >>> model.compile(optimizer="sgd")
+        >>> data = tf.data.Dataset.from_tensors(0.5).repeat()
+        >>> steps = {"batch_size": 1, "steps_per_epoch": 2, "epochs": 2}
+        >>> train(model, data.skip, callbacks=[], shows_progress=False, **steps)
+        >>> int(model.step)
+        4
     """
     waiting = Stopwatch()
     progress = Progress(
@@ -83,8 +107,15 @@ def _of_one_replica(model, batch):
     return {name: local(value)[0] for name, value in batch.items()}
 
 
-def distributed_step(model):
-    """Function of a batch: a step on all replicas, whose logs it returns as numbers."""
+def distributed_step(model: keras.Model) -> Callable[[Batch], dict[str, float]]:
+    """Function of a batch: a step on all replicas, whose logs it returns as numbers.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        >>> model.compile(optimizer="sgd", loss="mse")
+        >>> list(distributed_step(model)((tf.ones((2, 1)), tf.ones((2, 1)))))
+        ['loss']
+    """
     strategy = model.distribute_strategy
     own = model.train_step
     if model.jit_compile:

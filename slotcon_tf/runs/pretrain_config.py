@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from slotcon_tf.data.labelled.segmented import crop_size_of
 from slotcon_tf.data.pipeline import AUGMENT_ON, crop_pair_dataset
 from slotcon_tf.data.scenes import HEIGHT
-from slotcon_tf.images.decoding import MAX_PIXELS
 from slotcon_tf.images.statistics import chosen_statistics
 from slotcon_tf.method.slotcon import SlotCon, check_settings
 from slotcon_tf.runs.label_settings import EvalLabelSettings
@@ -21,6 +20,7 @@ from slotcon_tf.runs.run_settings import (
     workdir_setting,
 )
 from slotcon_tf.runs.settings import SettingError, default_of, setting
+from slotcon_tf.runs.source_settings import PIXEL_RANGE, SourceSettings
 from slotcon_tf.training.optimizers import LARS
 
 OPTIMIZERS = ("lars", "sgd")
@@ -39,7 +39,7 @@ def _of_views(name: str, help: str, **options: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PretrainConfig(RunSettings, EvalLabelSettings):
+class PretrainConfig(RunSettings, SourceSettings, EvalLabelSettings):
     """Settings of a pretraining; each is a flag of `trainers.pretrain`.
 
     Raises:
@@ -55,13 +55,6 @@ class PretrainConfig(RunSettings, EvalLabelSettings):
     module: ClassVar[str] = "trainers.pretrain"
 
     workdir: str = workdir_setting("runs/pretrain")
-    dataset: str = setting(
-        "folder",
-        "folder, coco, coco_plus, imagenet, list, records, tfds:NAME, scenes or fake.",
-    )
-    allow_remote_paths: bool = setting(
-        False, "A local list may name remote files (gs://).", free=True
-    )
     image_size: int = _of_views("image_size", "Edge of the views in pixels.", low=1)
     min_scale: float = _of_views(
         "min_scale", "Smallest area of a crop, share of the image.", low=0.0, high=1.0
@@ -69,10 +62,7 @@ class PretrainConfig(RunSettings, EvalLabelSettings):
     augment_on: str = _of_views(
         "augment_on", "Where colours are changed.", choices=AUGMENT_ON, free=True
     )
-    max_pixels: int = setting(MAX_PIXELS, "Larger images are skipped.", low=1)
-    pixel_range: tuple[float, ...] | None = setting(
-        None, "low,high of images of more than 8 bits; see README.", addable=True
-    )
+    pixel_range: tuple[float, ...] | None = setting(None, PIXEL_RANGE, addable=True)
     mean: tuple[float, ...] | None = setting(
         None, "Of the images, three shares of 255: r,g,b."
     )
@@ -181,7 +171,7 @@ class PretrainConfig(RunSettings, EvalLabelSettings):
         return {
             **{name: getattr(self, name) for name in names},
             **self.statistics,
-            "serving_size": self.serving_size or self._measured_size(),
+            "serving_size": self._served_size(),
             "skip_nonfinite": self.max_skipped_steps > 0,
         }
 
@@ -201,8 +191,10 @@ class PretrainConfig(RunSettings, EvalLabelSettings):
         steps = num_images // self.batch_size
         return min(steps, self.max_steps_per_epoch or steps)
 
-    def _measured_size(self) -> int | None:
-        """Shorter edge of the images that the run's own scores are taken on."""
+    def _served_size(self) -> int | None:
+        """As set; else the shorter edge of what the run's own scores are taken on."""
+        if self.serving_size is not None:
+            return self.serving_size
         if self.eval_every_epochs:
             size = self.eval_crop_size
             if size is None and self.eval_task == "groups":

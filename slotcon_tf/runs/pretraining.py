@@ -54,6 +54,9 @@ def pretrain(config: PretrainConfig) -> PretrainRun:
         config = PretrainConfig.from_recipe("small", data_dir="photos")
         model = pretrain(config).model
         ```
+        >>> pretrain(PretrainConfig(data_dir="nowhere"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: ...
     """
     report.start_logging()
     with own_process():
@@ -65,6 +68,12 @@ class PretrainRun(Run):
 
     Args:
         config: `PretrainConfig`.
+
+    Example:
+        >>> config = PretrainConfig(dataset="fake", batch_size=2048)
+        >>> PretrainRun(config)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        slotcon_tf.runs.settings.SettingError: `batch_size` must be no larger ...
     """
 
     config: PretrainConfig

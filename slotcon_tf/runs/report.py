@@ -1,5 +1,8 @@
 """What the trainer tells at the start, and makes of the model at the end."""
 
+from __future__ import annotations
+
+import os
 import pathlib
 
 import keras
@@ -7,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from slotcon_tf.data.source import Source
 from slotcon_tf.evaluation.bootstrap import RESAMPLES
 from slotcon_tf.evaluation.groups import predict_groups
 from slotcon_tf.evaluation.results import (
@@ -19,6 +23,7 @@ from slotcon_tf.evaluation.results import (
     write_result,
 )
 from slotcon_tf.images import square
+from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs.labelled_monitor import LabelledMonitor
 from slotcon_tf.visualize import save_slots
 
@@ -27,16 +32,30 @@ NUM_PICTURES = 6
 HELD_OUT_SCENES = 100
 
 
-def start_logging():
-    """The run's own lines from INFO on; TensorFlow's, which go the same way, above."""
+def start_logging() -> None:
+    """The run's own lines from INFO on; TensorFlow's, which go the same way, above.
+
+    Example:
+        >>> start_logging()
+    """
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
-    logging.get_absl_handler().addFilter(
-        lambda r: r.levelname != "INFO" or "/tensorflow/" not in r.pathname
-    )
+    logging.get_absl_handler().addFilter(_is_own)  # the same one is added once
 
 
-def log_start(strategy, source, batch_size, steps_per_epoch, epochs, peak_lr, model):
+def _is_own(record):
+    return record.levelname != "INFO" or "/tensorflow/" not in record.pathname
+
+
+def log_start(
+    strategy: tf.distribute.Strategy,
+    source: Source,
+    batch_size: int,
+    steps_per_epoch: int,
+    epochs: int,
+    peak_lr: float,
+    model: SlotCon,
+) -> None:
     """Versions, devices, batch arithmetic and parameter counts."""
     replicas = strategy.num_replicas_in_sync
     devices = [d.name.replace("/physical_device:", "") for d in _devices()]
@@ -79,8 +98,12 @@ def _devices():
     return tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices()
 
 
-def log_first_batch(batch):
-    """Shapes and ranges of one batch: a wrong normalisation shows here."""
+def log_first_batch(batch: dict[str, tf.Tensor]) -> None:
+    """Shapes and ranges of one batch: a wrong normalisation shows here.
+
+    Example:
+        >>> log_first_batch({"view_a": tf.zeros((2, 32, 32, 3))})
+    """
     for name, value in batch.items():
         if name.startswith("view"):
             logging.info(
@@ -94,7 +117,7 @@ def log_first_batch(batch):
 
 
 class SceneScores:
-    """How well slots match the true masks of held-out scenes, before and after.
+    """How well groups match the true masks of held-out scenes, before and after.
 
     The scores before training are kept in the work directory, so that a resumed run
     still compares with the untrained network.
@@ -106,7 +129,13 @@ class SceneScores:
         scale: Factor by which the scenes are enlarged for evaluation.
     """
 
-    def __init__(self, model, workdir, data_dir, scale):
+    def __init__(
+        self,
+        model: SlotCon,
+        workdir: str | os.PathLike,
+        data_dir: str | None,
+        scale: float,
+    ) -> None:
         self.path = pathlib.Path(workdir) / "scores.json"
         self._settings = {"which": "teacher", "scale": scale}
         self._model = model
@@ -122,12 +151,12 @@ class SceneScores:
             scale=scale,
         )
 
-    def before(self):
+    def before(self) -> None:
         """Measures the untrained network, unless that was done."""
         if not self.path.exists():
             write_result(self.path, self._measured(UNTRAINED))
 
-    def after(self, picture):
+    def after(self, picture: str | os.PathLike) -> None:
         """Measures the trained network, writes scores and picture, prints the scores.
 
         Args:
@@ -152,16 +181,21 @@ class SceneScores:
         )
 
 
-def sample_images(source, size, count=NUM_PICTURES):
+def sample_images(source: Source, size: int, count: int = NUM_PICTURES) -> np.ndarray:
     """Evenly spaced images of a source, cut to squares of one size.
 
     Returns:
         uint8 (count, size, size, 3), less where images cannot be used.
+
+    Example:
+        >>> from slotcon_tf.data import open_source
+        >>> sample_images(open_source("fake"), 32, count=2).shape
+        (2, 32, 32, 3)
     """
     samples = source.sample(count)
     return np.stack([square(sample.image, size, "central") for sample in samples])
 
 
-def draw_slots(model, images, path):
-    """Writes a picture of the teacher's slots on images without masks."""
+def draw_slots(model: SlotCon, images: np.ndarray, path: str | os.PathLike) -> None:
+    """Writes a picture of the teacher's groups on images without masks."""
     save_slots(path, images, predict_groups(model, images))

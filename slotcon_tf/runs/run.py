@@ -229,7 +229,14 @@ class Run(abc.ABC):
 
 @contextlib.contextmanager
 def own_process() -> Iterator[None]:
-    """Context of a run: Keras's policy, which it sets for the process, ends with it."""
+    """Context of a run: Keras's policy, which it sets for the process, ends with it.
+
+    Example:
+        >>> with own_process():
+        ...     keras.config.set_dtype_policy("mixed_bfloat16")
+        >>> keras.config.dtype_policy().name
+        'float32'
+    """
     policy = keras.config.dtype_policy()
     try:
         yield

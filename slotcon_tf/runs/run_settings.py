@@ -12,17 +12,32 @@ from slotcon_tf.runs.strategy import STRATEGIES
 
 
 def workdir_setting(default: str) -> Any:
-    """The field `workdir`, whose default is each kind of run's own."""
+    """The field `workdir`, whose default is each kind of run's own.
+
+    Example:
+        >>> workdir_setting("runs/mine").default
+        'runs/mine'
+    """
     return setting(default, "Folder that everything is written to.", free=True)
 
 
 def batch_setting(default: int) -> Any:
-    """The field `batch_size`, as `workdir_setting`."""
+    """The field `batch_size`, as `workdir_setting`.
+
+    Example:
+        >>> batch_setting(512).default
+        512
+    """
     return setting(default, "Images per step over all replicas.", low=1)
 
 
 def precision_setting(*choices: str) -> Any:
-    """The field `precision`, as `workdir_setting`."""
+    """The field `precision`, as `workdir_setting`; "auto" is the default.
+
+    Example:
+        >>> precision_setting("float32").default
+        'auto'
+    """
     text = "Of the network; auto: the faster here."
     return setting("auto", text, choices=("auto", *choices))
 
@@ -98,6 +113,10 @@ class RunSettings(LoadSettings):
         Args:
             parts: Their number.
             what: They are, for the error.
+
+        Example:
+            >>> from slotcon_tf.runs import PretrainConfig
+            >>> PretrainConfig(batch_size=8).check_batch(4, "the 4 replicas")
         """
         batch = self.batch_size
         if batch % parts:

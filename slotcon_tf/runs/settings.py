@@ -24,7 +24,13 @@ _TRUTH = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": F
 
 
 class SettingError(ValueError):
-    """A setting cannot be used as given: its name, what must hold, what came."""
+    """A setting cannot be used as given: its name, what must hold, what came.
+
+    Example:
+        >>> Config.from_lines(["--size=3"])
+        Traceback (most recent call last):
+        slotcon_tf.runs.settings.SettingError: A setting must be known. Received: size.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +43,11 @@ class Setting:
         item: int, float or str, of each of several values.
         optional: Whether None may stand for it.
         default: Its value unless another is given.
+
+    Example:
+        >>> from slotcon_tf.runs.label_settings import LabelSettings
+        >>> LabelSettings.settings()["void_ids"].read("254,253")
+        ('254', '253')
     """
 
     name: str

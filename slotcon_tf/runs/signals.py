@@ -26,6 +26,10 @@ class RunStopped(CommandError):
 
     Attributes:
         status: Exit status of a command: 143 after a signal, 1 after an error.
+
+    Example:
+        >>> RunStopped(Interrupted("Stopped by a signal after step 3.")).status
+        143
     """
 
     at_once = True
@@ -40,6 +44,12 @@ class StopRequest:
 
     A second SIGINT ends the process as usual. Called, it says whether to stop. In a
     thread other than the main one signals are left as they are.
+
+    Example:
+        >>> with StopRequest() as stop:
+        ...     signal.raise_signal(signal.SIGTERM)
+        ...     print(stop())
+        True
     """
 
     def __init__(self) -> None:
@@ -78,6 +88,12 @@ def told_in_training(fatal: Callable[[], BaseException | None]) -> Iterator[None
     Raises:
         RunStopped: If training was asked to stop, or what is not the code's fault
             ended it.
+
+    Example:
+        >>> with told_in_training(lambda: TooManyBadImages("3 of 9 images are bad.")):
+        ...     pass
+        Traceback (most recent call last):
+        slotcon_tf.runs.signals.RunStopped: 3 of 9 images are bad.
     """
     try:
         yield

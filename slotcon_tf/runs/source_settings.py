@@ -9,7 +9,7 @@ from slotcon_tf.images.decoding import MAX_PIXELS
 from slotcon_tf.images.statistics import check_pixel_range
 from slotcon_tf.runs.settings import Config, SettingError, setting
 
-PIXEL_RANGE = "low,high of images of more than 8 bits; see README."
+PIXEL_RANGE = "low,high that images of more than 8 bits are read in."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class SourceSettings(Config):
     )
     data_dir: str | None = setting(None, "Folder of the images, or the list file.")
     allow_remote_paths: bool = setting(
-        False, "A local list may name remote files (gs://)."
+        False, "A local list may name remote files (gs://).", free=True
     )
     max_pixels: int = setting(MAX_PIXELS, "Larger images are skipped.", low=1)
 

@@ -26,6 +26,10 @@ def build_strategy(name: str = "auto", tpu: str = "") -> tf.distribute.Strategy:
 
     Raises:
         ValueError: If the name is unknown, or what it needs is missing.
+
+    Example:
+        >>> build_strategy("one_device").num_replicas_in_sync
+        1
     """
     if name not in STRATEGIES:
         raise ValueError(
@@ -66,6 +70,10 @@ def num_workers() -> int:
 
     Raises:
         ValueError: If TF_CONFIG is no JSON object.
+
+    Example:
+        >>> num_workers() if "TF_CONFIG" not in os.environ else 0
+        0
     """
     text = os.environ.get("TF_CONFIG") or "{}"
     try:
@@ -78,12 +86,22 @@ def num_workers() -> int:
 
 
 def spans_hosts(strategy: tf.distribute.Strategy) -> bool:
-    """Whether several processes train together."""
+    """Whether several processes train together.
+
+    Example:
+        >>> spans_hosts(tf.distribute.get_strategy())
+        False
+    """
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process writes files: the chief, or worker 0, or the only one."""
+    """Whether this process writes files: the chief, or worker 0, or the only one.
+
+    Example:
+        >>> is_chief(tf.distribute.get_strategy())
+        True
+    """
     resolver = strategy.cluster_resolver
     if not spans_hosts(strategy):
         return True
@@ -100,6 +118,10 @@ def any_worker(strategy: tf.distribute.Strategy) -> Callable[[bool], bool]:
 
     Returns:
         Function of a bool that returns a bool.
+
+    Example:
+        >>> any_worker(tf.distribute.get_strategy())(True)
+        True
     """
     if not spans_hosts(strategy):
         return bool
@@ -126,6 +148,9 @@ def check_same_everywhere(
 
     Raises:
         ValueError: It names the number and this worker's value.
+
+    Example:
+        >>> check_same_everywhere(tf.distribute.get_strategy(), "The step", 7)
     """
     if not spans_hosts(strategy):
         return

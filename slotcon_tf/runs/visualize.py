@@ -9,11 +9,11 @@ import pathlib
 import keras
 import numpy as np
 
-from slotcon_tf import SlotCon
 from slotcon_tf.data import open_source
 from slotcon_tf.data.source import ImageSource, spaced
 from slotcon_tf.files import write_text
 from slotcon_tf.images.statistics import statistics_of
+from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.progress import bar
 from slotcon_tf.runs.load_settings import ModelSettings, scale_setting, which_setting
 from slotcon_tf.runs.loading import load_trained, results_folder, run_folder

@@ -16,7 +16,13 @@ FLAGFILES = ("pretrain.flags", "finetune.flags")
 
 
 class WorkdirError(ValueError):
-    """The work directory belongs to another run."""
+    """The work directory belongs to another run.
+
+    Example:
+        >>> raise WorkdirError("runs/mine holds a run of another configuration.")
+        Traceback (most recent call last):
+        slotcon_tf.runs.workdir.WorkdirError: runs/mine holds a run of another ...
+    """
 
 
 def claim(config: RunSettings, chief: bool = True) -> None:
@@ -30,6 +36,15 @@ def claim(config: RunSettings, chief: bool = True) -> None:
     Raises:
         WorkdirError: If another configuration's run, another kind's, or any run with
             "never", is there.
+
+    Example:
+        >>> import tempfile
+        >>> from slotcon_tf.runs import PretrainConfig
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     claim(PretrainConfig(workdir=folder))
+        ...     claim(PretrainConfig(workdir=folder, seed=3))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        slotcon_tf.runs.workdir.WorkdirError: ...: seed=0 (now 3)...
     """
     workdir = pathlib.Path(config.workdir)
     path = workdir / config.flagfile
@@ -68,6 +83,11 @@ def check_same(path: pathlib.Path, lines: Iterable[str], config: RunSettings) ->
     Raises:
         WorkdirError: If a setting that changes the run's numbers differs; it names
             them.
+
+    Example:
+        >>> from slotcon_tf.runs import PretrainConfig
+        >>> config = PretrainConfig(weight_decay=1e-5, remat=True)
+        >>> check_same(pathlib.Path("run"), ["--weight_decay=0.00001"], config)
     """
     try:
         changed = config.changes_from(type(config).from_lines(lines))
@@ -85,7 +105,11 @@ def check_same(path: pathlib.Path, lines: Iterable[str], config: RunSettings) ->
 
 
 def trim_history(path: pathlib.Path, epochs_done: int) -> None:
-    """Drops the rows of epochs that will run again from the CSV, and half a row."""
+    """Drops the rows of epochs that will run again from the CSV, and half a row.
+
+    Example:
+        >>> trim_history(pathlib.Path("history.csv"), 3)  # none is there yet
+    """
     if not path.exists():
         return
     with path.open(newline="") as file:

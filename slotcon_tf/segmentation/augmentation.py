@@ -50,6 +50,14 @@ class Augmentation:
             are drawn up to `CAT_TRIES` times for it. 1 takes the first.
         flip: Probability of a horizontal flip.
         distort: Whether `distort_colors` follows.
+
+    Example:
+        >>> augment = Augmentation(scale=(64, 48), crop_size=32, ratios=(1.0, 1.0))
+        >>> image = np.zeros((48, 64, 3), np.uint8)
+        >>> labels = np.zeros((48, 64), np.uint8)
+        >>> crop, _ = augment(image, labels, np.random.default_rng(0))
+        >>> crop.shape
+        (32, 32, 3)
     """
 
     scale: tuple

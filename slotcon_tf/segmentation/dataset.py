@@ -41,6 +41,18 @@ def crop_dataset(
 
     Raises:
         LabelError: If the images have pixels of one class only.
+
+    Example:
+        >>> from slotcon_tf.segmentation import Augmentation
+        >>> class Stripes:
+        ...     num_images = 4
+        ...     def load(self, index):
+        ...         labels = np.repeat(np.uint8([0, 1]), 1536).reshape(48, 64)
+        ...         return np.zeros((48, 64, 3), np.uint8), labels
+        >>> augment = Augmentation(scale=(64, 48), crop_size=32)
+        >>> crops, labels = next(iter(crop_dataset(Stripes(), augment, batch_size=2)))
+        >>> tuple(crops.shape), tuple(labels.shape)
+        ((2, 32, 32, 3), (2, 32, 32))
     """
     check_two_classes(images)
     size, count = augment.crop_size, images.num_images

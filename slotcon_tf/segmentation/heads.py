@@ -75,6 +75,12 @@ class FCNHead(layers.Layer):
     Returns:
         Logits (B, H, W, num_classes) in the layer's compute dtype.
 
+    Example:
+        >>> import numpy as np
+        >>> head = FCNHead(num_classes=3, channels=8)
+        >>> tuple(head(np.zeros((1, 4, 6, 16), np.float32)).shape)
+        (1, 4, 6, 3)
+
     Reference: Long et al. 2015 (arXiv 1411.4038); mmsegmentation's FCNHead.
     """
 

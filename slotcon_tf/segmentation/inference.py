@@ -30,6 +30,15 @@ class Predictor:
 
     Raises:
         ValueError: If windows would leave gaps.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> from slotcon_tf.segmentation import Segmenter
+        >>> head = {"channels": 8, "concat_input": False}
+        >>> names = ("sky", "road")
+        >>> model = Segmenter(backbone("resnet10"), class_names=names, head=head)
+        >>> Predictor(model)(np.zeros((48, 64, 3), np.uint8)).shape
+        (48, 64)
     """
 
     def __init__(
@@ -140,6 +149,16 @@ def evaluate(
 
     Raises:
         LabelError: If all label maps have pixels of one class only; before the work.
+
+    Example:
+        >>> class Halves:
+        ...     num_images, num_classes = 1, 2
+        ...     def load(self, index):
+        ...         labels = np.repeat(np.uint8([0, 1]), 8).reshape(2, 8)
+        ...         return np.zeros((2, 8, 3), np.uint8), labels
+        >>> scores = evaluate(lambda image: np.zeros((2, 8), np.uint8), Halves())
+        >>> scores["pixel_accuracy"]
+        0.5
     """
     if indices is None:
         check_two_classes(images)

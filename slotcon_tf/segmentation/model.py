@@ -31,6 +31,11 @@ def dilated(encoder: ResNet, output_stride: int) -> ResNet:
 
     Raises:
         TypeError: If the encoder is something else.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> dilated(backbone("resnet10"), 16).output_stride
+        16
     """
     if not isinstance(encoder, ResNet):
         raise TypeError(
@@ -72,6 +77,15 @@ class Segmenter(keras.Model):
 
     Raises:
         ValueError: If an auxiliary head is asked for, and the encoder has no stages.
+
+    Example:
+        >>> import numpy as np
+        >>> from slotcon_tf import backbone
+        >>> head = {"channels": 8, "concat_input": False}
+        >>> names = ("sky", "road")
+        >>> model = Segmenter(backbone("resnet10"), class_names=names, head=head)
+        >>> tuple(model(np.zeros((1, 64, 64, 3), np.float32)).shape)
+        (1, 64, 64, 2)
 
     Reference: Wen et al. 2022 (arXiv 2205.15288), section 4.1; Long et al. 2015 (arXiv
     1411.4038); `slotcon_tf.presets.HEADS` holds the settings.

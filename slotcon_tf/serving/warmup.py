@@ -38,10 +38,9 @@ def write_warmup(
 
     Example:
         >>> import tempfile
-        >>> spec = tf.TensorSpec([None], tf.string, name="image_bytes")
-        >>> served = {"objects": (None, [spec])}
-        >>> folder = pathlib.Path(tempfile.mkdtemp())
-        >>> write_warmup(folder, "slotcon", served, [1, 8], edge=32)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     written = write_warmup(pathlib.Path(folder), "slotcon", {}, (1,), 32)
+        ...     print(written == (pathlib.Path(folder) / WARMUP_FILE).exists())
         True
     """
     try:

@@ -33,6 +33,11 @@ class Fitting(keras.Model):
     The subclass has `train_step` and `test_step`, and answers the four questions
     below. What a batch must be is looked at before the first step of every `fit` and
     `evaluate`, and never again.
+
+    Example:
+        >>> from slotcon_tf import SlotCon
+        >>> issubclass(SlotCon, Fitting)
+        True
     """
 
     # Function of an epoch's steps, between `fit` and its first step.

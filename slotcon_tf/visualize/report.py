@@ -23,7 +23,7 @@ from slotcon_tf.visualize.sections import (
 )
 
 _NO_GROUPS = (
-    "This is an encoder alone, without prototypes: there are no slots to show, only "
+    "This is an encoder alone, without prototypes: there are no groups to show, only "
     "its dense features."
 )
 
@@ -72,7 +72,7 @@ class Report:
             sections["curves", "Training curves"] = curves
         if self.atlas is not None:
             total = self.atlas.num_prototypes
-            sections["slots", "Slots"] = slots_section(self.shown, total, pictures)
+            sections["slots", "Groups"] = slots_section(self.shown, total, pictures)
         components = components_section(self.shown, pictures)
         sections["components", "Dense features"] = components
         if self.atlas is not None:

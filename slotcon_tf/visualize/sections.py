@@ -99,7 +99,7 @@ def slots_section(
     num_prototypes: int,
     pictures: Pictures,
 ) -> str:
-    """Each image next to its slots.
+    """Each image next to its groups.
 
     Args:
         shown: List of (name, image uint8 (height, width, 3), `ImageMaps`).
@@ -132,7 +132,7 @@ def slots_section(
         "which carry no number, included."
     )
     content = f'<div class="pairs slots">{"".join(parts)}</div>'
-    return section("slots", "Slots", help_text, content)
+    return section("slots", "Groups", help_text, content)
 
 
 def components_section(

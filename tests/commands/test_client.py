@@ -31,11 +31,11 @@ from export.sending import served_form
 from slotcon_tf import SlotCon
 from slotcon_tf.images.decoding import decode_image
 from slotcon_tf.serving.archive import export_model
-from tests.commands.test_convert import CHECKPOINT, run
-from tests.commands.test_saved_model import OPTIONS, pictures
-from tests.support.command import ENVIRONMENT, ROOT, free_ports, until
+from tests.support.command import ENVIRONMENT, ROOT, attempt, free_ports, until
+from tests.support.golden_case import CHECKPOINT
+from tests.support.picture_case import encoded, pictures
+from tests.support.saved_case import OPTIONS
 from tests.support.serving_case import serving
-from tests.unit.test_bad_images import encoded
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_bad_images_are_named_and_the_others_have_their_rows(
     asked = [f"--images={photos}", "--max_image_mb=1", "--batch_size=5"]
     output = tmp_path / "features.parquet"
     client = [f"--server={server.address}", f"--output={output}"]
-    done = run("export.client", *asked, *client)
+    done = attempt("export.client", *asked, *client)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "64 of 69 images" in done.stdout
     for name, reason in BAD.items():
@@ -143,7 +143,7 @@ def test_bad_images_are_named_and_the_others_have_their_rows(
     failed = (tmp_path / "features.parquet.failed.txt").read_text().splitlines()
     assert dict(line.split("\t") for line in failed) == BAD
     offline = tmp_path / "offline.npz"
-    done = run(
+    done = attempt(
         "export.extract", *asked, f"--export_dir={served}", f"--output={offline}"
     )
     assert done.returncode == 0, done.stderr[-2000:]
@@ -205,7 +205,7 @@ def test_other_outputs_and_a_list(server, photos, tmp_path):
     output = tmp_path / "objects.parquet"
     flags = [f"--server={server.address}", f"--images={names}", "--signature=objects"]
     flags += ["--outputs=vector,box,valid", f"--output={output}"]
-    done = run("export.client", *flags)
+    done = attempt("export.client", *flags)
     assert done.returncode == 0, done.stderr[-2000:]
     table = pq.read_table(output)
     assert table.schema.field("vector").metadata[b"shape"] == b"5,32"
@@ -228,7 +228,7 @@ def test_refusals(server, photos, tmp_path):
     client = FeatureClient(server.address)
     with client, pytest.raises(ExtractionError, match="Received other batch_size"):
         client.extract(images, tmp_path / "a.npz", batch_size=5)
-    done = run("export.client", f"--images={photos}", "--output=a.csv")
+    done = attempt("export.client", f"--images={photos}", "--output=a.csv")
     assert done.returncode == 2 and "--output must end in .npz" in done.stderr
 
 

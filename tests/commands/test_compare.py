@@ -13,8 +13,10 @@ from slotcon_tf import SlotCon
 from slotcon_tf.serving.archive import export_model
 from slotcon_tf.serving.decoding import decode_batch
 from slotcon_tf.serving.formats import EMPTY, OK, REASONS
-from tests.commands.test_convert import CHECKPOINT, run
-from tests.commands.test_saved_model import OPTIONS, pictures
+from tests.support.command import attempt
+from tests.support.golden_case import CHECKPOINT
+from tests.support.picture_case import pictures
+from tests.support.saved_case import OPTIONS
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +73,9 @@ def test_drift(exports):
 def test_command_line(exports):
     photos = f"--images={exports / 'photos'}"
     served = exports / "served"
-    done = run("export.compare", served / "1", served, photos)
+    done = attempt("export.compare", served / "1", served, photos)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "5 images" in done.stdout and "rand_index" in done.stdout
     assert "bad.jpg (damaged)" in done.stdout
-    done = run("export.compare", served / "9", served, photos)
+    done = attempt("export.compare", served / "9", served, photos)
     assert done.returncode == 1 and "No SavedModel in" in done.stderr

@@ -27,23 +27,17 @@ from slotcon_tf.runs.loading import (
     run_folder,
     write_model_config,
 )
-from tests.support.command import TINY, module, pretrain
-from tests.support.golden_case import GOLDEN
-from tests.unit.test_slotcon import small_model
+from tests.support.command import TINY, attempt, pretrain
+from tests.support.golden_case import CHECKPOINT
+from tests.support.small_case import small_model
 from trainers import convert
-
-CHECKPOINT = GOLDEN / "ckpt_tinyA.pth"
-
-
-def run(name, *arguments):
-    return module(name, *map(str, arguments), check=False)
 
 
 @pytest.mark.slow
 def test_official_weights_to_a_saved_model(tmp_path):
     """The README's commands, without the server: convert, export, load, compare."""
     model_file = tmp_path / "slotcon.keras"
-    done = run(
+    done = attempt(
         "trainers.convert",
         "--from=slotcon_torch",
         CHECKPOINT,
@@ -53,7 +47,9 @@ def test_official_weights_to_a_saved_model(tmp_path):
     assert "245 matched, 46 left out, 0 unused, 0 missing" in done.stdout
     assert "module" not in done.stdout and f"Written: {model_file}" in done.stdout
     served = tmp_path / "served"
-    done = run("export.saved_model", f"--model={model_file}", f"--export_dir={served}")
+    done = attempt(
+        "export.saved_model", f"--model={model_file}", f"--export_dir={served}"
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     image = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
     answer = tf.saved_model.load(str(served / "1")).signatures["serving_default"]
@@ -65,7 +61,7 @@ def test_official_weights_to_a_saved_model(tmp_path):
 
 @pytest.mark.slow
 def test_converting_back_and_to_others(tmp_path, capsys):
-    done = run(
+    done = attempt(
         "trainers.convert",
         CHECKPOINT,
         "--to=detectron2",
@@ -234,10 +230,10 @@ def test_an_encoder_is_chosen_by_its_prefix(tmp_path):
     pair = {f"{side}.{n}": v for side in ("left", "right") for n, v in values.items()}
     write_torch(tmp_path / "two.pth", pair)
     flags = (tmp_path / "two.pth", f"--output={tmp_path / 'e.keras'}")
-    done = run("trainers.convert", *flags)
+    done = attempt("trainers.convert", *flags)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "encoders under left, right. Choose one with --prefix" in done.stderr
-    done = run("trainers.convert", *flags, "--prefix=right")
+    done = attempt("trainers.convert", *flags, "--prefix=right")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Taken: right." in done.stdout
     with pytest.raises(ValueError, match="`prefix` is for files of torch"):

@@ -11,20 +11,7 @@ from PIL import Image
 from slotcon_tf import backbone
 from slotcon_tf.runs.command import Command
 from slotcon_tf.runs.settings import Config
-from tests.support.command import TINY, module
-
-COMMANDS = [
-    *(f"trainers.{name}" for name in ("pretrain", "finetune_segmentation")),
-    *(f"trainers.{name}" for name in ("evaluate", "visualize", "convert")),
-    *(f"trainers.{name}" for name in ("prepare", "check_data")),
-    *(f"export.{name}" for name in ("saved_model", "extract", "client")),
-    *(f"export.{name}" for name in ("compare", "server")),
-]
-BENCHMARKS = [
-    *(f"benchmarks.{name}" for name in ("checkpoint", "convolutions", "endurance")),
-    *(f"benchmarks.{name}" for name in ("input_pipeline", "memory", "serving")),
-    *(f"benchmarks.{name}" for name in ("soak", "step")),
-]
+from tests.support.command import BENCHMARKS, COMMANDS, TINY, module
 
 
 def main_of(name):
@@ -81,7 +68,7 @@ def _needed(name):
 def test_no_arguments(name, ends):
     status, line = ends(name)
     assert status == 2 or not _needed(name)
-    assert "Received: none" in line or "Set --data_dir" in line
+    assert "Received: none" in line or "et --data_dir" in line
 
 
 @pytest.mark.parametrize("name", COMMANDS + BENCHMARKS)

@@ -8,8 +8,8 @@ import pytest
 from slotcon_tf.data import open_source
 from slotcon_tf.data.labelled import open_segmented
 from slotcon_tf.runs.settings import Setting
-from tests.commands.test_every_command import BENCHMARKS, COMMANDS
 from tests.support import labelled_case
+from tests.support.command import BENCHMARKS, COMMANDS
 
 # Said in other words from command to command, and why it is one meaning all the same.
 IN_OTHER_WORDS = {

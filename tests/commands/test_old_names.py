@@ -8,7 +8,7 @@ from slotcon_tf.interop.loading import encoder_tensors
 from slotcon_tf.interop.names import encoder_entries
 from slotcon_tf.interop.saving import save_encoder
 from slotcon_tf.interop.weights import open_weights
-from tests.unit.test_kept_statistics import resnet
+from tests.support.small_case import resnet
 
 OLD = {
     "slotcon_tf.serving.decoding": "EMPTY TOO_LARGE UNKNOWN",

@@ -12,7 +12,6 @@ from slotcon_tf import BACKBONES, SlotCon
 from slotcon_tf.presets import HEADS
 from slotcon_tf.runs import FinetuneConfig, PretrainConfig, finetune, pretrain
 from slotcon_tf.runs.checkpoints import largest_difference
-from slotcon_tf.runs.finetuning import FinetuneRun
 from slotcon_tf.runs.loading import load_trained, serving_options
 from slotcon_tf.runs.pretraining import PretrainRun
 from slotcon_tf.runs.workdir import WorkdirError, claim
@@ -58,7 +57,10 @@ def test_an_old_run_goes_on_or_is_refused(old):
         name, value = change.split("=")
         with pytest.raises(WorkdirError, match=f"{name}=.* \\(now {value}\\)"):
             claim(settings(PretrainConfig, **{name: float(value)}))
-    assert FinetuneRun(settings(FinetuneConfig, keep_checkpoints=1)).first_step == 4
+    # Done already: its scores stay, its files of then are read.
+    ended = finetune(settings(FinetuneConfig, keep_checkpoints=1))
+    known = json.loads((OLD / "finetune" / "scores.json").read_text())
+    assert ended.first_step == 4 and ended.scores["miou"] == known["miou"]
     with pytest.raises(WorkdirError, match=r"crop_size=33 \(now 32\)"):
         claim(settings(FinetuneConfig, crop_size=32))
     with pytest.raises(WorkdirError, match=r"which has pretrain\.flags"):

@@ -24,37 +24,10 @@ from slotcon_tf.serving.signatures import (
     largest_slots,
 )
 from slotcon_tf.serving.warmup import WARMUP_FILE
-from tests.commands.test_convert import CHECKPOINT, run
-from tests.support.golden_case import GOLDEN
-from tests.unit.test_bad_images import encoded
-
-OPTIONS = ServingOptions(image_size=64, mask_size=48, max_objects=5, max_pixels=20_000)
-
-
-def pictures(count=3, seed=0):
-    """Smooth colour images, uint8 (count, 60, 80, 3)."""
-    rng = np.random.default_rng(seed)
-    small = rng.integers(0, 256, (count, 6, 8, 3), dtype=np.uint8)
-    large = [Image.fromarray(p).resize((80, 60), Image.BICUBIC) for p in small]
-    return np.stack([np.asarray(p) for p in large])
-
-
-def files():
-    good = [encoded(p, "PNG") for p in pictures()]
-    jpeg = encoded(pictures()[0], quality=95)
-    noise = np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)
-    bad = {
-        b"": "empty",
-        b"<html>": "no known image format",
-        encoded(noise)[:2000]: "damaged",
-        encoded(np.zeros((200, 101, 3), np.uint8), "PNG"): "too many pixels",
-        encoded(pictures()[0], "PNG")[:40]: "damaged",
-    }
-    content, reasons = [], []
-    for data, reason in [(good[0], "ok"), *bad.items(), (good[1], "ok"), (jpeg, "ok")]:
-        content.append(data)
-        reasons.append(reason)
-    return content, reasons
+from tests.support.command import attempt
+from tests.support.golden_case import CHECKPOINT, GOLDEN
+from tests.support.picture_case import encoded, pictures
+from tests.support.saved_case import OPTIONS, files, session_answers
 
 
 @pytest.fixture(scope="module")
@@ -66,21 +39,6 @@ def model():
 def version(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     return export_model(model, folder, options=OPTIONS, warmup_batches=[1, 3])
-
-
-def session_answers(version):
-    """Function (signature, input array) -> outputs, in a session as in TF Serving."""
-    session = tf.compat.v1.Session(graph=tf.Graph())
-    with session.graph.as_default():
-        meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(version))
-
-    def answer(name, value):
-        signature = meta.signature_def[name]
-        (source,) = signature.inputs.values()
-        outputs = {key: info.name for key, info in signature.outputs.items()}
-        return session.run(outputs, {source.name: value})
-
-    return answer, set(meta.signature_def)
 
 
 def inputs():
@@ -319,7 +277,7 @@ def test_a_single_image_keeps_its_size(model, tmp_path):
 @pytest.mark.slow
 def test_onnx(model, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
-    done = run(
+    done = attempt(
         "export.saved_model",
         f"--model={CHECKPOINT}",
         f"--export_dir={tmp_path}",
@@ -343,10 +301,10 @@ def test_command_line_with_int8_and_bfloat16(tmp_path):
         Image.fromarray(picture).save(photos / f"{index}.png")
     flags = [f"--model={CHECKPOINT}", f"--export_dir={tmp_path / 'served'}"]
     flags += ["--image_size=64", "--batch_sizes=1"]
-    done = run("export.saved_model", *flags, "--which=student")
+    done = attempt("export.saved_model", *flags, "--which=student")
     assert done.returncode == 0, done.stderr[-2000:]
     flags += [f"--calibration_images={photos}", "--quantize=int8"]
-    done = run("export.saved_model", *flags, "--precision=bfloat16")
+    done = attempt("export.saved_model", *flags, "--precision=bfloat16")
     assert done.returncode == 0, done.stderr[-2000:]
     second = tmp_path / "served" / "2"
     assert f"Written: {second}" in done.stdout
@@ -357,7 +315,7 @@ def test_command_line_with_int8_and_bfloat16(tmp_path):
     assert (second / "assets.extra" / "encoder_int8.tflite").stat().st_size > 10_000
     answer, _ = session_answers(second)
     assert answer("image_bytes", files()[0])["pooled"].dtype == np.float32
-    done = run("export.saved_model", *flags[:-2], "--quantize=int8")
+    done = attempt("export.saved_model", *flags[:-2], "--quantize=int8")
     assert done.returncode == 2 and "needs --calibration_images" in done.stderr
-    done = run("export.saved_model", "--model=none", "--export_dir=a")
+    done = attempt("export.saved_model", "--model=none", "--export_dir=a")
     assert done.returncode == 1 and "No pretrained model: none" in done.stderr

@@ -16,11 +16,11 @@ from tensorflow_serving.apis import (
 from benchmarks.serving_load import measure_load
 from slotcon_tf import SlotCon
 from slotcon_tf.serving.archive import export_model
-from tests.commands.test_convert import CHECKPOINT
-from tests.commands.test_saved_model import OPTIONS, files, session_answers
 from tests.support.command import until
+from tests.support.golden_case import CHECKPOINT
+from tests.support.picture_case import webp_frames
+from tests.support.saved_case import OPTIONS, files, session_answers
 from tests.support.serving_case import binary_of, noise, serving
-from tests.unit.test_served_decoder import webp_frames
 
 
 @pytest.fixture(scope="module")

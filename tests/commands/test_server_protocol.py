@@ -20,8 +20,7 @@ from tensorflow_serving.apis import (
 )
 
 from export.server_versions import InvalidRequest, NotServed, Versions
-from tests.commands.test_convert import run
-from tests.support.command import free_ports, until
+from tests.support.command import attempt, free_ports, until
 from tests.support.serving_case import (
     PATIENCE,
     model_server,  # noqa: F401  a fixture
@@ -308,7 +307,9 @@ def test_a_folder_that_goes_away_leaves_what_is_loaded(versions, tmp_path):
 def test_command_lines_that_cannot_be(versions, tmp_path):
     folder = versions(tmp_path, 1)
     with serving(folder) as server:
-        taken = run("export.server", f"--export_dir={folder}", f"--port={server.port}")
+        taken = attempt(
+            "export.server", f"--export_dir={folder}", f"--port={server.port}"
+        )
         assert taken.returncode == 1 and "Traceback" not in taken.stderr
         assert str(server.port) in taken.stderr and not taken.stdout
         # The end can be asked for as soon as the line is there.
@@ -316,5 +317,5 @@ def test_command_lines_that_cannot_be(versions, tmp_path):
         server.port = free_ports(1)[0]
         server.start()
         assert server.stop() == 0
-    done = run("export.server", f"--export_dir={folder}", "--version_labels=stable")
+    done = attempt("export.server", f"--export_dir={folder}", "--version_labels=stable")
     assert done.returncode and "stable:1,canary:2" in done.stderr + done.stdout

@@ -11,7 +11,7 @@ import zipfile
 import pytest
 
 import slotcon_tf
-from tests.support.command import ROOT, run
+from tests.support.command import ROOT, module, run
 
 _SETUPTOOLS = int(importlib.metadata.version("setuptools").partition(".")[0])
 
@@ -84,6 +84,11 @@ def test_commands_have_mains():
         path = ROOT / f"{module.replace('.', '/')}.py"
         assert name.startswith("slotcon-") and function == "main"
         assert "main = " in path.read_text() or "def main(" in path.read_text()
+
+
+def test_the_version_is_told():
+    said = module("trainers.pretrain", "--version").stdout
+    assert said == f"slotcon_tf {slotcon_tf.__version__}\n"
 
 
 def test_lower_bounds_are_those_of_the_project():

@@ -13,6 +13,7 @@ from tests.support.golden_case import (
     GOLDEN,
     STEPS,
     GoldenCase,
+    distribute,
     draw,
     sample_indices,
 )
@@ -123,30 +124,6 @@ def test_four_replicas_match_the_original(float64, mirrored, record_property):
     tolerance = dict.fromkeys(FLOAT32_NOISE, FLOAT64_TOLERANCE)
     worst = check(case, model, distributed, "_f64", tolerance)
     record_property("largest_errors", worst)
-
-
-def distribute(strategy, model):
-    """Function: global batch -> logs of a step on all replicas."""
-    replicas = strategy.num_replicas_in_sync
-
-    @tf.function(autograph=False)
-    def step(batch):
-        return strategy.run(model.train_step, args=(batch,))
-
-    def run(batch):
-        def part(context):
-            i, size = context.replica_id_in_sync_group, len(batch["view_a"]) // replicas
-            return {
-                k: tf.constant(v[i * size : (i + 1) * size]) for k, v in batch.items()
-            }
-
-        logs = step(strategy.experimental_distribute_values_from_function(part))
-        logs = {k: strategy.experimental_local_results(v) for k, v in logs.items()}
-        for name, values in logs.items():
-            np.testing.assert_array_equal(values[0], values[-1], err_msg=name)
-        return {k: v[0] for k, v in logs.items()}
-
-    return run
 
 
 @pytest.mark.slow

@@ -16,6 +16,18 @@ from slotcon_tf.runs.checkpoints import checkpoint_paths, largest_difference
 
 ROOT = pathlib.Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+COMMANDS = [
+    *(f"trainers.{name}" for name in ("pretrain", "finetune_segmentation")),
+    *(f"trainers.{name}" for name in ("evaluate", "visualize", "convert")),
+    *(f"trainers.{name}" for name in ("prepare", "check_data")),
+    *(f"export.{name}" for name in ("saved_model", "extract", "client")),
+    *(f"export.{name}" for name in ("compare", "server")),
+]
+BENCHMARKS = [
+    *(f"benchmarks.{name}" for name in ("checkpoint", "convolutions", "endurance")),
+    *(f"benchmarks.{name}" for name in ("input_pipeline", "memory", "serving")),
+    *(f"benchmarks.{name}" for name in ("soak", "step")),
+]
 # A short pretraining of the smallest network: as Python has it, and as flags.
 TINY_RUN = PretrainConfig(
     dataset="fake",
@@ -45,6 +57,11 @@ def run(*words, check=True):
 def module(name, *flags, check=True):
     """`python -m NAME FLAGS`."""
     return run(sys.executable, "-m", name, *map(str, flags), check=check)
+
+
+def attempt(name, *arguments):
+    """`python -m NAME ARGUMENTS`, which may fail."""
+    return module(name, *arguments, check=False)
 
 
 def pretrain_command(*flags):

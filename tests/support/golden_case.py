@@ -10,6 +10,7 @@ import zlib
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from slotcon_tf.encoders.resnet import backbone
 from slotcon_tf.interop.names import model_entries
@@ -18,6 +19,7 @@ from slotcon_tf.training.optimizers import LARS
 from slotcon_tf.training.schedules import WarmupCosine
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+CHECKPOINT = GOLDEN / "ckpt_tinyA.pth"
 STEPS = 4
 CASES = {"A": {"seed": 101, "width": 64}, "tinyA": {"seed": 111, "width": 8}}
 SETTINGS = {"num_prototypes": 16, "hidden_dim": 64, "projection_dim": 32}
@@ -137,3 +139,27 @@ class GoldenCase:
             error = np.abs(got - samples[row]).max()
             worst["sample"] = max(worst["sample"], (error, key))
         return worst
+
+
+def distribute(strategy, model):
+    """Function: global batch -> logs of a step on all replicas."""
+    replicas = strategy.num_replicas_in_sync
+
+    @tf.function(autograph=False)
+    def step(batch):
+        return strategy.run(model.train_step, args=(batch,))
+
+    def run(batch):
+        def part(context):
+            i, size = context.replica_id_in_sync_group, len(batch["view_a"]) // replicas
+            return {
+                k: tf.constant(v[i * size : (i + 1) * size]) for k, v in batch.items()
+            }
+
+        logs = step(strategy.experimental_distribute_values_from_function(part))
+        logs = {k: strategy.experimental_local_results(v) for k, v in logs.items()}
+        for name, values in logs.items():
+            np.testing.assert_array_equal(values[0], values[-1], err_msg=name)
+        return {k: v[0] for k, v in logs.items()}
+
+    return run

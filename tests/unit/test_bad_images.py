@@ -14,6 +14,7 @@ from slotcon_tf.data.bad_images import BadImages, TooManyBadImages
 from slotcon_tf.data.listing import is_image_name, list_images
 from slotcon_tf.data.source import NumberedSource
 from slotcon_tf.images.decoding import BadImage, decode_image
+from tests.support.picture_case import encoded
 
 
 @pytest.fixture
@@ -25,12 +26,6 @@ def warnings(monkeypatch):
             lambda text, *values: found.append(text % values),
         )
     return found
-
-
-def encoded(pixels, kind="JPEG", **options):
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind, **options)
-    return file.getvalue()
 
 
 @pytest.fixture

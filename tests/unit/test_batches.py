@@ -12,7 +12,7 @@ import tensorflow as tf
 from slotcon_tf.data import crop_pair_dataset, open_source
 from slotcon_tf.images import normalize
 from slotcon_tf.training.batches import check_normalised, check_values, checked
-from tests.unit.test_slotcon import batch, dataset, small_model
+from tests.support.small_case import batch, dataset, small_model
 
 
 @pytest.fixture(scope="module")

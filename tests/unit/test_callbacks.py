@@ -19,7 +19,7 @@ from slotcon_tf.training.callbacks import (
     Throughput,
 )
 from slotcon_tf.training.monitoring import CsvHistory, PeriodicEvaluation
-from tests.unit.test_slotcon import batch, dataset, small_model
+from tests.support.small_case import batch, dataset, small_model
 
 
 def test_nan_stops_the_run_and_is_named():

@@ -8,25 +8,10 @@ import signal
 import numpy as np
 import pytest
 
-from slotcon_tf.runs import PretrainConfig
-from slotcon_tf.runs.checkpoints import CheckpointError, Checkpoints
+from slotcon_tf.runs.checkpoints import CheckpointError
 from slotcon_tf.runs.workdir import WorkdirError
-from tests.unit.test_slotcon import dataset, small_model
-
-CONFIG = PretrainConfig(batch_size=4)
-
-
-def store(folder, model=None, config=CONFIG, **options):
-    model = model or small_model()
-    model.optimizer.build(model.trainable_variables)
-    options = {"steps_per_epoch": 2, "keep": 2, **options}
-    return Checkpoints(folder, model, config, **options)
-
-
-def save_at(checkpoints, *steps):
-    for step in steps:
-        checkpoints.model.step.assign(step)
-        checkpoints.save()
+from tests.support.checkpoint_case import CONFIG, save_at, store
+from tests.support.small_case import dataset
 
 
 def names(checkpoints):

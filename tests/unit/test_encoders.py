@@ -12,7 +12,7 @@ from slotcon_tf import SlotCon
 from slotcon_tf.encoders.contract import as_encoder, loading
 from slotcon_tf.evaluation.inference import Inference
 from slotcon_tf.interop import keras_cv_backbone
-from tests.unit.test_slotcon import SIZES, small_encoder
+from tests.support.small_case import SIZES, small_encoder
 
 IMAGES = (64, 64, 3)
 

@@ -11,19 +11,7 @@ from slotcon_tf.serving.archive import export_model
 from slotcon_tf.serving.folding import can_fold, fold_batch_norm
 from slotcon_tf.serving.quantization import quantize_int8
 from slotcon_tf.training.normalization import BatchNormalization
-
-
-def used(encoder, seed=0):
-    """The encoder with statistics and scales as if it had been trained."""
-    rng = np.random.default_rng(seed)
-    for layer in encoder.layers:
-        if hasattr(layer, "moving_mean"):
-            shape = layer.moving_mean.shape
-            layer.moving_mean.assign(0.1 * rng.standard_normal(shape))
-            layer.moving_variance.assign(rng.uniform(0.5, 2.0, shape))
-            layer.gamma.assign(rng.uniform(0.5, 1.5, shape))
-            layer.beta.assign(0.1 * rng.standard_normal(shape))
-    return encoder
+from tests.support.small_case import used
 
 
 def resnet(arch="resnet18", **options):

@@ -6,7 +6,7 @@ import pytest
 
 from slotcon_tf import LARS, SlotCon, backbone
 from slotcon_tf.method.teacher import frozen_layers
-from tests.unit.test_slotcon import SIZES, batch, dataset, small_encoder, small_model
+from tests.support.small_case import SIZES, batch, dataset, small_encoder, small_model
 
 
 def resnet():

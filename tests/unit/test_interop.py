@@ -29,8 +29,7 @@ from slotcon_tf.method.objective import pool_slots
 from slotcon_tf.presets import PUBLISHED
 from tests.support.command import ROOT
 from tests.support.golden_case import GOLDEN, draw, sample_indices
-from tests.unit.test_export import used
-from tests.unit.test_slotcon import batch
+from tests.support.small_case import batch, used
 
 CHECKPOINT = GOLDEN / "ckpt_tinyA.pth"
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from slotcon_tf import ResNet
 from slotcon_tf.images.statistics import IMAGENET, ImageStatistics
 from slotcon_tf.interop import (
     CheckpointFileError,
@@ -15,13 +14,9 @@ from slotcon_tf.interop import (
     save_slotcon,
 )
 from slotcon_tf.interop.torch_files import TorchFile, write_torch
-from tests.unit.test_slotcon import small_model
+from tests.support.small_case import resnet, small_model
 
 OWN = ImageStatistics((0.3, 0.2, 0.1), (0.1, 0.2, 0.3), (0, 4095))
-
-
-def resnet(**settings):
-    return ResNet(block="basic", stage_depths=(1, 1, 1, 1), width=4, **settings)
 
 
 def test_of_an_encoder(tmp_path):

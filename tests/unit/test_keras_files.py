@@ -21,6 +21,7 @@ from slotcon_tf.interop import (
     load_pretrained,
 )
 from slotcon_tf.interop.keras_files import load_keras
+from tests.support.file_case import config_of, replaced
 from tests.support.weight_case import refused
 
 
@@ -51,24 +52,6 @@ def test_json_nested_without_end(depth, files, tmp_path):
     path = tmp_path / "f.keras"
     path.write_bytes(replaced(files["encoder.keras"], b'{"a":' + nested + b"}"))
     refused(path, "nested|unpacks")
-
-
-def replaced(keras_file, config=None, weights=None, how=zipfile.ZIP_STORED):
-    """A .keras file with other members."""
-    out = io.BytesIO()
-    with (
-        zipfile.ZipFile(io.BytesIO(keras_file)) as old,
-        zipfile.ZipFile(out, "w", how) as new,
-    ):
-        for name in old.namelist():
-            content = {"config.json": config, "model.weights.h5": weights}.get(name)
-            new.writestr(name, old.read(name) if content is None else content)
-    return out.getvalue()
-
-
-def config_of(keras_file):
-    with zipfile.ZipFile(io.BytesIO(keras_file)) as file:
-        return json.loads(file.read("config.json"))
 
 
 def changed_config(keras_file, **settings):

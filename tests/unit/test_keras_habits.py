@@ -15,8 +15,7 @@ from slotcon_tf.evaluation.inference import Inference
 from slotcon_tf.images import normalize
 from slotcon_tf.method.health import global_metrics, scalars_of
 from tests.support.command import ENVIRONMENT, ROOT
-from tests.unit.test_slotcon import SIZES, batch, dataset, small_model
-from tests.unit.test_training import in_float64
+from tests.support.small_case import SIZES, batch, dataset, in_float64, small_model
 
 L2 = 0.01
 
@@ -324,6 +323,18 @@ def test_a_command_on_another_backend_ends_in_one_line(module):
     command = [sys.executable, "-m", module]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("slotcon_tf needs Keras on TensorFlow.")
+
+
+def test_a_console_script_on_another_backend_ends_in_one_line(tmp_path):
+    script = tmp_path / "slotcon-pretrain"
+    script.write_text("from slotcon_tf.trainers.pretrain import main\n")
+    environment = {**ENVIRONMENT, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()

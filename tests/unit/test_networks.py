@@ -18,8 +18,7 @@ from slotcon_tf.interop.names import encoder_entries, with_batches_tracked
 from slotcon_tf.interop.networks import choose_network
 from slotcon_tf.interop.torch_files import TorchFile, write_torch
 from slotcon_tf.interop.weights import open_weights
-from tests.unit.test_export import used
-from tests.unit.test_slotcon import small_model
+from tests.support.small_case import small_model, used
 
 HEAD = np.zeros((4, 4), np.float32)
 # Places among torchvision's children in an nn.Sequential; some leave out the pooling.

@@ -6,15 +6,7 @@ import pytest
 import tensorflow as tf
 
 from slotcon_tf.data import crop_pair_dataset
-
-
-class Numbered:
-    """A user's own source: every image has its number as colour."""
-
-    num_images = 10
-
-    def load(self, index):
-        return np.full((40, 40, 3), 20 * int(index), np.uint8)
+from tests.support.picture_case import Numbered
 
 
 def stream(**options):

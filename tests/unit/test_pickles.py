@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 from slotcon_tf.interop import CheckpointFileError, UnsafePickleError
 from slotcon_tf.interop.torch_files import TorchFile, write_torch
 from slotcon_tf.interop.weights import open_weights
+from tests.support.file_case import torch_file
 from tests.support.golden_case import GOLDEN
 
 CHECKPOINT = GOLDEN / "ckpt_tinyA.pth"
@@ -29,16 +30,6 @@ def read(path):
     """Everything in a file: the structure, and every tensor's data."""
     with open_weights(path) as weights:
         return {name: tensor.numpy() for name, tensor in weights.tensors.items()}
-
-
-def torch_file(path, body, data=b"\0" * 64, **entries):
-    """A zip file as torch.save makes it, around a pickle."""
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr("archive/data.pkl", body)
-        file.writestr("archive/data/0", data)
-        for name, content in entries.items():
-            file.writestr(f"archive/{name}", content)
-    return path
 
 
 def reduced(module, name, *arguments):

@@ -9,9 +9,9 @@ import pytest
 from slotcon_tf.interop import CheckpointFileError, load_pretrained
 from slotcon_tf.interop.reasons import told
 from slotcon_tf.runs.loading import load_trained, write_model_config
-from tests.unit.test_checkpoints import save_at, store
-from tests.unit.test_keras_files import config_of, replaced
-from tests.unit.test_slotcon import small_model
+from tests.support.checkpoint_case import save_at, store
+from tests.support.file_case import config_of, replaced
+from tests.support.small_case import small_model
 
 REFUSED = [
     ({"mean": [124, 116, 104]}, r"Received: mean=.*\. Divide grey levels by 255\."),

@@ -17,7 +17,7 @@ from slotcon_tf.images import BadImage, decode_image, square_in_graph
 from slotcon_tf.serving.decoding import decode_batch
 from slotcon_tf.serving.formats import REASONS
 from tests.support.command import ENVIRONMENT, ROOT
-from tests.unit.test_bad_images import encoded
+from tests.support.picture_case import encoded, webp_frames
 
 # What is sent as it is; all else becomes a PNG.
 AS_IT_IS = ["rgb.jpg", "grey.jpg", "progressive.jpg", "upright.jpg"]
@@ -176,19 +176,6 @@ def test_a_gifs_first_frame_on_its_screen(data):
     found, reason = served(data)
     assert reason == "ok"
     np.testing.assert_array_equal(found, decode_image(data))
-
-
-def webp_frames(alpha, **options):
-    """An animation whose frames are smaller than its canvas."""
-    canvas = np.zeros((20, 30, 3 + alpha), np.uint8)
-    canvas[..., 3:] = 255 * (1 - alpha)
-    frames = [canvas.copy() for _ in range(3)]
-    for i, frame in enumerate(frames):
-        frame[4 + i : 12 + i, 6:16] = 255 - 40 * i
-    first, *rest = [Image.fromarray(f) for f in frames]
-    file = io.BytesIO()
-    first.save(file, "WEBP", save_all=True, append_images=rest, **options)
-    return file.getvalue()
 
 
 @pytest.mark.parametrize("alpha", [0, 1])

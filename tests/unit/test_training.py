@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from slotcon_tf import LARS, SGD, SlotCon, backbone
 from slotcon_tf.method.objective import active_slots
-from tests.golden.test_golden import distribute
-from tests.unit.test_slotcon import batch, small_model
+from tests.support.golden_case import distribute
+from tests.support.small_case import batch, in_float64, small_model
 
 
 def step_of(model):
@@ -40,12 +40,6 @@ def alike(*options):
 def compile_with(model, optimizer):
     model.compile(optimizer=optimizer)
     return model
-
-
-def in_float64(data):
-    return {
-        k: v.astype("float64") if v.dtype == "float32" else v for k, v in data.items()
-    }
 
 
 def repeat(data, times):

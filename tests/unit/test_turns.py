@@ -8,7 +8,7 @@ from slotcon_tf.data import crop_pair_dataset
 from slotcon_tf.data.crops import NUMBERS_PER_PAIR, crop_views, turned_views
 from slotcon_tf.data.recipe import draw_numbers, draw_turns
 from slotcon_tf.method.objective import align
-from tests.unit.test_passes import Numbered
+from tests.support.picture_case import Numbered
 
 COUNT = 200
 # The first, second, 78th and last number of seed 5 at position 7.

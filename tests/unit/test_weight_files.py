@@ -20,8 +20,8 @@ from slotcon_tf.interop.names import (
 )
 from slotcon_tf.interop.torch_files import TorchFile, write_torch
 from slotcon_tf.interop.weights import open_weights
+from tests.support.file_case import torch_file
 from tests.support.weight_case import refused
-from tests.unit.test_pickles import torch_file
 
 
 @pytest.fixture(scope="module")
