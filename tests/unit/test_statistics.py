@@ -104,7 +104,7 @@ def test_what_a_file_does_not_keep_is_said(model, tmp_path):
     [
         ({"mean": 0.5}, "mean must be three numbers.*Received: mean=0.5"),
         ({"std": "0.5"}, "std must be three numbers.*Received: std='0.5'"),
-        ({"pixel_range": 255}, r"pixel_range. must be \(low, high\).*Received: 255"),
+        ({"pixel_range": 255}, r"`pixel_range` must be \(low, high\).*Received: 255"),
         ({"pixel_range": (None, 255)}, r"Received: \(None, 255\)"),
         ({"total_steps": "4"}, "total_steps must be a number. Received: .*'4'"),
         ({"total_steps": None}, "total_steps must be a number"),
