@@ -37,6 +37,10 @@ class Sample(NamedTuple):
         name: Short, for captions.
         image: uint8 (height, width, 3).
         labels: Of a labelled set uint8 (height, width) or a class number, else None.
+
+    Example:
+        >>> Sample(0, "a.jpg", np.zeros((2, 2, 3), np.uint8)).name
+        'a.jpg'
     """
 
     place: int

@@ -53,7 +53,11 @@ class SegmentedImages:
     Attributes:
         class_names: Tuple of C names.
 
-    Example: See `open_segmented`.
+    Example:
+        >>> def read(number):
+        ...     return np.zeros((1, 2, 3), np.uint8), np.array([[0, 1]]), f"{number}.png"
+        >>> SegmentedImages("stripes", read, 4, table=None).num_classes
+        2
     """
 
     def __init__(
