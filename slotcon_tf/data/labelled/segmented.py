@@ -55,7 +55,7 @@ class SegmentedImages:
 
     Example:
         >>> def read(number):
-        ...     return np.zeros((1, 2, 3), np.uint8), np.array([[0, 1]]), f"{number}.png"
+        ...     return np.zeros((1, 2, 3), np.uint8), np.array([[0, 1]]), "labels.png"
         >>> SegmentedImages("stripes", read, 4, table=None).num_classes
         2
     """
