@@ -190,7 +190,10 @@ class ImageSource:
         except (BadImage, OSError, tf.errors.OpError) as error:
             self.bad.add(label, reason_of(error))
             return None
-        self.bad.good(label)
+        if self.bad.reasons:
+            self.bad.good(label)
+        else:
+            self.bad.read += 1
         return decoded.rgb
 
     def _none_left(self, label: str) -> None:

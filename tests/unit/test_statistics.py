@@ -101,7 +101,7 @@ def test_what_a_file_does_not_keep_is_said(model, tmp_path):
     [
         ({"mean": 0.5}, "mean must be three numbers.*Received: mean=0.5"),
         ({"std": "0.5"}, "std must be three numbers.*Received: std='0.5'"),
-        ({"pixel_range": 255}, r"pixel_range must be \(low, high\).*Received: 255"),
+        ({"pixel_range": 255}, r"`pixel_range` must be \(low, high\).*Received: 255"),
         ({"pixel_range": (None, 255)}, r"Received: \(None, 255\)"),
         ({"total_steps": "4"}, "total_steps must be a number. Received: .*'4'"),
         ({"total_steps": None}, "total_steps must be a number"),
@@ -202,7 +202,7 @@ def test_weights_of_other_statistics_are_said(model, tmp_path, monkeypatch):
     model.feature_extractor().save(tmp_path / "e.keras")
     initialize(SlotCon(tiny_resnet(), **SIZES), str(tmp_path / "e.keras"))
     (text,) = found
-    assert "mean=(0.1, 0.2, 0.3)" in text and "mean=(0.485" in text and "--mean" in text
+    assert "mean=(0.1, 0.2, 0.3)" in text and "mean=(0.485" in text and "`mean`" in text
     own = {"mean": MEAN, "std": STD, "pixel_range": (0, 4095)}
     initialize(SlotCon(tiny_resnet(), **SIZES, **own), str(tmp_path / "e.keras"))
     assert len(found) == 1
@@ -222,11 +222,11 @@ def test_what_a_file_of_others_cannot_say_is_said(model, tmp_path):
         (("123,116,103", "58,57,57", None), "as shares of 255.*Divide grey levels"),
         (("0.5", "0.5", None), "mean must be three numbers"),
         (("0.5,0.5,0.5", None, None), "must be given together"),
-        (("a,b,c", "1,1,1", None), "--mean must be numbers with commas"),
+        (("a,b,c", "1,1,1", None), "`mean` must be numbers with commas"),
         (("0.5,0.5,0.5", "0,1,1", None), "std must be three numbers from 0.0001"),
-        ((None, None, "4095"), "pixel_range must be .low, high."),
-        ((None, None, "9,1"), "pixel_range must be .low, high."),
-        ((None, None, "0,nan"), "pixel_range must be .low, high."),
+        ((None, None, "4095"), "`pixel_range` must be .low, high."),
+        ((None, None, "9,1"), "`pixel_range` must be .low, high."),
+        ((None, None, "0,nan"), "`pixel_range` must be .low, high."),
     ],
 )
 def test_flags_that_are_none(values, reason):
