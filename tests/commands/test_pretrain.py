@@ -73,7 +73,7 @@ def test_a_stop_in_an_epoch_changes_nothing(tmp_path, capsys):
     assert (parts / "slots.png").stat().st_size > 1000
     assert list((parts / "tensorboard").rglob("events*"))
     # The same folder with another configuration is refused, and named.
-    assert "another configuration: seed=0 (now 3)" in refusal(
+    assert "another configuration: --seed=0 (now 3)" in refusal(
         capsys, *again, "--seed=3"
     )
     assert "fresh --workdir" in refusal(capsys, *again, "--resume=never")

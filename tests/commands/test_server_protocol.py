@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import shutil
 import signal
+import urllib.request
 
 import grpc
 import numpy as np
@@ -19,8 +20,9 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from export import server as command
 from export.server_versions import InvalidRequest, NotServed, Versions
-from tests.support.command import free_ports, modules, until
+from tests.support.command import free_ports, module, until
 from tests.support.serving_case import (
     PATIENCE,
     model_server,  # noqa: F401  a fixture
@@ -305,15 +307,11 @@ def test_a_folder_that_goes_away_leaves_what_is_loaded(versions, tmp_path):
 
 
 @pytest.mark.slow
-def test_command_lines_that_cannot_be(versions, tmp_path):
+def test_command_lines_that_cannot_be(versions, tmp_path, capsys):
     folder = versions(tmp_path, 1)
     with serving(folder) as server:
-        line = ("export.server", f"--export_dir={folder}")
-        taken, labels = modules(
-            (*line, f"--port={server.port}"),
-            (*line, "--version_labels=stable"),
-            check=False,
-        )
+        line = [f"--export_dir={folder}", f"--port={server.port}"]
+        taken = module("export.server", *line, check=False)
         assert taken.returncode == 1 and "Traceback" not in taken.stderr
         assert str(server.port) in taken.stderr and not taken.stdout
         # The end can be asked for as soon as the line is there.
@@ -321,4 +319,16 @@ def test_command_lines_that_cannot_be(versions, tmp_path):
         server.port = free_ports(1)[0]
         server.start()
         assert server.stop() == 0
-    assert labels.returncode and "stable:1,canary:2" in labels.stderr + labels.stdout
+    with pytest.raises(SystemExit) as end:
+        command.main(["server", f"--export_dir={folder}", "--version_labels=stable"])
+    assert end.value.code == 2 and "stable:1,canary:2" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_rest_beside_grpc(versions, tmp_path):
+    (port,) = free_ports(1)
+    folder = versions(tmp_path, 1)
+    with serving(folder, f"--rest_port={port}") as server:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models/slotcon") as it:
+            assert b'"version": "1"' in it.read()
+        assert server.stop() == 0
