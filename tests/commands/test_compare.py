@@ -36,6 +36,7 @@ def exports(exported, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_files_go_as_they_are_sent(tmp_path):
     """A TIFF is compared too; a newer model's reason has a number."""
     for name in ("a.png", "b.tif"):

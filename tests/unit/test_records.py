@@ -36,6 +36,7 @@ def ended(capsys):
     return run
 
 
+@pytest.mark.slow
 def test_records_hold_what_the_folder_holds(photos, tmp_path, ended):
     shards = tmp_path / "shards"
     flags = [f"--data_dir={photos}", f"--output={shards}", "--shards=3"]
