@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.mutations.images import valid_files
+from export import client as command
 from export.client import FeatureClient
 from export.extract import LocalModel
 from export.extraction import (
@@ -212,11 +213,14 @@ def test_other_outputs_and_a_list(server, photos, tmp_path):
     assert len(table["vector"][0]) == 5 * 32 and len(table) == 3
 
 
-def test_refusals(server, photos, tmp_path):
+def test_refusals(server, photos, tmp_path, capsys):
     images = Images(photos, tuple(photos.glob("a/*.png")))
     for options, message in [
         ({"signature": "serving_default"}, "takes image_bytes: .*'groups'"),
-        ({"outputs": ["features"]}, "outputs of image_bytes are .*'pooled'"),
+        (
+            {"outputs": ["features"]},
+            "`outputs` must be of those of image_bytes: .*'pooled'",
+        ),
         ({"model_name": "other"}, "NOT_FOUND.*other"),
     ]:
         client = FeatureClient(server.address, **options)
@@ -228,8 +232,10 @@ def test_refusals(server, photos, tmp_path):
     client = FeatureClient(server.address)
     with client, pytest.raises(ExtractionError, match="Received other batch_size"):
         client.extract(images, tmp_path / "a.npz", batch_size=5)
-    done = attempt("export.client", f"--images={photos}", "--output=a.csv")
-    assert done.returncode == 2 and "--output must end in .npz" in done.stderr
+    with pytest.raises(SystemExit) as end:
+        command.main(["client", f"--images={photos}", "--output=a.csv"])
+    assert end.value.code == 2
+    assert "--output must end in .npz" in capsys.readouterr().err
 
 
 def test_a_refused_batch_is_halved_until_the_culprit_is_alone(photos, tmp_path):
