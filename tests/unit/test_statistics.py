@@ -21,7 +21,9 @@ from slotcon_tf.images.statistics import (
 from slotcon_tf.interop import detectron2_config, mmsegmentation_config
 from slotcon_tf.interop.keras_backbones import keras_hub_backbone
 from slotcon_tf.method.teacher import twin
+from slotcon_tf.runs import PretrainConfig
 from slotcon_tf.runs.initialization import initialize
+from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.segmentation import HEADS, Predictor, Segmenter, dilated
 from slotcon_tf.segmentation.augmentation import Augmentation
 from slotcon_tf.segmentation.dataset import crop_dataset
@@ -32,6 +34,8 @@ from slotcon_tf.serving.signatures import ServingOptions
 from tests.support.command import TINY, module, pretrain
 from tests.support.picture_case import Numbered
 from tests.support.small_case import small_encoder
+from trainers import check_data
+from trainers import pretrain as trainer
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
 OWN = ImageStatistics(MEAN, STD, (0, 4095))
@@ -100,7 +104,7 @@ def test_what_a_file_does_not_keep_is_said(model, tmp_path):
     [
         ({"mean": 0.5}, "mean must be three numbers.*Received: mean=0.5"),
         ({"std": "0.5"}, "std must be three numbers.*Received: std='0.5'"),
-        ({"pixel_range": 255}, r"pixel_range. must be \(low, high\).*Received: 255"),
+        ({"pixel_range": 255}, r"`pixel_range` must be \(low, high\).*Received: 255"),
         ({"pixel_range": (None, 255)}, r"Received: \(None, 255\)"),
         ({"total_steps": "4"}, "total_steps must be a number. Received: .*'4'"),
         ({"total_steps": None}, "total_steps must be a number"),
@@ -213,6 +217,34 @@ def test_what_a_file_of_others_cannot_say_is_said(model, tmp_path):
     words = ("trainers.convert", tmp_path / "m.keras", f"--output={tmp_path / 'w.pth'}")
     done = module(*words, "--to=torchvision")
     assert "images have mean (0.1, 0.2, 0.3)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--mean=123,116,103", "--std=58,57,57"], "as shares of 255.*Divide grey lev"),
+        (["--mean=0.5", "--std=0.5"], "mean must be three numbers"),
+        (["--mean=0.5,0.5,0.5"], "must be given together"),
+        (["--mean=a,b,c", "--std=1,1,1"], "`mean` must be numbers, with commas"),
+        (["--mean=0.5,0.5,0.5", "--std=0,1,1"], "std must be three numbers from 0.000"),
+        (["--pixel_range=4095"], "pixel_range` must be .low, high."),
+        (["--pixel_range=9,1"], "pixel_range` must be .low, high."),
+        (["--pixel_range=0,nan"], "pixel_range` must be .low, high."),
+    ],
+)
+def test_flags_that_are_none(flags, reason):
+    with pytest.raises(SettingError, match=reason):
+        trainer.main.config(["pretrain", *flags])
+    if "pixel" in reason:
+        with pytest.raises(SettingError, match=reason):
+            check_data.main.config(["check_data", "--data_dir=a", *flags])
+
+
+def test_flags_that_are():
+    flags = ["--mean=0.1,0.2,0.3", "--std=0.5,0.6,0.7", "--pixel_range=0,4095"]
+    config = trainer.main.config(["pretrain", *flags])
+    assert ImageStatistics(**config.statistics) == OWN
+    assert not any(PretrainConfig().statistics.values())
 
 
 @pytest.mark.slow
