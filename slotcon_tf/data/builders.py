@@ -6,6 +6,7 @@ Imported where such a set is asked for: that alone takes a second.
 from __future__ import annotations
 
 import difflib
+import os
 import pathlib
 from typing import Any
 
@@ -63,7 +64,7 @@ def split_size(builder: Any, split: str) -> int:
         ) from None
 
 
-def prepared_builder(name: str, data_dir: str | None) -> Any:
+def prepared_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
     """A tensorflow-datasets builder of images that is prepared already.
 
     Raises:

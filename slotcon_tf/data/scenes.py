@@ -5,8 +5,10 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import io
+import os
 import pathlib
 import sys
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -40,7 +42,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
         (144, 192, 3)
     """
 
-    shown_on = None  # file that progress is told in; standard error if None
+    shown_on: Any = None  # file that progress is told in; standard error if None
     # Raise it with every change of the drawing: tfds goes on reading what it prepared.
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES = {
@@ -89,7 +91,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
 
 
 @remote_errors("The folder of the scenes")
-def scenes_builder(data_dir: str | None = None) -> Scenes:
+def scenes_builder(data_dir: str | os.PathLike[str] | None = None) -> Scenes:
     """The builder, its images drawn and written if they were not yet.
 
     Quiet, and without a network. A preparation that was cut off leaves nothing that
@@ -127,7 +129,9 @@ def scenes_builder(data_dir: str | None = None) -> Scenes:
     return Scenes(data_dir=data_dir)
 
 
-def load_scenes(split: str, data_dir: str | None = None) -> tf.data.Dataset:
+def load_scenes(
+    split: str, data_dir: str | os.PathLike[str] | None = None
+) -> tf.data.Dataset:
     """The examples of a split, in the order they are stored.
 
     Args:
@@ -147,7 +151,7 @@ def load_scenes(split: str, data_dir: str | None = None) -> tf.data.Dataset:
 
 
 def scenes_arrays(
-    split: str, data_dir: str | None = None, limit: int | None = None
+    split: str, data_dir: str | os.PathLike[str] | None = None, limit: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images and masks of a split as arrays, in the order they are stored.
 
