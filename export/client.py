@@ -7,6 +7,8 @@ interrupted extraction goes on when the same command is given again. Images that
 are named; their rows are zeros. `FeatureClient` is the same for Python.
 """
 
+# Protocol buffers make their classes when they are imported.
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import base64
@@ -320,6 +322,12 @@ def client(config: ClientConfig) -> None:
         ValueError, OSError: If the server has no such model, signature or output, does
             not answer, or there are no images.
         CommandError: If it refuses to be asked.
+
+    Example:
+        >>> config = ClientConfig(images="none", output="a.npz")
+        >>> client(config)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: Dataset 'folder' needs the folder none. ...
     """
     images = listed_images(config.images)
     asked = FeatureClient(

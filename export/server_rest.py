@@ -7,6 +7,8 @@
 Differs from TF Serving: `instances`, rows in place of columns, is refused by its name.
 """
 
+# Protocol buffers make their classes when they are imported.
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import base64

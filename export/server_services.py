@@ -1,5 +1,7 @@
 """gRPC services of the local server, in TensorFlow Serving's messages."""
 
+# Protocol buffers make their classes when they are imported.
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import concurrent.futures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,8 +34,8 @@ def write_table(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npz":
-        names = np.array(names, dtype=np.str_)
-        write_whole(path, lambda file: np.savez(file, paths=names, **columns))
+        arrays: dict[str, Any] = {"paths": np.array(names, dtype=np.str_), **columns}
+        write_whole(path, lambda file: np.savez(file, **arrays))
     else:
         with needed("serving"):
             import pyarrow as pa
@@ -43,7 +44,7 @@ def write_table(
         write_whole(path, lambda file: pq.write_table(table, file))
 
 
-def _arrow(pa, names, columns):
+def _arrow(pa: Any, names: Sequence[str], columns: dict[str, np.ndarray]) -> Any:
     fields, arrays = [pa.field("path", pa.string())], [pa.array(names, pa.string())]
     for name, values in columns.items():
         metadata = None

@@ -8,7 +8,7 @@ import io
 import os
 import pathlib
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import tensorflow as tf
@@ -42,7 +42,8 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
         (144, 192, 3)
     """
 
-    shown_on: Any = None  # file that progress is told in; standard error if None
+    # File that progress is told in; standard error if None.
+    shown_on: TextIO | None = None
     # Raise it with every change of the drawing: tfds goes on reading what it prepared.
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES = {
@@ -147,7 +148,8 @@ def load_scenes(
         >>> example["image"].shape  # doctest: +SKIP
         TensorShape([144, 192, 3])
     """
-    return scenes_builder(data_dir).as_dataset(split=split, shuffle_files=False)
+    builder: Any = scenes_builder(data_dir)
+    return builder.as_dataset(split=split, shuffle_files=False)
 
 
 def scenes_arrays(

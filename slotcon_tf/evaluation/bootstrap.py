@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.sparse import sparray
+from scipy.sparse import csr_array
 
 LEVEL = 0.95
 RESAMPLES = 1000
@@ -20,8 +20,8 @@ RESAMPLES = 1000
 
 def compare(
     score: Callable[[np.ndarray], dict[str, float]],
-    untrained: np.ndarray | sparray | None,
-    trained: np.ndarray | sparray,
+    untrained: np.ndarray | csr_array | None,
+    trained: np.ndarray | csr_array,
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -71,7 +71,7 @@ def compare(
     return found
 
 
-def summed(counts: np.ndarray | sparray) -> np.ndarray:
+def summed(counts: np.ndarray | csr_array) -> np.ndarray:
     """The sum over images: (N, M), dense or sparse, to (M,).
 
     Example:

@@ -11,7 +11,8 @@ from slotcon_tf.evaluation.inference import Inference, same_size_batches
 from slotcon_tf.extras import needed
 
 if TYPE_CHECKING:
-    from sklearn.base import ClassifierMixin
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import Pipeline
 
 NEIGHBORS = 20
 TEMPERATURE = 0.07  # Wu et al. 2018 (arXiv 1805.01978), section 3.4
@@ -46,7 +47,7 @@ def nearest_neighbours(
     *,
     neighbors: int = NEIGHBORS,
     temperature: float = TEMPERATURE,
-) -> ClassifierMixin:
+) -> KNeighborsClassifier:
     """A classifier by the weighted vote of the nearest training images.
 
     Neighbours are those of the largest cosine; each votes with exp(cosine /
@@ -69,12 +70,12 @@ def nearest_neighbours(
         min(neighbors, len(train)),
         metric="cosine",
         algorithm="brute",
-        weights=lambda distances: np.exp(-distances / temperature),
+        weights=lambda distances: np.exp(-distances / temperature),  # pyright: ignore
     )
     return classifier.fit(train, labels)
 
 
-def linear_classifier(train: np.ndarray, labels: np.ndarray) -> ClassifierMixin:
+def linear_classifier(train: np.ndarray, labels: np.ndarray) -> Pipeline:
     """Logistic regression on standardised features, fitted.
 
     Args:
@@ -93,7 +94,7 @@ def linear_classifier(train: np.ndarray, labels: np.ndarray) -> ClassifierMixin:
 
 
 def accuracy_counts(
-    classifier: ClassifierMixin, vectors: np.ndarray, labels: np.ndarray
+    classifier: KNeighborsClassifier | Pipeline, vectors: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
     """Right or wrong by image: float64 (N, 2) of right and 1."""
     right = classifier.predict(vectors) == labels

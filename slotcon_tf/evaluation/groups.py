@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array, vstack
@@ -66,4 +67,5 @@ def group_confusions(
                 mask, group, num_classes, inference.num_prototypes, ignore=VOID
             )
             rows.append(csr_array(found.reshape(1, -1)))
-    return vstack(rows, format="csr")
+    found: Any = vstack(rows, format="csr")
+    return found

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from scipy.sparse import sparray
+from scipy.sparse import csr_array
 
 from slotcon_tf.data.labelled import (
     ClassifiedImages,
@@ -30,7 +30,7 @@ from slotcon_tf.evaluation.linear import (
 )
 from slotcon_tf.evaluation.metrics import grouping_metrics, segmentation_metrics
 
-Sums: TypeAlias = np.ndarray | sparray  # (N, M), a row per image
+Sums: TypeAlias = np.ndarray | csr_array  # (N, M), a row per image
 Shown: TypeAlias = Callable[[Iterable], Iterable]  # shows how far an iterable is
 
 

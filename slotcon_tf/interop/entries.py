@@ -81,7 +81,7 @@ class Report:
         self.unused = [spelled.get(name, name) for name in self.unused]
 
     def leave_out(
-        self, names: Iterable[str], prefix: str, but: Iterable[str] = ()
+        self, names: Iterable[str], prefix: str, but: tuple[str, ...] = ()
     ) -> None:
         """Adds what stands beside a prefix, not below it, to `left_out`.
 

@@ -96,7 +96,6 @@ def _read_attributes(item):
 
 
 def main(path: str, member: str, most: int) -> None:
-    most = int(most)
     _limit(most)
     state = {"objects": 0, "arrays": 0, "bytes": 0, "most": most}
     try:
@@ -114,4 +113,4 @@ def main(path: str, member: str, most: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from typing import Any
 
 import keras
 
@@ -49,7 +50,8 @@ def load_keras(path: str | os.PathLike) -> keras.Model:
             raise ValueError(f"a {type(model).__name__}, no keras.Model")
         for variable in model.variables:
             if keras.backend.is_float_dtype(variable.dtype):
-                check_values(variable.path, keras.ops.convert_to_numpy(variable))
+                values: Any = keras.ops.convert_to_numpy(variable)
+                check_values(variable.path, values)
     except CheckpointFileError as error:
         if str(path) in str(error):
             raise

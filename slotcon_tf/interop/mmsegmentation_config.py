@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pathlib
 import pprint
+from typing import Any
 
 from slotcon_tf import presets, recipes
 from slotcon_tf.encoders.resnet import ResNet
@@ -229,7 +230,7 @@ def _model(encoder, weights, protocol):
 
 
 def _data(protocol, per_gpu):
-    load = {"type": "LoadAnnotations"}
+    load: dict[str, Any] = {"type": "LoadAnnotations"}
     if protocol.get("reduce_zero_label"):
         load["reduce_zero_label"] = True
     image = {"type": "LoadImageFromFile"}

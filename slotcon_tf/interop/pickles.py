@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import pickletools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -155,7 +155,7 @@ PLAIN = {
 def load(
     data: bytes,
     functions: Mapping[Name, Callable],
-    constants: Mapping[Name, Any],
+    constants: Collection[Name],
     persistent: Callable[[Any], Any],
 ) -> Any:
     """The value of a pickle.

@@ -167,7 +167,7 @@ def copy_weights(source: SlotCon, target: SlotCon) -> None:
         new.assign(old.numpy())
 
 
-def save_to_preset(model: SlotCon, directory: str | os.PathLike) -> None:
+def save_to_preset(model: SlotCon, directory: str | os.PathLike) -> pathlib.Path:
     """See `SlotCon.save_to_preset`."""
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

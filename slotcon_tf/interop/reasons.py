@@ -31,7 +31,7 @@ def refusal(
     return CheckpointFileError(f"{must} Received: {one_line(error)}{advice}")
 
 
-def told(error: BaseException) -> str | None:
+def told(error: BaseException | None) -> str | None:
     """What an error, or one behind it, says that a user can act upon.
 
     Args:

@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -76,7 +77,7 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True)
 class _SafeTensor:
-    file: object
+    file: Any  # of safetensors
     name: str
     shape: tuple
     dtype: np.dtype | None  # None: of a kind that NumPy has not

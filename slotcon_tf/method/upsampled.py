@@ -9,7 +9,7 @@ from slotcon_tf.types import Tensor
 _CHANNELS_AT_ONCE = 64  # whose values are held at the result's size
 
 
-def upsampled_argmax(logits: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> tf.Tensor:
+def upsampled_argmax(logits: Tensor, size: Tensor) -> Tensor:
     """Argmax of logits upsampled bilinearly, some channels at a time.
 
     All 2,048 prototypes of a published model, at the size of one photograph, would be
@@ -31,8 +31,8 @@ def upsampled_argmax(logits: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> tf
 
 
 def upsampled_confidence(
-    logits: tf.Tensor, size: tf.Tensor | tuple[int, int], temperature: float
-) -> tuple[tf.Tensor, tf.Tensor]:
+    logits: Tensor, size: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
     """`upsampled_argmax`, and the winner's share of the softmax at every pixel.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -145,7 +147,8 @@ class FinetuneRun(Run):
             peak=config.learning_rate, total_steps=config.steps
         )
         optimizer = SGD(schedule, l2=config.weight_decay)
-        model.compile(optimizer=optimizer, jit_compile=config.jit)
+        jit: Any = config.jit
+        model.compile(optimizer=optimizer, jit_compile=jit)
         return model
 
     def begin(self) -> None:

@@ -196,7 +196,7 @@ class PretrainRun(Run):
         return NanGuard(self.checkpoints.latest, self.config.max_skipped_steps)
 
     def monitors(self, board: str) -> list[keras.callbacks.Callback]:
-        found = [CollapseWarning(board)]
+        found: list[keras.callbacks.Callback] = [CollapseWarning(board)]
         if self.monitor:
             config = self.config
             when = {"every_epochs": config.eval_every_epochs, "epochs": self.epochs}

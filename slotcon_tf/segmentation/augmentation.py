@@ -11,6 +11,7 @@ where OpenCV takes single pixels; hue and saturation change in floats, not in Op
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,16 +27,16 @@ CONTRAST_RANGE = SATURATION_RANGE = (0.5, 1.5)
 HUE_DELTA = 18  # of 180, OpenCV's full circle
 
 
-def fitting_scale(height: int, width: int, scale: tuple[int, int]) -> float:
+def fitting_scale(height: int, width: int, scale: Sequence[int]) -> float:
     """Factor by which an image just fits into (long edge, short edge), pixels."""
     longer, shorter = max(scale), min(scale)
     return min(longer / max(height, width), shorter / min(height, width))
 
 
-def fitted_size(height: int, width: int, scale: tuple[int, int]) -> tuple[int, int]:
+def fitted_size(height: int, width: int, scale: Sequence[int]) -> tuple[int, int]:
     """Height and width of an image that was resized to fit, the aspect kept."""
     factor = fitting_scale(height, width, scale)
-    return tuple(max(1, int(edge * factor + 0.5)) for edge in (height, width))
+    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
 
 @dataclass(frozen=True)
@@ -83,19 +84,19 @@ class Augmentation:
         """
         height, width = labels.shape
         ratio = rng.uniform(*self.ratios)
-        scale = tuple(max(1, int(edge * ratio)) for edge in self.scale)
-        size = fitted_size(height, width, scale)
+        long, short = (max(1, int(edge * ratio)) for edge in self.scale)
+        size = fitted_size(height, width, (long, short))
         pixels, classes = Image.fromarray(image), Image.fromarray(labels)
         for _ in range(CAT_TRIES):
             box, cut = self._box(size, (height, width), rng)
-            found = np.asarray(classes.resize(cut, Image.NEAREST, box))
+            found = np.asarray(classes.resize(cut, Image.Resampling.NEAREST, box))
             if self._varied(found):
                 break
         else:
             box, cut = self._box(size, (height, width), rng)
-            found = np.asarray(classes.resize(cut, Image.NEAREST, box))
+            found = np.asarray(classes.resize(cut, Image.Resampling.NEAREST, box))
         # Only the cut is resized, by the same grid as the whole image would be.
-        image = np.asarray(pixels.resize(cut, Image.BILINEAR, box))
+        image = np.asarray(pixels.resize(cut, Image.Resampling.BILINEAR, box))
         if rng.uniform() < self.flip:
             image, found = image[:, ::-1], found[:, ::-1]
         if self.distort:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import tensorflow as tf
 
-from slotcon_tf.data.labelled import VOID, SegmentedImages, check_two_classes
+from slotcon_tf.data.labelled import VOID, check_two_classes
 from slotcon_tf.images.statistics import IMAGENET, ImageStatistics
 from slotcon_tf.segmentation.augmentation import Augmentation
 
 
+class LabelledImages(Protocol):
+    """What is cut: `SegmentedImages`, or another that counts and loads as it does."""
+
+    @property
+    def num_images(self) -> int: ...
+
+    def load(self, index: int) -> tuple[np.ndarray, np.ndarray]: ...
+
+
 def crop_dataset(
-    images: SegmentedImages,
+    images: LabelledImages,
     augment: Augmentation,
     *,
     batch_size: int,

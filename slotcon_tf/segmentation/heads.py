@@ -43,7 +43,7 @@ class ChannelDropout(layers.Layer):
         count = ops.shape(inputs)[0]
         shape = (replicas.num_replicas() * count, inputs.shape[-1])
         # Whole numbers: as floats XLA draws others from the same key.
-        numbers = tf.random.stateless_uniform(
+        numbers = tf.random.stateless_uniform(  # pyright: ignore[reportArgumentType]
             shape, key, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
         )
         kept = numbers >= tf.constant(int(self.rate * 2**32), tf.uint32)  # (G, C)
@@ -102,7 +102,7 @@ class FCNHead(layers.Layer):
         self.dilation = dilation
         self.concat_input = concat_input
         self.dropout = dropout
-        self._own = {"dtype": self.dtype_policy}
+        self._own: dict[str, Any] = {"dtype": self.dtype_policy}
         # Attributes, not lists: tf.train.Checkpoint does not look into Keras's lists.
         for i in range(num_convs):
             setattr(self, f"conv{i}", self._conv(f"conv{i}", dilation))
@@ -111,10 +111,11 @@ class FCNHead(layers.Layer):
             self.concat_conv = self._conv("concat_conv", 1)
             self.concat_norm = BatchNormalization(name="concat_bn", **self._own)
         self.channel_dropout = ChannelDropout(dropout, name="dropout", **self._own)
+        initial: Any = keras.initializers.RandomNormal(stddev=0.01)
         self.classifier = Conv2D(
             num_classes,
             1,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+            kernel_initializer=initial,
             name="classifier",
             **self._own,
         )
@@ -130,13 +131,14 @@ class FCNHead(layers.Layer):
     def _conv(self, name, dilation):
         # Kaiming's normal by fan-out, mmcv's default for a ConvModule.
         scale = (2.0 / (9 * self.channels)) ** 0.5
+        initial: Any = keras.initializers.RandomNormal(stddev=scale)
         return Conv2D(
             self.channels,
             3,
             padding="same",
             dilation_rate=dilation,
             use_bias=False,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=scale),
+            kernel_initializer=initial,
             name=name,
             **self._own,
         )

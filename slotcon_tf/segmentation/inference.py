@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ class Predictor:
         self,
         model: Segmenter,
         *,
-        scale: tuple[int, int] | None = None,
+        scale: Sequence[int] | None = None,
         window: int = 0,
         stride: int = 0,
     ) -> None:
@@ -75,8 +75,10 @@ class Predictor:
         """
         size = image.shape[:2]
         if self.scale:
-            fitted = fitted_size(*size, self.scale)
-            resized = Image.fromarray(image).resize(fitted[::-1], Image.BILINEAR)
+            fitted = fitted_size(size[0], size[1], self.scale)
+            resized = Image.fromarray(image).resize(
+                fitted[::-1], Image.Resampling.BILINEAR
+            )
             image = np.asarray(resized)
         return self._classes(self.logits(image), size)
 
@@ -101,7 +103,7 @@ class Predictor:
 
     def _classes(self, logits, size):
         """Argmax of logits resized to (height, width), some rows at a time."""
-        corners = {"align_corners": self.model.align_corners}
+        corners: dict[str, Any] = {"align_corners": self.model.align_corners}
         rows = bilinear_matrix(int(logits.shape[0]), size[0], **corners)
         columns = bilinear_matrix(int(logits.shape[1]), size[1], **corners)
         strips = [

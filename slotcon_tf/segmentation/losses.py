@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
 from keras import ops
 
 from slotcon_tf.data.labelled import VOID
+from slotcon_tf.types import Tensor
 
 
 def pixel_cross_entropy(
-    logits: tf.Tensor, labels: tf.Tensor, *, num_replicas: int = 1
-) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    logits: Tensor, labels: Tensor, *, num_replicas: int = 1
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy of valid pixels over the number of *all* pixels.
 
     Void pixels add nothing to the sum and count in its divisor, so that a replica's

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
-import tensorflow as tf
+from collections.abc import Sequence
+
 from keras import ops
+
+from slotcon_tf.types import Tensor
 
 
 def bilinear_matrix(
-    length: int, size: int, *, align_corners: bool, dtype: str = "float32"
-) -> np.ndarray:
+    length: int | Tensor,
+    size: int | Tensor,
+    *,
+    align_corners: bool,
+    dtype: str = "float32",
+) -> Tensor:
     """Weights of each input in each output along one axis.
 
     Pixel centres: with `align_corners` the first and last centres of both grids
@@ -40,8 +46,8 @@ def bilinear_matrix(
 
 
 def resize_bilinear(
-    maps: tf.Tensor, size: tuple[int, int], *, align_corners: bool
-) -> tf.Tensor:
+    maps: Tensor, size: Sequence[int | Tensor], *, align_corners: bool
+) -> Tensor:
     """Resizes maps; differentiable, compiles for XLA where sizes are static.
 
     Args:

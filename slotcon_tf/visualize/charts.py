@@ -7,8 +7,8 @@ import io
 import math
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -112,7 +112,7 @@ def _number(text):
         return math.nan
 
 
-def grouped_curves(columns: Iterable[str]) -> dict[str, list[Curve]]:
+def grouped_curves(columns: Mapping[str, np.ndarray]) -> dict[str, list[Curve]]:
     """Curves by what they tell.
 
     Args:
@@ -151,7 +151,7 @@ _STYLES = {
     "validation": {"color": "#d55e00", "linestyle": "--", "marker": "s"},
 }
 _MARKED = 20  # values up to which a line has a mark at each
-_RC = {
+_RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "slotcon_tf",
     "font.family": "sans-serif",
@@ -202,7 +202,7 @@ def line_chart(
         axes = figure.subplots()
         for name, values in lines.items():
             known = np.isfinite(values)
-            style = dict(_STYLES[name])
+            style: dict[str, Any] = dict(_STYLES[name])
             if known.sum() > _MARKED:
                 style["marker"] = None
             axes.plot(

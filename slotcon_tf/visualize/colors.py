@@ -81,7 +81,7 @@ def hex_color(color: Sequence[int] | np.ndarray) -> str:
     return "#" + "".join(f"{int(c):02x}" for c in color)
 
 
-def text_color(color: Sequence[int] | np.ndarray) -> str:
+def text_color(color: Sequence[int] | np.ndarray) -> np.ndarray:
     """Black or white, uint8 (3,), whichever reads better on a colour."""
     share = np.asarray(color, np.float64) / 255.0
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)

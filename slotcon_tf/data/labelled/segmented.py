@@ -53,7 +53,7 @@ class SegmentedImages:
     Attributes:
         class_names: Tuple of C names.
 
-    Example: See `open_segmented`.
+    Example:
         >>> image, ids = np.zeros((3, 4, 3), np.uint8), np.array([[0, 0, 7, 3]] * 3)
         >>> table = ClassTable({0: "sky", 7: "road"}, void=(3,))
         >>> read = lambda number: (image, ids, "a.png")

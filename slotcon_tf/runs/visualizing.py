@@ -93,7 +93,7 @@ def visualize(config: VisualizeConfig) -> pathlib.Path:
         max_bad_share=1.0,  # a report of what is left is better than none
         pixel_range=statistics_of(model).pixel_range,
     )
-    shown, atlas = look(model, source, config)
+    shown, atlas = _look(model, source, config)
     report = Report(
         name=checkpoint.resolve().name if folder else checkpoint.name,
         facts=_facts(model, source, config, len(atlas) if atlas else len(shown)),
@@ -102,14 +102,16 @@ def visualize(config: VisualizeConfig) -> pathlib.Path:
         skipped=source.bad.reasons,
         max_prototypes=config.max_prototypes,
     )
-    if folder:
-        _add_records(report, folder, run_folder(checkpoint))
-    write_text(output, report.html(config.pictures))
+    run = run_folder(checkpoint)
+    if folder and run:
+        _add_records(report, folder, run)
+    pictures = pathlib.Path(config.pictures) if config.pictures else None
+    write_text(output, report.html(pictures))
     print(f"Written: {output} ({output.stat().st_size / 1e6:.1f} MB)")
     return output
 
 
-def look(
+def _look(
     model: keras.Model, source: ImageSource, config: VisualizeConfig
 ) -> tuple[list[tuple[str, np.ndarray, ImageMaps]], PrototypeAtlas | None]:
     """Reads the images and what the model makes of them.
