@@ -213,8 +213,11 @@ class CheckedSource(ImageSource):
 
     def __init__(self, source: Any) -> None:
         name = getattr(source, "name", type(source).__name__)
-        limits: dict[str, Any] = {"pixel_range": getattr(source, "pixel_range", None)}
-        super().__init__(name, _count(source.num_images), **limits)
+        super().__init__(
+            name,
+            _count(source.num_images),
+            pixel_range=getattr(source, "pixel_range", None),
+        )
         self._source = source
         self.in_order = getattr(source, "in_order", hasattr(source, "examples"))
         self.bad = getattr(source, "bad", None) or self.bad

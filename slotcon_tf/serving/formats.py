@@ -15,6 +15,7 @@ import tensorflow as tf
 from slotcon_tf.images.pixels import TOPS
 from slotcon_tf.images.statistics import PixelRange
 from slotcon_tf.serving.containers import File, gif_image, png_image, webp_image
+from slotcon_tf.types import Tensor
 
 OK, EMPTY, UNKNOWN, TOO_LARGE, DAMAGED, NOT_SERVED = range(6)
 REASONS = (
@@ -46,8 +47,8 @@ def reason_of(code: int) -> str:
 
 
 def first_image(
-    content: tf.Tensor, max_pixels: int, pixel_range: PixelRange | None = None
-) -> tuple[tf.Tensor, tf.Tensor]:
+    content: Tensor, max_pixels: int, pixel_range: PixelRange | None = None
+) -> tuple[Tensor, Tensor]:
     """Decodes a file by its content.
 
     JPEG, PNG, WebP, BMP and GIF as `slotcon_tf.images.decoding.decode_image` does: the
@@ -227,7 +228,7 @@ def _unpacked(data, bits):
     return tf.reshape(values % 2**bits, [tf.shape(data)[0], -1])
 
 
-def jpeg_orientation(content: tf.Tensor) -> tf.Tensor:
+def jpeg_orientation(content: Tensor) -> Tensor:
     """The EXIF orientation of a JPEG, 1 to 8; 1 where it has none, or a broken one.
 
     Args:
