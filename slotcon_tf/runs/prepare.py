@@ -87,7 +87,7 @@ def _good(
     source: FileSource, numbers: np.ndarray, progress: Any, bad: list[str]
 ) -> Iterator[tuple[str, bytes]]:
     for number in numbers.tolist():
-        path = source.paths[number]
+        path = str(source.paths[number])
         progress.update()
         try:
             data = source.read_patiently(number)
