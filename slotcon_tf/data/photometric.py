@@ -29,7 +29,7 @@ BLUR_RADIUS = 6  # pixels; three standard deviations of the largest sigma
 
 def _each(parameter):
     """(B,) to (B, 1, 1, 1)."""
-    return tf.convert_to_tensor(parameter)[..., None, None, None]
+    return tf.convert_to_tensor(parameter)[..., None, None, None]  # pyright: ignore[reportArgumentType]
 
 
 def _channels(images):

@@ -186,7 +186,7 @@ def _framed(image, found, colour):
     margins = tf.stack([found.corner, rest], axis=1)
     inside = tf.pad(tf.ones(found.size, tf.bool), margins)
     image = tf.pad(image, tf.concat([margins, tf.zeros([1, 2], tf.int64)], 0))
-    return tf.where(inside[..., None], image, colour)
+    return tf.where(inside[..., None], image, colour)  # pyright: ignore[reportArgumentType]
 
 
 def _bmp(file, max_pixels):
@@ -206,7 +206,7 @@ def _bmp(file, max_pixels):
         data = tf.reshape(file.data[offset : offset + rows * length], [rows, length])
         image = tf.cond(
             bits >= 24,
-            lambda: tf.reshape(data[:, : width * bits // 8], [rows, width, bits // 8])[
+            lambda: tf.reshape(data[:, : width * bits // 8], [rows, width, bits // 8])[  # pyright: ignore[reportArgumentType]
                 ..., :3
             ],
             lambda: tf.gather(_palette(file), _unpacked(data, bits)[:, :width]),
