@@ -21,7 +21,7 @@ import keras
 
 from slotcon_tf.runs import PretrainConfig
 from slotcon_tf.runs.checkpoints import checkpoint_paths, largest_difference, step_of
-from slotcon_tf.runs.command import Command
+from slotcon_tf.runs.command import Command, CommandError
 from slotcon_tf.runs.pretraining import PretrainRun
 from slotcon_tf.runs.settings import Config, setting
 
@@ -83,7 +83,7 @@ def endurance(config: EnduranceConfig) -> None:
         for name in ("undisturbed", "killed"):
             (folder / name).mkdir()
         if run(command(config, folder / "undisturbed")).wait():
-            sys.exit("endurance: the undisturbed run failed.")
+            raise CommandError("The undisturbed run failed.")
         report = endure(config, folder / "killed")
         worst = largest_difference(
             newest_checkpoint(folder / "undisturbed"),
@@ -93,7 +93,7 @@ def endurance(config: EnduranceConfig) -> None:
         print(f"{name:44}{value:>8}")
     print(f"{'largest difference of any saved number':44}{worst:8g}")
     if worst:
-        sys.exit("endurance: the killed run ended elsewhere.")
+        raise CommandError("The killed run ended elsewhere.")
 
 
 def command(config, workdir):
@@ -142,7 +142,7 @@ def endure(config, workdir):
         newest = newest_checkpoint(workdir)
         repeated += max(steps_done(workdir) - (step_of(newest) if newest else 0), 0)
     if process.wait():
-        sys.exit(f"endurance: the run failed with status {process.returncode}.")
+        raise CommandError(f"The run failed with status {process.returncode}.")
     return {
         "kills survived": kills,
         "of them with a half-written checkpoint": half_written,

@@ -322,6 +322,12 @@ def client(config: ClientConfig) -> None:
         ValueError, OSError: If the server has no such model, signature or output, does
             not answer, or there are no images.
         CommandError: If it refuses to be asked.
+
+    Example:
+        >>> config = ClientConfig(images="none", output="a.npz")
+        >>> client(config)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: Dataset 'folder' needs the folder none. ...
     """
     images = listed_images(config.images)
     asked = FeatureClient(

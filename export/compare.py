@@ -11,6 +11,7 @@ prototypes are numbered. Images that either cannot decode are named and left out
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -56,6 +57,12 @@ def compare_exports(config: CompareConfig) -> None:
 
     Raises:
         ValueError, OSError: If they or the images cannot be read, or do not fit.
+
+    Example:
+        >>> config = CompareConfig(first="none/1", second="none/2", images="photos")
+        >>> compare_exports(config)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: No SavedModel in none/1. ...
     """
     places = (config.first, config.second)
     first, second = (load_version(path) for path in places)
@@ -64,7 +71,10 @@ def compare_exports(config: CompareConfig) -> None:
 
 
 def compare(
-    first: Signatures, second: Signatures, paths: Sequence[str], batch_size: int = 8
+    first: Signatures,
+    second: Signatures,
+    paths: Sequence[str | os.PathLike],
+    batch_size: int = 8,
 ) -> dict[str, Any]:
     """Drift of features and agreement of groups, image by image.
 
@@ -141,8 +151,8 @@ def table(first: str, second: str, found: dict[str, Any]) -> str:
 
 
 def _sendable(
-    paths: Sequence[str], bad: dict[str, str]
-) -> tuple[list[str], list[bytes]]:
+    paths: Sequence[str | os.PathLike], bad: dict[str, str]
+) -> tuple[list[str | os.PathLike], list[bytes]]:
     """Paths and bytes of the files that can be sent; the others' reasons go to bad."""
     found = {}
     for path in paths:

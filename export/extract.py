@@ -122,6 +122,12 @@ def extract_features(config: ExtractConfig) -> None:
     Raises:
         ValueError, OSError: If there is no such export, signature or output, or there
             are no images.
+
+    Example:
+        >>> config = ExtractConfig(export_dir="a", images="none", output="a.npz")
+        >>> extract_features(config)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: Dataset 'folder' needs the folder none. ...
     """
     images = listed_images(config.images)
     model = LocalModel(

@@ -7,8 +7,8 @@ polls the folder never sees half a model. With it come warm-up requests for ever
 signature and batch size, and, with --calibration_images, what the precision costs.
 """
 
+from slotcon_tf.runs import ExportConfig, export
 from slotcon_tf.runs.command import Command
-from slotcon_tf.runs.export import ExportConfig, export
 
 main = Command("saved_model", ExportConfig, export, __doc__)
 

@@ -3,7 +3,7 @@
     python -m export.server --export_dir=served/slotcon
 
 Answers TF Serving's gRPC calls (Predict, GetModelMetadata, GetModelStatus) on the
-SavedModels of a folder, Predict over REST as well (`--rest_port=8501`), and loads a new
+SavedModels of a folder, Predict over REST as well (--rest_port=8501), and loads a new
 version while it serves. Production runs TF Serving itself: it batches requests, and is
 written in C++.
 
@@ -25,7 +25,7 @@ from absl import logging
 
 from slotcon_tf.extras import needed
 from slotcon_tf.runs.command import Command
-from slotcon_tf.runs.export import EXPORT_DIR
+from slotcon_tf.runs.exporting import EXPORT_DIR
 from slotcon_tf.runs.settings import Config, SettingError, setting
 
 
@@ -63,6 +63,11 @@ def serve(config: ServerConfig) -> None:
         MissingExtra: Without the `serving` extra.
         SettingError: If labels cannot be read.
         OSError: If there is no folder, or the port is taken.
+
+    Example:
+        >>> serve(ServerConfig(export_dir="none"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: `export_dir` must be a folder, of versions that ...
     """
     labels = _labels(config.version_labels)
     with needed("serving"):

@@ -1,5 +1,7 @@
 """The versions of a model that a local server has loaded."""
 
+# Protocol buffers make their classes when they are imported.
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import os

@@ -44,7 +44,7 @@ def write_table(
         write_whole(path, lambda file: pq.write_table(table, file))
 
 
-def _arrow(pa, names, columns):
+def _arrow(pa: Any, names: Sequence[str], columns: dict[str, np.ndarray]) -> Any:
     fields, arrays = [pa.field("path", pa.string())], [pa.array(names, pa.string())]
     for name, values in columns.items():
         metadata = None

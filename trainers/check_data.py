@@ -6,7 +6,7 @@ Named as well: files that are missing, pipes and devices, remote files, and how 
 which extension were passed over. The exit status is 1 if an image is bad.
 """
 
-from slotcon_tf.runs.check_data import CheckDataConfig, check_data
+from slotcon_tf.runs import CheckDataConfig, check_data
 from slotcon_tf.runs.command import Command
 
 main = Command(

@@ -10,8 +10,8 @@ prefix; of a teacher and a student the teacher is taken, and --prefix chooses am
 others. Every tensor is reported; one that is not matched on either side is an error.
 """
 
+from slotcon_tf.runs import ConvertConfig, convert
 from slotcon_tf.runs.command import Command
-from slotcon_tf.runs.convert import ConvertConfig, convert
 
 main = Command("convert", ConvertConfig, convert, __doc__, positionals=["model"])
 

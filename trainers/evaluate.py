@@ -16,8 +16,8 @@ Tasks:
   classification  and by logistic regression
 """
 
+from slotcon_tf.runs import EvaluateConfig, evaluate
 from slotcon_tf.runs.command import Command
-from slotcon_tf.runs.evaluate import EvaluateConfig, evaluate
 
 main = Command("evaluate", EvaluateConfig, evaluate, __doc__)
 

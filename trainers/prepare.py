@@ -6,8 +6,8 @@
 The images' bytes are kept as they are. Bad images are named and left out.
 """
 
+from slotcon_tf.runs import PrepareConfig, prepare
 from slotcon_tf.runs.command import Command
-from slotcon_tf.runs.prepare import PrepareConfig, prepare
 
 main = Command("prepare", PrepareConfig, prepare, __doc__)
 

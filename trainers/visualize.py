@@ -7,8 +7,8 @@ dense features, the nearest images of every prototype, and how much each is used
 page needs no network. Of an encoder alone only the dense features are shown.
 """
 
+from slotcon_tf.runs import VisualizeConfig, visualize
 from slotcon_tf.runs.command import Command
-from slotcon_tf.runs.visualize import VisualizeConfig, visualize
 
 main = Command("visualize", VisualizeConfig, visualize, __doc__)
 

@@ -18,7 +18,15 @@ _BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # of lines and columns
 
 
 class TooManyBadImages(RuntimeError):
-    """More images cannot be used than the run allows."""
+    """More images cannot be used than the run allows.
+
+    Example:
+        >>> bad = BadImages(num_images=10, max_share=0.0)
+        >>> bad.add("a.jpg", "the file is empty")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        slotcon_tf.data.bad_images.TooManyBadImages: At most 0% of the images may ...
+    """
 
 
 def printable(path: object) -> str:

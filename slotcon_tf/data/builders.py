@@ -49,6 +49,11 @@ def split_size(builder: Any, split: str) -> int:
 
     Raises:
         ValueError: If there is no such split.
+
+    Example:
+        >>> from slotcon_tf.data.scenes import scenes_builder
+        >>> split_size(scenes_builder(), "train[:10%]")  # doctest: +SKIP
+        300
     """
     try:
         return builder.info.splits[split].num_examples
@@ -65,6 +70,12 @@ def prepared_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
     Raises:
         FileNotFoundError: If it is not.
         ValueError: If there is no such set, or it has no images.
+
+    Example:
+        >>> prepared_builder("cat", None)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: tfds:NAME must name a set of tensorflow-datasets. ...
     """
     try:
         builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)

@@ -39,8 +39,10 @@ class Sample(NamedTuple):
         labels: Of a labelled set uint8 (height, width) or a class number, else None.
 
     Example:
-        >>> Sample(0, "a.jpg", np.zeros((2, 2, 3), np.uint8)).name
-        'a.jpg'
+        >>> from slotcon_tf.data import open_source
+        >>> place, name, image, labels = next(open_source("fake").sample(6))
+        >>> place, name, image.shape, labels
+        (0, 'image 0', (96, 128, 3), None)
     """
 
     place: int
@@ -107,6 +109,10 @@ class ImageSource:
         bad: `BadImages`, the record of images that could not be used.
         passed_over: `PassedOver`, what of a folder is no image.
         pixel_watch: `PixelWatch` that warns of images read in a wrong range.
+
+    Example: See `NumberedSource` and `SequentialSource`.
+        >>> ImageSource("none", 10)
+        none: 10 images
     """
 
     in_order = False

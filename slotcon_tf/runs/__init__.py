@@ -15,19 +15,43 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:
+    from slotcon_tf.runs.checking import CheckDataConfig as CheckDataConfig
+    from slotcon_tf.runs.checking import check_data as check_data
+    from slotcon_tf.runs.converting import ConvertConfig as ConvertConfig
+    from slotcon_tf.runs.converting import convert as convert
+    from slotcon_tf.runs.evaluating import EvaluateConfig as EvaluateConfig
+    from slotcon_tf.runs.evaluating import evaluate as evaluate
+    from slotcon_tf.runs.exporting import ExportConfig as ExportConfig
+    from slotcon_tf.runs.exporting import export as export
     from slotcon_tf.runs.finetune_config import FinetuneConfig as FinetuneConfig
     from slotcon_tf.runs.finetuning import finetune as finetune
+    from slotcon_tf.runs.preparing import PrepareConfig as PrepareConfig
+    from slotcon_tf.runs.preparing import prepare as prepare
     from slotcon_tf.runs.pretrain_config import PretrainConfig as PretrainConfig
     from slotcon_tf.runs.pretraining import pretrain as pretrain
     from slotcon_tf.runs.signals import RunStopped as RunStopped
+    from slotcon_tf.runs.visualizing import VisualizeConfig as VisualizeConfig
+    from slotcon_tf.runs.visualizing import visualize as visualize
 
 # Imported where they are asked for: most of what is here needs none of them.
 _WHERE = {
+    "CheckDataConfig": "checking",
+    "ConvertConfig": "converting",
+    "EvaluateConfig": "evaluating",
+    "ExportConfig": "exporting",
     "FinetuneConfig": "finetune_config",
+    "PrepareConfig": "preparing",
     "PretrainConfig": "pretrain_config",
     "RunStopped": "signals",
+    "VisualizeConfig": "visualizing",
+    "check_data": "checking",
+    "convert": "converting",
+    "evaluate": "evaluating",
+    "export": "exporting",
     "finetune": "finetuning",
+    "prepare": "preparing",
     "pretrain": "pretraining",
+    "visualize": "visualizing",
 }
 __all__ = sorted(_WHERE)
 

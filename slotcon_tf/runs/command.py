@@ -19,7 +19,7 @@ from slotcon_tf.runs.messages import one_line, told_as, with_dashes
 from slotcon_tf.runs.settings import Config, Setting, SettingError
 
 TRACEBACK = "SLOTCON_TRACEBACK"  # environment variable: 1 shows where an error is from
-USAGE_STATUS, ERROR_STATUS = 2, 1  # of the process
+USAGE_STATUS, ERROR_STATUS, INTERRUPTED_STATUS = 2, 1, 130  # of the process
 
 
 class CommandError(RuntimeError):
@@ -76,7 +76,8 @@ class Command:
 
     Raises:
         SystemExit: Always: with 0, the status that `run` returned, 1 after an error of
-            the run, or 2 after one in the settings. Errors take one line on stderr.
+            the run, 2 after one in the settings, or 130 after Ctrl-C. Errors take one
+            line on stderr.
 
     Example:
         >>> import dataclasses
@@ -123,6 +124,9 @@ class Command:
             self._end(error, USAGE_STATUS)
         except USER_ERRORS as error:
             self._end(error, getattr(error, "status", ERROR_STATUS))
+        except KeyboardInterrupt:
+            self._note("Interrupted.")
+            sys.exit(INTERRUPTED_STATUS)
         sys.exit(status if type(status) is int else 0)
 
     def config(self, argv: Sequence[str]) -> Any:

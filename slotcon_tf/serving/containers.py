@@ -197,6 +197,8 @@ class Placed(NamedTuple):
         exif: int64, the place of EXIF data; behind the file's end if there is none.
 
     Example: See `webp_image`.
+        >>> Placed._fields
+        ('content', 'canvas', 'size', 'corner', 'exif')
     """
 
     content: Tensor

@@ -62,7 +62,9 @@ def fold_batch_norm(encoder: keras.Model, dtype: str = "float32") -> keras.Model
     def call(layer, *inputs, **kwargs):
         return inputs[0] if layer.name in gone else layer(*inputs, **kwargs)
 
-    folded = keras.models.clone_model(encoder, clone_function=clone, call_function=call)
+    # Plain: Keras 3.10 calls a subclass's constructor with inputs and outputs.
+    plain = keras.Model(encoder.input, encoder.output, name=encoder.name)
+    folded = keras.models.clone_model(plain, clone_function=clone, call_function=call)
     for layer in encoder.layers:
         if layer.name in folds:
             weights = _folded_weights(layer, folds[layer.name])

@@ -87,6 +87,9 @@ def test_flags_that_cannot_be(name, ends):
             if one.low is not None:
                 below = f"--{one.flag}={one.low - 1}"
                 cases[below] = f"--{one.flag} must be {one.low} or more. Received: "
+            if one.high is not None:
+                above = f"--{one.flag}={one.high + 1}"
+                cases[above] = f"--{one.flag} must be {one.high} or less. Received: "
         if one.kind is bool:
             cases[f"--{one.flag}=maybe"] = f"--{one.flag} must be True or False"
         if one.choices:

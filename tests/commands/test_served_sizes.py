@@ -8,7 +8,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from slotcon_tf import BACKBONES, SlotCon
 from slotcon_tf.runs import pretrain
-from slotcon_tf.runs.export import ExportConfig, export
+from slotcon_tf.runs.exporting import ExportConfig, export
 from slotcon_tf.runs.loading import load_trained, serving_options
 from slotcon_tf.serving.signatures import ServingOptions
 from slotcon_tf.serving.warmup import BATCH_SIZES, WARMUP_FILE, write_warmup

@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import shutil
 import signal
+import urllib.request
 
 import grpc
 import numpy as np
@@ -19,6 +20,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from export import server as command
 from export.server_versions import InvalidRequest, NotServed, Versions
 from tests.support.command import attempt, free_ports, until
 from tests.support.serving_case import (
@@ -304,7 +306,7 @@ def test_a_folder_that_goes_away_leaves_what_is_loaded(versions, tmp_path):
 
 
 @pytest.mark.slow
-def test_command_lines_that_cannot_be(versions, tmp_path):
+def test_command_lines_that_cannot_be(versions, tmp_path, capsys):
     folder = versions(tmp_path, 1)
     with serving(folder) as server:
         taken = attempt(
@@ -317,5 +319,16 @@ def test_command_lines_that_cannot_be(versions, tmp_path):
         server.port = free_ports(1)[0]
         server.start()
         assert server.stop() == 0
-    done = attempt("export.server", f"--export_dir={folder}", "--version_labels=stable")
-    assert done.returncode and "stable:1,canary:2" in done.stderr + done.stdout
+    with pytest.raises(SystemExit) as end:
+        command.main(["server", f"--export_dir={folder}", "--version_labels=stable"])
+    assert end.value.code == 2 and "stable:1,canary:2" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_rest_beside_grpc(versions, tmp_path):
+    (port,) = free_ports(1)
+    folder = versions(tmp_path, 1)
+    with serving(folder, f"--rest_port={port}") as server:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models/slotcon") as it:
+            assert b'"version": "1"' in it.read()
+        assert server.stop() == 0

@@ -16,6 +16,7 @@ from slotcon_tf.runs.checkpoints import checkpoint_paths, largest_difference
 
 ROOT = pathlib.Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+# Modules with a `main`: those that are installed as console scripts, and ours.
 COMMANDS = [
     *(f"trainers.{name}" for name in ("pretrain", "finetune_segmentation")),
     *(f"trainers.{name}" for name in ("evaluate", "visualize", "convert")),

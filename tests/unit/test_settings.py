@@ -1,8 +1,10 @@
 """Settings that are said once: flags, flagfiles and comparisons are made of them."""
 
 import dataclasses
+import warnings
 
 import pytest
+from absl import logging
 
 from slotcon_tf.runs.command import Command
 from slotcon_tf.runs.flag_files import expand
@@ -123,6 +125,44 @@ def test_errors_of_users_end_in_one_line(error, status, capsys):
     *_, last = capsys.readouterr().err.splitlines()
     assert end.value.code == status and last.startswith("sieve: ")
     assert "`size`" not in last
+
+
+def test_an_interrupted_command_ends_in_one_line(capsys):
+    def run(config):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        Command("sieve", Sieve, run, "Sieves.")(["sieve"])
+    assert end.value.code == 130
+    assert capsys.readouterr().err.endswith("sieve: Interrupted.\n")
+
+
+def test_warnings_are_lines_as_errors_are(capsys):
+    def run(config):
+        warnings.warn("`size` is odd,\nas size=3.", stacklevel=1)
+        logging.warning("Grain %s is wet", "oats")
+
+    with pytest.raises(SystemExit):
+        Command("sieve", Sieve, run, "Sieves.")(["sieve"])
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "sieve: warning: --size is odd, as --size=3.",
+        "sieve: warning: Grain oats is wet",
+    ]
+
+
+def test_needed_settings():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Sack(Config):
+        of: str = setting(None, "What is in it.")
+        from_: str = setting("field", "Where it is from.")
+
+    for given in ({}, {"of": ""}, {"of": None}):
+        with pytest.raises(SettingError, match="`of` must be given. .* What is in it."):
+            Sack(**given)
+    main = Command("sack", Sack, print, "A sack.")
+    assert main.config(["sack", "--of=rye", "--from=barn"]).from_ == "barn"
+    assert Sack(of="rye").lines() == ["--from=field", "--of=rye"]
+    assert Sack.from_lines(["--of=rye", "--from=barn"]).from_ == "barn"
 
 
 def test_our_own_faults_keep_their_traceback():

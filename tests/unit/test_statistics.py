@@ -16,13 +16,14 @@ from slotcon_tf.evaluation.inference import Inference
 from slotcon_tf.images.statistics import (
     IMAGENET,
     ImageStatistics,
-    parse_statistics,
     statistics_of,
 )
 from slotcon_tf.interop import detectron2_config, mmsegmentation_config
 from slotcon_tf.interop.keras_backbones import keras_hub_backbone
 from slotcon_tf.method.teacher import twin
+from slotcon_tf.runs import PretrainConfig
 from slotcon_tf.runs.initialization import initialize
+from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.segmentation import HEADS, Predictor, Segmenter, dilated
 from slotcon_tf.segmentation.augmentation import Augmentation
 from slotcon_tf.segmentation.dataset import crop_dataset
@@ -33,6 +34,8 @@ from slotcon_tf.serving.signatures import ServingOptions
 from tests.support.command import TINY, module, pretrain
 from tests.support.picture_case import Numbered
 from tests.support.small_case import small_encoder
+from trainers import check_data
+from trainers import pretrain as trainer
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
 OWN = ImageStatistics(MEAN, STD, (0, 4095))
@@ -217,29 +220,31 @@ def test_what_a_file_of_others_cannot_say_is_said(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "reason"),
+    ("flags", "reason"),
     [
-        (("123,116,103", "58,57,57", None), "as shares of 255.*Divide grey levels"),
-        (("0.5", "0.5", None), "mean must be three numbers"),
-        (("0.5,0.5,0.5", None, None), "must be given together"),
-        (("a,b,c", "1,1,1", None), "`mean` must be numbers with commas"),
-        (("0.5,0.5,0.5", "0,1,1", None), "std must be three numbers from 0.0001"),
-        ((None, None, "4095"), "`pixel_range` must be .low, high."),
-        ((None, None, "9,1"), "`pixel_range` must be .low, high."),
-        ((None, None, "0,nan"), "`pixel_range` must be .low, high."),
+        (["--mean=123,116,103", "--std=58,57,57"], "as shares of 255.*Divide grey lev"),
+        (["--mean=0.5", "--std=0.5"], "mean must be three numbers"),
+        (["--mean=0.5,0.5,0.5"], "must be given together"),
+        (["--mean=a,b,c", "--std=1,1,1"], "`mean` must be numbers, with commas"),
+        (["--mean=0.5,0.5,0.5", "--std=0,1,1"], "std must be three numbers from 0.000"),
+        (["--pixel_range=4095"], "pixel_range` must be .low, high."),
+        (["--pixel_range=9,1"], "pixel_range` must be .low, high."),
+        (["--pixel_range=0,nan"], "pixel_range` must be .low, high."),
     ],
 )
-def test_flags_that_are_none(values, reason):
-    with pytest.raises(ValueError, match=reason):
-        parse_statistics(*values)
+def test_flags_that_are_none(flags, reason):
+    with pytest.raises(SettingError, match=reason):
+        trainer.main.config(["pretrain", *flags])
+    if "pixel" in reason:
+        with pytest.raises(SettingError, match=reason):
+            check_data.main.config(["check_data", "--data_dir=a", *flags])
 
 
 def test_flags_that_are():
-    assert parse_statistics(None, "", None) == dict.fromkeys(
-        ("mean", "std", "pixel_range")
-    )
-    found = parse_statistics("0.1,0.2,0.3", "0.5,0.6,0.7", "0,4095")
-    assert ImageStatistics(**found) == OWN
+    flags = ["--mean=0.1,0.2,0.3", "--std=0.5,0.6,0.7", "--pixel_range=0,4095"]
+    config = trainer.main.config(["pretrain", *flags])
+    assert ImageStatistics(**config.statistics) == OWN
+    assert not any(PretrainConfig().statistics.values())
 
 
 @pytest.mark.slow

@@ -133,7 +133,7 @@ def evaluate(config: EvaluateConfig) -> list[dict[str, Any]]:
     model, _ = load_trained(config.model, prefix=config.prefix)
     networks = {"trained": Inference(model, config.which, config.scale)}
     if config.baseline:
-        blank = untrained(model, config.seed)
+        blank = _untrained(model, config.seed)
         networks = {
             "untrained": Inference(blank, config.which, config.scale),
             **networks,
@@ -163,7 +163,7 @@ def _measure(
     return found
 
 
-def untrained(model: keras.Model, seed: int) -> keras.Model:
+def _untrained(model: keras.Model, seed: int) -> keras.Model:
     """A model of the same architecture, with first weights drawn by a seed."""
     keras.utils.set_random_seed(seed)
     if isinstance(model, SlotCon):

@@ -93,7 +93,7 @@ def visualize(config: VisualizeConfig) -> pathlib.Path:
         max_bad_share=1.0,  # a report of what is left is better than none
         pixel_range=statistics_of(model).pixel_range,
     )
-    shown, atlas = look(model, source, config)
+    shown, atlas = _look(model, source, config)
     report = Report(
         name=checkpoint.resolve().name if folder else checkpoint.name,
         facts=_facts(model, source, config, len(atlas) if atlas else len(shown)),
@@ -111,7 +111,7 @@ def visualize(config: VisualizeConfig) -> pathlib.Path:
     return output
 
 
-def look(
+def _look(
     model: keras.Model, source: ImageSource, config: VisualizeConfig
 ) -> tuple[list[tuple[str, np.ndarray, ImageMaps]], PrototypeAtlas | None]:
     """Reads the images and what the model makes of them.

@@ -83,15 +83,15 @@ def check_data(config: CheckDataConfig) -> dict[str, str]:
         ['a text file']
     """
     source = open_files(config.dataset, config.data_dir, **config.limits())
-    rows, bad = check(source)
-    print("\n".join([summary(rows, bad, source.num_images), *remarks(source)]))
+    rows, bad = _check(source)
+    print("\n".join([_summary(rows, bad, source.num_images), *_remarks(source)]))
     if config.bad_list:
         lines = [f"{path}\t{reason}\n" for path, reason in bad]
         write_text(pathlib.Path(config.bad_list), "".join(lines))
     return dict(bad)
 
 
-def check(source: FileSource) -> tuple[list[Row], list[tuple[str, str]]]:
+def _check(source: FileSource) -> tuple[list[Row], list[tuple[str, str]]]:
     """Decodes every file of a `FileSource`.
 
     Returns:
@@ -125,7 +125,7 @@ def _look(source: FileSource, number: int) -> Row | str:
     return Row(kind, mode, width, height, read_in, few)
 
 
-def remarks(source: FileSource) -> list[str]:
+def _remarks(source: FileSource) -> list[str]:
     """What is to be known of a source beside its images, a list of lines."""
     lines = [str(source.passed_over)] if str(source.passed_over) else []
     special = source.passed_over.special
@@ -136,7 +136,7 @@ def remarks(source: FileSource) -> list[str]:
     return lines
 
 
-def summary(rows: list[Row], bad: list[tuple[str, str]], total: int) -> str:
+def _summary(rows: list[Row], bad: list[tuple[str, str]], total: int) -> str:
     """The report as text."""
     lines = [f"{total} images, {len(bad)} bad"]
     if rows:
