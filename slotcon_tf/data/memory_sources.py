@@ -230,7 +230,7 @@ class CheckedSource(ImageSource):
     def decode(self, data: Any) -> Decoded:
         return decoded(data, self.max_pixels, self.pixel_range)
 
-    def load(self, *item: Any) -> np.ndarray:
+    def load(self, *item: Any) -> np.ndarray:  # pyright: ignore[reportReturnType]
         """An image, uint8 (height, width, 3)."""
         self.bad.check()
         image = self._source.load(*item)

@@ -29,7 +29,7 @@ BLUR_RADIUS = 6  # pixels; three standard deviations of the largest sigma
 
 def _each(parameter):
     """(B,) to (B, 1, 1, 1)."""
-    return tf.convert_to_tensor(parameter)[..., None, None, None]
+    return tf.convert_to_tensor(parameter)[..., None, None, None]  # pyright: ignore[reportArgumentType]
 
 
 def _channels(images):
@@ -289,7 +289,8 @@ def with_statistics(
         return parameters
     count = tf.shape(parameters["jitter"])[0]
     values = {"mean": statistics.mean, "std": statistics.std}
-    rows = {name: tf.tile([value], [count, 1]) for name, value in values.items()}
+    tile: Any = tf.tile
+    rows = {name: tile([value], [count, 1]) for name, value in values.items()}
     size = parameters["jitter"].shape[0]
     return parameters | {n: tf.ensure_shape(r, [size, 3]) for n, r in rows.items()}
 
@@ -299,7 +300,7 @@ def _kept(x):
 
     Without it the blur takes three times as long on a CPU.
     """
-    return xla.optimization_barrier(x)[0]
+    return xla.optimization_barrier(x)[0]  # pyright: ignore[reportIndexIssue]
 
 
 _distort_compiled = tf.function(

@@ -61,7 +61,7 @@ def draw_turns(seed: int, position: Any, vertical_flip: bool, rotate90: bool) ->
         [[1.0, 0.0], [1.0, 0.0]]
     """
     key = tf.stack([tf.cast(seed, tf.int64), tf.cast(position, tf.int64)])
-    key = tf.random.experimental.stateless_fold_in(key, 1, alg="philox")
+    key = tf.random.experimental.stateless_fold_in(key, 1, alg="philox")  # pyright: ignore[reportAttributeAccessIssue]
     numbers = tf.random.stateless_uniform([2, 2], key, alg="philox")
     never = tf.constant([1.0, 0.0])  # not upside down, by no quarter
     return tf.where([vertical_flip, rotate90], numbers, never)

@@ -305,7 +305,7 @@ class SequentialSource(ImageSource):
 
         def shuffled(numbers, encoded):
             order = tf.range(tf.size(numbers))
-            order = tf.random.experimental.stateless_shuffle(order, seed)
+            order = tf.random.experimental.stateless_shuffle(order, seed)  # pyright: ignore[reportAttributeAccessIssue]
             return tf.gather(numbers, order), tf.gather(encoded, order)
 
         blocks = dataset.batch(self.block)

@@ -106,14 +106,16 @@ def _nothing():
     return tf.zeros([1, 1, 3], tf.uint8)
 
 
-def _judged(height, width, max_pixels, whole=True):
+def _judged(height, width, max_pixels, whole: Tensor = True):
     """OK, or why an image of this size is not decoded."""
     large = (height * width > max_pixels) | (tf.maximum(height, width) > MAX_EDGE)
     reason = tf.where(large, TOO_LARGE, OK)
-    return tf.where((height < 1) | (width < 1) | ~tf.cast(whole, bool), DAMAGED, reason)
+    return tf.where(
+        (height < 1) | (width < 1) | ~tf.cast(whole, tf.bool), DAMAGED, reason
+    )
 
 
-def _if_ok(reason, decode, turn=1):
+def _if_ok(reason, decode, turn: Tensor = 1):
     return tf.cond(reason == OK, decode, _nothing), reason, turn
 
 
@@ -184,7 +186,7 @@ def _framed(image, found, colour):
     margins = tf.stack([found.corner, rest], axis=1)
     inside = tf.pad(tf.ones(found.size, tf.bool), margins)
     image = tf.pad(image, tf.concat([margins, tf.zeros([1, 2], tf.int64)], 0))
-    return tf.where(inside[..., None], image, colour)
+    return tf.where(inside[..., None], image, colour)  # pyright: ignore[reportArgumentType]
 
 
 def _bmp(file, max_pixels):
@@ -204,7 +206,7 @@ def _bmp(file, max_pixels):
         data = tf.reshape(file.data[offset : offset + rows * length], [rows, length])
         image = tf.cond(
             bits >= 24,
-            lambda: tf.reshape(data[:, : width * bits // 8], [rows, width, bits // 8])[
+            lambda: tf.reshape(data[:, : width * bits // 8], [rows, width, bits // 8])[  # pyright: ignore[reportArgumentType]
                 ..., :3
             ],
             lambda: tf.gather(_palette(file), _unpacked(data, bits)[:, :width]),

@@ -128,7 +128,7 @@ class ServedModel(tf.Module):
         images, status = self._images(image_bytes, crop=False)
         _, logits = self._grouped(images)
         size = [self.options.mask_size] * 2
-        assignments, confidence = upsampled_confidence(logits, size, self.temperature)
+        assignments, confidence = upsampled_confidence(logits, size, self.temperature)  # pyright: ignore[reportArgumentType]
         return _of_good({"assignments": assignments, "confidence": confidence}, status)
 
     @_any_number
@@ -142,7 +142,10 @@ class ServedModel(tf.Module):
         images, status = self._images(image_bytes, crop=False)
         projected, logits = self._grouped(images)
         found = largest_slots(
-            projected, logits, self.options.max_objects, self.temperature
+            projected,
+            logits,
+            self.options.max_objects,
+            self.temperature,  # pyright: ignore[reportArgumentType]
         )
         return _of_good(found, status)
 
@@ -217,7 +220,7 @@ def largest_slots(
     height, width = tf.unstack(tf.shape(logits)[1:3])
     winners = tf.argmax(logits, axis=-1, output_type=tf.int32)  # (N, h, w)
     wins = tf.reduce_sum(tf.one_hot(winners, num_prototypes), axis=[1, 2])  # (N, K)
-    wins, ids = tf.math.top_k(wins, min(max_objects, num_prototypes))  # (N, S)
+    wins, ids = tf.math.top_k(wins, min(max_objects, num_prototypes))  # (N, S)  # pyright: ignore[reportArgumentType]
     valid = wins > 0
     # Its positions in rows; pooling wants the number of them known or -1.
     vectors = l2_normalize(pool_slots(projected, logits, temperature, ids))
