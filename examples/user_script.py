@@ -12,5 +12,5 @@ model = SlotCon(backbone("resnet10"), total_steps=4, num_prototypes=8, hidden_di
 model.compile(optimizer=LARS(WarmupCosine(peak=1.0, warmup_steps=1, total_steps=4)))
 model.fit(views, steps_per_epoch=2, epochs=2, verbose=2)
 model.save("slotcon.keras")
-again = keras.models.load_model("slotcon.keras")
+again = SlotCon.from_preset("slotcon.keras")
 print(__version__, keras.__version__, again(np.zeros((1, 64, 64, 3)))["map"].shape)

@@ -1,7 +1,11 @@
 """How long work shows itself: a bar on a terminal, lines in a log file."""
 
+from __future__ import annotations
+
 import sys
 import time
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 from absl import logging
@@ -23,7 +27,7 @@ class _Lines(tqdm):
         self.disable = True
 
 
-def bar(items=None, **options):
+def bar(items: Iterable | None = None, **options: Any) -> tqdm:
     """tqdm's bar on a terminal; in a log file, lines of their own.
 
     There is one every 20 s and, unless `leave` is false, one at the end.
@@ -46,9 +50,17 @@ def bar(items=None, **options):
 
 
 class Stopwatch:
-    """Context that adds up the seconds spent inside it, in `seconds`."""
+    """Context that adds up the seconds spent inside it, in `seconds`.
 
-    def __init__(self):
+    Example:
+        >>> watch = Stopwatch()
+        >>> with watch:
+        ...     time.sleep(0.001)
+        >>> watch.seconds > 0
+        True
+    """
+
+    def __init__(self) -> None:
         self.seconds = 0.0
 
     def __enter__(self):
@@ -71,7 +83,15 @@ class Progress(keras.callbacks.Callback):
         terminal: Whether to draw a bar; by default, whether standard error is one.
     """
 
-    def __init__(self, *, batch_size, steps_per_epoch, epochs, waiting, terminal=None):
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        steps_per_epoch: int,
+        epochs: int,
+        waiting: Stopwatch,
+        terminal: bool | None = None,
+    ) -> None:
         super().__init__()
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
@@ -79,19 +99,23 @@ class Progress(keras.callbacks.Callback):
         self.total = steps_per_epoch * epochs
         self.waiting = waiting
         self.terminal = sys.stderr.isatty() if terminal is None else terminal
-        self._bar = None
-        self._since = None  # start of what speed and waiting are measured over
+        self._bar: Any = None
+        self._since: Any = None  # start of what speed and waiting are measured over
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
         if self.terminal and self._bar is None:
             options = {"total": self.total, "unit": "step", "dynamic_ncols": True}
             self._bar = tqdm(initial=self._step(), **options)
             logging.get_absl_handler().addFilter(self._make_room)
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(
+        self, batch: int, logs: Mapping[str, float] | None = None
+    ) -> None:
         self._begin = time.perf_counter()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(
+        self, batch: int, logs: Mapping[str, float] | None = None
+    ) -> None:
         now = time.perf_counter()
         if self._since is None:
             # What came before is no measure of what follows.
@@ -109,7 +133,7 @@ class Progress(keras.callbacks.Callback):
                 self._line(logs, now)
             self._restart(now)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         parts = [f"{name} {value:.4g}" for name, value in (logs or {}).items()]
         text = f"Epoch {epoch + 1} / {self.epochs}: {', '.join(parts)}"
         if self._bar is None:
@@ -117,7 +141,7 @@ class Progress(keras.callbacks.Callback):
         else:
             self._bar.write(text, file=sys.stderr)
 
-    def close(self):
+    def close(self) -> None:
         """Ends the bar, so that what is printed next has a line of its own."""
         if self._bar is not None:
             logging.get_absl_handler().removeFilter(self._make_room)
@@ -154,7 +178,7 @@ class Progress(keras.callbacks.Callback):
         return parts
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
     """Seconds as people say them.
 
     Example:

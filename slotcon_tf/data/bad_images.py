@@ -18,7 +18,15 @@ _BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # of lines and columns
 
 
 class TooManyBadImages(RuntimeError):
-    """More images cannot be used than the run allows."""
+    """More images cannot be used than the run allows.
+
+    Example:
+        >>> bad = BadImages(num_images=10, max_share=0.0)
+        >>> bad.add("a.jpg", "the file is empty")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        slotcon_tf.data.bad_images.TooManyBadImages: At most 0% of the images may ...
+    """
 
 
 def printable(path: object) -> str:
@@ -48,6 +56,7 @@ class BadImages:
             together, and the first ones say nothing of the rest.
         reasons: Dict of path to reason.
         fatal: The error that stopped the run, or None.
+        read: Number of images read so far.
 
     Example:
         >>> bad = BadImages(num_images=1000, max_share=0.1)
@@ -62,7 +71,7 @@ class BadImages:
         self.at_random = False
         self.reasons: dict[str, str] = {}
         self.fatal: TooManyBadImages | None = None
-        self._read = 0
+        self.read = 0
         self._list: str | os.PathLike[str] | None = None
         self._listed: set[str] = set()
         self._lock = threading.Lock()
@@ -90,7 +99,7 @@ class BadImages:
         """
         if self.fatal:
             raise self.fatal
-        self._read += 1
+        self.read += 1
         if self.reasons and path in self.reasons:
             with self._lock:
                 self.reasons.pop(path, None)
@@ -104,7 +113,7 @@ class BadImages:
         """
         with self._lock:
             self.check()
-            self._read += 1
+            self.read += 1
             if path in self.reasons:
                 return
             self.reasons[path] = reason
@@ -137,7 +146,7 @@ class BadImages:
 
     def _too_many(self, count):
         """Among how many images `count` bad ones are too many, as text; or None."""
-        share, read = self.max_share, min(self._read, self.num_images)
+        share, read = self.max_share, min(self.read, self.num_images)
         if count > share * self.num_images:
             return str(self.num_images)
         if not self.at_random:

@@ -6,6 +6,7 @@ Imported where such a set is asked for: that alone takes a second.
 from __future__ import annotations
 
 import difflib
+import os
 import pathlib
 from typing import Any
 
@@ -48,6 +49,11 @@ def split_size(builder: Any, split: str) -> int:
 
     Raises:
         ValueError: If there is no such split.
+
+    Example:
+        >>> from slotcon_tf.data.scenes import scenes_builder
+        >>> split_size(scenes_builder(), "train[:10%]")  # doctest: +SKIP
+        300
     """
     try:
         return builder.info.splits[split].num_examples
@@ -58,12 +64,18 @@ def split_size(builder: Any, split: str) -> int:
         ) from None
 
 
-def prepared_builder(name: str, data_dir: str | None) -> Any:
+def prepared_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
     """A tensorflow-datasets builder of images that is prepared already.
 
     Raises:
         FileNotFoundError: If it is not.
         ValueError: If there is no such set, or it has no images.
+
+    Example:
+        >>> prepared_builder("cat", None)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: tfds:NAME must name a set of tensorflow-datasets. ...
     """
     try:
         builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)

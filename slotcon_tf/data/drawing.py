@@ -158,7 +158,9 @@ class _Canvas:
         rows = max(cells_y * self.height // self.frame[0], 2)
         columns = max((cells_x or cells_y) * self.width // self.frame[1], 2)
         grid = self.rng.standard_normal((rows, columns), dtype=np.float32)
-        picture = Image.fromarray(grid).resize((self.width, self.height), Image.BICUBIC)
+        picture = Image.fromarray(grid).resize(
+            (self.width, self.height), Image.Resampling.BICUBIC
+        )
         return np.asarray(picture)[..., None]
 
     def grain(self):

@@ -24,7 +24,14 @@ _WITH_8_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr
 
 
 class UnfitImage(BadImage):
-    """A value that stands for no image, whatever file it may be of."""
+    """A value that stands for no image, whatever file it may be of.
+
+    Example:
+        >>> decoded(3)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        slotcon_tf.data.image_values.UnfitImage: An image must be uint8, 0 to 255, ...
+    """
 
 
 def image_of(item: Any) -> Any:

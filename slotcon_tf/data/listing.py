@@ -58,6 +58,14 @@ def list_images(
         ValueError: If no folder is named, or it holds no image.
         FileNotFoundError: If a folder of the layout is missing.
         OSError: If a folder cannot be read.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> for name in ("b.jpg", "a.png", ".hidden.jpg"):
+        ...     (folder / name).touch()
+        >>> [os.path.basename(path) for path in list_images("folder", folder)]
+        ['a.png', 'b.jpg']
     """
     if not data_dir:
         raise ValueError(
@@ -145,6 +153,14 @@ def read_list(
         FileNotFoundError: If there is no such file, or none of those it names.
         ValueError: If it is no text, names nothing, or names remote files.
         OSError: If it cannot be read.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> (folder / "a.jpg").touch()
+        >>> _ = (folder / "list.csv").write_text("image,label\\na.jpg,3\\n")
+        >>> [os.path.basename(path) for path in read_list(folder / "list.csv")]
+        ['a.jpg']
     """
     path = without_scheme(os.fspath(path)) if path else path
     if not path or not tf.io.gfile.exists(path):

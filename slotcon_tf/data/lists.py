@@ -46,6 +46,10 @@ class Row(NamedTuple):
         cells: List of its columns. Only tabs, commas, semicolons, quotes, and blanks
             behind a file name that ends as images do, part columns: a line that names
             a file of another ending has one cell.
+
+    Example: See `read_rows`.
+        >>> Row(1, "a b.jpg, 3", split_columns("a b.jpg, 3")).cells
+        ['a b.jpg', '3']
     """
 
     number: int

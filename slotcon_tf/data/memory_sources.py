@@ -213,7 +213,7 @@ class CheckedSource(ImageSource):
 
     def __init__(self, source: Any) -> None:
         name = getattr(source, "name", type(source).__name__)
-        limits = {"pixel_range": getattr(source, "pixel_range", None)}
+        limits: dict[str, Any] = {"pixel_range": getattr(source, "pixel_range", None)}
         super().__init__(name, _count(source.num_images), **limits)
         self._source = source
         self.in_order = getattr(source, "in_order", hasattr(source, "examples"))

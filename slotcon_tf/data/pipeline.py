@@ -86,7 +86,8 @@ def crop_pair_dataset(
     Example:
         >>> from slotcon_tf.data import open_source
         >>> source = open_source("fake")
-        >>> batches = crop_pair_dataset(source, batch_size=4, image_size=32)
+        >>> options = {"image_size": 32, "augment_on": "device"}
+        >>> batches = crop_pair_dataset(source, batch_size=4, **options)
         >>> batch = next(iter(batches))
         >>> batch["view_a"].shape, batch["overlap_a"].shape
         (TensorShape([4, 32, 32, 3]), TensorShape([4, 4]))

@@ -109,6 +109,10 @@ class RecordReader:
         ValueError: If the index is damaged, and the shards too.
 
     Example: See `write_index`.
+        >>> RecordReader("no folder")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: Dataset 'records' needs no folder/index.npz. ...
     """
 
     def __init__(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import io
+import os
 import pathlib
 import sys
+from typing import Any, TextIO
 
 import numpy as np
 import tensorflow as tf
@@ -40,7 +42,9 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
         (144, 192, 3)
     """
 
-    shown_on = None  # file that progress is told in; standard error if None
+    shown_on: TextIO | None = (
+        None  # file that progress is told in; standard error if None
+    )
     # Raise it with every change of the drawing: tfds goes on reading what it prepared.
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES = {
@@ -89,7 +93,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
 
 
 @remote_errors("The folder of the scenes")
-def scenes_builder(data_dir: str | None = None) -> Scenes:
+def scenes_builder(data_dir: str | os.PathLike[str] | None = None) -> Scenes:
     """The builder, its images drawn and written if they were not yet.
 
     Quiet, and without a network. A preparation that was cut off leaves nothing that
@@ -143,7 +147,8 @@ def load_scenes(split: str, data_dir: str | None = None) -> tf.data.Dataset:
         >>> example["image"].shape  # doctest: +SKIP
         TensorShape([144, 192, 3])
     """
-    return scenes_builder(data_dir).as_dataset(split=split, shuffle_files=False)
+    builder: Any = scenes_builder(data_dir)
+    return builder.as_dataset(split=split, shuffle_files=False)
 
 
 def scenes_arrays(

@@ -37,6 +37,12 @@ class Sample(NamedTuple):
         name: Short, for captions.
         image: uint8 (height, width, 3).
         labels: Of a labelled set uint8 (height, width) or a class number, else None.
+
+    Example:
+        >>> from slotcon_tf.data import open_source
+        >>> place, name, image, labels = next(open_source("fake").sample(6))
+        >>> place, name, image.shape, labels
+        (0, 'image 0', (96, 128, 3), None)
     """
 
     place: int
@@ -102,6 +108,10 @@ class ImageSource:
         bad: `BadImages`, the record of images that could not be used.
         passed_over: `PassedOver`, what of a folder is no image.
         pixel_watch: `PixelWatch` that warns of images read in a wrong range.
+
+    Example: See `NumberedSource` and `SequentialSource`.
+        >>> ImageSource("none", 10)
+        none: 10 images
     """
 
     in_order = False
@@ -186,7 +196,10 @@ class ImageSource:
         except (BadImage, OSError, tf.errors.OpError) as error:
             self.bad.add(label, reason_of(error))
             return None
-        self.bad.good(label)
+        if self.bad.reasons:
+            self.bad.good(label)
+        else:
+            self.bad.read += 1
         return decoded.rgb
 
     def _none_left(self, label: str) -> None:

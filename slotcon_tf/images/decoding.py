@@ -38,6 +38,11 @@ class Decoded(NamedTuple):
         values: Of the file: uint8 (height, width, 3), or of more than 8 bits uint16,
             int32 or float32, with or without the last axis.
         read_in: (low, high) that values of more than 8 bits were read in, else None.
+
+    Example:
+        >>> deep = decoded_of(np.full((3, 4), 1000, np.uint16), pixel_range=None)
+        >>> deep.rgb[0, 0], deep.read_in
+        (array([249, 249, 249], dtype=uint8), (0, 1023))
     """
 
     rgb: np.ndarray

@@ -46,13 +46,13 @@ def square(
     """
     image = Image.fromarray(pixels)
     by = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
-    box = [0, 0, *image.size]
+    box: list[float] = [0, 0, *image.size]
     for axis, edge in enumerate(image.size):
         new, first = _place(edge, min(image.size), size, how)
         box[axis] = first * edge / new
         box[axis + 2] = min((first + size) * edge / new, edge)
     # Only what the square shows is computed: a narrow image would be very long.
-    return np.asarray(image.resize((size, size), by, box))
+    return np.asarray(image.resize((size, size), by, (box[0], box[1], box[2], box[3])))
 
 
 def _place(edge, shortest, size, how):

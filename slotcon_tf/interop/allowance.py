@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 
@@ -66,7 +67,7 @@ def variables_within(path: str | os.PathLike, held: int, arrays: int) -> Iterato
 
 def _size(kwargs):
     """Bytes of a variable that is about to be made."""
-    value = kwargs["initial_value"]
+    value: Any = kwargs["initial_value"]
     value = _dry(value) if callable(value) else value
     return math.prod(value.shape) * value.dtype.size
 

@@ -223,7 +223,9 @@ def _normalizing_copy(encoder, image_shape):
             args = (ImageNetNormalization(name="normalization", **own)(images),)
         return layer(*args, **kwargs)
 
-    graph = keras.models.clone_model(encoder, input_tensors=images, call_function=call)
+    # Plain: Keras 3.10 calls a subclass's constructor with inputs and outputs.
+    plain = keras.Model(encoder.input, encoder.output, name=encoder.name)
+    graph = keras.models.clone_model(plain, input_tensors=images, call_function=call)
     for layer in encoder.layers:
         graph.get_layer(layer.name).set_weights(layer.get_weights())
     return PyramidBackbone(

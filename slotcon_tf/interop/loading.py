@@ -103,7 +103,17 @@ def read_encoder(
     which: str = "teacher",
     prefix: str | None = None,
 ) -> tuple[ResNet, Report]:
-    """As `load_encoder`, of open `Weights`, and unmatched tensors only reported."""
+    """As `load_encoder`, of open `Weights`, and unmatched tensors only reported.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> from slotcon_tf.interop import save_encoder
+        >>> _ = save_encoder(backbone("resnet18"), "resnet18.pth", "torchvision")
+        >>> with open_weights("resnet18.pth") as weights:
+        ...     encoder, report = read_encoder(weights)
+        >>> report.missing
+        []
+    """
     chosen, others = choose_network(weights.tensors, which, prefix)
     stride = output_stride or _output_stride(weights)
     with _building(weights):
@@ -169,7 +179,19 @@ def load_slotcon(
 def read_slotcon(
     weights: Weights, *, output_stride: int | None = None, **settings: Any
 ) -> tuple[SlotCon, Report]:
-    """As `load_slotcon`, of open `Weights`, and unmatched tensors only reported."""
+    """As `load_slotcon`, of open `Weights`, and unmatched tensors only reported.
+
+    Example:
+        >>> from slotcon_tf import SlotCon, backbone
+        >>> sizes = {"num_prototypes": 4, "hidden_dim": 8, "projection_dim": 4}
+        >>> model = SlotCon(backbone("resnet10"), total_steps=1, **sizes)
+        >>> from slotcon_tf.interop import save_slotcon
+        >>> _ = save_slotcon(model, "slotcon.pth")
+        >>> with open_weights("slotcon.pth") as weights:
+        ...     loaded, report = read_slotcon(weights)
+        >>> loaded.num_prototypes
+        4
+    """
     prefix = _method_prefix(weights)
     # Another whole model may stand inside of this one's names.
     inner = tuple(p for p in weights.method_prefixes if len(p) > len(prefix))
@@ -210,6 +232,14 @@ def encoder_tensors(
 
     Raises:
         CheckpointFileError: If they hold no ResNet, or several.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> from slotcon_tf.interop import save_encoder
+        >>> _ = save_encoder(backbone("resnet18"), "resnet18.pth", "torchvision")
+        >>> with open_weights("resnet18.pth") as weights:
+        ...     "conv1.weight" in encoder_tensors(weights.tensors)
+        True
     """
     return choose_network(tensors, which)[0].tensors
 

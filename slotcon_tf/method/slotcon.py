@@ -459,10 +459,14 @@ class SlotCon(Fitting):
             ValueError: If the images have another shape or are not normalised.
 
         Example:
-            ```python
-            found = model.slots(images)
-            vectors = found["slots"][0][found["active"][0]]  # of the first image
-            ```
+            >>> import numpy as np
+            >>> from slotcon_tf import backbone
+            >>> sizes = {"num_prototypes": 8, "hidden_dim": 16, "projection_dim": 12}
+            >>> model = SlotCon(backbone("resnet10", width=8), total_steps=1, **sizes)
+            >>> found = model.slots(np.zeros((2, 64, 64, 3), np.uint8))
+            >>> found["slots"].shape, found["assignments"].shape
+            ((2, 8, 12), (2, 2, 2))
+            >>> vectors = found["slots"][0][found["active"][0]]  # of the first image
         """
         return read_slots(self.teacher, images, self.teacher_temperature, batch_size)
 

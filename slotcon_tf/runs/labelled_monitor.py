@@ -72,7 +72,7 @@ class LabelledMonitor:
     ) -> None:
         self._inference = Inference(model, scale=scale)
         self._total = None  # of the newest measurement
-        sizes = {"max_images": num_images, "crop_size": crop_size}
+        sizes: dict[str, Any] = {"max_images": num_images, "crop_size": crop_size}
         sizes["pixel_range"] = statistics_of(model).pixel_range
         try:
             if task == "groups":

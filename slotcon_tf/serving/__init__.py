@@ -1,1 +1,46 @@
-"""The graph that is served: signatures, decoding, folding, archive, warm-up."""
+"""The graph that is served: signatures, decoding, folding, archive, warm-up.
+
+`export_model` writes a version that TF Serving loads. What it answers stands in
+`signatures`; files that it is sent become pixels in `decoding` (their formats in
+`formats`, their containers in `containers`) as `slotcon_tf.images` makes them.
+
+Importing this costs nothing: what is named here is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slotcon_tf.serving.archive import export_model, serve
+    from slotcon_tf.serving.decoding import decode_batch
+    from slotcon_tf.serving.onnx_file import export_onnx
+    from slotcon_tf.serving.signatures import ServedModel, ServingOptions
+
+__all__ = [
+    "ServedModel",
+    "ServingOptions",
+    "decode_batch",
+    "export_model",
+    "export_onnx",
+    "serve",
+]
+_PLACES = {
+    "ServedModel": "signatures",
+    "ServingOptions": "signatures",
+    "decode_batch": "decoding",
+    "export_model": "archive",
+    "export_onnx": "onnx_file",
+    "serve": "archive",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

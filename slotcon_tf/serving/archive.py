@@ -1,10 +1,15 @@
 """A model as a SavedModel that TF Serving loads."""
 
+from __future__ import annotations
+
 import os
 import pathlib
 import shutil
+from collections.abc import Iterable
+from typing import Any
 
 import keras
+import numpy as np
 
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.method.slotcon import SlotCon
@@ -18,16 +23,16 @@ DEFAULTS = ServingOptions()
 
 
 def export_model(
-    model,
-    export_dir,
+    model: keras.Model,
+    export_dir: str | os.PathLike[str],
     *,
-    which="teacher",
-    precision="float32",
-    quantize=None,
-    options=DEFAULTS,
-    warmup_batches=(),
-    images=None,
-):
+    which: str = "teacher",
+    precision: str = "float32",
+    quantize: str | None = None,
+    options: ServingOptions = DEFAULTS,
+    warmup_batches: Iterable[int] = (),
+    images: np.ndarray | None = None,
+) -> pathlib.Path:
     """Writes `<export_dir>/<next version>/`, built aside and renamed into place.
 
     Batch normalisation is folded into the convolutions first, where the encoder is a
@@ -56,6 +61,13 @@ def export_model(
     Raises:
         ValueError: If bfloat16 or int8 is asked of an encoder that is no functional
             model, or int8 without images.
+
+    Example:
+        >>> import tempfile
+        >>> images = keras.Input((None, None, 3))
+        >>> encoder = keras.Model(images, keras.layers.Conv2D(4, 3, 2)(images))
+        >>> export_model(encoder, tempfile.mkdtemp()).name  # doctest: +SKIP
+        '1'
     """
     encoder, heads = _parts(model, which)
     served = serve(model, which=which, precision=precision, options=options)
@@ -83,16 +95,45 @@ def export_model(
     return publish(aside, export_dir)
 
 
-def publish(aside, export_dir):
-    """Gives a finished folder the next free number."""
+def publish(aside: pathlib.Path, export_dir: pathlib.Path) -> pathlib.Path:
+    """Gives a finished folder the next free number.
+
+    Example:
+        >>> import tempfile
+        >>> versions = pathlib.Path(tempfile.mkdtemp())
+        >>> for name in ("1", ".writing-2"):
+        ...     (versions / name).mkdir()
+        >>> publish(versions / ".writing-2", versions).name
+        '2'
+    """
     versions = [int(p.name) for p in export_dir.iterdir() if p.name.isdigit()]
     target = export_dir / str(max(versions, default=0) + 1)
     aside.rename(target)
     return target
 
 
-def serve(model, *, which="teacher", precision="float32", options=DEFAULTS):
-    """The `ServedModel` of a `SlotCon` or an encoder; see `export_model`."""
+def serve(
+    model: keras.Model,
+    *,
+    which: str = "teacher",
+    precision: str = "float32",
+    options: ServingOptions = DEFAULTS,
+) -> ServedModel:
+    """The `ServedModel` of a `SlotCon` or an encoder; see `export_model`.
+
+    Args:
+        model, which, precision, options: As there.
+
+    Raises:
+        ValueError: If bfloat16 is asked of an encoder that is no functional model.
+
+    Example:
+        >>> images = keras.Input((None, None, 3))
+        >>> encoder = keras.Model(images, keras.layers.Conv2D(4, 3, 2)(images))
+        >>> found = serve(encoder).features(np.zeros((2, 33, 33, 3), np.uint8))
+        >>> found["pooled"].shape, found["map"].shape
+        (TensorShape([2, 4]), TensorShape([2, 16, 16, 4]))
+    """
     encoder, heads = _parts(model, which)
     if can_fold(encoder):
         pyramid = fold_batch_norm(pyramid_model(encoder), precision)
@@ -115,8 +156,18 @@ def _parts(model, which):
     return heads.encoder, heads
 
 
-def pyramid_model(encoder):
-    """The encoder with a dict of its maps as output; of one, if it has no pyramid."""
+def pyramid_model(encoder: Any) -> keras.Model:
+    """The encoder with a dict of its maps as output; of one, if it has no pyramid.
+
+    Args:
+        encoder: A functional Keras model.
+
+    Example:
+        >>> images = keras.Input((None, None, 3))
+        >>> encoder = keras.Model(images, keras.layers.Conv2D(4, 3, 2)(images))
+        >>> list(pyramid_model(encoder).output)
+        ['map']
+    """
     levels = getattr(encoder, "pyramid_outputs", None) or {"map": encoder.outputs[0]}
     return keras.Model(encoder.inputs, dict(levels), name=encoder.name)
 

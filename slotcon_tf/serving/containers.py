@@ -6,6 +6,8 @@ decoder is given a file that holds nothing but the first image, taken from the o
 here, with sizes that have been looked at.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -21,15 +23,19 @@ class File:
 
     Args:
         content: string scalar, not empty.
+
+    Example:
+        >>> int(File(tf.constant(b"\\x01\\x02")).number(0, 2, big=True))
+        258
     """
 
-    def __init__(self, content):
+    def __init__(self, content: tf.Tensor) -> None:
         self.content = content
         self.data = tf.io.decode_raw(content, tf.uint8)
         self.size = tf.size(self.data, tf.int64)
         self._padded = tf.pad(self.data, [[0, 8]])
 
-    def number(self, place, count, big=False):
+    def number(self, place: tf.Tensor, count: int, big: bool = False) -> tf.Tensor:
         """int64: `count` bytes from a place on; 0 for those behind the end."""
         start = tf.minimum(tf.cast(place, tf.int64), self.size)
         values = tf.slice(self._padded, tf.reshape(start, [1]), [count])
@@ -38,23 +44,23 @@ class File:
         weights = tf.constant(weights[::-1] if big else weights, tf.int64)
         return tf.reduce_sum(tf.cast(values, tf.int64) * weights)
 
-    def shorts(self, places, big):
+    def shorts(self, places: tf.Tensor, big: tf.Tensor) -> tf.Tensor:
         """int64 (N,): two bytes from each place on."""
         low, high = self._at(places), self._at(places + 1)
         low, high = tf.where(big, high, low), tf.where(big, low, high)
         return tf.cast(low, tf.int64) + 256 * tf.cast(high, tf.int64)
 
-    def signed(self, place):
+    def signed(self, place: tf.Tensor) -> tf.Tensor:
         """int64 of four bytes, the lowest first."""
         value = self.number(place, 4)
         return tf.where(value < 2**31, value, value - 2**32)
 
-    def cut(self, place, count):
+    def cut(self, place: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
         """string: so many bytes; an error where they are not all there."""
         place, count = tf.cast(place, tf.int64), tf.cast(count, tf.int64)
         return tf.strings.substr(self.content, place, count)
 
-    def after_run(self, place, stride, width):
+    def after_run(self, place: tf.Tensor, stride: tf.Tensor, width: int) -> tf.Tensor:
         """Where a run of chunks ends: equal in length and in their first bytes.
 
         Args:
@@ -86,6 +92,11 @@ class Chunks(NamedTuple):
         big: Whether the highest byte of the length comes first.
         around: Bytes of a chunk that its length does not count.
         even: Whether an odd body has a byte behind it.
+
+    Example:
+        >>> file = File(tf.io.encode_png(tf.zeros([3, 4, 3], tf.uint8)))
+        >>> bool(PNG.is_(file, PNG.find(file, 8, [b"IDAT"]), b"IDAT"))
+        True
     """
 
     name: int
@@ -94,7 +105,7 @@ class Chunks(NamedTuple):
     around: int
     even: bool
 
-    def find(self, file, place, names):
+    def find(self, file: File, place: tf.Tensor, names: list[bytes]) -> tf.Tensor:
         """int64: the place of the first chunk of a name, or behind the file's end."""
         wanted = [int.from_bytes(name, "big") for name in names]
 
@@ -110,12 +121,12 @@ class Chunks(NamedTuple):
         )
         return tf.where(other(found), file.size, found)
 
-    def span(self, file, place):
+    def span(self, file: File, place: tf.Tensor) -> tf.Tensor:
         """int64: bytes from a chunk to the next."""
         length = file.number(place + self.length, 4, self.big)
         return self.around + length + (length % 2 if self.even else 0)
 
-    def is_(self, file, place, name):
+    def is_(self, file: File, place: tf.Tensor, name: bytes) -> tf.Tensor:
         """Whether a chunk of this name is at a place."""
         found = file.number(place + self.name, 4, big=True)
         return (place < file.size) & (found == int.from_bytes(name, "big"))
@@ -126,13 +137,19 @@ RIFF = Chunks(name=0, length=4, big=False, around=8, even=True)
 _END_OF_PNG = b"\0\0\0\0IEND\xae\x42\x60\x82"
 
 
-def png_image(file):
+def png_image(file: File) -> tuple[tf.Tensor, tf.Tensor]:
     """The image of a PNG.
 
     Returns:
         Tuple of a file's content with the header, the palette and the pixels, and the
         place of EXIF data, behind the end if there is none before the pixels. The
         content is empty where the file is not whole.
+
+    Example:
+        >>> png = tf.io.encode_png(tf.zeros([3, 4, 3], tf.uint8))
+        >>> content, _ = png_image(File(png))
+        >>> tf.io.decode_png(content).shape
+        TensorShape([3, 4, 3])
     """
     first = PNG.find(file, 8, [b"IDAT"])
 
@@ -176,6 +193,10 @@ class Placed(NamedTuple):
         size: int64 (height, width) of the image.
         corner: int64 (top, left).
         exif: int64, the place of EXIF data; behind the file's end if there is none.
+
+    Example: See `webp_image`.
+        >>> Placed._fields
+        ('content', 'canvas', 'size', 'corner', 'exif')
     """
 
     content: tf.Tensor
@@ -185,8 +206,17 @@ class Placed(NamedTuple):
     exif: tf.Tensor
 
 
-def webp_image(file):
-    """`Placed`: a WebP's image, or the first one of its animation."""
+def webp_image(file: File) -> Placed:
+    """A WebP's image, or the first one of its animation.
+
+    Example:
+        >>> import io
+        >>> from PIL import Image
+        >>> data = io.BytesIO()
+        >>> Image.new("RGB", (4, 3)).save(data, "WEBP")
+        >>> webp_image(File(tf.constant(data.getvalue()))).canvas.numpy()
+        array([3, 4])
+    """
     kinds = [b"VP8 ", b"VP8L"]
     outer = RIFF.find(file, 12, [*kinds, b"ANMF"])
     moving = RIFF.is_(file, outer, b"ANMF")
@@ -232,11 +262,19 @@ def webp_image(file):
     return Placed(content, canvas, size, corner, exif)
 
 
-def gif_image(file):
+def gif_image(file: File) -> tuple[Placed, tf.Tensor]:
     """A GIF's first image.
 
     Returns:
         Tuple of `Placed`, and int64 (3,), the colour around the image.
+
+    Example:
+        >>> import io
+        >>> from PIL import Image
+        >>> data = io.BytesIO()
+        >>> Image.new("P", (4, 3)).save(data, "GIF")
+        >>> gif_image(File(tf.constant(data.getvalue())))[0].canvas.numpy()
+        array([3, 4])
     """
     flags = file.number(10, 1)
     palette = tf.where(flags >= 128, 3 * 2 ** (flags % 8 + 1), 0)

@@ -1,5 +1,9 @@
 """Batch normalisation folded into the convolutions before it, for serving."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -10,12 +14,17 @@ _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.Dense)
 _NORMALIZATIONS = (BatchNormalization, keras.layers.BatchNormalization)
 
 
-def can_fold(encoder):
-    """Whether the model is functional: its layers, and what goes between, are known."""
+def can_fold(encoder: Any) -> bool:
+    """Whether the model is functional: its layers, and what goes between, are known.
+
+    Example:
+        >>> can_fold(keras.layers.Dense(3))
+        False
+    """
     return hasattr(encoder, "operations")
 
 
-def fold_batch_norm(encoder, dtype="float32"):
+def fold_batch_norm(encoder: keras.Model, dtype: str = "float32") -> keras.Model:
     """A model that computes the same in inference, without normalisation layers.
 
     With moving statistics, `gamma * (conv(x) - mean) / sqrt(variance + epsilon) + beta`
@@ -29,6 +38,13 @@ def fold_batch_norm(encoder, dtype="float32"):
 
     Returns:
         Functional keras.Model of the same inputs and outputs, not for training.
+
+    Example:
+        >>> images = keras.Input((8, 8, 3))
+        >>> maps = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(images))
+        >>> folded = fold_batch_norm(keras.Model(images, maps))
+        >>> [type(layer).__name__ for layer in folded.layers]
+        ['InputLayer', 'Conv2D']
     """
     folds = {fold.name: norm for norm, fold in _pairs(encoder)}
     gone = {norm.name for norm in folds.values()}
@@ -46,7 +62,9 @@ def fold_batch_norm(encoder, dtype="float32"):
     def call(layer, *inputs, **kwargs):
         return inputs[0] if layer.name in gone else layer(*inputs, **kwargs)
 
-    folded = keras.models.clone_model(encoder, clone_function=clone, call_function=call)
+    # Plain: Keras 3.10 calls a subclass's constructor with inputs and outputs.
+    plain = keras.Model(encoder.input, encoder.output, name=encoder.name)
+    folded = keras.models.clone_model(plain, clone_function=clone, call_function=call)
     for layer in encoder.layers:
         if layer.name in folds:
             weights = _folded_weights(layer, folds[layer.name])

@@ -5,12 +5,15 @@ is taken, and what the decoders would stumble over is left out
 (`slotcon_tf.serving.containers`).
 """
 
+from __future__ import annotations
+
 import functools
 
 import numpy as np
 import tensorflow as tf
 
 from slotcon_tf.images.pixels import TOPS
+from slotcon_tf.images.statistics import PixelRange
 from slotcon_tf.serving.containers import File, gif_image, png_image, webp_image
 
 OK, EMPTY, UNKNOWN, TOO_LARGE, DAMAGED, NOT_SERVED = range(6)
@@ -32,12 +35,19 @@ _TIFF = np.array([0x4D4D002A, 0x002A4949])  # "MM" and 42; "II" and 42, backward
 _RGB_MASKS = (0xFF0000, 0xFF00, 0xFF)
 
 
-def reason_of(code):
-    """A code as text; a newer model may have codes that are not known here."""
+def reason_of(code: int) -> str:
+    """A code as text; a newer model may have codes that are not known here.
+
+    Example:
+        >>> reason_of(0), reason_of(99)
+        ('ok', 'reason 99')
+    """
     return REASONS[code] if code < len(REASONS) else f"reason {code}"
 
 
-def first_image(content, max_pixels, pixel_range=None):
+def first_image(
+    content: tf.Tensor, max_pixels: int, pixel_range: PixelRange | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes a file by its content.
 
     JPEG, PNG, WebP, BMP and GIF as `slotcon_tf.images.decoding.decode_image` does: the
@@ -54,6 +64,12 @@ def first_image(content, max_pixels, pixel_range=None):
     Returns:
         Tuple of uint8 (height, width, 3), of any size where it is not ok, and int32,
         an index of `REASONS`. Damage behind the header is an error.
+
+    Example:
+        >>> png = tf.io.encode_png(tf.zeros([3, 4, 3], tf.uint8))
+        >>> image, reason = first_image(png, max_pixels=10**6)
+        >>> image.shape, reason_of(int(reason))
+        (TensorShape([3, 4, 3]), 'ok')
     """
     head = tf.strings.join([tf.strings.substr(content, 0, _HEAD), b"\0" * _HEAD])
 
@@ -211,8 +227,20 @@ def _unpacked(data, bits):
     return tf.reshape(values % 2**bits, [tf.shape(data)[0], -1])
 
 
-def jpeg_orientation(content):
-    """The EXIF orientation of a JPEG, 1 to 8; 1 where it has none, or a broken one."""
+def jpeg_orientation(content: tf.Tensor) -> tf.Tensor:
+    """The EXIF orientation of a JPEG, 1 to 8; 1 where it has none, or a broken one.
+
+    Args:
+        content: string scalar.
+
+    Returns:
+        int32 scalar.
+
+    Example:
+        >>> jpeg = tf.io.encode_jpeg(tf.zeros([3, 4, 3], tf.uint8))
+        >>> int(jpeg_orientation(jpeg))
+        1
+    """
     file = File(tf.strings.substr(content, 0, EXIF_SEARCHED))
     data = tf.pad(file.data, [[0, 5]])
     starts = tf.ones([tf.size(file.data)], tf.bool)
@@ -242,7 +270,7 @@ def _orientation_at(file, tiff):
 
 
 def _upright(image, orientation):
-    """Undoes an EXIF orientation."""
+    """As `slotcon_tf.images.orientation.upright`, of what is known at run time only."""
     swapped = orientation >= 5
     image = tf.cond(swapped, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
 

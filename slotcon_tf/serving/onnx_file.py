@@ -1,5 +1,10 @@
 """An encoder as an ONNX file, for servers that are not TensorFlow's."""
 
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -8,7 +13,9 @@ from slotcon_tf.interop.keras_backbones import ImageNetNormalization
 from slotcon_tf.serving.archive import serve
 
 
-def export_onnx(model, path, *, which="teacher"):
+def export_onnx(
+    model: keras.Model, path: pathlib.Path, *, which: str = "teacher"
+) -> pathlib.Path:
     """Writes an ONNX file by Keras's exporter, which uses tf2onnx.
 
     Args:
@@ -20,6 +27,14 @@ def export_onnx(model, path, *, which="teacher"):
 
     Returns:
         The path.
+
+    Raises:
+        MissingExtra: If the packages of slotcon_tf[onnx] are not there.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> export_onnx(backbone("resnet18"), pathlib.Path("e.onnx"))  # doctest: +SKIP
+        PosixPath('e.onnx')
     """
     with needed("onnx"):
         import onnx
@@ -41,7 +56,7 @@ def export_onnx(model, path, *, which="teacher"):
     return path
 
 
-def _renamed(model, names):
+def _renamed(model: Any, names: tuple[str, ...]) -> Any:
     """With these names of the outputs, which the exporter numbers."""
     renames = {o.name: name for o, name in zip(model.graph.output, names, strict=True)}
     for node in model.graph.node:

@@ -1,20 +1,31 @@
 """What low precision costs: an int8 file, and distances from float32."""
 
-import json
+from __future__ import annotations
 
+import json
+import pathlib
+
+import keras
 import numpy as np
 import tensorflow as tf
 
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.serving.folding import can_fold, fold_batch_norm
 from slotcon_tf.serving.quantization import in_interpreter, quantize_int8
+from slotcon_tf.serving.signatures import ServedModel
 
 INT8_FILE = "assets.extra/encoder_int8.tflite"
 REPORT_FILE = "assets.extra/precision.json"
 _BATCH = 16
 
 
-def write_quantized(folder, encoder, served, quantize, images):
+def write_quantized(
+    folder: pathlib.Path,
+    encoder: keras.Model,
+    served: ServedModel,
+    quantize: str | None,
+    images: np.ndarray | None,
+) -> None:
     """Writes the int8 file if it is asked for, and the report if there are images.
 
     Args:
@@ -27,6 +38,8 @@ def write_quantized(folder, encoder, served, quantize, images):
     Raises:
         ValueError: If int8 is asked for without images, or of an encoder that is no
             functional model.
+
+    Example: See `slotcon_tf.serving.export_model`.
     """
     if quantize and (images is None or not can_fold(encoder)):
         raise ValueError(
@@ -54,15 +67,25 @@ def write_quantized(folder, encoder, served, quantize, images):
     (folder / REPORT_FILE).write_text(text + "\n")
 
 
-def distance(found, exact):
-    """Of features (M, C): relative error in norm, and the smallest cosine."""
+def distance(found: np.ndarray, exact: np.ndarray) -> dict[str, float]:
+    """Of features (M, C): relative error in norm, and the smallest cosine.
+
+    Example:
+        >>> distance(np.array([[1.0, 0.0]]), np.array([[2.0, 0.0]]))
+        {'relative_error': 0.5, 'smallest_cosine': 1.0}
+    """
     error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
     smallest = cosines(found, exact).min()
     return {"relative_error": float(error), "smallest_cosine": float(smallest)}
 
 
-def cosines(a, b):
-    """Of the rows of two arrays (M, C): (M,)."""
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Of the rows of two arrays (M, C): (M,).
+
+    Example:
+        >>> cosines(np.array([[1.0, 0.0]]), np.array([[0.0, 3.0]]))
+        array([0.])
+    """
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return (a * b).sum(axis=1) / np.maximum(norms, 1e-12)
 

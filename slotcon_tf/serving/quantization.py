@@ -1,15 +1,22 @@
 """An encoder in int8, as a LiteRT (TFLite) file."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_v2,
 )
 
-from slotcon_tf.images.statistics import IMAGENET
+from slotcon_tf.images.statistics import IMAGENET, ImageStatistics
 
 
-def quantize_int8(encoder, images, statistics=IMAGENET):
+def quantize_int8(
+    encoder: keras.Model, images: np.ndarray, statistics: ImageStatistics = IMAGENET
+) -> bytes:
     """Post-training quantisation of weights and activations to int8.
 
     Args:
@@ -26,6 +33,15 @@ def quantize_int8(encoder, images, statistics=IMAGENET):
 
     Raises:
         ValueError: If the images are not uint8 of rank 4.
+
+    Example:
+        >>> images = keras.Input((8, 8, 3))
+        >>> encoder = keras.Model(images, keras.layers.Conv2D(4, 3)(images))
+        >>> photos = np.zeros((2, 8, 8, 3), np.float32)
+        >>> quantize_int8(encoder, photos)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: images must be uint8 (M, height, width, 3). Received: float32 ...
     """
     if images.dtype != "uint8" or images.ndim != 4:
         raise ValueError(
@@ -53,7 +69,9 @@ def quantize_int8(encoder, images, statistics=IMAGENET):
     return converter.convert()
 
 
-def in_interpreter(content, threads=None):
+def in_interpreter(
+    content: bytes, threads: int | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
     """Runs a file of `quantize_int8` in the LiteRT interpreter.
 
     Args:
@@ -62,6 +80,13 @@ def in_interpreter(content, threads=None):
 
     Returns:
         Function of uint8 (N, height, width, 3) to pooled features (N, C).
+
+    Example:
+        >>> images = keras.Input((8, 8, 3))
+        >>> encoder = keras.Model(images, keras.layers.Conv2D(4, 3)(images))
+        >>> photos = np.zeros((2, 8, 8, 3), np.uint8)
+        >>> in_interpreter(quantize_int8(encoder, photos))(photos).shape
+        (2, 4)
     """
     interpreter = tf.lite.Interpreter(model_content=content, num_threads=threads)
     (source,) = interpreter.get_input_details()

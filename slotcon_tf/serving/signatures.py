@@ -1,11 +1,15 @@
 """The functions that a served model answers, one per signature."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
-from slotcon_tf.images.statistics import IMAGENET
+from slotcon_tf.images.statistics import IMAGENET, ImageStatistics
 from slotcon_tf.method.objective import l2_normalize, pool_slots
 from slotcon_tf.method.upsampled import upsampled_confidence
 from slotcon_tf.serving.decoding import OK, decode_batch
@@ -21,6 +25,10 @@ class ServingOptions:
         mask_size: Edge in pixels of the masks of `groups`.
         max_objects: S, slots per image in `objects`, the largest ones.
         max_pixels: Images with more are not decoded.
+
+    Example:
+        >>> ServingOptions(image_size=448, mask_size=448).max_objects
+        32
     """
 
     image_size: int = 224
@@ -54,9 +62,23 @@ class ServedModel(tf.Module):
         temperature: Of the assignments; the teacher's.
         options: `ServingOptions`.
         statistics: What images are normalised with; the model's own.
+
+    Example: See `slotcon_tf.serving.serve`.
+        >>> import keras
+        >>> images = keras.Input((None, None, 3))
+        >>> pyramid = keras.Model(images, {"map": keras.layers.Conv2D(4, 3)(images)})
+        >>> list(ServedModel(pyramid, None, None, ServingOptions()).signatures())
+        ['serving_default', 'image_bytes', 'pyramid']
     """
 
-    def __init__(self, pyramid, heads, temperature, options, statistics=IMAGENET):
+    def __init__(
+        self,
+        pyramid: Any,
+        heads: Any,
+        temperature: float | None,
+        options: ServingOptions,
+        statistics: ImageStatistics = IMAGENET,
+    ) -> None:
         super().__init__()
         self.pyramid_model = pyramid
         self.heads = heads
@@ -64,7 +86,7 @@ class ServedModel(tf.Module):
         self.options = options
         self.statistics = statistics
 
-    def signatures(self):
+    def signatures(self) -> dict[str, tuple[Callable, list[tf.TensorSpec]]]:
         """Dict of name to (function, its input signature)."""
         image = tf.TensorSpec([None, None, None, 3], tf.uint8, name="image")
         data = tf.TensorSpec([None], tf.string, name="image_bytes")
@@ -79,24 +101,24 @@ class ServedModel(tf.Module):
         return found
 
     @_any_number
-    def features(self, image):
+    def features(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """uint8 (N, H, W, 3), any size -> `pooled` (N, C), `map` (N, h, w, C)."""
         return _pooled(self._final_map(_pixels(image)))
 
     @_any_number
-    def features_of_bytes(self, image_bytes):
+    def features_of_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Files, string (N,), as evaluation crops them -> `pooled`, `map`, `ok`."""
         images, status = self._images(image_bytes, crop=True)
         return _of_good(_pooled(self._final_map(images)), status)
 
     @_any_number
-    def pyramid(self, image):
+    def pyramid(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """uint8 (N, H, W, 3) -> `P2` .. `P5` (N, H / 2^n, W / 2^n, C_n)."""
         maps = self._levels(_pixels(image))
         return {name: tf.cast(level, tf.float32) for name, level in maps.items()}
 
     @_any_number
-    def groups(self, image_bytes):
+    def groups(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Files, stretched to the square -> `assignments`, `confidence`, `ok`.
 
         `assignments` int32 (N, mask, mask) are prototype ids, the argmax of the
@@ -109,7 +131,7 @@ class ServedModel(tf.Module):
         return _of_good({"assignments": assignments, "confidence": confidence}, status)
 
     @_any_number
-    def objects(self, image_bytes):
+    def objects(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Files, stretched to the square -> the active slots, the largest first.
 
         `vector` (N, S, D) of length 1, `prototype` int32 (N, S), `area` (N, S) as share
@@ -170,7 +192,9 @@ def _of_good(outputs, status):
     return {**found, "ok": good, "reason": status}
 
 
-def largest_slots(projected, logits, max_objects, temperature):
+def largest_slots(
+    projected: tf.Tensor, logits: tf.Tensor, max_objects: int, temperature: float
+) -> dict[str, tf.Tensor]:
     """The slots of the prototypes that win most positions.
 
     Args:
@@ -181,6 +205,12 @@ def largest_slots(projected, logits, max_objects, temperature):
 
     Returns:
         Dict of `vector`, `prototype`, `area`, `box` and `valid`, as of `objects`.
+
+    Example:
+        >>> logits = tf.one_hot([[[2, 2], [2, 0]]], 3)  # (1, 2, 2, 3)
+        >>> found = largest_slots(tf.ones([1, 2, 2, 5]), logits, 3, 0.07)
+        >>> found["prototype"].numpy().tolist(), found["area"].numpy().tolist()
+        ([[2, 0, 0]], [[0.75, 0.25, 0.0]])
     """
     num_prototypes = logits.shape[-1]
     height, width = tf.unstack(tf.shape(logits)[1:3])

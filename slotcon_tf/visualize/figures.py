@@ -182,6 +182,14 @@ def masks_figure(
 
 
 def save_masks(path: str | pathlib.Path, *args: Any) -> None:
-    """Writes `masks_figure(*args)` to a picture file."""
+    """Writes `masks_figure(*args)` to a picture file.
+
+    Example:
+        >>> images = np.zeros((1, 48, 64, 3), np.uint8)
+        >>> labels = np.arange(3072).reshape(1, 48, 64) % 2
+        >>> save_masks("masks.png", images, labels, labels, ("sky", "road"))
+        >>> pathlib.Path("masks.png").exists()
+        True
+    """
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     masks_figure(*args).savefig(path, dpi=150)

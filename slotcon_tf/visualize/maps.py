@@ -137,7 +137,9 @@ def smooth(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     height, width = size
     channels = [
-        np.asarray(Image.fromarray(channel).resize((width, height), Image.BICUBIC))
+        np.asarray(
+            Image.fromarray(channel).resize((width, height), Image.Resampling.BICUBIC)
+        )
         for channel in np.moveaxis(values.astype(np.float32), -1, 0)
     ]
     return np.clip(np.stack(channels, axis=-1), 0.0, 1.0)

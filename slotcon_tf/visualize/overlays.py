@@ -199,5 +199,5 @@ def fit_edge(image: np.ndarray, largest: int, smallest: int = 1) -> np.ndarray:
     if wanted == edge:
         return image
     height, width = (max(1, round(n * wanted / edge)) for n in image.shape[:2])
-    resized = Image.fromarray(image).resize((width, height), Image.BICUBIC)
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(resized)

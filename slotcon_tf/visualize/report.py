@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from slotcon_tf.visualize.html import (
     Pictures,
@@ -21,6 +22,9 @@ from slotcon_tf.visualize.sections import (
     slots_section,
     usage_section,
 )
+
+if TYPE_CHECKING:
+    from slotcon_tf.visualize.prototypes import PrototypeAtlas
 
 _NO_GROUPS = (
     "This is an encoder alone, without prototypes: there are no groups to show, only "
@@ -51,7 +55,7 @@ class Report:
     troubles: list = field(default_factory=list)
     history: tuple | None = None
     shown: list = field(default_factory=list)
-    atlas: object = None
+    atlas: PrototypeAtlas | None = None
     skipped: dict = field(default_factory=dict)
     max_prototypes: int = 64
 

@@ -74,7 +74,7 @@ def test_a_stop_in_an_epoch_changes_nothing(tmp_path, capsys):
     # The same folder with another configuration is refused, and named.
     done = pretrain(*again, "--seed=3", check=False)
     assert done.returncode == 1
-    assert "another configuration: seed=0 (now 3)" in done.stderr
+    assert "another configuration: --seed=0 (now 3)" in done.stderr
     assert "fresh --workdir" in refusal(capsys, *again, "--resume=never")
 
 

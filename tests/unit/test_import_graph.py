@@ -45,15 +45,22 @@ def name_of(path):
 
 
 @functools.cache
-def imports():
-    """Dict of module to the modules of ours that it imports, inside functions too."""
-    return {name: imports_of(name, path) for name, path in modules().items()}
+def imports(types=True):
+    """Dict of module to the modules of ours that it imports, inside functions too.
+
+    Args:
+        types: Whether what a type checker alone imports counts.
+    """
+    return {name: imports_of(name, path, types) for name, path in modules().items()}
 
 
-def imports_of(name, path):
+def imports_of(name, path, types):
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    if not types:
+        tree.body = [node for node in tree.body if not is_for_types(node)]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -66,6 +73,10 @@ def imports_of(name, path):
                 if whole != "slotcon_tf.__version__":  # which comes before all rooms
                     found.add(whole if whole in modules() else base)
     return (found & modules().keys()) - {name}
+
+
+def is_for_types(node):
+    return isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
 
 
 def floor_of(name):
@@ -90,7 +101,7 @@ def test_no_arrow_goes_up():
 
 
 def test_nothing_goes_in_circles():
-    left = {name: set(others) for name, others in imports().items()}
+    left = {name: set(others) for name, others in imports(types=False).items()}
     while free := [name for name, others in left.items() if not others & left.keys()]:
         for name in free:
             del left[name]

@@ -161,9 +161,9 @@ def test_other_extensions_are_counted_and_said(tmp_path, said):
 
 
 def test_heic_is_listed_where_it_can_be_read(tmp_path, monkeypatch, said):
-    monkeypatch.setattr("slotcon_tf.data.listing.reads_heic", lambda: True)
+    monkeypatch.setattr("slotcon_tf.data.extensions.reads_heic", lambda: True)
     assert is_image_name("IMG_1.HEIC") and is_image_name("a.heif")
-    for module in ("listing", "lists"):
+    for module in ("extensions", "listing"):
         name = f"slotcon_tf.data.{module}.reads_heic"
         monkeypatch.setattr(name, lambda: False)
     assert not is_image_name("IMG_1.HEIC") and is_image_name("a.avif")

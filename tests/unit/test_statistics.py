@@ -104,7 +104,7 @@ def test_what_a_file_does_not_keep_is_said(model, tmp_path):
     [
         ({"mean": 0.5}, "mean must be three numbers.*Received: mean=0.5"),
         ({"std": "0.5"}, "std must be three numbers.*Received: std='0.5'"),
-        ({"pixel_range": 255}, r"pixel_range must be \(low, high\).*Received: 255"),
+        ({"pixel_range": 255}, r"`pixel_range` must be \(low, high\).*Received: 255"),
         ({"pixel_range": (None, 255)}, r"Received: \(None, 255\)"),
         ({"total_steps": "4"}, "total_steps must be a number. Received: .*'4'"),
         ({"total_steps": None}, "total_steps must be a number"),
@@ -205,7 +205,7 @@ def test_weights_of_other_statistics_are_said(model, tmp_path, monkeypatch):
     model.feature_extractor().save(tmp_path / "e.keras")
     initialize(SlotCon(tiny_resnet(), **SIZES), str(tmp_path / "e.keras"))
     (text,) = found
-    assert "mean=(0.1, 0.2, 0.3)" in text and "mean=(0.485" in text and "--mean" in text
+    assert "mean=(0.1, 0.2, 0.3)" in text and "mean=(0.485" in text and "`mean`" in text
     own = {"mean": MEAN, "std": STD, "pixel_range": (0, 4095)}
     initialize(SlotCon(tiny_resnet(), **SIZES, **own), str(tmp_path / "e.keras"))
     assert len(found) == 1

@@ -79,6 +79,8 @@ class LabelMap:
         palette: Bytes (number of colours, 3), or None.
 
     Example: See `decode_ids`.
+        >>> LabelMap(np.zeros((3, 4), np.int32), 1, "a.png").ids.shape
+        (3, 4)
     """
 
     def __init__(

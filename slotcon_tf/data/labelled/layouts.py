@@ -1,6 +1,13 @@
 """Where the usual layouts keep images and label maps.
 
-A function per layout; each returns a `Found`.
+A function per layout, of the root folder and the split; each returns a `Found`, and
+raises FileNotFoundError where a part is missing.
+
+    >>> import pathlib
+    >>> coco_stuff27(pathlib.Path("no folder"), "val")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    FileNotFoundError: The data set needs the folder no folder/val2017. Received: ...
 """
 
 from __future__ import annotations
@@ -44,6 +51,10 @@ class Found:
         pairs: List of (image, label map), pathlib.Paths.
         table: `ClassTable`; None if the label maps must tell.
         segments: Of panoptic sets: a dict of segment id to category id per pair.
+
+    Example:
+        >>> Found([(pathlib.Path("a.jpg"), pathlib.Path("a.png"))]).table is None
+        True
     """
 
     pairs: list[tuple[pathlib.Path, pathlib.Path]]

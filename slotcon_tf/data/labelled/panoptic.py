@@ -29,6 +29,8 @@ class Panoptic:
         categories: List of dicts with `id`, `name`, `supercategory`.
 
     Example: See `read_panoptic`.
+        >>> Panoptic([("3.jpg", "3.png")], [{9: 1}], []).segments
+        [{9: 1}]
     """
 
     files: list[tuple[str, str]]

@@ -116,7 +116,7 @@ def file_reader(
     Returns:
         Function of 0 .. len(kept) - 1 to image, ids and the label map's path.
 
-    Example: See `segmented.open_segmented`.
+    Example: See `segmented.open_segmented`, which reads by it.
     """
     watch, palettes = PixelWatch(found.pairs[kept[0]][0].parent), Palettes()
 
@@ -181,7 +181,7 @@ def builder_reader(
     Returns:
         As `file_reader`, and the number of images.
 
-    Example: See `segmented.open_segmented`.
+    Example: See `segmented.open_segmented`, which reads by it.
     """
     from slotcon_tf.data.builders import split_size, tfds
 

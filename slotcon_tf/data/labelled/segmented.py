@@ -53,7 +53,13 @@ class SegmentedImages:
     Attributes:
         class_names: Tuple of C names.
 
-    Example: See `open_segmented`.
+    Example:
+        >>> image, ids = np.zeros((3, 4, 3), np.uint8), np.array([[0, 0, 7, 3]] * 3)
+        >>> table = ClassTable({0: "sky", 7: "road"}, void=(3,))
+        >>> read = lambda number: (image, ids, "a.png")
+        >>> data = SegmentedImages("mine", read, 1, table=table)
+        >>> data.load(0)[1][0].tolist()
+        [0, 0, 1, 255]
     """
 
     def __init__(
