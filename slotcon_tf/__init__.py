@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from slotcon_tf import keras_backend, processor
+from slotcon_tf import garbage, keras_backend, processor
 
 keras_backend.need_tensorflow()  # before anything below imports Keras
 processor.turn_onednn_on()  # before anything below imports TensorFlow
 
-from slotcon_tf import presets
-from slotcon_tf.encoders import BACKBONES, ResNet, backbone
-from slotcon_tf.method import SlotCon
-from slotcon_tf.training import LARS, SGD, WarmupCosine
+with garbage.not_collected():
+    from slotcon_tf import presets
+    from slotcon_tf.encoders import BACKBONES, ResNet, backbone
+    from slotcon_tf.method import SlotCon
+    from slotcon_tf.training import LARS, SGD, WarmupCosine
 
 __version__ = "0.2.0"
 

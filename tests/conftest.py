@@ -1,13 +1,15 @@
 """What every test needs: quiet logs, four logical CPUs, the shared folder if any."""
 
+import gc
 import os
 import pathlib
 import shutil
 
+gc.disable()  # until all is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # Before TensorFlow, which reads once whether oneDNN is on.
-import slotcon_tf  # noqa: E402, F401
+from slotcon_tf import garbage  # noqa: E402
 
 # isort: split
 import keras  # noqa: E402
@@ -38,6 +40,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path not in slow)
 
 
+def pytest_collection_finish():
+    """What traces graphs, as most tests do, is not slowed down by what is imported."""
+    garbage.collect_seldom()
+    gc.enable()
+
+
 @pytest.fixture(autouse=True)
 def precision_of_its_own():
     """What a test sets, the trainer's main included, ends with it."""
@@ -65,6 +73,19 @@ def mirrored():
         return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
 
     return strategy
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """The recorded checkpoint's export, with warm-up requests; to be read only."""
+    from slotcon_tf import SlotCon
+    from slotcon_tf.serving.archive import export_model
+    from tests.support.golden_case import CHECKPOINT
+    from tests.support.saved_case import OPTIONS
+
+    model = SlotCon.from_preset(CHECKPOINT)
+    folder = tmp_path_factory.mktemp("exported") / "slotcon"
+    return export_model(model, folder, options=OPTIONS, warmup_batches=[1, 3])
 
 
 @pytest.fixture(scope="session")

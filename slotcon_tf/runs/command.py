@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 from absl import flags
 
-from slotcon_tf import __version__, processor
+from slotcon_tf import __version__, garbage, processor
 from slotcon_tf.data.bad_images import TooManyBadImages
 from slotcon_tf.extras import MissingExtra
 from slotcon_tf.runs import flag_files
@@ -105,7 +105,9 @@ class Command:
         self.positionals = tuple(positionals)
 
     def __call__(self, argv: Sequence[str] | None = None) -> None:
-        argv = sys.argv if argv is None else argv
+        if argv is None:
+            garbage.collect_seldom()  # the process is this command's
+            argv = sys.argv
         if any(word in ("--help", "-h", "--helpfull", "-help") for word in argv[1:]):
             print(self.help())
             sys.exit(0)

@@ -69,6 +69,7 @@ def test_turns_are_taken_and_ratios_paired(monkeypatch):
 def test_a_small_case_is_measured_whole():
     case = dataclasses.replace(
         step_cost.RESNET18,
+        arch="resnet10",
         image_size=32,
         batch_size=2,
         hidden_dim=8,

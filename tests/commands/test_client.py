@@ -29,21 +29,20 @@ from export.extraction import (
 )
 from export.extraction_settings import listed_images
 from export.sending import served_form
-from slotcon_tf import SlotCon
 from slotcon_tf.images.decoding import decode_image
-from slotcon_tf.serving.archive import export_model
-from tests.support.command import ENVIRONMENT, ROOT, attempt, free_ports, until
-from tests.support.golden_case import CHECKPOINT
+from tests.support.command import ENVIRONMENT, ROOT, free_ports, module, modules, until
 from tests.support.picture_case import encoded, pictures
-from tests.support.saved_case import OPTIONS
 from tests.support.serving_case import serving
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("served")
-    export_model(SlotCon.from_preset(CHECKPOINT), folder, options=OPTIONS)
-    return folder
+def served(exported):
+    return exported.parent
+
+
+@pytest.fixture(scope="module")
+def local(served):
+    return LocalModel(served)
 
 
 @pytest.fixture(scope="module")
@@ -75,21 +74,20 @@ BAD = {
     "garbage.jpg": "no known image format",
     "truncated.png": "damaged",
     "many_pixels.png": "too many pixels",
-    "large_file.png": "1.0 MiB is more than --max_image_mb",
+    "large_file.png": "1.0 MiB is more than `max_image_mb`",
 }
 
 
-def truth(served, paths):
+def truth(local, paths):
     """Each image alone, by the SavedModel in this process."""
-    model = LocalModel(served)
     return np.concatenate(
-        [model.predict([pathlib.Path(p).read_bytes()])["pooled"] for p in paths]
+        [local.predict([pathlib.Path(p).read_bytes()])["pooled"] for p in paths]
     )
 
 
 @pytest.mark.parametrize("count", [1, 8, 64])
 @pytest.mark.slow
-def test_one_eight_and_sixty_four_images(count, server, served, photos, tmp_path):
+def test_one_eight_and_sixty_four_images(count, server, local, photos, tmp_path):
     paths = tuple(sorted(photos.glob("?/*.png"))[:count])
     output = tmp_path / "features.npz"
     with FeatureClient(server.address) as client:
@@ -97,7 +95,7 @@ def test_one_eight_and_sixty_four_images(count, server, served, photos, tmp_path
         assert client.extract(Images(photos, paths), output) == {}
     table = np.load(output)
     assert list(table["paths"]) == [str(p.relative_to(photos)) for p in paths]
-    np.testing.assert_allclose(table["pooled"], truth(served, paths), atol=1e-5)
+    np.testing.assert_allclose(table["pooled"], truth(local, paths), atol=1e-5)
     assert table["ok"].all() and set(table["reason"]) == {"ok"}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["features.npz"]
 
@@ -130,24 +128,22 @@ def test_the_limit_is_of_what_is_sent(tmp_path):
 
 @pytest.mark.slow
 def test_bad_images_are_named_and_the_others_have_their_rows(
-    server, served, photos, tmp_path
+    server, served, local, photos, tmp_path
 ):
     """As typed: over gRPC into Parquet, and offline into .npz; the same table."""
     asked = [f"--images={photos}", "--max_image_mb=1", "--batch_size=5"]
     output = tmp_path / "features.parquet"
+    offline = tmp_path / "offline.npz"
     client = [f"--server={server.address}", f"--output={output}"]
-    done = attempt("export.client", *asked, *client)
-    assert done.returncode == 0, done.stderr[-2000:]
+    done, _ = modules(
+        ["export.client", *asked, *client],
+        ["export.extract", *asked, f"--export_dir={served}", f"--output={offline}"],
+    )
     assert "64 of 69 images" in done.stdout
     for name, reason in BAD.items():
         assert f"failed: {name} ({reason})" in done.stderr
     failed = (tmp_path / "features.parquet.failed.txt").read_text().splitlines()
     assert dict(line.split("\t") for line in failed) == BAD
-    offline = tmp_path / "offline.npz"
-    done = attempt(
-        "export.extract", *asked, f"--export_dir={served}", f"--output={offline}"
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
     table, arrays = pq.read_table(output), np.load(offline)
     assert table["path"].to_pylist() == list(arrays["paths"])
     pooled = np.array(table["pooled"].to_pylist(), np.float32)
@@ -156,13 +152,14 @@ def test_bad_images_are_named_and_the_others_have_their_rows(
     good = [p for p in arrays["paths"] if p not in BAD]
     rows = arrays["pooled"][arrays["ok"]]
     np.testing.assert_allclose(
-        rows, truth(served, [photos / p for p in good]), atol=1e-5
+        rows, truth(local, [photos / p for p in good]), atol=1e-5
     )
     assert not arrays["pooled"][~arrays["ok"]].any()
 
 
 @pytest.mark.parametrize("where", ["server", "extract"])
-def test_every_format_that_training_reads(where, server, served, tmp_path):
+@pytest.mark.slow
+def test_every_format_that_training_reads(where, server, local, tmp_path):
     """As files, a TIFF and an animation among them, and as the PNGs of their pixels."""
     folder = tmp_path / "all"
     folder.mkdir()
@@ -171,12 +168,11 @@ def test_every_format_that_training_reads(where, server, served, tmp_path):
     for name in names:
         (folder / name).write_bytes(files[name])
     images = Images(folder, tuple(folder / name for name in names))
-    local = where == "extract"
-    model = LocalModel(served) if local else FeatureClient(server.address)
+    model = local if where == "extract" else FeatureClient(server.address)
     output = tmp_path / "features.npz"
     assert model.extract(images, output) == {}
     pixels = [encoded(decode_image(files[name]), "PNG") for name in names]
-    expected = LocalModel(served).predict(pixels)["pooled"]
+    expected = local.predict(pixels)["pooled"]
     np.testing.assert_allclose(np.load(output)["pooled"], expected, atol=1e-5)
     # The methods for Python convert as well.
     found = model.predict([files["lzw.tif"], b"no image"])
@@ -187,18 +183,19 @@ def test_every_format_that_training_reads(where, server, served, tmp_path):
     assert len(model.predict([])["pooled"]) == 0
 
 
-def test_files_that_are_no_files(served, tmp_path):
+def test_files_that_are_no_files(local, tmp_path):
     """A pipe does not hang; a reason of training's is the row's."""
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "float.tif").write_bytes(encoded(np.zeros((8, 8), np.float32), "TIFF"))
     (tmp_path / "note.png").write_bytes(b"<html>")
     paths = sorted(tmp_path.iterdir())
-    failed = LocalModel(served).extract(Images(tmp_path, paths), tmp_path / "a.npz")
+    failed = local.extract(Images(tmp_path, paths), tmp_path / "a.npz")
     assert failed["pipe.png"] == "unreadable: no regular file"
     assert "no fixed range" in failed["float.tif"]
     assert failed["note.png"] == "a text file"
 
 
+@pytest.mark.slow
 def test_other_outputs_and_a_list(server, photos, tmp_path):
     names = tmp_path / "list.txt"
     paths = sorted(photos.glob("a/*.png"))[:3]
@@ -206,13 +203,13 @@ def test_other_outputs_and_a_list(server, photos, tmp_path):
     output = tmp_path / "objects.parquet"
     flags = [f"--server={server.address}", f"--images={names}", "--signature=objects"]
     flags += ["--outputs=vector,box,valid", f"--output={output}"]
-    done = attempt("export.client", *flags)
-    assert done.returncode == 0, done.stderr[-2000:]
+    module("export.client", *flags)
     table = pq.read_table(output)
     assert table.schema.field("vector").metadata[b"shape"] == b"5,32"
     assert len(table["vector"][0]) == 5 * 32 and len(table) == 3
 
 
+@pytest.mark.slow
 def test_refusals(server, photos, tmp_path, capsys):
     images = Images(photos, tuple(photos.glob("a/*.png")))
     for options, message in [
@@ -258,7 +255,7 @@ def test_a_refused_batch_is_halved_until_the_culprit_is_alone(photos, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_server_dies_and_comes_back(served, photos, tmp_path):
+def test_the_server_dies_and_comes_back(served, local, photos, tmp_path):
     """Killed in mid-run and started again on its port: nothing lost, nothing mixed."""
     paths = tuple(sorted(photos.glob("?/*.png"))) * 4
     output = tmp_path / "features.npz"
@@ -277,7 +274,7 @@ def test_the_server_dies_and_comes_back(served, photos, tmp_path):
         server.start()
         work.join()
         assert failed == [{}]
-    once = truth(served, paths[:64])
+    once = truth(local, paths[:64])
     found = np.load(output)["pooled"]
     np.testing.assert_allclose(found, np.tile(once, (4, 1)), atol=1e-5)
 
@@ -288,7 +285,7 @@ def until_parts(output, count):
 
 
 @pytest.mark.slow
-def test_the_client_is_killed_and_goes_on(server, served, photos, tmp_path):
+def test_the_client_is_killed_and_goes_on(server, local, photos, tmp_path):
     """SIGKILL in mid-run; the same command asks only for what is missing."""
     many = tmp_path / "list.txt"
     paths = sorted(photos.glob("?/*.png")) * 20
@@ -314,7 +311,7 @@ def test_the_client_is_killed_and_goes_on(server, served, photos, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     pooled = np.load(output)["pooled"]
     assert (pooled[:4] == 7).all()
-    once = truth(served, paths[:64])
+    once = truth(local, paths[:64])
     np.testing.assert_allclose(pooled[4:], np.tile(once, (20, 1))[4:], atol=1e-5)
 
 
@@ -341,15 +338,15 @@ class Rest(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_rest(served, photos):
-    Rest.model = LocalModel(served)
+def test_rest(local, photos):
+    Rest.model = local
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Rest)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     content = [p.read_bytes() for p in sorted(photos.glob("a/*.png"))[:3]] + [b"bad"]
     address = f"127.0.0.1:{server.server_port}"
     with FeatureClient(address, transport="rest", version_label="stable") as client:
         found = client.predict(content)
-    for name, value in LocalModel(served).predict(content).items():
+    for name, value in local.predict(content).items():
         assert found[name].dtype == value.dtype
         np.testing.assert_allclose(found[name], value, atol=1e-5)
     client = FeatureClient(address, transport="rest")

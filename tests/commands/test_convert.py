@@ -27,77 +27,68 @@ from slotcon_tf.runs.loading import (
     run_folder,
     write_model_config,
 )
-from tests.support.command import TINY, attempt, pretrain
+from tests.support.command import TINY, modules
 from tests.support.golden_case import CHECKPOINT
 from tests.support.small_case import small_model
 from trainers import convert
 
 
 @pytest.mark.slow
-def test_official_weights_to_a_saved_model(tmp_path):
+def test_official_weights_to_a_saved_model_and_to_others(tmp_path):
     """The README's commands, without the server: convert, export, load, compare."""
-    model_file = tmp_path / "slotcon.keras"
-    done = attempt(
-        "trainers.convert",
-        "--from=slotcon_torch",
-        CHECKPOINT,
-        f"--output={model_file}",
+    model_file, served = tmp_path / "slotcon.keras", tmp_path / "served"
+    others = tmp_path / "others"
+    others.mkdir()
+    line = ("trainers.convert", CHECKPOINT)
+    taken, _, _ = modules(
+        (*line, "--from=slotcon_torch", f"--output={model_file}"),
+        ("export.saved_model", f"--model={model_file}", f"--export_dir={served}"),
+        (*line, "--to=detectron2", f"--output={others / 'd2.pkl'}"),
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "245 matched, 46 left out, 0 unused, 0 missing" in done.stdout
-    assert "module" not in done.stdout and f"Written: {model_file}" in done.stdout
-    served = tmp_path / "served"
-    done = attempt(
-        "export.saved_model", f"--model={model_file}", f"--export_dir={served}"
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert "245 matched, 46 left out, 0 unused, 0 missing" in taken.stdout
+    assert "module" not in taken.stdout and f"Written: {model_file}" in taken.stdout
     image = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
     answer = tf.saved_model.load(str(served / "1")).signatures["serving_default"]
     found = answer(image=tf.constant(image))["map"]
     encoder = load_encoder(CHECKPOINT)[0]
     truth = encoder(normalize(tf.cast(image, tf.float32)), training=False)
     np.testing.assert_allclose(found, truth, atol=1e-4 * np.abs(truth).max())
+    assert sorted(p.name for p in others.iterdir()) == ["d2.pkl", "d2_coco_1x.yaml"]
 
 
-@pytest.mark.slow
-def test_converting_back_and_to_others(tmp_path, capsys):
-    done = attempt(
-        "trainers.convert",
-        CHECKPOINT,
-        "--to=detectron2",
-        f"--output={tmp_path / 'd2.pkl'}",
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["d2.pkl", "d2_coco_1x.yaml"]
-    for arguments, message in [
-        ((CHECKPOINT,), "--output must be given"),
-        ((CHECKPOINT, "--output=a", "--from=keras"), r"--from=keras reads .keras"),
-        ((CHECKPOINT, "--output=a", "--part=model", "--to=timm"), "takes an encoder"),
-        (("none.pth", "--output=a"), "No pretrained model: none.pth"),
-    ]:
-        with pytest.raises(SystemExit) as end:
-            convert.main(["convert", *map(str, arguments)])
-        *_, last = capsys.readouterr().err.splitlines()
-        assert message in last and end.value.code == (1 if "none" in message else 2)
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([CHECKPOINT], "--output must be given"),
+        ([CHECKPOINT, "--output=a", "--from=keras"], "--from=keras reads .keras"),
+        ([CHECKPOINT, "--output=a", "--part=model", "--to=timm"], "takes an encoder"),
+        (["none.pth", "--output=a"], "No pretrained model: none.pth"),
+    ],
+)
+def test_what_cannot_be_converted(words, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        convert.main(["convert", *map(str, words)])
+    *_, last = capsys.readouterr().err.splitlines()
+    assert message in last and end.value.code == (1 if "none" in message else 2)
 
 
 @pytest.mark.slow
 def test_a_run_begins_with_another_runs_weights(tmp_path):
     """The first run's model, as the second's first weights; and it goes on."""
     first, second = tmp_path / "first", tmp_path / "second"
-    flags = [*TINY, "--epochs=1"]
-    pretrain(*flags, f"--workdir={first}")
-    flags += [f"--init_from={first}", "--base_lr=0", "--seed=5", "--noexport"]
-    done = pretrain(*flags, f"--workdir={second}")
-    assert f"Student, teacher and predictor begin as {first}" in done.stderr
+    flags = ["trainers.pretrain", *TINY, "--epochs=1"]
+    other = [f"--init_from={first}", "--base_lr=0", "--seed=5", "--noexport"]
+    other = [*flags, *other, f"--workdir={second}"]
+    _, begun, again = modules([*flags, f"--workdir={first}"], other, other)
+    assert f"Student, teacher and predictor begin as {first}" in begun.stderr
     # Without a learning rate the student stays what it was.
     students = [SlotCon.from_preset(first).student, load_trained(second)[0].student]
     for old, new in zip(*[s.parameters() for s in students], strict=True):
         np.testing.assert_array_equal(old, new)
-    done = pretrain(*flags, f"--workdir={second}")
-    assert "begin as" not in done.stderr and "done already" in done.stderr
+    assert "begin as" not in again.stderr and "done already" in again.stderr
 
 
+@pytest.mark.slow
 def test_encoders_begin_a_model(tmp_path):
     keras.utils.set_random_seed(1)
     encoder = backbone("resnet18", width=8)
@@ -229,11 +220,11 @@ def test_an_encoder_is_chosen_by_its_prefix(tmp_path):
     values = with_batches_tracked(encoder_entries(encoder), 0)
     pair = {f"{side}.{n}": v for side in ("left", "right") for n, v in values.items()}
     write_torch(tmp_path / "two.pth", pair)
-    flags = (tmp_path / "two.pth", f"--output={tmp_path / 'e.keras'}")
-    done = attempt("trainers.convert", *flags)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "encoders under left, right. Choose one with --prefix" in done.stderr
-    done = attempt("trainers.convert", *flags, "--prefix=right")
+    line = ("trainers.convert", tmp_path / "two.pth")
+    line = (*line, f"--output={tmp_path / 'e.keras'}")
+    both, done = modules(line, (*line, "--prefix=right"), check=False)
+    assert both.returncode == 1 and "Traceback" not in both.stderr
+    assert "encoders under left, right. Choose one with --prefix" in both.stderr
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Taken: right." in done.stdout
     with pytest.raises(ValueError, match="`prefix` is for files of torch"):

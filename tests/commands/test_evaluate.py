@@ -10,12 +10,11 @@ from slotcon_tf.interop import save_encoder
 from slotcon_tf.runs.labelled_monitor import LabelledMonitor
 from slotcon_tf.runs.loading import load_trained
 from tests.support import labelled_case as case
-from tests.support.command import TINY, module, pretrain
+from tests.support.command import TINY, modules
+from tests.support.small_case import small_model
 from trainers import evaluate as command
 
-
-def evaluate(*flags, check=True):
-    return module("trainers.evaluate", *flags, check=check)
+EVALUATE = "trainers.evaluate"
 
 
 @pytest.fixture(scope="module")
@@ -25,22 +24,36 @@ def labelled(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, labelled):
-    """Five epochs with groups evaluated in the second, fourth and last."""
+    """Five epochs with groups evaluated in the second, fourth and last; and after.
+
+    Returns:
+        The work directory, and the ended processes by name.
+    """
     workdir = tmp_path_factory.mktemp("run")
-    done = pretrain(
-        *TINY,
-        f"--workdir={workdir}",
-        "--epochs=5",
-        "--noexport",
-        "--eval_every_epochs=2",
-        f"--eval_data_dir={labelled}",
-        "--eval_images=3",
-    )
-    return workdir, done
+    nothing = tmp_path_factory.mktemp("nothing")
+    lines = {
+        "pretrain": [
+            *("trainers.pretrain", *TINY, f"--workdir={workdir}", "--epochs=5"),
+            *("--noexport", "--eval_every_epochs=2", "--eval_images=3"),
+            f"--eval_data_dir={labelled}",
+        ],
+        "evaluate": [
+            *(EVALUATE, f"--model={workdir}", f"--data_dir={labelled}"),
+            "--task=groups,linear,retrieval",
+            *("--resamples=20", "--steps=5", "--which=student"),
+        ],
+        "missing": [
+            *("trainers.pretrain", *TINY, f"--workdir={nothing / 'run'}"),
+            *("--eval_every_epochs=1", f"--eval_data_dir={nothing}"),
+        ],
+    }
+    return workdir, dict(zip(lines, modules(*lines.values(), check=False), strict=True))
 
 
+@pytest.mark.slow
 def test_scores_on_the_way_are_in_progress_csv_and_tensorboard(run):
-    workdir, done = run
+    workdir, done = run[0], run[1]["pretrain"]
+    assert done.returncode == 0, done.stderr[-2000:]
     shown = [line for line in done.stderr.splitlines() if "val_nmi " in line]
     assert len(shown) == 3
     with (workdir / "history.csv").open() as file:
@@ -61,14 +74,10 @@ def test_scores_on_the_way_are_in_progress_csv_and_tensorboard(run):
     assert sorted(scores) == [1, 3, 4]  # Keras counts epochs from 0
 
 
-def test_label_map_tasks(run, labelled):
-    workdir, _ = run
-    done = evaluate(
-        f"--model={workdir}",
-        "--task=groups,linear,retrieval",
-        f"--data_dir={labelled}",
-        *("--resamples=20", "--steps=5", "--which=student"),
-    )
+@pytest.mark.slow
+def test_label_map_tasks(run):
+    workdir, done = run[0], run[1]["evaluate"]
+    assert done.returncode == 0, done.stderr[-2000:]
     for word in ("untrained", "trained", "difference", "nmi", "yellow", "map_classes"):
         assert word in done.stdout
     for task, metric in (("groups", "ari"), ("linear", "miou"), ("retrieval", "map")):
@@ -93,14 +102,13 @@ def test_classes_with_an_encoder_alone(run, tmp_path):
     data = case.class_folders(tmp_path / "data", train=4, val=2)
     output = tmp_path / "deep" / "knn.json"
     flags = [f"--model={weights}", f"--data_dir={data}", "--crop_size=32"]
-    done = evaluate(
-        *flags, "--task=knn", "--dataset=class_folders", f"--output={output}"
-    )
-    assert "accuracy" in done.stdout
+    knn = [*flags, "--task=knn", "--dataset=class_folders", f"--output={output}"]
+    lines = [[EVALUATE, *knn], [EVALUATE, *flags, "--task=groups"]]
+    done, refused = modules(*lines, check=False)
+    assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr[-2000:]
     rows = json.loads(output.read_text())["rows"]
     assert 0.5 <= rows["accuracy"]["trained"][0] <= 1  # three plain colours
-    done = evaluate(*flags, "--task=groups", check=False)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -118,26 +126,20 @@ def test_wrong_flags(flags, words, capsys):
     assert end.value.code == 2 and words in last
 
 
-def test_a_missing_labelled_set_stops_before_training(tmp_path):
-    done = pretrain(
-        *TINY,
-        f"--workdir={tmp_path / 'run'}",
-        "--eval_every_epochs=1",
-        f"--eval_data_dir={tmp_path}",
-        check=False,
-    )
-    assert done.returncode == 1
+@pytest.mark.slow
+def test_a_missing_labelled_set_stops_before_training(run):
+    done = run[1]["missing"]
+    assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "must hold val/ and valannot/" in done.stderr
     assert "Epoch" not in done.stdout
 
 
-def test_neighbours_on_the_way(run, tmp_path):
-    workdir, _ = run
+def test_neighbours_on_the_way(tmp_path):
     data = case.class_folders(tmp_path, train=4, val=2)
-    model, _ = load_trained(workdir)
-    sizes = {"num_images": 6, "crop_size": 32}
     monitor = LabelledMonitor(
-        model, "knn", "class_folders", data, "val", "train", **sizes
+        small_model(),
+        *("knn", "class_folders", data, "val", "train"),
+        **{"num_images": 6, "crop_size": 32},
     )
     scores = monitor()
     assert list(scores) == ["knn_accuracy"] and 0 <= scores["knn_accuracy"] <= 1

@@ -1,8 +1,5 @@
 """quickstart.flags on a few steps: trains, resumes, and its export answers."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -10,7 +7,7 @@ import tensorflow as tf
 
 from slotcon_tf.evaluation.results import read_result
 from slotcon_tf.images import normalize
-from tests.support.command import pretrain
+from tests.support.command import SAVED_MODEL_CLI, modules
 
 pytestmark = pytest.mark.slow
 SHORT = [
@@ -24,11 +21,10 @@ SHORT = [
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """One epoch, then a resumed second one."""
+    """Two epochs, and the same command again, which finds nothing to do."""
     workdir = tmp_path_factory.mktemp("quickstart")
-    # The schedule needs the length of the whole run: both calls have the same flags.
-    first = pretrain(*SHORT, f"--workdir={workdir}", "--epochs=2")
-    again = pretrain(*SHORT, f"--workdir={workdir}", "--epochs=2")
+    line = ["trainers.pretrain", *SHORT, f"--workdir={workdir}", "--epochs=2"]
+    first, again = modules(line, line)
     return workdir, first, again
 
 
@@ -66,23 +62,16 @@ def test_saved_model_answers_in_a_session_as_the_model_does(run):
 def test_saved_model_cli_shows_and_runs(run, tmp_path):
     workdir, _, _ = run
     export = str(sorted((workdir / "export").iterdir())[-1])
-    cli = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli"]
-    shown = subprocess.run(
-        [*cli, "show", "--dir", export, "--all"], capture_output=True, text=True
-    )
-    assert "inputs['image']" in shown.stdout, shown.stderr[-2000:]
     np.save(tmp_path / "image.npy", np.zeros((1, 64, 64, 3), np.uint8))
-    ran = subprocess.run(
+    shown, _ = modules(
+        [SAVED_MODEL_CLI, "show", "--dir", export, "--all"],
         [
-            *cli,
-            "run",
+            *(SAVED_MODEL_CLI, "run"),
             *("--dir", export, "--tag_set", "serve"),
             *("--signature_def", "serving_default"),
             *("--inputs", f"image={tmp_path / 'image.npy'}"),
-            *("--outdir", str(tmp_path)),
+            *("--outdir", tmp_path),
         ],
-        capture_output=True,
-        text=True,
     )
-    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert "inputs['image']" in shown.stdout, shown.stderr[-2000:]
     assert np.load(tmp_path / "pooled.npy").shape == (1, 512)

@@ -13,7 +13,8 @@ from PIL import Image
 from slotcon_tf import backbone
 from slotcon_tf.visualize import label_colors
 from slotcon_tf.visualize.colors import hex_color
-from tests.support.command import TINY, module, pretrain
+from tests.support.command import TINY, modules, pretrain
+from trainers import visualize
 
 SIZES = ((64, 48), (40, 90), (200, 50), (33, 33), (7, 5), (700, 300), (64, 64), (9, 80))
 CHROMIUM = next(
@@ -27,9 +28,7 @@ QUIET = [
 ALL = ["scores", "curves", "slots", "components", "prototypes", "usage"]
 
 
-def visualize(*flags, check=True):
-    """Runs the command line; returns the finished process."""
-    return module("trainers.visualize", *flags, check=check)
+VISUALIZE = "trainers.visualize"
 
 
 class Page(html.parser.HTMLParser):
@@ -110,18 +109,41 @@ def workdir(tmp_path_factory, photos):
 
 
 @pytest.fixture(scope="module")
-def report(workdir, photos, tmp_path_factory):
-    """The command's process, the page, and the folder of its pictures."""
-    pictures = tmp_path_factory.mktemp("pictures")
-    mixed = tmp_path_factory.mktemp("mixed")
-    shutil.copytree(photos, mixed, dirs_exist_ok=True)
+def drawn(workdir, photos, tmp_path_factory):
+    """The commands' ended processes by name, and their folder."""
+    folder = tmp_path_factory.mktemp("drawn")
+    mixed, bare, bad = folder / "mixed", folder / "bare", folder / "bad"
+    shutil.copytree(photos, mixed)
     (mixed / "broken <i>.jpg").write_text("<html>no picture</html>")
-    done = visualize(
-        f"--model={workdir}", f"--data_dir={mixed}", f"--pictures={pictures}"
-    )
-    return done, workdir / "report.html", pictures
+    bad.mkdir()
+    (bad / "bad.jpg").write_text("no picture")
+    shutil.copytree(workdir, bare, ignore=shutil.ignore_patterns("evaluation"))
+    (bare / "history.csv").unlink()
+    of_run = [VISUALIZE, f"--model={workdir}"]
+    lines = {
+        "whole": [*of_run, f"--data_dir={mixed}", f"--pictures={folder / 'pictures'}"],
+        "bare": [
+            *(VISUALIZE, f"--model={bare}", f"--data_dir={photos}"),
+            *("--num_images=1", "--prototype_images=1", "--max_prototypes=1"),
+            *(f"--output={folder / 'deep' / 'page.html'}", "--which=student"),
+            "--scale=2",
+        ],
+        "nowhere": [*of_run, f"--data_dir={folder / 'none'}"],
+        "no image": [*of_run, f"--data_dir={bad}", f"--output={bad / 'page.html'}"],
+    }
+    ended = dict(zip(lines, modules(*lines.values(), check=False), strict=True))
+    return ended, folder
 
 
+@pytest.fixture(scope="module")
+def report(workdir, drawn):
+    """The command's process, the page, and the folder of its pictures."""
+    ended, folder = drawn
+    assert ended["whole"].returncode == 0, ended["whole"].stderr[-2000:]
+    return ended["whole"], workdir / "report.html", folder / "pictures"
+
+
+@pytest.mark.slow
 def test_the_page_has_every_section_and_needs_nothing_else(report):
     done, path, _ = report
     page = Page(path)
@@ -137,12 +159,14 @@ def test_the_page_has_every_section_and_needs_nothing_else(report):
     assert len(page.source) < 15e6
 
 
+@pytest.mark.slow
 def test_names_are_text_not_markup(report):
     page = Page(report[1])
     assert "a <b>bold</b> & run" in page.text
     assert "<script>" in page.text and "broken <i>.jpg" in page.text
 
 
+@pytest.mark.slow
 def test_scores_are_told_with_their_intervals(report):
     text = Page(report[1]).text.replace("\N{NO-BREAK SPACE}", " ")
     assert "linear segmentation: streets" in text
@@ -150,6 +174,7 @@ def test_scores_are_told_with_their_intervals(report):
     assert "torn.json" in text  # said, and no reason to fail
 
 
+@pytest.mark.slow
 def test_bad_images_are_left_out_with_a_word(report):
     done, path, _ = report
     assert "Skipped" in done.stderr and "broken <i>.jpg" in done.stderr
@@ -158,6 +183,7 @@ def test_bad_images_are_left_out_with_a_word(report):
     assert not any("broken" in image["alt"] for image in page.images)
 
 
+@pytest.mark.slow
 def test_pictures_keep_their_aspect_and_are_not_small(report):
     _, path, folder = report
     for number, (width, height) in enumerate(SIZES):
@@ -173,6 +199,7 @@ def test_pictures_keep_their_aspect_and_are_not_small(report):
     assert sum(f"photo_{n}.png" in Page(path).text for n in range(8)) == 8
 
 
+@pytest.mark.slow
 def test_a_prototype_has_one_colour_on_the_whole_page(report):
     colors = [f"background:{hex_color(c)}" for c in label_colors(8)]
     chips = Page(report[1]).chips
@@ -180,32 +207,19 @@ def test_a_prototype_has_one_colour_on_the_whole_page(report):
     assert chips <= set(enumerate(colors))
 
 
-def test_a_run_without_a_history_and_one_image(workdir, photos, tmp_path):
-    bare = tmp_path / "bare"
-    shutil.copytree(workdir, bare, ignore=shutil.ignore_patterns("evaluation"))
-    (bare / "history.csv").unlink()
-    output = tmp_path / "deep" / "page.html"
-    flags = ["--num_images=1", "--prototype_images=1", "--max_prototypes=1"]
-    visualize(
-        *flags,
-        f"--model={bare}",
-        f"--data_dir={photos}",
-        f"--output={output}",
-        "--which=student",
-        "--scale=2",
-    )
-    assert Page(output).sections == ALL[2:]
+@pytest.mark.slow
+def test_a_run_without_a_history_and_one_image(drawn):
+    ended, folder = drawn
+    assert ended["bare"].returncode == 0, ended["bare"].stderr[-2000:]
+    assert Page(folder / "deep" / "page.html").sections == ALL[2:]
 
 
 def test_an_encoder_alone_shows_its_features_and_says_so(photos, tmp_path):
     backbone("resnet18").save(tmp_path / "encoder.keras")
     output = tmp_path / "page.html"
-    visualize(
-        f"--model={tmp_path / 'encoder.keras'}",
-        f"--data_dir={photos}",
-        f"--output={output}",
-        "--num_images=3",
-    )
+    words = [f"--model={tmp_path / 'encoder.keras'}", f"--data_dir={photos}"]
+    with pytest.raises(SystemExit, match="0"):
+        visualize.main(["visualize", *words, f"--output={output}", "--num_images=3"])
     page = Page(output)
     assert page.sections == ["components"]
     assert "an encoder alone" in page.text
@@ -213,23 +227,18 @@ def test_an_encoder_alone_shows_its_features_and_says_so(photos, tmp_path):
 
 
 @pytest.mark.slow
-def test_errors_are_sentences(workdir, photos, tmp_path):
-    done = visualize(
-        f"--model={workdir}", f"--data_dir={tmp_path / 'none'}", check=False
-    )
-    assert done.returncode == 1 and "visualize: Dataset 'folder' needs" in done.stderr
-    assert "Traceback" not in done.stderr
-    (tmp_path / "bad.jpg").write_text("no picture")
-    done = visualize(
-        f"--model={workdir}",
-        f"--data_dir={tmp_path}",
-        f"--output={tmp_path / 'page.html'}",
-        check=False,
-    )
-    assert done.returncode == 1 and "One image at least" in done.stderr
-    assert not (tmp_path / "page.html").exists()
+def test_errors_are_sentences(drawn):
+    ended, folder = drawn
+    for name, words in (
+        ("nowhere", "visualize: Dataset 'folder' needs"),
+        ("no image", "One image at least"),
+    ):
+        assert ended[name].returncode == 1 and words in ended[name].stderr
+        assert "Traceback" not in ended[name].stderr
+    assert not (folder / "bad" / "page.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
 def test_the_page_looks_like_one_in_a_browser(report, tmp_path):
     page = tmp_path / "page.html"

@@ -2,9 +2,6 @@
 
 import functools
 import json
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -24,7 +21,7 @@ from slotcon_tf.serving.signatures import (
     largest_slots,
 )
 from slotcon_tf.serving.warmup import WARMUP_FILE
-from tests.support.command import attempt
+from tests.support.command import SAVED_MODEL_CLI, module, modules
 from tests.support.golden_case import CHECKPOINT, GOLDEN
 from tests.support.picture_case import encoded, pictures
 from tests.support.saved_case import OPTIONS, files, session_answers
@@ -36,9 +33,13 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def version(model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("served")
-    return export_model(model, folder, options=OPTIONS, warmup_batches=[1, 3])
+def version(exported):
+    return exported
+
+
+@pytest.fixture(scope="module")
+def in_session(version):
+    return session_answers(version)
 
 
 def inputs():
@@ -48,8 +49,8 @@ def inputs():
 
 
 @pytest.mark.slow
-def test_every_signature_equals_the_model_in_memory(model, version):
-    answer, names = session_answers(version)
+def test_every_signature_equals_the_model_in_memory(model, version, in_session):
+    answer, names = in_session
     served = serve(model, options=OPTIONS)
     assert names == {*served.signatures(), "__saved_model_init_op"}
     loaded = tf.saved_model.load(str(version))
@@ -91,8 +92,8 @@ def test_bad_images_cost_nobody_else(version):
             np.testing.assert_allclose(value, found[key].numpy()[alone], atol=1e-5)
 
 
-def test_an_empty_batch_has_no_rows(version):
-    answer, names = session_answers(version)
+def test_an_empty_batch_has_no_rows(in_session):
+    answer, names = in_session
     for name in names - {"__saved_model_init_op"}:
         value = inputs()[name]
         whole = value if isinstance(value, np.ndarray) else np.array(value, object)
@@ -215,8 +216,9 @@ def test_objects_are_the_slots_of_the_map():
     )
 
 
-def test_warm_up_requests_are_answered(version):
-    answer, names = session_answers(version)
+@pytest.mark.slow
+def test_warm_up_requests_are_answered(version, in_session):
+    answer, names = in_session
     asked = []
     for record in tf.data.TFRecordDataset(str(version / WARMUP_FILE)):
         log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
@@ -232,7 +234,7 @@ def test_warm_up_requests_are_answered(version):
 
 @pytest.mark.slow
 def test_saved_model_cli(version, tmp_path):
-    """`show --all`, and `run` of every signature, side by side."""
+    """`show --all`, and `run` of every signature."""
     np.save(tmp_path / "images.npy", pictures())
     np.save(tmp_path / "files.npy", np.array(files()[0][:1], dtype=np.bytes_))
     commands = {"show": ["show", "--all"]}
@@ -241,25 +243,15 @@ def test_saved_model_cli(version, tmp_path):
         data = tmp_path / ("images.npy" if key == "image" else "files.npy")
         commands[name] = ["run", "--tag_set=serve", f"--signature_def={name}"]
         commands[name].append(f"--inputs={key}={data}")
-    cli = pathlib.Path(sys.executable).parent / "saved_model_cli"
-    processes = {
-        name: subprocess.Popen(
-            [cli, *words, f"--dir={version}"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name, words in commands.items()
-    }
-    outputs = {name: p.communicate() for name, p in processes.items()}
-    for name, (_, log) in outputs.items():
-        assert processes[name].returncode == 0, log[-2000:]
-    assert "inputs['image_bytes']" in outputs["show"][0]
+    lines = ([SAVED_MODEL_CLI, *w, f"--dir={version}"] for w in commands.values())
+    done = dict(zip(commands, modules(*lines), strict=True))
+    assert "inputs['image_bytes']" in done["show"].stdout
     keys = {"serving_default": 2, "pyramid": 4, "image_bytes": 4, "groups": 4}
     for name, count in {**keys, "objects": 7}.items():
-        assert outputs[name][0].count("Result for output key") == count, name
+        assert done[name].stdout.count("Result for output key") == count, name
 
 
+@pytest.mark.slow
 def test_a_single_image_keeps_its_size(model, tmp_path):
     options = ServingOptions(image_size=0, mask_size=32)
     version = export_model(model, tmp_path, options=options, warmup_batches=[1, 8])
@@ -277,13 +269,8 @@ def test_a_single_image_keeps_its_size(model, tmp_path):
 @pytest.mark.slow
 def test_onnx(model, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
-    done = attempt(
-        "export.saved_model",
-        f"--model={CHECKPOINT}",
-        f"--export_dir={tmp_path}",
-        "--format=onnx",
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    flags = [f"--model={CHECKPOINT}", f"--export_dir={tmp_path}", "--format=onnx"]
+    module("export.saved_model", *flags)
     session = runtime.InferenceSession(tmp_path / "encoder.onnx")
     images = pictures().astype(np.float32)
     maps, pooled = session.run(["map", "pooled"], {"image": images})
@@ -301,11 +288,17 @@ def test_command_line_with_int8_and_bfloat16(tmp_path):
         Image.fromarray(picture).save(photos / f"{index}.png")
     flags = [f"--model={CHECKPOINT}", f"--export_dir={tmp_path / 'served'}"]
     flags += ["--image_size=64", "--batch_sizes=1"]
-    done = attempt("export.saved_model", *flags, "--which=student")
-    assert done.returncode == 0, done.stderr[-2000:]
-    flags += [f"--calibration_images={photos}", "--quantize=int8"]
-    done = attempt("export.saved_model", *flags, "--precision=bfloat16")
-    assert done.returncode == 0, done.stderr[-2000:]
+    quantized = [*flags, f"--calibration_images={photos}", "--quantize=int8"]
+    lines = [
+        [*flags, "--which=student"],
+        [*quantized, "--precision=bfloat16"],
+        [*flags, "--quantize=int8"],
+        ["--model=none", "--export_dir=a"],
+    ]
+    lines = (["export.saved_model", *line] for line in lines)
+    student, done, uncalibrated, missing = modules(*lines, check=False)
+    for each in (student, done):
+        assert each.returncode == 0, each.stderr[-2000:]
     second = tmp_path / "served" / "2"
     assert f"Written: {second}" in done.stdout
     assert sorted(p.name for p in (tmp_path / "served").iterdir()) == ["1", "2"]
@@ -315,7 +308,6 @@ def test_command_line_with_int8_and_bfloat16(tmp_path):
     assert (second / "assets.extra" / "encoder_int8.tflite").stat().st_size > 10_000
     answer, _ = session_answers(second)
     assert answer("image_bytes", files()[0])["pooled"].dtype == np.float32
-    done = attempt("export.saved_model", *flags[:-2], "--quantize=int8")
-    assert done.returncode == 2 and "needs --calibration_images" in done.stderr
-    done = attempt("export.saved_model", "--model=none", "--export_dir=a")
-    assert done.returncode == 1 and "No pretrained model: none" in done.stderr
+    assert uncalibrated.returncode == 2 and missing.returncode == 1
+    assert "needs --calibration_images" in uncalibrated.stderr
+    assert "No pretrained model: none" in missing.stderr

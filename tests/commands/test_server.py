@@ -14,20 +14,23 @@ from tensorflow_serving.apis import (
 )
 
 from benchmarks.serving_load import measure_load
-from slotcon_tf import SlotCon
-from slotcon_tf.serving.archive import export_model
 from tests.support.command import until
-from tests.support.golden_case import CHECKPOINT
 from tests.support.picture_case import webp_frames
-from tests.support.saved_case import OPTIONS, files, session_answers
+from tests.support.saved_case import files, session_answers
 from tests.support.serving_case import binary_of, noise, serving
+
+# Quick tests of the same server, with a tiny model: test_server_protocol.
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "slotcon"
-    export_model(SlotCon.from_preset(CHECKPOINT), folder, options=OPTIONS)
-    return folder
+def folder(exported):
+    return exported.parent
+
+
+@pytest.fixture(scope="module")
+def answer(exported):
+    return session_answers(exported)[0]
 
 
 @pytest.fixture(scope="module", params=["local", "tensorflow_model_server"])
@@ -36,8 +39,7 @@ def server(request, folder):
         yield started
 
 
-def test_answers_are_the_saved_models(server, folder):
-    answer, _ = session_answers(folder / "1")
+def test_answers_are_the_saved_models(server, answer):
     content, _ = files()
     for name, key, value in [
         ("", "image", noise(3)),
@@ -121,8 +123,7 @@ def states(server):
     return {s.version: kind.Name(s.state) for s in response.model_version_status}
 
 
-def test_concurrent_requests_are_not_mixed_up(server, folder):
-    answer, _ = session_answers(folder / "1")
+def test_concurrent_requests_are_not_mixed_up(server, answer):
     images = [noise(1 + i % 3, seed=i) for i in range(40)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda x: server.predict(image=x)[0]["pooled"], images))

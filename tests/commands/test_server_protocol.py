@@ -22,7 +22,7 @@ from tensorflow_serving.apis import (
 
 from export import server as command
 from export.server_versions import InvalidRequest, NotServed, Versions
-from tests.support.command import attempt, free_ports, until
+from tests.support.command import free_ports, module, until
 from tests.support.serving_case import (
     PATIENCE,
     model_server,  # noqa: F401  a fixture
@@ -187,6 +187,7 @@ def test_status_and_what_is_not_implemented(model_server):  # noqa: F811
                 call(empty)
 
 
+@pytest.mark.slow
 def test_an_empty_folder_then_versions(tmp_path):
     """It says so, waits, ignores odd names, reports the damaged, ends with Ctrl-C."""
     folder = tmp_path / "slotcon"
@@ -309,9 +310,8 @@ def test_a_folder_that_goes_away_leaves_what_is_loaded(versions, tmp_path):
 def test_command_lines_that_cannot_be(versions, tmp_path, capsys):
     folder = versions(tmp_path, 1)
     with serving(folder) as server:
-        taken = attempt(
-            "export.server", f"--export_dir={folder}", f"--port={server.port}"
-        )
+        line = [f"--export_dir={folder}", f"--port={server.port}"]
+        taken = module("export.server", *line, check=False)
         assert taken.returncode == 1 and "Traceback" not in taken.stderr
         assert str(server.port) in taken.stderr and not taken.stdout
         # The end can be asked for as soon as the line is there.

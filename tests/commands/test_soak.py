@@ -33,6 +33,7 @@ def silent(rng, folder):
     return iter([{"a.bin": b"a"}]), lambda _: time.sleep(600), ()
 
 
+@pytest.mark.slow
 def test_every_end_is_counted_and_its_file_kept(tmp_path):
     (tmp_path / "work").mkdir()
     keep = tmp_path / "keep"
@@ -52,6 +53,7 @@ def _why(folder):
     return (folder / "why.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_silent_process_is_a_death(tmp_path, monkeypatch):
     monkeypatch.setattr(soak, "START", 20.0)
     (tmp_path / "work").mkdir()

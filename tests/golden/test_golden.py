@@ -102,9 +102,10 @@ def test_float64_matches_the_original(name, float64, record_property):
     "jit",
     [
         pytest.param(False, id="plain"),
-        pytest.param(True, id="xla", marks=pytest.mark.slow),
+        pytest.param(True, id="xla"),
     ],
 )
+@pytest.mark.slow
 def test_float32_stays_within_noise(jit, record_property):
     case = GoldenCase("tinyA")
     model = case.model()

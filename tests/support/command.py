@@ -4,6 +4,7 @@ Nothing here has a limit of its own where a process runs: the test's limit ends 
 """
 
 import contextlib
+import json
 import os
 import pathlib
 import socket
@@ -16,6 +17,7 @@ from slotcon_tf.runs.checkpoints import checkpoint_paths, largest_difference
 
 ROOT = pathlib.Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+SAVED_MODEL_CLI = "tensorflow.python.tools.saved_model_cli"  # TensorFlow's own
 # Modules with a `main`: those that are installed as console scripts, and ours.
 COMMANDS = [
     *(f"trainers.{name}" for name in ("pretrain", "finetune_segmentation")),
@@ -60,9 +62,50 @@ def module(name, *flags, check=True):
     return run(sys.executable, "-m", name, *map(str, flags), check=check)
 
 
-def attempt(name, *arguments):
-    """`python -m NAME ARGUMENTS`, which may fail."""
-    return module(name, *arguments, check=False)
+# Each line in a process of its own that runs its module as `python -m` does, forked
+# from one that has imported TensorFlow, which has started nothing by then.
+_FORKED = """
+import json, os, runpy, sys, tempfile
+import slotcon_tf
+ended = []
+for name, *flags in json.loads(sys.argv[1]):
+    texts = [tempfile.TemporaryFile() for _ in range(2)]
+    child = os.fork()
+    if not child:
+        for number, text in enumerate(texts, 1):
+            os.dup2(text.fileno(), number)
+        sys.argv = [name, *flags]
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+        sys.exit()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    said = []
+    for text in texts:
+        text.seek(0)
+        said.append(text.read().decode(errors="replace"))
+    ended.append([status, *said])
+print(json.dumps(ended))
+"""
+
+
+def modules(*lines, check=True):
+    """Several commands, one after the other; importing takes its seconds once.
+
+    Args:
+        lines: (name of the module, *flags) of each.
+        check: Whether all must succeed.
+
+    Returns:
+        List of their subprocess.CompletedProcess.
+    """
+    words = json.dumps([[str(word) for word in line] for line in lines])
+    ended = json.loads(run(sys.executable, "-c", _FORKED, words).stdout)
+    done = [
+        subprocess.CompletedProcess(line, *end)
+        for line, end in zip(lines, ended, strict=True)
+    ]
+    for each in done if check else ():
+        assert each.returncode == 0, (each.args, each.stderr[-3000:])
+    return done
 
 
 def pretrain_command(*flags):

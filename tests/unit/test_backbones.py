@@ -23,14 +23,25 @@ def tiny(arch, **options):
     return backbone(arch, **{"width": 8, **options})
 
 
-@pytest.mark.parametrize("arch", PARAMETERS)
+def slow(value):
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
+def slow_if_deep(arch):
+    """The hundreds of layers of some take seconds to make."""
+    return slow(arch) if "101" in arch or "152" in arch else arch
+
+
+@pytest.mark.parametrize("arch", map(slow_if_deep, PARAMETERS))
 def test_parameter_counts(arch):
     model = backbone(arch)
     count = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
     assert count == PARAMETERS[arch]
 
 
-@pytest.mark.parametrize("arch", [a for a in BACKBONES if "next" not in a])
+@pytest.mark.parametrize(
+    "arch", [slow_if_deep(a) for a in BACKBONES if "next" not in a]
+)
 def test_every_backbone_maps_images(arch):
     model = tiny(arch)
     stride = 16 if arch == "resnet50_16s" else 32
@@ -45,6 +56,7 @@ def test_every_backbone_maps_images(arch):
         assert shape[1:3] == (64 // step, 96 // step), level
 
 
+@pytest.mark.slow
 def test_widths_of_the_variants():
     assert backbone("resnet50_w2x").num_channels == 4096
     assert backbone("resnext152_32x8d").get_layer("layer1_0_conv2").groups == 32
@@ -87,7 +99,7 @@ def test_untrained_blocks_are_identities():
     np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, slow(True)])
 def test_grouped_convolutions_train(jit):
     model = ResNet(
         block="bottleneck",
@@ -107,7 +119,7 @@ def test_grouped_convolutions_train(jit):
     assert all(np.isfinite(g).all() for g in gradients())
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "resnet50_d", "resnet50_16s"])
+@pytest.mark.parametrize("arch", ["resnet18", slow("resnet50_d"), slow("resnet50_16s")])
 def test_round_trips(arch, tmp_path):
     model = tiny(arch, input_shape=(64, 64, 3))
     x = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
@@ -120,7 +132,7 @@ def test_round_trips(arch, tmp_path):
     assert twin.get_config() == model.get_config()
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("arch", ["resnet18", slow("resnet50")])
 @pytest.mark.parametrize("output_stride", [16, 8])
 def test_contracted_dilation_keeps_the_strided_network(arch, output_stride, tmp_path):
     """The finer map holds the coarse one: where it strided, the same weights fit."""

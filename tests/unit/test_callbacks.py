@@ -56,18 +56,31 @@ def test_skipped_steps_are_counted_named_and_limited(caplog):
         model.fit(poisoned(2, (0,)), callbacks=[guard], verbose=0, shuffle=False)
 
 
-def checkpointing(saves, model=None, **options):
-    model = model or small_model()
+@pytest.fixture(scope="module")
+def traced():
+    """A model whose step several tests share, and its first weights."""
+    model = small_model()
+    return model, model.get_weights()
 
+
+@pytest.fixture
+def model(traced):
+    """With those weights, before its first step; its optimizer is not new."""
+    model, weights = traced
+    model.set_weights(weights)
+    model.step.assign(0)
+    return model
+
+
+def checkpointing(saves, model, **options):
     def save():
         saves.append(int(model.step.numpy()))
         return "there"
 
-    return model, Checkpointing(save, epochs=2, **options)
+    return Checkpointing(save, epochs=2, **options)
 
 
-def test_saves_by_steps_minutes_and_epochs():
-    model = small_model()
+def test_saves_by_steps_minutes_and_epochs(model):
     for options, expected in (
         ({"every_epochs": 1}, [3, 6]),
         ({"every_epochs": 5}, [6]),
@@ -76,29 +89,29 @@ def test_saves_by_steps_minutes_and_epochs():
     ):
         saves = []
         model.step.assign(0)
-        _, callback = checkpointing(saves, model, **options)
+        callback = checkpointing(saves, model, **options)
         steps = {"epochs": 2, "steps_per_epoch": 3, "verbose": 0, "shuffle": False}
         model.fit(dataset(6), callbacks=[callback], **steps)
         assert saves == expected, options
 
 
-def test_a_stop_saves_first():
+def test_a_stop_saves_first(model):
     saves = []
-    model, callback = checkpointing(saves, stop_requested=lambda: True)
+    callback = checkpointing(saves, model, stop_requested=lambda: True)
     with pytest.raises(Interrupted, match="after step 1, which is saved in there"):
         model.fit(dataset(3), callbacks=[callback], verbose=0, shuffle=False)
     assert saves == [1]
     # On an epoch's last step the other callbacks see its end first.
     model.step.assign(0)
-    _, callback = checkpointing(saves, model, stop_requested=lambda: True)
+    callback = checkpointing(saves, model, stop_requested=lambda: True)
     with pytest.raises(Interrupted, match="after step 1"):
         model.fit(dataset(1), callbacks=[callback], verbose=0, shuffle=False)
     assert saves == [1, 1]
 
 
-def test_weights_that_are_not_finite_are_not_saved():
+def test_weights_that_are_not_finite_are_not_saved(model):
     saves = []
-    model, callback = checkpointing(saves, every_steps=1)
+    callback = checkpointing(saves, model, every_steps=1)
     callback.set_model(model)
     model.student.grouping.prototypes.assign(
         np.full(model.student.grouping.prototypes.shape, np.nan)
@@ -108,6 +121,7 @@ def test_weights_that_are_not_finite_are_not_saved():
     assert not saves
 
 
+@pytest.mark.slow
 def test_an_epoch_that_goes_on_keeps_its_means():
     whole, parts = small_model(), small_model()
     parts.set_weights(whole.get_weights())

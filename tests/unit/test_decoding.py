@@ -331,6 +331,7 @@ def test_few_levels_warn_once_per_data_set(tmp_path, monkeypatch):
         assert "pixel_range" in text and "check_data" in text
 
 
+@pytest.mark.slow
 def test_a_users_script_keeps_its_own_warnings():
     script = (
         "import warnings, slotcon_tf.images.decoding;"
@@ -339,6 +340,7 @@ def test_a_users_script_keeps_its_own_warnings():
     assert "PIL" not in run(sys.executable, "-c", script).stdout
 
 
+@pytest.mark.slow
 def test_check_data_counts_ranges_and_few_levels(tmp_path):
     for index, top in enumerate((4095, 3000, 900)):
         Image.fromarray((WAVE * top).astype(np.uint16)).save(tmp_path / f"{index}.png")

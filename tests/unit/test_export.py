@@ -84,6 +84,7 @@ def test_what_is_not_functional_is_exported_as_it_is(tmp_path):
         export_model(encoder, tmp_path, precision="bfloat16")
 
 
+@pytest.mark.slow
 def test_bfloat16_export_stays_near(tmp_path):
     encoder = resnet()
     images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)

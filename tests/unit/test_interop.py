@@ -221,13 +221,14 @@ def test_torch_reads_what_is_written(converted, tmp_path):
     assert state["conv1.weight"].shape == (8, 3, 7, 7)
 
 
+@pytest.mark.slow
 def test_converted_weights_train(converted):
     """One step from converted weights: finite, and it moves them."""
     model = SlotCon.from_preset(CHECKPOINT, total_steps=10)
     model.compile(optimizer=keras.optimizers.SGD(0.1))
     before = model.student.get_weights()
     model.optimizer.build(model.trainable_variables)
-    logs = tf.function(model.train_step)(batch())
+    logs = tf.function(model.train_step, autograph=False)(batch())
     assert np.isfinite(float(logs["loss"]))
     moved = zip(before, model.student.get_weights(), strict=True)
     assert any(np.any(old != new) for old, new in moved)

@@ -194,6 +194,7 @@ def test_keras_cv_v1_is_refused_since_its_features_would_be_wrong():
             make(v1)
 
 
+@pytest.mark.slow
 def test_keras_cv_deeplab_trains(tmp_path):
     models = pytest.importorskip("keras_cv").models
     encoder = pretrained()

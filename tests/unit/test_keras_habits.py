@@ -105,6 +105,7 @@ def on_replicas(mirrored, data, **added):
     return strategy, model, lambda: strategy.run(diagnose, args=(parts,))
 
 
+@pytest.mark.slow
 def test_replicas_add_as_much_as_one_device(mirrored, float64):
     data = in_float64(batch())
     one = small_model(adding(**ADDED["kernel"]))
@@ -156,6 +157,7 @@ class WithOwn(SlotCon):
         return loss, center, {**found, "always": 1, **own}
 
 
+@pytest.mark.slow
 def test_subclasses_diagnose_more():
     """What layers add is shown too, all of it also of a batch in parts."""
     encoder = adding(**ADDED["kernel"])
@@ -194,6 +196,7 @@ def test_compile_says_what_it_ignores(given, named):
     assert model.metrics == list(model.trackers.values())
 
 
+@pytest.mark.slow
 def test_callbacks_of_keras_go_on_where_they_were(tmp_path):
     """Killed in the second epoch of two, and gone on with from either file."""
 
@@ -263,7 +266,9 @@ def test_early_stopping_puts_back_what_was_best():
     np.testing.assert_allclose(found, history["val_loss"][best], rtol=1e-5)
 
 
-@pytest.mark.parametrize("after", ["nothing", "predict", "fit"])
+@pytest.mark.parametrize(
+    "after", ["nothing", "predict", pytest.param("fit", marks=pytest.mark.slow)]
+)
 def test_export(after, tmp_path):
     model = small_model()
     images = batch()["view_a"]

@@ -38,7 +38,9 @@ def assert_equal(first, second):
         np.testing.assert_array_equal(value, second[key], err_msg=key)
 
 
-@pytest.mark.parametrize("kind", ["folder", "fake"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("folder", marks=pytest.mark.slow), "fake"]
+)
 def test_same_seed_same_batches_and_any_start(photos, kind):
     """Step 37 lies in the middle of an epoch of the fake images, at 256 steps each."""
     source = open_source(kind, photos)

@@ -91,7 +91,13 @@ SCRIPT = (
 )
 
 
-@pytest.mark.parametrize("imports", ["slotcon_tf", "trainers", "export", "benchmarks"])
+OTHERS = [
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ("trainers", "export", "benchmarks")
+]
+
+
+@pytest.mark.parametrize("imports", ["slotcon_tf", *OTHERS])
 def test_packages_turn_it_on_before_tensorflow(imports):
     """In processes of their own, without the setting of this one."""
     code = SCRIPT.format(f"import {imports}, tensorflow")
@@ -102,6 +108,7 @@ def test_packages_turn_it_on_before_tensorflow(imports):
         assert (setting, is_on) == ("1", True)
 
 
+@pytest.mark.slow
 def test_a_users_setting_wins():
     code = SCRIPT.format("import slotcon_tf")
     done = run("env", f"{ONEDNN}=0", sys.executable, "-c", code)

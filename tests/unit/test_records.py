@@ -1,5 +1,6 @@
 """trainers.prepare and trainers.check_data as a user types them."""
 
+import functools
 import os
 
 import numpy as np
@@ -7,8 +8,7 @@ import pytest
 from PIL import Image
 
 from slotcon_tf.data import crop_pair_dataset, open_source
-from tests.support.command import module
-from trainers import check_data
+from trainers import check_data, prepare
 
 
 @pytest.fixture(scope="module")
@@ -23,21 +23,28 @@ def photos(tmp_path_factory):
     return folder
 
 
-def command(name, *flags):
-    return module(f"trainers.{name}", *flags, check=False)
+@pytest.fixture
+def ended(capsys):
+    """Function: runs a command in this process; what it ends with and prints."""
+
+    def run(command, *words):
+        with pytest.raises(SystemExit) as end:
+            command.main([command.__name__, *words])
+        told = capsys.readouterr()
+        return end.value.code, told.out + told.err
+
+    return run
 
 
-@pytest.mark.slow
-def test_records_hold_what_the_folder_holds(photos, tmp_path):
+def test_records_hold_what_the_folder_holds(photos, tmp_path, ended):
     shards = tmp_path / "shards"
     flags = [f"--data_dir={photos}", f"--output={shards}", "--shards=3"]
-    done = command("prepare", *flags)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "11 images" in done.stdout and "1 bad ones left out" in done.stdout
-    assert "05_bad.jpg: a text file" in done.stderr and "prepare: 100%" in done.stderr
+    status, told = ended(prepare, *flags)
+    assert status == 0 and "11 images" in told and "1 bad ones left out" in told
+    assert "05_bad.jpg: a text file" in told and "prepare: 100%" in told
     assert len(list(shards.glob("images-*-of-00003.tfrecord"))) == 3
-    again = command("prepare", *flags)
-    assert again.returncode == 2 and "without shards" in again.stderr
+    status, told = ended(prepare, *flags)
+    assert status == 2 and "without shards" in told
 
     records, folder = open_source("records", shards), open_source("folder", photos)
     good = [p for p in folder.paths if "bad" not in p]
@@ -64,16 +71,8 @@ def test_a_folder_without_index_names_the_command(photos):
 
 
 @pytest.fixture
-def checked(capsys):
-    """Function: what check_data prints and ends with."""
-
-    def check(*words):
-        with pytest.raises(SystemExit) as end:
-            check_data.main(["check_data", *words])
-        told = capsys.readouterr()
-        return end.value.code, told.out + told.err
-
-    return check
+def checked(ended):
+    return functools.partial(ended, check_data)
 
 
 def test_check_data_reports_sizes_formats_and_all_that_is_wrong(

@@ -144,6 +144,7 @@ def test_sixteen_bits_are_read_in_their_cameras_range(top):
     np.testing.assert_array_equal(found, np.repeat(truth[..., None], 3, -1))
 
 
+@pytest.mark.slow
 def test_sixteen_bits_in_a_fixed_range():
     grey = np.linspace(0, 5000, 600).reshape(20, 30).astype(np.uint16)
     options = {"crop": False, "max_pixels": 10**6, "pixel_range": (1000, 4095)}
@@ -367,6 +368,7 @@ def fuzzed(seed, batches):
         assert int(line.split()[-1]) < 400, line  # MB more than before
 
 
+@pytest.mark.slow
 def test_mutated_files_end_nothing():
     fuzzed(0, 30)
 

@@ -65,7 +65,8 @@ def test_config_round_trip():
     assert [v.shape for v in twin.variables] == [v.shape for v in model.variables]
 
 
-@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.slow
 def test_bfloat16_stays_near_float32(jit):
     def losses(policy):
         keras.utils.set_random_seed(1)
@@ -105,6 +106,7 @@ def test_an_epoch_traces_the_step_once(monkeypatch):
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_evaluate_updates_nothing():
     model = small_model()
     model.fit(dataset(1), verbose=0)

@@ -81,6 +81,7 @@ def state(model):
 
 
 @pytest.mark.parametrize("optimizer", [LARS, SGD])
+@pytest.mark.slow
 def test_a_step_that_is_not_finite_changes_nothing(optimizer):
     model, plain = alike({"skip_nonfinite": True}, {})
     for either in (model, plain):
@@ -113,6 +114,7 @@ def on_two_replicas(mirrored, **options):
     return strategy, model, distribute(strategy, model)
 
 
+@pytest.mark.slow
 def test_all_replicas_skip_alike(mirrored):
     """The NaN is in one replica's images only."""
     strategy, model, step = on_two_replicas(mirrored, skip_nonfinite=True)
@@ -283,6 +285,7 @@ def test_xla_equals_the_plain_step(optimizer, float64):
         np.testing.assert_allclose(other[name], value, rtol=1e-8, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_step_is_static_under_xla():
     """What a TPU needs: no shape known at run time only, nothing left to the host."""
     model = small_model()
