@@ -66,7 +66,7 @@ def compare_exports(config: CompareConfig) -> None:
     """
     places = (config.first, config.second)
     first, second = (load_version(path) for path in places)
-    paths = listed_images(config.images).paths
+    paths = [str(path) for path in listed_images(config.images).paths]
     print(table(places[0], places[1], compare(first, second, paths, config.batch_size)))
 
 

@@ -15,7 +15,7 @@ from absl import logging
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import get_model_status_pb2
 
-_State = get_model_status_pb2.ModelVersionStatus
+_State = get_model_status_pb2.ModelVersionStatus  # pyright: ignore[reportAttributeAccessIssue]
 _LARGEST = 2**63 - 1  # version in a message: int64
 
 

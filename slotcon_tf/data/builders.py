@@ -91,7 +91,7 @@ def prepared_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
     if "image" not in builder.info.features:
         raise ValueError(
             f"A tensorflow-datasets set must have an 'image' feature. Received: {name} "
-            f"with {', '.join(builder.info.features)}."
+            f"with {', '.join(builder.info.features)}."  # pyright: ignore[reportCallIssue, reportArgumentType]
         )
     if not pathlib.Path(builder.data_dir).is_dir():
         raise FileNotFoundError(

@@ -92,7 +92,7 @@ def read_rows(path: str | os.PathLike[str]) -> tuple[list[Row], list[str] | None
         header = _by_content(header, first, lines)
         logging.warning("%s: line %d is taken for a header: %s", path, number, first)
     parting = _parting(first)
-    return [Row(n, text, _under(header, parting, text)) for n, text in lines], header
+    return [Row(n, text, _under(header, parting, text)) for n, text in lines], header  # pyright: ignore[reportReturnType]
 
 
 def split_columns(text: str) -> list[str]:

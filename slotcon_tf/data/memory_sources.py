@@ -213,8 +213,11 @@ class CheckedSource(ImageSource):
 
     def __init__(self, source: Any) -> None:
         name = getattr(source, "name", type(source).__name__)
-        limits: dict[str, Any] = {"pixel_range": getattr(source, "pixel_range", None)}
-        super().__init__(name, _count(source.num_images), **limits)
+        super().__init__(
+            name,
+            _count(source.num_images),
+            pixel_range=getattr(source, "pixel_range", None),
+        )
         self._source = source
         self.in_order = getattr(source, "in_order", hasattr(source, "examples"))
         self.bad = getattr(source, "bad", None) or self.bad
@@ -227,7 +230,7 @@ class CheckedSource(ImageSource):
     def decode(self, data: Any) -> Decoded:
         return decoded(data, self.max_pixels, self.pixel_range)
 
-    def load(self, *item: Any) -> np.ndarray:
+    def load(self, *item: Any) -> np.ndarray:  # pyright: ignore[reportReturnType]
         """An image, uint8 (height, width, 3)."""
         self.bad.check()
         image = self._source.load(*item)

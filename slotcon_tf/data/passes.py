@@ -109,7 +109,7 @@ def positions(
             index = position % per_epoch
             if shuffle:
                 last = tf.constant(source.num_images - 1, tf.int64)
-                index = tf.random.experimental.index_shuffle(
+                index = tf.random.experimental.index_shuffle(  # pyright: ignore[reportAttributeAccessIssue]
                     index, key(position // per_epoch), last
                 )
             return position, index

@@ -18,6 +18,7 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla  # not public, and nowhere else
 
 from slotcon_tf.images.statistics import IMAGENET, ImageStatistics, normalize
+from slotcon_tf.types import Tensor
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 # ITU-R 601-2, Pillow's fixed-point weights for "L".
@@ -28,7 +29,7 @@ BLUR_RADIUS = 6  # pixels; three standard deviations of the largest sigma
 
 def _each(parameter):
     """(B,) to (B, 1, 1, 1)."""
-    return tf.convert_to_tensor(parameter)[..., None, None, None]
+    return tf.convert_to_tensor(parameter)[..., None, None, None]  # pyright: ignore[reportArgumentType]
 
 
 def _channels(images):
@@ -61,7 +62,7 @@ def _partner(images, operation):
     return tf.where(operation == BRIGHTNESS, 0.0, other)
 
 
-def brightness(images: tf.Tensor, factor: Any) -> tf.Tensor:
+def brightness(images: Tensor, factor: Any) -> Tensor:
     """Towards black (factor 0); 1 leaves the image.
 
     Example:
@@ -71,7 +72,7 @@ def brightness(images: tf.Tensor, factor: Any) -> tf.Tensor:
     return _blend(images, _partner(images, BRIGHTNESS), _each(factor))
 
 
-def contrast(images: tf.Tensor, factor: Any) -> tf.Tensor:
+def contrast(images: Tensor, factor: Any) -> Tensor:
     """Towards the image's mean grey.
 
     Example:
@@ -81,7 +82,7 @@ def contrast(images: tf.Tensor, factor: Any) -> tf.Tensor:
     return _blend(images, _partner(images, CONTRAST), _each(factor))
 
 
-def saturation(images: tf.Tensor, factor: Any) -> tf.Tensor:
+def saturation(images: Tensor, factor: Any) -> Tensor:
     """Towards grey.
 
     Example:
@@ -92,7 +93,7 @@ def saturation(images: tf.Tensor, factor: Any) -> tf.Tensor:
     return _blend(images, _partner(images, SATURATION), _each(factor))
 
 
-def hue(images: tf.Tensor, shift: Any) -> tf.Tensor:
+def hue(images: Tensor, shift: Any) -> Tensor:
     """Turns the hue by `shift` of a full circle, in Pillow's 8-bit HSV.
 
     Example:
@@ -123,7 +124,7 @@ def hue(images: tf.Tensor, shift: Any) -> tf.Tensor:
     return _levels(value - value * strength * away)
 
 
-def grayscale(images: tf.Tensor) -> tf.Tensor:
+def grayscale(images: Tensor) -> Tensor:
     """Pillow's luminance in all three channels.
 
     Example:
@@ -134,7 +135,7 @@ def grayscale(images: tf.Tensor) -> tf.Tensor:
     return tf.broadcast_to(_grey(images), tf.shape(images))
 
 
-def solarize(images: tf.Tensor) -> tf.Tensor:
+def solarize(images: Tensor) -> Tensor:
     """Inverts what is at or above the threshold.
 
     Example:
@@ -145,10 +146,10 @@ def solarize(images: tf.Tensor) -> tf.Tensor:
 
 
 def gaussian_blur(
-    images: tf.Tensor,
+    images: Tensor,
     sigma: Any,
-    keep: Callable[[tf.Tensor], tf.Tensor] = lambda x: x,
-) -> tf.Tensor:
+    keep: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Tensor:
     """Gaussian of standard deviation `sigma` pixels; edges repeat outward.
 
     `keep` is applied to what is read many times; see `apply_distortions`.
@@ -190,8 +191,8 @@ def _blur_axis(images, weights, axis, keep):
 
 
 def color_jitter(
-    images: tf.Tensor, factors: tf.Tensor, order: tf.Tensor, applied: tf.Tensor
-) -> tf.Tensor:
+    images: Tensor, factors: Tensor, order: Tensor, applied: Tensor
+) -> Tensor:
     """The four operations of the jitter, one after another, in each image's own order.
 
     All but the hue are blends with another picture. So there are three blends before
@@ -231,11 +232,11 @@ def _ordered_blend(images, factors, operation, applied):
 
 
 def distort(
-    images: tf.Tensor,
-    parameters: dict[str, tf.Tensor],
+    images: Tensor,
+    parameters: dict[str, Tensor],
     *,
-    keep: Callable[[tf.Tensor], tf.Tensor] = lambda x: x,
-) -> tf.Tensor:
+    keep: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Tensor:
     """The colour part of the recipe, each image with its own parameters.
 
     Args:
@@ -269,8 +270,8 @@ def distort(
 
 
 def with_statistics(
-    parameters: dict[str, tf.Tensor], statistics: ImageStatistics
-) -> dict[str, tf.Tensor]:
+    parameters: dict[str, Tensor], statistics: ImageStatistics
+) -> dict[str, Tensor]:
     """The parameters of `distort`, with what to normalise by, unless it is ImageNet's.
 
     It travels with the batch, so that the device does as the host would.
@@ -288,7 +289,8 @@ def with_statistics(
         return parameters
     count = tf.shape(parameters["jitter"])[0]
     values = {"mean": statistics.mean, "std": statistics.std}
-    rows = {name: tf.tile([value], [count, 1]) for name, value in values.items()}
+    tile: Any = tf.tile
+    rows = {name: tile([value], [count, 1]) for name, value in values.items()}
     size = parameters["jitter"].shape[0]
     return parameters | {n: tf.ensure_shape(r, [size, 3]) for n, r in rows.items()}
 
@@ -298,7 +300,7 @@ def _kept(x):
 
     Without it the blur takes three times as long on a CPU.
     """
-    return xla.optimization_barrier(x)[0]
+    return xla.optimization_barrier(x)[0]  # pyright: ignore[reportIndexIssue]
 
 
 _distort_compiled = tf.function(

@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from slotcon_tf.data.crops import NUMBERS_PER_PAIR
+from slotcon_tf.types import Tensor
 
 JITTER_PROBABILITY = 0.8
 JITTER_STRENGTH = (0.4, 0.4, 0.2, 0.1)  # brightness, contrast, saturation, hue
@@ -24,7 +25,7 @@ NUMBERS_PER_DISTORTION = 13
 NUMBERS = NUMBERS_PER_PAIR + 2 * NUMBERS_PER_DISTORTION
 
 
-def draw_numbers(seed: int, position: Any) -> tf.Tensor:
+def draw_numbers(seed: int, position: Any) -> Tensor:
     """The uniform numbers of the image at a position of the stream.
 
     Args:
@@ -42,9 +43,7 @@ def draw_numbers(seed: int, position: Any) -> tf.Tensor:
     return tf.random.stateless_uniform([NUMBERS], key, alg="philox")
 
 
-def draw_turns(
-    seed: int, position: Any, vertical_flip: bool, rotate90: bool
-) -> tf.Tensor:
+def draw_turns(seed: int, position: Any, vertical_flip: bool, rotate90: bool) -> Tensor:
     """The uniform numbers that turn the views of the image at a position.
 
     They come from a stream beside that of `draw_numbers`, which stays as it is.
@@ -62,13 +61,13 @@ def draw_turns(
         [[1.0, 0.0], [1.0, 0.0]]
     """
     key = tf.stack([tf.cast(seed, tf.int64), tf.cast(position, tf.int64)])
-    key = tf.random.experimental.stateless_fold_in(key, 1, alg="philox")
+    key = tf.random.experimental.stateless_fold_in(key, 1, alg="philox")  # pyright: ignore[reportAttributeAccessIssue]
     numbers = tf.random.stateless_uniform([2, 2], key, alg="philox")
     never = tf.constant([1.0, 0.0])  # not upside down, by no quarter
     return tf.where([vertical_flip, rotate90], numbers, never)
 
 
-def distortions(numbers: tf.Tensor) -> dict[str, dict[str, tf.Tensor]]:
+def distortions(numbers: Tensor) -> dict[str, dict[str, Tensor]]:
     """What `photometric.distort` does to each view.
 
     Args:

@@ -42,9 +42,8 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
         (144, 192, 3)
     """
 
-    shown_on: TextIO | None = (
-        None  # file that progress is told in; standard error if None
-    )
+    # File that progress is told in; standard error if None.
+    shown_on: TextIO | None = None
     # Raise it with every change of the drawing: tfds goes on reading what it prepared.
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES = {
@@ -131,7 +130,9 @@ def scenes_builder(data_dir: str | os.PathLike[str] | None = None) -> Scenes:
     return Scenes(data_dir=data_dir)
 
 
-def load_scenes(split: str, data_dir: str | None = None) -> tf.data.Dataset:
+def load_scenes(
+    split: str, data_dir: str | os.PathLike[str] | None = None
+) -> tf.data.Dataset:
     """The examples of a split, in the order they are stored.
 
     Args:
@@ -152,7 +153,7 @@ def load_scenes(split: str, data_dir: str | None = None) -> tf.data.Dataset:
 
 
 def scenes_arrays(
-    split: str, data_dir: str | None = None, limit: int | None = None
+    split: str, data_dir: str | os.PathLike[str] | None = None, limit: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images and masks of a split as arrays, in the order they are stored.
 

@@ -12,7 +12,7 @@ import functools
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
@@ -77,9 +77,11 @@ class Source(Protocol):
 
     def load(self, *item: Any) -> Any:
         """Image `index`; of a labelled set with its labels behind it."""
+        ...
 
     def sample(self, n: int) -> Iterator[Sample]:
         """At most `n` images, evenly spaced; of a source read in order, the first."""
+        ...
 
 
 def spaced(n: int | None, count: int) -> list[int]:
@@ -202,7 +204,7 @@ class ImageSource:
             self.bad.read += 1
         return decoded.rgb
 
-    def _none_left(self, label: str) -> None:
+    def _none_left(self, label: str) -> NoReturn:
         self.bad.stop(
             f"An image must be readable. Received: none of those tried of "
             f"{self.num_images}, the last {printable(label)} "
@@ -303,7 +305,7 @@ class SequentialSource(ImageSource):
 
         def shuffled(numbers, encoded):
             order = tf.range(tf.size(numbers))
-            order = tf.random.experimental.stateless_shuffle(order, seed)
+            order = tf.random.experimental.stateless_shuffle(order, seed)  # pyright: ignore[reportAttributeAccessIssue]
             return tf.gather(numbers, order), tf.gather(encoded, order)
 
         blocks = dataset.batch(self.block)

@@ -211,7 +211,7 @@ def open_images(
     if hasattr(images, "__len__") and hasattr(images, "__getitem__"):
         return _of_sequence(images, limits)
     if callable(images):
-        return GeneratorSource(images, num_images, "function", **limits)
+        return GeneratorSource(images, num_images, "function", **limits)  # pyright: ignore[reportArgumentType]
     if hasattr(images, "__iter__"):
         return GeneratorSource(
             lambda: iter(images), num_images, kind_of(images), **limits

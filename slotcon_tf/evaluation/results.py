@@ -59,7 +59,7 @@ def result_of(
     pair = {stage: counts.get(stage) for stage in (UNTRAINED, TRAINED)}
     if pair[TRAINED] is None:
         pair = {UNTRAINED: None, TRAINED: pair[UNTRAINED]}
-    rows = compare(task.score, **pair, resamples=resamples, seed=seed)
+    rows = compare(task.score, **pair, resamples=resamples, seed=seed)  # pyright: ignore[reportArgumentType]
     if TRAINED not in known:
         rows = {k: {UNTRAINED: row[TRAINED]} for k, row in rows.items()}
     scores = {}

@@ -19,6 +19,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from slotcon_tf.types import Tensor
+
 How = Literal["evaluation", "central", "stretched"]
 EVALUATION_CROP = 224 / 256  # of the shorter edge, as ImageNet's evaluation has it
 
@@ -46,23 +48,22 @@ def square(
     """
     image = Image.fromarray(pixels)
     by = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
-    box: list[float] = [0, 0, *image.size]
-    for axis, edge in enumerate(image.size):
-        new, first = _place(edge, min(image.size), size, how)
-        box[axis] = first * edge / new
-        box[axis + 2] = min((first + size) * edge / new, edge)
+    (left, right), (top, bottom) = (
+        _shown(edge, min(image.size), size, how) for edge in image.size
+    )
     # Only what the square shows is computed: a narrow image would be very long.
-    return np.asarray(image.resize((size, size), by, (box[0], box[1], box[2], box[3])))
+    return np.asarray(image.resize((size, size), by, (left, top, right, bottom)))
 
 
-def _place(edge, shortest, size, how):
-    """What an edge of an image becomes, and where the square begins on it."""
+def _shown(edge, shortest, size, how):
+    """Where the square begins and ends on an edge of an image, as it is."""
     if how == "stretched":
-        return size, 0
+        return 0, edge
     # torchvision's Resize rounds the longer edge down; its CenterCrop rounds half a
     # pixel to even, as `round` does.
     new = _shorter(size, how) * edge // shortest
-    return new, round((new - size) / 2)
+    first = round((new - size) / 2)
+    return first * edge / new, min((first + size) * edge / new, edge)
 
 
 def _shorter(size, how):
@@ -74,7 +75,7 @@ def _shorter(size, how):
     return size if how == "central" else round(size / EVALUATION_CROP)
 
 
-def square_in_graph(image: tf.Tensor, size: int, how: How = "evaluation") -> tf.Tensor:
+def square_in_graph(image: Tensor, size: int, how: How = "evaluation") -> Tensor:
     """The square of an image whose height and width are known at run time only.
 
     Args:
@@ -97,7 +98,7 @@ def square_in_graph(image: tf.Tensor, size: int, how: How = "evaluation") -> tf.
     shape = tf.cast(tf.shape(image)[:2], tf.float32)
     target, corner = tf.constant([size, size], tf.float32), tf.zeros([2])
     if how != "stretched":
-        # As in `_place`.
+        # As in `_shown`.
         target = tf.floor(_shorter(size, how) * shape / tf.reduce_min(shape) + 1e-4)
         corner = tf.round((target - size) / 2)
     image = tf.raw_ops.ScaleAndTranslate(

@@ -9,6 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from slotcon_tf.types import Tensor
+
 PixelRange = tuple[float, float]  # (low, high) that become 0 and 255
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -81,7 +83,7 @@ class ImageStatistics:
             object.__setattr__(self, name, values)
         object.__setattr__(self, "pixel_range", check_pixel_range(self.pixel_range))
 
-    def normalize(self, images: Any) -> tf.Tensor:
+    def normalize(self, images: Any) -> Tensor:
         """Grey levels 0 .. 255 (..., 3) to mean 0 and deviation 1 per channel."""
         return normalize(images, self.mean, self.std)
 
@@ -96,7 +98,7 @@ IMAGENET = ImageStatistics()
 
 def normalize(
     images: Any, mean: Any = IMAGENET_MEAN, std: Any = IMAGENET_STD
-) -> tf.Tensor:
+) -> Tensor:
     """Grey levels to mean 0 and standard deviation 1 per channel.
 
     Args:

@@ -151,7 +151,7 @@ class FinetuneRun(Run):
         model.compile(optimizer=optimizer, jit_compile=jit)
         return model
 
-    def begin(self) -> None:
+    def prepare(self) -> None:
         config = self.config
         self.predict = Predictor(
             self.model,

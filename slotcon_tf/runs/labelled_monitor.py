@@ -127,7 +127,7 @@ class LabelledMonitor:
         """
         pairs = [(s.image, s.labels) for s in self.data.sample(PICTURES)]
         images, masks = next(same_size_batches(pairs, PICTURES))
-        matched = {} if self._total is None else self.task.matching(self._total)
+        matched = {} if self._total is None else self.task.matching(self._total)  # pyright: ignore[reportOptionalCall]
         return slots_figure(
             images,
             self._inference.groups(images),

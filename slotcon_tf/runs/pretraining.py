@@ -142,7 +142,7 @@ class PretrainRun(Run):
         model.compile(optimizer=optimizer, jit_compile=config.jit)
         return model
 
-    def begin(self) -> None:
+    def prepare(self) -> None:
         config = self.config
         unknown_range = config.statistics["pixel_range"] is None
         self.source.pixel_watch.resumed = bool(self.first_step and unknown_range)
@@ -151,8 +151,6 @@ class PretrainRun(Run):
         self.monitor = self.scores = None
         if not self.chief:
             return
-        write_model_config(self.workdir, self.model)
-        self.source.bad.write_to(self.workdir / "skipped.txt")
         if config.eval_every_epochs:
             self.monitor = LabelledMonitor(
                 self.model,
@@ -169,6 +167,11 @@ class PretrainRun(Run):
             self.scores = report.SceneScores(
                 self.model, self.workdir, config.data_dir, config.evaluation_scale
             )
+
+    def begin(self) -> None:
+        if self.chief:
+            write_model_config(self.workdir, self.model)
+            self.source.bad.write_to(self.workdir / "skipped.txt")
 
     def dataset(
         self, step: int, context: tf.distribute.InputContext | None = None

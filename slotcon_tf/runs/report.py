@@ -198,4 +198,4 @@ def sample_images(source: Source, size: int, count: int = NUM_PICTURES) -> np.nd
 
 def draw_slots(model: SlotCon, images: np.ndarray, path: str | os.PathLike) -> None:
     """Writes a picture of the teacher's groups on images without masks."""
-    save_slots(path, images, predict_groups(model, images))
+    save_slots(str(path), images, predict_groups(model, images))

@@ -69,7 +69,7 @@ class Run(abc.ABC):
             self.model = self.build_model()
             # Not only at the first step: checkpoints hold it.
             self.model.optimizer.build(self.model.trainable_variables)
-        workdir.claim(config, self.chief)
+        workdir.check(config, self.chief)
         self.checkpoints = Checkpoints(
             self.workdir / "checkpoints",
             self.model,
@@ -82,6 +82,9 @@ class Run(abc.ABC):
         )
         self.first_step = self.checkpoints.restore()
         check_same_everywhere(self.strategy, "The step to go on from", self.first_step)
+        self.prepare()
+        if self.chief:
+            workdir.claim(config)
         self.begin()
 
     def build_strategy(self, config: RunSettings) -> tf.distribute.Strategy:
@@ -112,8 +115,11 @@ class Run(abc.ABC):
         return 0
 
     @abc.abstractmethod
-    def begin(self) -> None:
-        """What follows the restoring of a checkpoint, or its absence."""
+    def prepare(self) -> None:
+        """What else may be refused, after `first_step` is known; writes nothing."""
+
+    def begin(self) -> None:  # noqa: B027  not every kind has any
+        """The first files: the work directory is this run's."""
 
     @abc.abstractmethod
     def log_start(self) -> None:

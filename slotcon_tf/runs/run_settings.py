@@ -57,7 +57,6 @@ class RunSettings(LoadSettings):
     workdir: str
     batch_size: int
     precision: str
-    data_dir: str | None = setting(None, "Folder of the images, or the list file.")
     arch: str = setting("resnet50", "Backbone; see slotcon_tf.BACKBONES.")
     init_from: str = setting(
         "",

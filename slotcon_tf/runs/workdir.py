@@ -25,13 +25,13 @@ class WorkdirError(ValueError):
     """
 
 
-def claim(config: RunSettings, chief: bool = True) -> None:
-    """Makes the work directory this run's, or refuses it.
+def check(config: RunSettings, chief: bool = True) -> None:
+    """Refuses a work directory that another run has; writes nothing.
 
     Args:
         config: Of the run; `resume` "auto" continues a run of the same settings,
-            "never" insists on a fresh directory. The directory is created.
-        chief: Whether this process writes; the others only look.
+            "never" insists on a fresh directory.
+        chief: Whether this process is the one that will write.
 
     Raises:
         WorkdirError: If another configuration's run, another kind's, or any run with
@@ -42,7 +42,7 @@ def claim(config: RunSettings, chief: bool = True) -> None:
         >>> from slotcon_tf.runs import PretrainConfig
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     claim(PretrainConfig(workdir=folder))
-        ...     claim(PretrainConfig(workdir=folder, seed=3))  # doctest: +ELLIPSIS
+        ...     check(PretrainConfig(workdir=folder, seed=3))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         slotcon_tf.runs.workdir.WorkdirError: ...: seed=0 (now 3)...
     """
@@ -61,8 +61,24 @@ def claim(config: RunSettings, chief: bool = True) -> None:
                 "holds a run. Take another directory, or resume=auto to continue."
             )
         check_same(workdir, path.read_text().splitlines(), config)
-    if not chief:
-        return
+
+
+def claim(config: RunSettings) -> None:
+    """Makes the work directory this run's: creates it, and writes the settings.
+
+    Once `check` has let it pass, and everything that may be refused is there: a
+    command with a mistake leaves nothing that the mended one would meet.
+
+    Args:
+        config: Of the run.
+
+    Raises:
+        OSError: If the directory cannot be written.
+
+    Example: See `check`.
+    """
+    workdir = pathlib.Path(config.workdir)
+    path = workdir / config.flagfile
     workdir.mkdir(parents=True, exist_ok=True)
     header = [
         "# Every flag of this run. Repeat it with:",

@@ -74,7 +74,7 @@ def crop_dataset(
 
     def example(position):
         epoch = position // count
-        index = tf.random.experimental.index_shuffle(
+        index = tf.random.experimental.index_shuffle(  # pyright: ignore[reportAttributeAccessIssue]
             position % count,
             tf.stack([tf.constant(seed, tf.int64), epoch]),
             tf.constant(count - 1, tf.int64),

@@ -43,9 +43,8 @@ class ChannelDropout(layers.Layer):
         count = ops.shape(inputs)[0]
         shape = (replicas.num_replicas() * count, inputs.shape[-1])
         # Whole numbers: as floats XLA draws others from the same key.
-        numbers = tf.random.stateless_uniform(  # pyright: ignore[reportArgumentType]
-            shape, key, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
-        )
+        whole: dict[str, Any] = {"minval": None, "maxval": None, "dtype": tf.uint32}
+        numbers = tf.random.stateless_uniform(shape, key, alg="philox", **whole)
         kept = numbers >= tf.constant(int(self.rate * 2**32), tf.uint32)  # (G, C)
         first = replicas.replica_index() * count
         kept = ops.cast(kept[first : first + count], inputs.dtype)  # (B, C)

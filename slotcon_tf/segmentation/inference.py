@@ -77,7 +77,7 @@ class Predictor:
         if self.scale:
             fitted = fitted_size(size[0], size[1], self.scale)
             resized = Image.fromarray(image).resize(
-                fitted[::-1], Image.Resampling.BILINEAR
+                (fitted[1], fitted[0]), Image.Resampling.BILINEAR
             )
             image = np.asarray(resized)
         return self._classes(self.logits(image), size)

@@ -85,8 +85,8 @@ def export_model(
         if name == "serving_default":
             # What tf.saved_model.load gives can be called as well; add_endpoint would
             # make a signature of that name.
-            archive._tf_trackable.__call__ = endpoint
-    archive.write_out(str(aside), verbose=False)
+            archive._tf_trackable.__call__ = endpoint  # pyright: ignore[reportAttributeAccessIssue]
+    archive.write_out(str(aside), verbose=False)  # pyright: ignore[reportAttributeAccessIssue]
     if warmup_batches:
         edge = options.image_size or ServingOptions.image_size
         batches = warmup_batches if options.image_size else [1]

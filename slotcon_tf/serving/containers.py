@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from slotcon_tf.types import Tensor
+
 _RUN = 1024  # equal chunks that are passed at once
 _MOST_CHUNKS = 1000  # before the first image
 _MOST_RUNS = 100_000  # of an image's own data
@@ -29,13 +31,13 @@ class File:
         258
     """
 
-    def __init__(self, content: tf.Tensor) -> None:
+    def __init__(self, content: Tensor) -> None:
         self.content = content
         self.data = tf.io.decode_raw(content, tf.uint8)
         self.size = tf.size(self.data, tf.int64)
         self._padded = tf.pad(self.data, [[0, 8]])
 
-    def number(self, place: tf.Tensor, count: int, big: bool = False) -> tf.Tensor:
+    def number(self, place: Tensor, count: int, big: bool = False) -> Tensor:
         """int64: `count` bytes from a place on; 0 for those behind the end."""
         start = tf.minimum(tf.cast(place, tf.int64), self.size)
         values = tf.slice(self._padded, tf.reshape(start, [1]), [count])
@@ -44,23 +46,23 @@ class File:
         weights = tf.constant(weights[::-1] if big else weights, tf.int64)
         return tf.reduce_sum(tf.cast(values, tf.int64) * weights)
 
-    def shorts(self, places: tf.Tensor, big: tf.Tensor) -> tf.Tensor:
+    def shorts(self, places: Tensor, big: Tensor) -> Tensor:
         """int64 (N,): two bytes from each place on."""
         low, high = self._at(places), self._at(places + 1)
         low, high = tf.where(big, high, low), tf.where(big, low, high)
         return tf.cast(low, tf.int64) + 256 * tf.cast(high, tf.int64)
 
-    def signed(self, place: tf.Tensor) -> tf.Tensor:
+    def signed(self, place: Tensor) -> Tensor:
         """int64 of four bytes, the lowest first."""
         value = self.number(place, 4)
         return tf.where(value < 2**31, value, value - 2**32)
 
-    def cut(self, place: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    def cut(self, place: Tensor, count: Tensor) -> Tensor:
         """string: so many bytes; an error where they are not all there."""
         place, count = tf.cast(place, tf.int64), tf.cast(count, tf.int64)
         return tf.strings.substr(self.content, place, count)
 
-    def after_run(self, place: tf.Tensor, stride: tf.Tensor, width: int) -> tf.Tensor:
+    def after_run(self, place: Tensor, stride: Tensor, width: int) -> Tensor:
         """Where a run of chunks ends: equal in length and in their first bytes.
 
         Args:
@@ -105,7 +107,7 @@ class Chunks(NamedTuple):
     around: int
     even: bool
 
-    def find(self, file: File, place: tf.Tensor, names: list[bytes]) -> tf.Tensor:
+    def find(self, file: File, place: Tensor, names: list[bytes]) -> Tensor:
         """int64: the place of the first chunk of a name, or behind the file's end."""
         wanted = [int.from_bytes(name, "big") for name in names]
 
@@ -121,12 +123,12 @@ class Chunks(NamedTuple):
         )
         return tf.where(other(found), file.size, found)
 
-    def span(self, file: File, place: tf.Tensor) -> tf.Tensor:
+    def span(self, file: File, place: Tensor) -> Tensor:
         """int64: bytes from a chunk to the next."""
         length = file.number(place + self.length, 4, self.big)
         return self.around + length + (length % 2 if self.even else 0)
 
-    def is_(self, file: File, place: tf.Tensor, name: bytes) -> tf.Tensor:
+    def is_(self, file: File, place: Tensor, name: bytes) -> Tensor:
         """Whether a chunk of this name is at a place."""
         found = file.number(place + self.name, 4, big=True)
         return (place < file.size) & (found == int.from_bytes(name, "big"))
@@ -137,7 +139,7 @@ RIFF = Chunks(name=0, length=4, big=False, around=8, even=True)
 _END_OF_PNG = b"\0\0\0\0IEND\xae\x42\x60\x82"
 
 
-def png_image(file: File) -> tuple[tf.Tensor, tf.Tensor]:
+def png_image(file: File) -> tuple[Tensor, Tensor]:
     """The image of a PNG.
 
     Returns:
@@ -199,11 +201,11 @@ class Placed(NamedTuple):
         ('content', 'canvas', 'size', 'corner', 'exif')
     """
 
-    content: tf.Tensor
-    canvas: tf.Tensor
-    size: tf.Tensor
-    corner: tf.Tensor
-    exif: tf.Tensor
+    content: Tensor
+    canvas: Tensor
+    size: Tensor
+    corner: Tensor
+    exif: Tensor
 
 
 def webp_image(file: File) -> Placed:
@@ -262,7 +264,7 @@ def webp_image(file: File) -> Placed:
     return Placed(content, canvas, size, corner, exif)
 
 
-def gif_image(file: File) -> tuple[Placed, tf.Tensor]:
+def gif_image(file: File) -> tuple[Placed, Tensor]:
     """A GIF's first image.
 
     Returns:

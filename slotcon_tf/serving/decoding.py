@@ -22,6 +22,7 @@ from slotcon_tf.serving.formats import (
     UNKNOWN,
     first_image,
 )
+from slotcon_tf.types import Tensor
 
 __all__ = [
     "DAMAGED",
@@ -37,13 +38,13 @@ FILL = 32  # edge of what stands for a bad image of unknown size
 
 
 def decode_batch(
-    data: tf.Tensor,
+    data: Tensor,
     size: int,
     *,
     crop: bool,
     max_pixels: int,
     pixel_range: PixelRange | None = None,
-) -> tuple[tf.Tensor, tf.Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Decodes and resizes files of one batch, each for itself.
 
     See `slotcon_tf.serving.formats.first_image` for what is read.

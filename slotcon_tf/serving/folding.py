@@ -81,11 +81,11 @@ def _pairs(encoder):
     for norm in encoder.layers:
         if not isinstance(norm, _NORMALIZATIONS):
             continue
-        before = norm.input._keras_history.operation
+        before = norm.input._keras_history.operation  # pyright: ignore[reportAttributeAccessIssue]
         # Depthwise and separable ones are Conv2D's siblings, not its subclasses.
         plain = isinstance(before, _CONVOLUTIONS)
         linear = plain and before.activation is keras.activations.linear
-        linear &= getattr(norm, "axis", -1) in (-1, len(norm.input.shape) - 1)
+        linear &= getattr(norm, "axis", -1) in (-1, len(norm.input.shape) - 1)  # pyright: ignore[reportAttributeAccessIssue]
         if linear and len(before._outbound_nodes) == len(norm._inbound_nodes) == 1:
             yield norm, before
 

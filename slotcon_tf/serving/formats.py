@@ -15,6 +15,7 @@ import tensorflow as tf
 from slotcon_tf.images.pixels import TOPS
 from slotcon_tf.images.statistics import PixelRange
 from slotcon_tf.serving.containers import File, gif_image, png_image, webp_image
+from slotcon_tf.types import Tensor
 
 OK, EMPTY, UNKNOWN, TOO_LARGE, DAMAGED, NOT_SERVED = range(6)
 REASONS = (
@@ -46,8 +47,8 @@ def reason_of(code: int) -> str:
 
 
 def first_image(
-    content: tf.Tensor, max_pixels: int, pixel_range: PixelRange | None = None
-) -> tuple[tf.Tensor, tf.Tensor]:
+    content: Tensor, max_pixels: int, pixel_range: PixelRange | None = None
+) -> tuple[Tensor, Tensor]:
     """Decodes a file by its content.
 
     JPEG, PNG, WebP, BMP and GIF as `slotcon_tf.images.decoding.decode_image` does: the
@@ -105,14 +106,16 @@ def _nothing():
     return tf.zeros([1, 1, 3], tf.uint8)
 
 
-def _judged(height, width, max_pixels, whole=True):
+def _judged(height, width, max_pixels, whole: Tensor = True):
     """OK, or why an image of this size is not decoded."""
     large = (height * width > max_pixels) | (tf.maximum(height, width) > MAX_EDGE)
     reason = tf.where(large, TOO_LARGE, OK)
-    return tf.where((height < 1) | (width < 1) | ~tf.cast(whole, bool), DAMAGED, reason)
+    return tf.where(
+        (height < 1) | (width < 1) | ~tf.cast(whole, tf.bool), DAMAGED, reason
+    )
 
 
-def _if_ok(reason, decode, turn=1):
+def _if_ok(reason, decode, turn: Tensor = 1):
     return tf.cond(reason == OK, decode, _nothing), reason, turn
 
 
@@ -183,7 +186,7 @@ def _framed(image, found, colour):
     margins = tf.stack([found.corner, rest], axis=1)
     inside = tf.pad(tf.ones(found.size, tf.bool), margins)
     image = tf.pad(image, tf.concat([margins, tf.zeros([1, 2], tf.int64)], 0))
-    return tf.where(inside[..., None], image, colour)
+    return tf.where(inside[..., None], image, colour)  # pyright: ignore[reportArgumentType]
 
 
 def _bmp(file, max_pixels):
@@ -203,7 +206,7 @@ def _bmp(file, max_pixels):
         data = tf.reshape(file.data[offset : offset + rows * length], [rows, length])
         image = tf.cond(
             bits >= 24,
-            lambda: tf.reshape(data[:, : width * bits // 8], [rows, width, bits // 8])[
+            lambda: tf.reshape(data[:, : width * bits // 8], [rows, width, bits // 8])[  # pyright: ignore[reportArgumentType]
                 ..., :3
             ],
             lambda: tf.gather(_palette(file), _unpacked(data, bits)[:, :width]),
@@ -227,7 +230,7 @@ def _unpacked(data, bits):
     return tf.reshape(values % 2**bits, [tf.shape(data)[0], -1])
 
 
-def jpeg_orientation(content: tf.Tensor) -> tf.Tensor:
+def jpeg_orientation(content: Tensor) -> Tensor:
     """The EXIF orientation of a JPEG, 1 to 8; 1 where it has none, or a broken one.
 
     Args:

@@ -13,6 +13,7 @@ from slotcon_tf.images.statistics import IMAGENET, ImageStatistics
 from slotcon_tf.method.objective import l2_normalize, pool_slots
 from slotcon_tf.method.upsampled import upsampled_confidence
 from slotcon_tf.serving.decoding import OK, decode_batch
+from slotcon_tf.types import Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,24 +102,24 @@ class ServedModel(tf.Module):
         return found
 
     @_any_number
-    def features(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+    def features(self, image: Tensor) -> dict[str, Tensor]:
         """uint8 (N, H, W, 3), any size -> `pooled` (N, C), `map` (N, h, w, C)."""
         return _pooled(self._final_map(_pixels(image)))
 
     @_any_number
-    def features_of_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+    def features_of_bytes(self, image_bytes: Tensor) -> dict[str, Tensor]:
         """Files, string (N,), as evaluation crops them -> `pooled`, `map`, `ok`."""
         images, status = self._images(image_bytes, crop=True)
         return _of_good(_pooled(self._final_map(images)), status)
 
     @_any_number
-    def pyramid(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+    def pyramid(self, image: Tensor) -> dict[str, Tensor]:
         """uint8 (N, H, W, 3) -> `P2` .. `P5` (N, H / 2^n, W / 2^n, C_n)."""
         maps = self._levels(_pixels(image))
         return {name: tf.cast(level, tf.float32) for name, level in maps.items()}
 
     @_any_number
-    def groups(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+    def groups(self, image_bytes: Tensor) -> dict[str, Tensor]:
         """Files, stretched to the square -> `assignments`, `confidence`, `ok`.
 
         `assignments` int32 (N, mask, mask) are prototype ids, the argmax of the
@@ -127,11 +128,11 @@ class ServedModel(tf.Module):
         images, status = self._images(image_bytes, crop=False)
         _, logits = self._grouped(images)
         size = [self.options.mask_size] * 2
-        assignments, confidence = upsampled_confidence(logits, size, self.temperature)
+        assignments, confidence = upsampled_confidence(logits, size, self.temperature)  # pyright: ignore[reportArgumentType]
         return _of_good({"assignments": assignments, "confidence": confidence}, status)
 
     @_any_number
-    def objects(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+    def objects(self, image_bytes: Tensor) -> dict[str, Tensor]:
         """Files, stretched to the square -> the active slots, the largest first.
 
         `vector` (N, S, D) of length 1, `prototype` int32 (N, S), `area` (N, S) as share
@@ -141,7 +142,10 @@ class ServedModel(tf.Module):
         images, status = self._images(image_bytes, crop=False)
         projected, logits = self._grouped(images)
         found = largest_slots(
-            projected, logits, self.options.max_objects, self.temperature
+            projected,
+            logits,
+            self.options.max_objects,
+            self.temperature,  # pyright: ignore[reportArgumentType]
         )
         return _of_good(found, status)
 
@@ -193,8 +197,8 @@ def _of_good(outputs, status):
 
 
 def largest_slots(
-    projected: tf.Tensor, logits: tf.Tensor, max_objects: int, temperature: float
-) -> dict[str, tf.Tensor]:
+    projected: Tensor, logits: Tensor, max_objects: int, temperature: float
+) -> dict[str, Tensor]:
     """The slots of the prototypes that win most positions.
 
     Args:
@@ -216,7 +220,7 @@ def largest_slots(
     height, width = tf.unstack(tf.shape(logits)[1:3])
     winners = tf.argmax(logits, axis=-1, output_type=tf.int32)  # (N, h, w)
     wins = tf.reduce_sum(tf.one_hot(winners, num_prototypes), axis=[1, 2])  # (N, K)
-    wins, ids = tf.math.top_k(wins, min(max_objects, num_prototypes))  # (N, S)
+    wins, ids = tf.math.top_k(wins, min(max_objects, num_prototypes))  # (N, S)  # pyright: ignore[reportArgumentType]
     valid = wins > 0
     # Its positions in rows; pooling wants the number of them known or -1.
     vectors = l2_normalize(pool_slots(projected, logits, temperature, ids))

@@ -58,12 +58,12 @@ def write_warmup(
     with tf.io.TFRecordWriter(str(path)) as file:
         for name, (_, (spec,)) in signatures.items():
             for size in batch_sizes:
-                request = predict_pb2.PredictRequest()
+                request = predict_pb2.PredictRequest()  # pyright: ignore[reportAttributeAccessIssue]
                 request.model_spec.name = model_name
                 request.model_spec.signature_name = name
                 images = _images(spec.dtype, size, edge)
                 request.inputs[spec.name].CopyFrom(tf.make_tensor_proto(images))
-                log = prediction_log_pb2.PredictionLog()
+                log = prediction_log_pb2.PredictionLog()  # pyright: ignore[reportAttributeAccessIssue]
                 log.predict_log.request.CopyFrom(request)
                 file.write(log.SerializeToString())
     return True

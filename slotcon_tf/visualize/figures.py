@@ -100,7 +100,7 @@ def picture_grid(
         place.set_title(title, fontsize=9)
     if legend:
         figure.legend(
-            handles=[Patch(color=color / 255.0, label=name) for name, color in legend],
+            handles=[Patch(color=color / 255.0, label=name) for name, color in legend],  # pyright: ignore[reportArgumentType]
             loc="outside lower center",
             ncols=_LEGEND_COLUMNS,
             fontsize=7,
@@ -177,7 +177,7 @@ def masks_figure(
         for image, *maps in zip(images, truths, predictions, strict=True)
     ]
     seen = np.unique(np.concatenate([np.ravel(m) for m in (*truths, *predictions)]))
-    legend = [(class_names[c], colors[c]) for c in seen if c < len(class_names)]
+    legend = [(str(class_names[c]), colors[c]) for c in seen if c < len(class_names)]
     return picture_grid(rows, ("image", "truth", "prediction"), legend)
 
 

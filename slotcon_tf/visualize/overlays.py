@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -34,7 +34,8 @@ def region_points(labels: np.ndarray, least_radius: float = np.inf) -> list[Poin
     """
     points = []
     for label in np.unique(labels):
-        components, count = ndimage.label(labels == label)
+        found: Any = ndimage.label(labels == label)
+        components, count = found
         sizes = np.bincount(components.ravel(), minlength=count + 1)[1:]
         boxes = ndimage.find_objects(components)
         for rank, index in enumerate(np.argsort(-sizes, kind="stable")):
@@ -42,7 +43,7 @@ def region_points(labels: np.ndarray, least_radius: float = np.inf) -> list[Poin
                 break
             box = boxes[index]
             inside = np.pad(components[box] == index + 1, 1)
-            distance = ndimage.distance_transform_edt(inside)
+            distance: Any = ndimage.distance_transform_edt(inside)
             row, column = np.unravel_index(distance.argmax(), distance.shape)
             radius = float(distance[row, column])
             if rank == 0 or radius >= least_radius:
@@ -97,7 +98,7 @@ def overlay(
     edge[1:] |= labels[1:] != labels[:-1]
     if line > 1:
         edge = ndimage.binary_dilation(edge, np.ones((line, line), bool))
-    out[edge] = _BOUNDARY
+    out[edge] = _BOUNDARY  # pyright: ignore[reportCallIssue, reportArgumentType]
     return out
 
 

@@ -109,7 +109,7 @@ class PrototypeAtlas:
         self._active.append(counts > 0)
         self._similarity.append(maps.similarity)
         self._thumbnails.append(small)
-        self._groups.append(groups_at(maps.logits, small.shape[:2]))
+        self._groups.append(groups_at(maps.logits, small.shape[:2]))  # pyright: ignore[reportArgumentType]
         self._winners.append(winners.astype(np.int32))
 
     def usage(self) -> Usage:

@@ -109,7 +109,7 @@ def slots_section(
     colors, edge, parts = label_colors(num_prototypes), page_edge(len(shown)), []
     for number, (name, image, maps) in enumerate(shown):
         image = fit_edge(image, edge, _LEAST_EDGE)
-        groups = groups_at(maps.logits, image.shape[:2])
+        groups = groups_at(maps.logits, image.shape[:2])  # pyright: ignore[reportArgumentType]
         stem = f"{number:03d}_{pathlib.PurePath(name).stem}"
         ids, counts = np.unique(groups, return_counts=True)
         order = np.argsort(-counts, kind="stable")

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from benchmarks.mutations.images import valid_files
-from export.client import FeatureClient, main
+from export import client as command
+from export.client import FeatureClient
 from export.extract import LocalModel
 from export.extraction import (
     ExtractionError,
@@ -215,7 +216,7 @@ def test_refusals(server, photos, tmp_path, capsys):
         ({"signature": "serving_default"}, "takes image_bytes: .*'groups'"),
         (
             {"outputs": ["features"]},
-            "outputs` must be of those of image_bytes: .*'pooled'",
+            "`outputs` must be of those of image_bytes: .*'pooled'",
         ),
         ({"model_name": "other"}, "NOT_FOUND.*other"),
     ]:
@@ -229,7 +230,7 @@ def test_refusals(server, photos, tmp_path, capsys):
     with client, pytest.raises(ExtractionError, match="Received other batch_size"):
         client.extract(images, tmp_path / "a.npz", batch_size=5)
     with pytest.raises(SystemExit) as end:
-        main(["client", f"--images={photos}", "--output=a.csv"])
+        command.main(["client", f"--images={photos}", "--output=a.csv"])
     assert end.value.code == 2
     assert "--output must end in .npz" in capsys.readouterr().err
 

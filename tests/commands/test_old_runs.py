@@ -14,7 +14,7 @@ from slotcon_tf.runs import FinetuneConfig, PretrainConfig, finetune, pretrain
 from slotcon_tf.runs.checkpoints import largest_difference
 from slotcon_tf.runs.loading import load_trained, serving_options
 from slotcon_tf.runs.pretraining import PretrainRun
-from slotcon_tf.runs.workdir import WorkdirError, claim
+from slotcon_tf.runs.workdir import WorkdirError, check
 from slotcon_tf.segmentation import Segmenter
 from slotcon_tf.serving.signatures import ServingOptions
 
@@ -56,22 +56,22 @@ def test_an_old_run_goes_on_or_is_refused(old):
     for change in ("seed=3", "contrastive_temperature=0.3", "weight_decay=2e-05"):
         name, value = change.split("=")
         with pytest.raises(WorkdirError, match=f"{name}=.* \\(now {value}\\)"):
-            claim(settings(PretrainConfig, **{name: float(value)}))
+            check(settings(PretrainConfig, **{name: float(value)}))
     # Done already: its scores stay, its files of then are read.
     ended = finetune(settings(FinetuneConfig, keep_checkpoints=1))
     known = json.loads((OLD / "finetune" / "scores.json").read_text())
     assert ended.first_step == 4 and ended.scores["miou"] == known["miou"]
     with pytest.raises(WorkdirError, match=r"crop_size=33 \(now 32\)"):
-        claim(settings(FinetuneConfig, crop_size=32))
+        check(settings(FinetuneConfig, crop_size=32))
     with pytest.raises(WorkdirError, match=r"which has pretrain\.flags"):
-        claim(settings(FinetuneConfig, workdir="pretrain"))
+        check(settings(FinetuneConfig, workdir="pretrain"))
 
 
 def test_a_flag_that_is_known_no_longer_is_another_configuration(old):
     with (old / "pretrain" / "pretrain.flags").open("a") as file:
         file.write("--colour=red\n")
     with pytest.raises(WorkdirError, match="another configuration: .* colour"):
-        claim(settings(PretrainConfig))
+        check(settings(PretrainConfig))
 
 
 @pytest.mark.slow

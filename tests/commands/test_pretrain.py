@@ -119,6 +119,9 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path, capsys):
         (["--dataset=coco", f"--data_dir={few}"], "train2017"),
         (["--dataset=foldr"], "Did you mean 'folder'"),
         (["--dataset=fake", "--arch=resnet5"], "Did you mean resnet50"),
+        # Refused late, and yet before the folder is this run's.
+        ([*TINY, "--init_from=none.pth"], "No pretrained model: none.pth"),
+        ([*TINY, "--eval_every_epochs=1", "--eval_data_dir=none"], "--eval_data_dir"),
     ]
     of_settings = [
         (["--dataset=folder", f"--data_dir={few}"], "no larger than the data set"),

@@ -175,7 +175,7 @@ def decode_ids(data: bytes, path: object) -> LabelMap:
         )
     palette = None
     if image.mode == "P":
-        palette = np.reshape(image.getpalette("RGB"), (-1, 3))
+        palette = np.reshape(image.getpalette("RGB") or (), (-1, 3))
     return LabelMap(ids, turn, path, palette)
 
 

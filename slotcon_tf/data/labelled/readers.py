@@ -25,7 +25,7 @@ from slotcon_tf.data.source import spaced
 from slotcon_tf.images.pixels import PixelWatch
 from slotcon_tf.images.statistics import PixelRange
 
-Read = Callable[[int], tuple[np.ndarray, np.ndarray, object]]
+Read = Callable[[int], tuple[np.ndarray, np.ndarray, str | os.PathLike[str]]]
 
 # Names that tensorflow-datasets' sets give their label maps.
 LABEL_FEATURES = (

@@ -110,7 +110,7 @@ class SegmentedImages:
         """At most `n` images and their classes, evenly spaced."""
         for place, index in enumerate(spaced(n, self.num_images)):
             image, labels, path = self._loaded(index)
-            yield Sample(place, pathlib.PurePath(path).name, image, labels)
+            yield Sample(place, pathlib.PurePath(path).name, image, labels)  # pyright: ignore[reportArgumentType]
 
     def _loaded(self, index):
         image, ids, path = self._read(index)
@@ -250,7 +250,7 @@ def open_segmented(
     elif table and len(table.names) < 2:
         raise LabelError(
             "There must be two classes at least, or any network is perfect. Received: "
-            f"only {table.names[0]!r} for {dataset} {data_dir or ''}. Name the others "
+            f"only {table.names[0]!r} for {dataset} {data_dir or ''}. Name the others "  # pyright: ignore[reportGeneralTypeIssues]
             "in `class_file`."
         )
     elif table and void_ids:
