@@ -90,9 +90,7 @@ def tables():
         rows = [_row(known) for known in command.config_class.settings().values()]
         yield f"## {name}"
         yield f"{what}. In Python: `{command.config_class.__name__}`."
-        yield "\n".join(
-            ["| flag | default | what it is |", "| --- | --- | --- |", *rows]
-        )
+        yield "\n".join([*HEAD, *rows])
 
 
 def _row(known):

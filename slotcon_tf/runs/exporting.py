@@ -128,13 +128,18 @@ def export(config: ExportConfig) -> pathlib.Path:
 def _calibration_images(
     model: keras.Model, config: ExportConfig, image_size: int
 ) -> np.ndarray | None:
-    """uint8 (M, size, size, 3) of the folder's first images, or None."""
+    """uint8 (M, size, size, 3) of the folder's images, evenly spaced, or None."""
     if not config.calibration_images:
         return None
     pixel_range = statistics_of(model).pixel_range
     folder = config.calibration_images
     source = open_source("folder", folder, pixel_range=pixel_range)
     size = image_size or _DEFAULTS.image_size
-    count = min(source.num_images, _MAX_CALIBRATION)
-    images = [square(source.load(index), size, "stretched") for index in range(count)]
+    samples = source.sample(_MAX_CALIBRATION)
+    images = [square(sample.image, size, "stretched") for sample in samples]
+    if not images:
+        raise ValueError(
+            f"One image of `calibration_images` at least must be readable. Received: "
+            f"{folder}, where all that were tried are bad. Check the folder."
+        )
     return np.stack(images)

@@ -48,15 +48,21 @@ def pretrain(config: PretrainConfig) -> PretrainRun:
         RunStopped: If training broke off, by a signal too; the same call goes on.
 
     Example:
-        ```python
-        from slotcon_tf.runs import PretrainConfig, pretrain
+        >>> import tempfile
+        >>> config = PretrainConfig(
+        ...     dataset="fake", arch="resnet10", image_size=32, batch_size=2, epochs=1,
+        ...     max_steps_per_epoch=1, num_prototypes=4, hidden_dim=8, projection_dim=8,
+        ...     warmup_epochs=0, precision="float32", export=False,
+        ...     workdir=tempfile.mkdtemp(),
+        ... )
+        >>> run = pretrain(config)  # doctest: +ELLIPSIS
+        Picture of the groups: ...slots.png
+        >>> int(run.model.step)
+        1
+        >>> sorted(path.name for path in run.workdir.glob("*.*"))
+        ['history.csv', 'model.json', 'pretrain.flags', 'slots.png']
 
-        config = PretrainConfig.from_recipe("small", data_dir="photos")
-        model = pretrain(config).model
-        ```
-        >>> pretrain(PretrainConfig(data_dir="nowhere"))  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        FileNotFoundError: ...
+        On photographs: `PretrainConfig.from_recipe("small", data_dir="photos")`.
     """
     report.start_logging()
     with own_process():

@@ -1,4 +1,4 @@
-"""Pictures: slots over images, prototypes, dense features, curves, and their report."""
+"""Pictures: groups over images, prototypes, features, curves, and their report."""
 
 from slotcon_tf.visualize.colors import label_colors, matched_colors
 from slotcon_tf.visualize.figures import picture_of, save_slots, slots_figure

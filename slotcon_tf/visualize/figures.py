@@ -1,4 +1,4 @@
-"""Figures: images, true masks and slot masks or predictions side by side."""
+"""Figures: images, true masks and groups or predictions side by side."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def slots_figure(
     class_names: Sequence[str] = (),
     matching: Mapping[int, int] | None = None,
 ) -> Figure:
-    """A row per image: the image, its true mask if known, and its slots.
+    """A row per image: the image, its true mask if known, and its groups.
 
     Args:
         images: uint8 (N, H, W, 3).
@@ -43,18 +43,18 @@ def slots_figure(
     Example:
         >>> images = np.zeros((2, 8, 8, 3), np.uint8)
         >>> figure = slots_figure(images, np.zeros((2, 8, 8), int))
-        >>> len(figure.axes)  # image and slots of either
+        >>> len(figure.axes)  # image and groups of either
         4
     """
     num_groups = int(groups.max()) + 1
     columns: list[tuple[str, Any, Any]] = [("image", None, None)]
     if masks is None:
-        columns.append(("slots", groups, label_colors(num_groups)))
+        columns.append(("groups", groups, label_colors(num_groups)))
     else:
         num_classes = len(class_names) or int(masks.max()) + 1
         columns.append(("true categories", masks, label_colors(num_classes)))
         colors = matched_colors(num_groups, matching or {}, num_classes)
-        columns.append(("slots", groups, colors))
+        columns.append(("groups", groups, colors))
     rows = [
         [
             image if labels is None else overlay(image, labels[row], colors)
@@ -126,7 +126,7 @@ def save_slots(path: str | pathlib.Path, *args: Any, **options: Any) -> None:
 
 
 def picture_of(model: SlotCon, images: np.ndarray) -> np.ndarray:
-    """The teacher's slots on images, as one picture.
+    """The teacher's groups on images, as one picture.
 
     Args:
         model: A `SlotCon`.

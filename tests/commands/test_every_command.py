@@ -1,7 +1,10 @@
 """What every command has in common: its help, its flags, and how it ends on errors."""
 
 import importlib
+import os
 import re
+import signal
+import threading
 
 import keras
 import numpy as np
@@ -11,7 +14,7 @@ from PIL import Image
 from slotcon_tf import backbone
 from slotcon_tf.runs.command import Command
 from slotcon_tf.runs.settings import Config
-from tests.support.command import BENCHMARKS, COMMANDS, TINY, module
+from tests.support.command import BENCHMARKS, COMMANDS, TINY, module, until
 
 
 def main_of(name):
@@ -194,9 +197,32 @@ def test_places_that_cannot_be(name, broken, flags, make, good, ends, tmp_path):
 
 
 def test_a_server_needs_a_folder(ends):
-    """An empty one may be filled while it serves: it waits for a version."""
     status, line = ends("export.server", "--export_dir=none")
     assert status == 1 and "--export_dir must be a folder" in line
+
+
+@pytest.mark.parametrize("make", [_empty, _export])
+def test_a_server_waits_for_a_version(make, tmp_path, caplog, capsys):
+    """Both folders may get one while it serves; it says what it found so far."""
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+
+    def end():
+        until(lambda: signal.getsignal(signal.SIGTERM) != before[0])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end, daemon=True).start()
+    try:
+        folder = make(tmp_path)
+        words = ["server", f"--export_dir={folder}", "--port=0"]
+        with pytest.raises(SystemExit) as ended:
+            main_of("export.server")(words)
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+    assert ended.value.code == 0
+    assert "Serving slotcon version(s) [] on 127.0.0.1:" in capsys.readouterr().out
+    assert f"No version in {folder} yet" in caplog.text
+    assert ("Version 1 of slotcon is damaged: " in caplog.text) == (make is _export)
 
 
 @pytest.mark.parametrize("name", ["trainers.check_data", "export.extract"])
