@@ -64,7 +64,7 @@ class ExportConfig(ModelSettings):
         _DEFAULTS.max_pixels, "Larger images are not decoded.", low=1
     )
     batch_sizes: tuple[int, ...] | None = setting(
-        None, "Batch sizes to warm up; '': no warm-up. Default: 1, 8 and 32."
+        None, "Batch sizes to warm up; '': no warm-up. Default: 1, 8 and 32.", low=1
     )
 
 

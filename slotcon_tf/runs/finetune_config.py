@@ -56,6 +56,7 @@ class FinetuneConfig(RunSettings, LabelSettings):
         (2049, 513),
         "Long and short edge that images are fitted into before the random factor, "
         "and for evaluation; pixels.",
+        low=1,
         aliases=("scale",),
     )
     min_ratio: float = setting(

@@ -93,21 +93,36 @@ class Setting:
                 raise self._error(f"be a sequence of {_ITEMS[self.item]}", value)
             return self._items(tuple(value))
         value = self._of_kind(value)
-        if self.low is not None and value < self.low:
-            raise self._error(f"be {self.low} or more", value)
-        if self.high is not None and value > self.high:
-            raise self._error(f"be {self.high} or less", value)
-        if self.choices and value not in self.choices:
-            raise self._error(f"be one of {', '.join(self.choices)}", value)
+        self._check_bounds(value, value)
         return value
 
     def _items(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        shown = ",".join(map(str, values))
         try:
             found = tuple(self.item(value) for value in values)
-        except (TypeError, ValueError):
-            shown = ",".join(map(str, values))
-            raise self._error(f"be {_ITEMS[self.item]}, with commas", shown) from None
+        except (TypeError, ValueError, OverflowError):
+            found = ()
+        # int() cuts what is behind the point; words are texts, which it has read.
+        cut = self.item is int and any(
+            isinstance(value, bool) or (not isinstance(value, str) and value != item)
+            for value, item in zip(values, found, strict=False)
+        )
+        if cut or len(found) != len(values):
+            raise self._error(f"be {_ITEMS[self.item]}, with commas", shown)
+        for item in found:
+            self._check_bounds(item, shown)
+        if self.choices and not found:
+            raise self._error(f"be one of {', '.join(self.choices)} each", shown)
         return found
+
+    def _check_bounds(self, value: Any, shown: Any) -> None:
+        each = " each" if self.kind is tuple else ""
+        if self.low is not None and value < self.low:
+            raise self._error(f"be {self.low} or more{each}", shown)
+        if self.high is not None and value > self.high:
+            raise self._error(f"be {self.high} or less{each}", shown)
+        if self.choices and value not in self.choices:
+            raise self._error(f"be one of {', '.join(self.choices)}{each}", shown)
 
     def _of_kind(self, value: Any) -> Any:
         number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -9,7 +9,14 @@ import tensorflow as tf
 
 from slotcon_tf import SlotCon, presets, recipes
 from slotcon_tf.data.bad_images import TooManyBadImages
-from slotcon_tf.runs import FinetuneConfig, PretrainConfig, RunStopped, flag_files
+from slotcon_tf.runs import (
+    EvaluateConfig,
+    ExportConfig,
+    FinetuneConfig,
+    PretrainConfig,
+    RunStopped,
+    flag_files,
+)
 from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.runs.signals import StopRequest, told_in_training
 from slotcon_tf.training.callbacks import Interrupted
@@ -67,6 +74,21 @@ def test_every_argument_of_the_model_has_its_setting():
 def test_what_the_model_would_refuse_is_refused_at_once(given, words):
     with pytest.raises(SettingError, match=words):
         PretrainConfig(**given)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (FinetuneConfig, {"fit_edges": (0, 0)}),
+        (FinetuneConfig, {"fit_edges": (64.7, 32)}),
+        (ExportConfig, {"batch_sizes": (0, -1), "model": "a", "export_dir": "b"}),
+        (EvaluateConfig, {"task": ("nap",), "model": "a"}),
+        (EvaluateConfig, {"task": (), "model": "a"}),
+    ],
+)
+def test_each_of_several_values_is_checked(kind, given):
+    with pytest.raises(SettingError, match=f"`{next(iter(given))}` must be "):
+        kind(**given)
 
 
 @pytest.mark.parametrize("name", recipes.names())

@@ -20,6 +20,8 @@ class Sieve(Config):
     shaken: bool = setting(False, "Whether it is shaken.", aliases=("rattled",))
     mode: str = setting("dry", "Mode.", choices=("dry", "wet"))
     weight: float | None = setting(None, "Of a grain, mg.", addable=True)
+    edges: tuple[int, ...] = setting((4, 2), "Of the frame.", low=1, high=9)
+    days: tuple[str, ...] = setting(("mon",), "Days.", choices=("mon", "tue"))
 
 
 def main(seen=None):
@@ -45,6 +47,14 @@ def test_values_become_their_kind():
         ({"mode": "moist"}, "be one of dry, wet"),
         ({"shaken": "no"}, "be True or False"),
         ({"grain": 3}, "be a text"),
+        ({"edges": (0, 3)}, "be 1 or more each. Received: edges=0,3."),
+        ({"edges": (3, 10)}, "be 9 or less each. Received: edges=3,10."),
+        ({"edges": (6.7, 3)}, "be whole numbers, with commas. Received: edges=6.7,3."),
+        ({"edges": (True, 3)}, "be whole numbers"),
+        ({"edges": (float("inf"), 3)}, "be whole numbers"),
+        ({"edges": ("6.7", "3")}, "be whole numbers"),
+        ({"days": ("tue", "wed")}, "be one of mon, tue each. Received: days=tue,wed."),
+        ({"days": ()}, "be one of mon, tue each"),
     ],
 )
 def test_wrong_values_are_named(given, must):
