@@ -126,7 +126,8 @@ class Setting:
 
     def _of_kind(self, value: Any) -> Any:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if self.kind is float and number and math.isfinite(value):
+        number = number and math.isfinite(value)
+        if self.kind is float and number:
             return float(value)
         if self.kind is int and number and value == int(value):
             return int(value)

@@ -8,6 +8,7 @@ from absl import logging
 
 from slotcon_tf.runs.command import Command
 from slotcon_tf.runs.flag_files import expand
+from slotcon_tf.runs.messages import with_dashes
 from slotcon_tf.runs.settings import Config, SettingError, setting
 
 
@@ -40,6 +41,8 @@ def test_values_become_their_kind():
         ({"size": 0}, "be 1 or more. Received: size=0."),
         ({"size": 1.5}, "be a whole number. Received: size=1.5."),
         ({"size": True}, "be a whole number"),
+        ({"size": float("inf")}, "be a whole number. Received: size=inf."),
+        ({"size": float("nan")}, "be a whole number"),
         ({"size": None}, "not be None"),
         ({"share": 1.1}, "be 1.0 or less"),
         ({"share": float("nan")}, "be a number"),
@@ -158,6 +161,20 @@ def test_warnings_are_lines_as_errors_are(capsys):
         "sieve: warning: --size is odd, as --size=3.",
         "sieve: warning: Grain oats is wet",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Received: size=3.", "Received: --size=3."),
+        ("Received: `size=3`, size=4.", "Received: --size=3, --size=4."),
+        ("No /data/size=3/x.", "No /data/size=3/x."),
+        (r"No C:\size=3\x.", r"No C:\size=3\x."),
+        ("The oversize=3 stays.", "The oversize=3 stays."),
+    ],
+)
+def test_settings_in_texts_are_flags_and_folders_are_not(text, said):
+    assert with_dashes(text, Sieve) == said
 
 
 def test_needed_settings():
