@@ -40,7 +40,7 @@ def _of_views(name: str, help: str, **options: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainConfig(RunSettings, SourceSettings, EvalLabelSettings):
-    """Settings of a pretraining; each is a flag of `trainers.pretrain`.
+    """Settings of a pretraining; each is a flag of `slotcon-pretrain`.
 
     Raises:
         SettingError: If a setting cannot be used, whatever the images are.
@@ -52,7 +52,7 @@ class PretrainConfig(RunSettings, SourceSettings, EvalLabelSettings):
     """
 
     flagfile: ClassVar[str] = "pretrain.flags"
-    module: ClassVar[str] = "trainers.pretrain"
+    command: ClassVar[str] = "slotcon-pretrain"
 
     workdir: str = workdir_setting("runs/pretrain")
     image_size: int = _of_views("image_size", "Edge of the views in pixels.", low=1)
@@ -128,7 +128,7 @@ class PretrainConfig(RunSettings, SourceSettings, EvalLabelSettings):
         "groups", "What is evaluated on the way.", choices=MONITORED, free=True
     )
     eval_dataset: str = setting(
-        "folders", "Labelled images; see trainers.evaluate.", free=True
+        "folders", "Labelled images; see slotcon-evaluate.", free=True
     )
     eval_data_dir: str | None = setting(None, "Their folder.", free=True)
     eval_split: str = setting("val", "Split that is evaluated.", free=True)

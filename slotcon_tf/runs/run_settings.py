@@ -48,11 +48,11 @@ class RunSettings(LoadSettings):
 
     Attributes:
         flagfile: Name of the file that keeps them, one per kind of run.
-        module: What `python -m` runs.
+        command: What runs it, where the package is installed.
     """
 
     flagfile: ClassVar[str]
-    module: ClassVar[str]
+    command: ClassVar[str]
 
     workdir: str
     batch_size: int
