@@ -43,7 +43,7 @@ def check_arguments(function: Callable[..., Any], values: dict[str, Any]) -> Non
         >>> check_arguments(grind, {"size": 4, "heat": 2})
         Traceback (most recent call last):
         ...
-        ValueError: heat must lie between 0 and 1. Received: heat=2.
+        ValueError: `heat` must lie between 0 and 1. Received: heat=2.
     """
     for name, (bounds, optional) in _bounds(function).items():
         if name in values and not (optional and values[name] is None):
@@ -64,16 +64,18 @@ def _bounds(function: Callable[..., Any]) -> dict[str, tuple[str, bool]]:
 
 def _check(name: str, value: Any, bounds: str) -> None:
     if bounds == _WHOLE and not _is(operator.index, value):
-        raise ValueError(f"{name} must be a whole number. Received: {name}={value!r}.")
+        raise ValueError(
+            f"`{name}` must be a whole number. Received: {name}={value!r}."
+        )
     if isinstance(value, str) or not _is(float, value):
-        raise ValueError(f"{name} must be a number. Received: {name}={value!r}.")
+        raise ValueError(f"`{name}` must be a number. Received: {name}={value!r}.")
     if bounds == _SHARE:
         if not 0 <= value <= 1:
             raise ValueError(
-                f"{name} must lie between 0 and 1. Received: {name}={value}."
+                f"`{name}` must lie between 0 and 1. Received: {name}={value}."
             )
     elif not value > 0:
-        raise ValueError(f"{name} must be positive. Received: {name}={value}.")
+        raise ValueError(f"`{name}` must be positive. Received: {name}={value}.")
 
 
 def _is(kind: Callable[[Any], Any], value: Any) -> bool:
