@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 _WHOLE, _POSITIVE, _SHARE = "a whole number above 0", "above 0", "from 0 to 1"
+_LIMITS = {_WHOLE: {"low": 1}, _POSITIVE: {"above": 0.0}}
+_LIMITS |= {_SHARE: {"low": 0.0, "high": 1.0}}
 Whole = Annotated[int, _WHOLE]
 Positive = Annotated[float, _POSITIVE]
 Share = Annotated[float, _SHARE]
@@ -48,6 +50,18 @@ def check_arguments(function: Callable[..., Any], values: dict[str, Any]) -> Non
     for name, (bounds, optional) in _bounds(function).items():
         if name in values and not (optional and values[name] is None):
             _check(name, values[name], bounds)
+
+
+def limits_of(function: Callable[..., Any], name: str) -> dict[str, float]:
+    """The bounds of an argument: low and high, which it may be, or above.
+
+    Example:
+        >>> def grind(grain, *, size: Whole = 3, heat: Positive = 0.5): ...
+        >>> limits_of(grind, "size"), limits_of(grind, "heat")
+        ({'low': 1}, {'above': 0.0})
+    """
+    bounds, _ = _bounds(function).get(name, ("", False))
+    return _LIMITS.get(bounds, {})
 
 
 @functools.cache

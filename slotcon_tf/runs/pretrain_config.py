@@ -10,6 +10,7 @@ from slotcon_tf.data.labelled.segmented import crop_size_of
 from slotcon_tf.data.pipeline import AUGMENT_ON, crop_pair_dataset
 from slotcon_tf.data.scenes import HEIGHT
 from slotcon_tf.images.statistics import chosen_statistics
+from slotcon_tf.method.settings import limits_of
 from slotcon_tf.method.slotcon import SlotCon, check_settings
 from slotcon_tf.runs.label_settings import EvalLabelSettings
 from slotcon_tf.runs.labelled_monitor import TASKS as MONITORED
@@ -30,7 +31,8 @@ LR_BATCH = 256  # images that `base_lr` is for; Goyal et al. 2017 (arXiv 1706.02
 
 def _of_model(name: str, help: str, **options: Any) -> Any:
     """A setting that is an argument of `SlotCon`, which knows default and bounds."""
-    return setting(default_of(SlotCon, name), help, **options)
+    limits = limits_of(SlotCon.__init__, name)
+    return setting(default_of(SlotCon, name), help, **limits, **options)
 
 
 def _of_views(name: str, help: str, **options: Any) -> Any:

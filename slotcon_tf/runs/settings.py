@@ -58,6 +58,7 @@ class Setting:
     help: str
     low: float | None
     high: float | None
+    above: float | None
     choices: tuple[str, ...] | None
     free: bool
     addable: bool
@@ -121,6 +122,8 @@ class Setting:
             raise self._error(f"be {self.low} or more{each}", shown)
         if self.high is not None and value > self.high:
             raise self._error(f"be {self.high} or less{each}", shown)
+        if self.above is not None and value <= self.above:
+            raise self._error(f"be above {self.above}{each}", shown)
         if self.choices and value not in self.choices:
             raise self._error(f"be one of {', '.join(self.choices)}{each}", shown)
 
@@ -174,6 +177,7 @@ def setting(
     *,
     low: float | None = None,
     high: float | None = None,
+    above: float | None = None,
     choices: Iterable[str] | None = None,
     free: bool = False,
     addable: bool = False,
@@ -186,6 +190,7 @@ def setting(
             annotation allows None.
         help: One or two short sentences, for `--help` and the docs.
         low, high: Bounds, included.
+        above: Bound, not included.
         choices: All values that it may have.
         free: Whether it may change when a run goes on: it changes no number of it.
         addable: Whether a run that was begun without it (None) may go on with it.
@@ -203,6 +208,7 @@ def setting(
         "help": help,
         "low": low,
         "high": high,
+        "above": above,
         "choices": tuple(choices) if choices else None,
         "free": free,
         "addable": addable,

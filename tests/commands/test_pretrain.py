@@ -128,8 +128,8 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path, capsys):
         (["--dataset=fake", "--mean=9,9,9", "--std=1,1,1"], "as shares of 255"),
         (["--dataset=fake", "--mean=0.5,0.5,0.5"], "must be given together"),
         (["--dataset=fake", "--pixel_range=9,1"], "low < high"),
-        (["--student_temperature=0"], "must be positive. Received: --student_temp"),
-        (["--num_prototypes=-1"], "must be positive. Received: --num_prototypes=-1"),
+        (["--student_temperature=0"], "must be above 0.0. Received: --student_temp"),
+        (["--num_prototypes=-1"], "must be 1 or more. Received: --num_prototypes=-1"),
         (["--recipe=coko"], "--recipe must be one of ade20k_fcn, .*coco"),
         (["--recipe=voc_fcn"], "Unknown command line flag"),
         (

@@ -56,10 +56,10 @@ def test_every_argument_of_the_model_has_its_setting():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"student_temperature": 0}, "must be positive"),
-        ({"teacher_momentum": 1.5}, "between 0 and 1"),
-        ({"num_prototypes": 0}, "must be positive"),
-        ({"serving_size": 0}, "must be positive"),
+        ({"student_temperature": 0}, "must be above 0"),
+        ({"teacher_momentum": 1.5}, "must be 1.0 or less"),
+        ({"num_prototypes": 0}, "must be 1 or more"),
+        ({"serving_size": 0}, "must be 1 or more"),
         ({"std": (1, 1, 1)}, "must be given together"),
         ({"mean": (1, 1), "std": (1, 1)}, "`mean` must be three numbers"),
         ({"mean": (123, 116, 103), "std": (58, 57, 57)}, "Divide grey levels"),
@@ -92,6 +92,15 @@ def test_what_the_model_would_refuse_is_refused_at_once(given, words):
 def test_each_of_several_values_is_checked(kind, given):
     with pytest.raises(SettingError, match=f"`{next(iter(given))}` must be "):
         kind(**given)
+
+
+def test_settings_of_the_model_have_its_bounds():
+    """Which `--help` and the tables of the docs are made of, too."""
+    known = PretrainConfig.settings()
+    found = {n: (s.low, s.high, s.above) for n, s in known.items()}
+    assert found["num_prototypes"] == found["serving_size"] == (1, None, None)
+    assert found["center_momentum"] == found["grouping_weight"] == (0.0, 1.0, None)
+    assert found["teacher_temperature"] == (None, None, 0.0)
 
 
 @pytest.mark.parametrize("name", recipes.names())
