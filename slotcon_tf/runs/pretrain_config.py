@@ -140,7 +140,9 @@ class PretrainConfig(RunSettings, SourceSettings, EvalLabelSettings):
         None, "Edge of central squares; 0: whole images.", low=0, free=True
     )
     evaluation_scale: float = setting(
-        1.0, "Scenes are enlarged by this for evaluation.", low=0.1
+        1.0,
+        "Of dataset=scenes only: they are enlarged by this for evaluation.",
+        low=0.1,
     )
     export: bool = setting(True, "Write a SavedModel at the end.", free=True)
     serving_size: int | None = _of_model(

@@ -31,8 +31,7 @@ from slotcon_tf.training.monitoring import CsvHistory
 class Run(abc.ABC):
     """One run: everything is checked and built here, before training starts.
 
-    A subclass says what is learned from which images: the methods without a body,
-    called in the order in which they stand here.
+    A subclass says what is learned from which images: the methods without a body.
 
     Args:
         config: Its settings.

@@ -57,7 +57,10 @@ class RunSettings(LoadSettings):
     workdir: str
     batch_size: int
     precision: str
-    arch: str = setting("resnet50", "Backbone; see slotcon_tf.BACKBONES.")
+    arch: str = setting(
+        "resnet50",
+        "Backbone; see slotcon_tf.BACKBONES. Fine-tuning takes that of init_from.",
+    )
     init_from: str = setting(
         "",
         "What it begins with: work directory of a run, finished or not; published "
@@ -99,7 +102,7 @@ class RunSettings(LoadSettings):
             >>> PretrainConfig.from_recipe("coco", data_dir="/data/coco").epochs
             800
         """
-        return cls.from_lines(flag_files.expand([f"--recipe={name}"]), **changes)
+        return cls.from_lines(flag_files.expand([f"--recipe={name}"], cls), **changes)
 
     @property
     def jit(self) -> bool | str:

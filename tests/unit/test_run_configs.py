@@ -15,13 +15,14 @@ from slotcon_tf.runs import (
     FinetuneConfig,
     PretrainConfig,
     RunStopped,
+    export,
     flag_files,
 )
 from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.runs.signals import StopRequest, told_in_training
 from slotcon_tf.training.callbacks import Interrupted
 from tests.support.command import ROOT
-from trainers import finetune_segmentation, pretrain
+from trainers import finetune_segmentation, pretrain, visualize
 
 # Arguments of the model that follow from settings of another name.
 DERIVED = {
@@ -94,6 +95,24 @@ def test_each_of_several_values_is_checked(kind, given):
         kind(**given)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"quantize": "int8", "calibration_images": "photos"},
+        {"precision": "bfloat16"},
+        {"image_size": 0},
+        {"mask_size": 64},
+        {"max_objects": 3},
+        {"batch_sizes": ()},
+    ],
+)
+def test_an_onnx_file_has_no_settings_of_a_saved_model(given):
+    config = ExportConfig(model="a", export_dir="b", format="onnx", **given)
+    name = next(iter(given))
+    with pytest.raises(SettingError, match=f"`{name}` must be left out with format=o"):
+        export(config)
+
+
 def test_settings_of_the_model_have_its_bounds():
     """Which `--help` and the tables of the docs are made of, too."""
     known = PretrainConfig.settings()
@@ -127,8 +146,12 @@ def test_published_recipes():
 
 
 def test_a_recipe_of_another_kind_and_one_that_is_not():
-    with pytest.raises(SettingError, match="must be known. Received: train_split"):
+    with pytest.raises(SettingError, match="=voc_fcn, .* of another.* one of coco,"):
         PretrainConfig.from_recipe("voc_fcn")
+    with pytest.raises(SettingError, match="=coco, .* one of ade20k_fcn, .*voc_fcn.$"):
+        FinetuneConfig.from_recipe("coco")
+    with pytest.raises(SettingError, match="of another. It has none."):
+        visualize.main.config(["visualize", "--recipe=coco"])
     with pytest.raises(SettingError, match="one of ade20k_fcn, .*Received: recipe=c"):
         PretrainConfig.from_recipe("c")
 
