@@ -288,7 +288,7 @@ def test_whose_input_a_published_number_is_of():
     high = max((255 - m) / s for m, s in zip(mean, std, strict=True))
     texts = mmsegmentation_config.texts(backbone("resnet18"), pathlib.Path("w.pth"))
     for name, other in (("voc", True), ("cityscapes", True), ("ade20k", False)):
-        flagfile = (ROOT / f"{name}_fcn.flags").read_text()
+        flagfile = (ROOT / f"slotcon_tf/recipes/{name}_fcn.flags").read_text()
         assert (f"(numbers from {low:.0f} to {high:.0f} go in)" in flagfile) is other
         assert ("authors' input" in flagfile) is other
         (text,) = [text for file, text in texts.items() if name[:3] in file]
