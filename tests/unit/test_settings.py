@@ -8,6 +8,7 @@ from absl import logging
 
 from slotcon_tf.runs.command import Command
 from slotcon_tf.runs.flag_files import expand
+from slotcon_tf.runs.label_settings import with_prefix
 from slotcon_tf.runs.messages import with_dashes
 from slotcon_tf.runs.settings import Config, SettingError, setting
 
@@ -175,6 +176,9 @@ def test_warnings_are_lines_as_errors_are(capsys):
 )
 def test_settings_in_texts_are_flags_and_folders_are_not(text, said):
     assert with_dashes(text, Sieve) == said
+    error = ValueError("Received: split=a in /data/split=a.")
+    told = "Received: eval_split=a in /data/split=a."
+    assert str(with_prefix(error, "eval_")) == told
 
 
 def test_needed_settings():
