@@ -102,6 +102,8 @@ def _row(known):
         high = "" if known.high is None else f"{known.high} or less"
         told.append(", ".join(filter(None, (low, high))).capitalize() + ".")
     told += ["*Free.*"] * known.free + ["*Addable.*"] * known.addable
+    if known.above is not None:
+        told.append(f"Above {known.above}.")
     if known.aliases:
         told.append(f"Once {', '.join(f'`--{a}`' for a in known.aliases)}.")
     line = known.line(known.default) or ""

@@ -173,7 +173,7 @@ class FeatureClient:
         if wrong:
             raise ExtractionError(
                 f"The server must answer with a row per image. Received: other numbers "
-                f"of {wrong}. Ask a signature of export.saved_model."
+                f"of {wrong}. Ask a signature of slotcon-export."
             )
         return found
 

@@ -39,7 +39,7 @@ class ExtractConfig(ExtractionSettings):
 
     export_dir: str = setting(
         None,
-        "Folder of all versions, or of one, that export.saved_model wrote.",
+        "Folder of all versions, or of one, that slotcon-export wrote.",
         aliases=("model",),
     )
 

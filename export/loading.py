@@ -38,7 +38,7 @@ def load_version(path: str | os.PathLike) -> Signatures:
     if not (path / "saved_model.pb").exists():
         raise FileNotFoundError(
             f"No SavedModel in {path}. Give the folder of a version, or of all, "
-            "that export.saved_model wrote."
+            "that slotcon-export wrote."
         )
     try:
         loaded = tf.saved_model.load(str(path))

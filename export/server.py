@@ -76,7 +76,7 @@ def serve(config: ServerConfig) -> None:
         from .server_versions import Versions
     if not os.path.isdir(config.export_dir):
         raise FileNotFoundError(
-            "`export_dir` must be a folder, of versions that export.saved_model wrote. "
+            "`export_dir` must be a folder, of versions that slotcon-export wrote. "
             f"Received: export_dir={config.export_dir}, which is none. Check the path."
         )
     stopped = threading.Event()

@@ -132,7 +132,7 @@ class BadImages:
                     f"At most {self.max_share:.0%} of the images may be bad. Received: "
                     f"{count} bad ones among {among}, the last "
                     f"{printable(path)} ({reason}). Mend or remove them "
-                    "(trainers.check_data lists them), or raise max_bad_share."
+                    "(slotcon-check-data lists them), or raise max_bad_share."
                 )
 
     def stop(self, message: str) -> NoReturn:

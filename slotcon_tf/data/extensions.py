@@ -31,7 +31,7 @@ _CURES = {
     **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv"), "take its frames out"),
     **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".rar", ".7z"), "unpack"),
     **dict.fromkeys((".npy", ".npz"), "give the array to open_images"),
-    ".tfrecord": "if trainers.prepare wrote it, the data set is records",
+    ".tfrecord": "if slotcon-prepare wrote it, the data set is records",
 }
 _NAMED = 6  # extensions in a sentence
 

@@ -94,7 +94,7 @@ def open_index(folder: str) -> tuple[np.ndarray, np.ndarray, int]:
     if not tf.io.gfile.exists(path):
         raise FileNotFoundError(
             f"Dataset 'records' needs {path}. Received: no such file. Make it with "
-            "python -m trainers.prepare."
+            "slotcon-prepare."
         )
     try:
         place, shard, num_shards = _read(path)
@@ -102,7 +102,7 @@ def open_index(folder: str) -> tuple[np.ndarray, np.ndarray, int]:
         place, shard, num_shards = _of_shards(folder, error)
         logging.warning(
             "%s is damaged (%s); %d records were found in the shards. To have it "
-            "whole, run python -m trainers.prepare into a new folder.",
+            "whole, run slotcon-prepare into a new folder.",
             path,
             error,
             len(place),
@@ -177,7 +177,7 @@ def _of_shards(folder, why):
         raise ValueError(
             f"{os.path.join(folder, INDEX)} is damaged ({why}), and the shards beside "
             f"it must be whole to do without. Received: {len(numbers)} shards of "
-            f"{num_shards}. Make the folder anew with python -m trainers.prepare."
+            f"{num_shards}. Make the folder anew with slotcon-prepare."
         )
     places = [
         _places(os.path.join(folder, shard_name(i, num_shards)), why)
@@ -196,7 +196,7 @@ def _places(path, why):
             raise ValueError(
                 f"{INDEX} is damaged ({why}), and the shards must be whole to do "
                 f"without. Received: {path}, damaged from byte {offset} on. Make the "
-                "folder anew with python -m trainers.prepare."
+                "folder anew with slotcon-prepare."
             )
         places.append((offset + LENGTH_AND_CHECKSUM, length))
         offset = end

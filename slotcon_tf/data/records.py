@@ -168,7 +168,7 @@ class RecordReader:
         try:
             return _feature(record, "image")
         except (DecodeError, LookupError):
-            raise BadImage("it holds no image as trainers.prepare writes it") from None
+            raise BadImage("it holds no image as slotcon-prepare writes it") from None
 
 
 def _feature(record, name):

@@ -140,7 +140,7 @@ def write_result(path: str | pathlib.Path, found: Mapping[str, Any]) -> None:
 
 
 def read_result(path: str | pathlib.Path) -> dict[str, Any]:
-    """A result from its file, those of earlier versions included.
+    """A result from its file, those of earlier versions included; null is NaN again.
 
     Raises:
         OSError: If the file cannot be read.
@@ -148,12 +148,25 @@ def read_result(path: str | pathlib.Path) -> dict[str, Any]:
     """
     content = json.loads(pathlib.Path(path).read_text())
     if isinstance(content, dict) and "before" in content:
-        return _of_scenes(content)
-    if isinstance(content, dict) and "miou" in content:
-        return _of_segmentation(content)
+        content = _of_scenes(content)
+    elif isinstance(content, dict) and "miou" in content:
+        content = _of_segmentation(content)
     if not isinstance(content, dict) or not isinstance(content.get("rows"), dict):
         raise ValueError('there are no "rows"')
-    return content
+    return {
+        **content,
+        "rows": _with_nan(content["rows"]),
+        "classes": _with_nan(content.get("classes") or {}),
+    }
+
+
+def _with_nan(value: Any) -> Any:
+    """NaN for null, but for the ends of intervals: they are not there."""
+    if isinstance(value, dict):
+        return {name: _with_nan(v) for name, v in value.items()}
+    if isinstance(value, list):
+        return [*map(_with_nan, value[:1]), *value[1:]]
+    return math.nan if value is None else value
 
 
 def _of_scenes(content: dict) -> dict:
@@ -216,12 +229,14 @@ def _interval(values: list | None, stage: str) -> str:
     if values is None:
         return _number(None)
     sign = "+" if stage == DIFFERENCE else ""
-    value, low, high = (None if v is None else format(v, f"{sign}.3f") for v in values)
-    return f"{value}" if low is None else rf"{value} \[{low}, {high}]"
+    value, low, high = (_number(v, sign) for v in values)
+    return value if values[1] is None else rf"{value} \[{low}, {high}]"
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"
+def _number(value: float | None, sign: str = "") -> str:
+    if value is None or not math.isfinite(value):
+        return "-"
+    return format(value, f"{sign}.3f")
 
 
 def _finite(value: Any) -> Any:

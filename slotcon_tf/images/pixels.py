@@ -180,7 +180,7 @@ class PixelWatch:
             logging.warning(
                 "%s has fewer than %d grey levels as it is read, and others of %s may. "
                 "If it is no drawing, train with pixel_range=low,high, the values "
-                "that the images hold; trainers.check_data counts such images.",
+                "that the images hold; slotcon-check-data counts such images.",
                 str(label).encode("utf-8", "backslashreplace").decode(),
                 FEW_LEVELS,
                 self.name,

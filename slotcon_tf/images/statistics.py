@@ -75,7 +75,7 @@ class ImageStatistics:
             low = 0.0 if name == "mean" else 1e-4
             if len(values) != 3 or not all(low <= value <= 1.0 for value in values):
                 raise ValueError(
-                    f"{name} must be three numbers from {low:g} to 1, for red, green "
+                    f"`{name}` must be three numbers from {low:g} to 1, for red, green "
                     f"and blue, as shares of 255. Received: {name}={given!r}. "
                     "Divide grey levels by 255."
                 )

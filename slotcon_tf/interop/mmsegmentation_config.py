@@ -124,7 +124,7 @@ def _numbers(recipe):
         "ratios": (float(values["min_ratio"]), float(values["max_ratio"])),
         "crop": int(values["crop_size"]),
         "cat_max_ratio": float(values["cat_max_ratio"]),
-        "distort": "distort" in values,
+        "distort": values.get("distort", "false").lower() in ("true", "t", "1"),
         "sliding": int(values["sliding_stride"]),
         "head": values["head"],
         "batch": int(values["batch_size"]),

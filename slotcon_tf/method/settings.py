@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 _WHOLE, _POSITIVE, _SHARE = "a whole number above 0", "above 0", "from 0 to 1"
+_LIMITS = {_WHOLE: {"low": 1}, _POSITIVE: {"above": 0.0}}
+_LIMITS |= {_SHARE: {"low": 0.0, "high": 1.0}}
 Whole = Annotated[int, _WHOLE]
 Positive = Annotated[float, _POSITIVE]
 Share = Annotated[float, _SHARE]
@@ -43,11 +45,23 @@ def check_arguments(function: Callable[..., Any], values: dict[str, Any]) -> Non
         >>> check_arguments(grind, {"size": 4, "heat": 2})
         Traceback (most recent call last):
         ...
-        ValueError: heat must lie between 0 and 1. Received: heat=2.
+        ValueError: `heat` must lie between 0 and 1. Received: heat=2.
     """
     for name, (bounds, optional) in _bounds(function).items():
         if name in values and not (optional and values[name] is None):
             _check(name, values[name], bounds)
+
+
+def limits_of(function: Callable[..., Any], name: str) -> dict[str, float]:
+    """The bounds of an argument: low and high, which it may be, or above.
+
+    Example:
+        >>> def grind(grain, *, size: Whole = 3, heat: Positive = 0.5): ...
+        >>> limits_of(grind, "size"), limits_of(grind, "heat")
+        ({'low': 1}, {'above': 0.0})
+    """
+    bounds, _ = _bounds(function).get(name, ("", False))
+    return _LIMITS.get(bounds, {})
 
 
 @functools.cache
@@ -64,16 +78,18 @@ def _bounds(function: Callable[..., Any]) -> dict[str, tuple[str, bool]]:
 
 def _check(name: str, value: Any, bounds: str) -> None:
     if bounds == _WHOLE and not _is(operator.index, value):
-        raise ValueError(f"{name} must be a whole number. Received: {name}={value!r}.")
+        raise ValueError(
+            f"`{name}` must be a whole number. Received: {name}={value!r}."
+        )
     if isinstance(value, str) or not _is(float, value):
-        raise ValueError(f"{name} must be a number. Received: {name}={value!r}.")
+        raise ValueError(f"`{name}` must be a number. Received: {name}={value!r}.")
     if bounds == _SHARE:
         if not 0 <= value <= 1:
             raise ValueError(
-                f"{name} must lie between 0 and 1. Received: {name}={value}."
+                f"`{name}` must lie between 0 and 1. Received: {name}={value}."
             )
     elif not value > 0:
-        raise ValueError(f"{name} must be positive. Received: {name}={value}.")
+        raise ValueError(f"`{name}` must be positive. Received: {name}={value}.")
 
 
 def _is(kind: Callable[[Any], Any], value: Any) -> bool:

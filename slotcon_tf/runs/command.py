@@ -141,7 +141,7 @@ class Command:
             SettingError, absl.flags.Error: If it cannot be read.
         """
         values = self._flag_values()
-        words = flag_files.expand(argv[1:])
+        words = flag_files.expand(argv[1:], self.config_class)
         flags.FLAGS.set_gnu_getopt(True)
         try:
             rest = values([argv[0], *words], known_only=True)

@@ -46,7 +46,9 @@ class EvaluateConfig(LabelSettings, ModelSettings):
         ('groups',)
     """
 
-    task: tuple[str, ...] = setting(("groups",), f"Any of {', '.join(TASKS)}.")
+    task: tuple[str, ...] = setting(
+        ("groups",), "What is measured, with commas.", choices=TASKS
+    )
     dataset: str = setting(
         "folders",
         f"Label maps: {', '.join(SEGMENTED)}. Classes: {', '.join(CLASSIFIED)}.",
@@ -112,17 +114,13 @@ def evaluate(config: EvaluateConfig) -> list[dict[str, Any]]:
         ValueError, OSError: If the model or the images cannot be read, or do not fit.
 
     Example:
-        >>> config = EvaluateConfig(model="runs/photos", task=("nap",))
+        >>> config = EvaluateConfig(
+        ...     model="runs/photos", task=("groups", "knn"), output="one.json"
+        ... )
         >>> evaluate(config)  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        slotcon_tf.runs.settings.SettingError: `task` must be of groups, linear, ...
+        slotcon_tf.runs.settings.SettingError: `output` is for one task. Received: 2...
     """
-    unknown = set(config.task) - set(TASKS)
-    if unknown or not config.task:
-        raise SettingError(
-            f"`task` must be of {', '.join(TASKS)}. "
-            f"Received: task={','.join(config.task)}."
-        )
     if config.output and len(config.task) > 1:
         raise SettingError(
             f"`output` is for one task. Received: {len(config.task)}. Leave it out, or "

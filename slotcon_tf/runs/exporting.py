@@ -13,7 +13,7 @@ from slotcon_tf.images import square
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.runs.load_settings import ModelSettings, which_setting
 from slotcon_tf.runs.loading import load_trained, serving_options
-from slotcon_tf.runs.settings import SettingError, setting
+from slotcon_tf.runs.settings import SettingError, as_text, setting
 from slotcon_tf.serving.archive import export_model
 from slotcon_tf.serving.onnx_file import export_onnx
 from slotcon_tf.serving.signatures import ServingOptions
@@ -21,6 +21,16 @@ from slotcon_tf.serving.signatures import ServingOptions
 EXPORT_DIR = "Folder of all versions of an export."
 _DEFAULTS = ServingOptions()
 _MAX_CALIBRATION = 200
+_OF_SAVED_MODEL = (  # settings that do nothing for ONNX
+    "quantize",
+    "calibration_images",
+    "precision",
+    "image_size",
+    "mask_size",
+    "max_objects",
+    "max_pixels",
+    "batch_sizes",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,7 +74,7 @@ class ExportConfig(ModelSettings):
         _DEFAULTS.max_pixels, "Larger images are not decoded.", low=1
     )
     batch_sizes: tuple[int, ...] | None = setting(
-        None, "Batch sizes to warm up; '': no warm-up. Default: 1, 8 and 32."
+        None, "Batch sizes to warm up; '': no warm-up. Default: 1, 8 and 32.", low=1
     )
 
 
@@ -95,6 +105,8 @@ def export(config: ExportConfig) -> pathlib.Path:
             f"quantize={config.quantize} needs `calibration_images`, a folder of "
             "images like those to come. Received: none."
         )
+    if config.format == "onnx":
+        _check_onnx(config)
     model, _ = load_trained(config.model, prefix=config.prefix)
     if config.format == "onnx":
         path = pathlib.Path(config.export_dir) / "encoder.onnx"
@@ -123,6 +135,17 @@ def export(config: ExportConfig) -> pathlib.Path:
     if report.exists():
         print(report.read_text().strip())
     return folder
+
+
+def _check_onnx(config: ExportConfig) -> None:
+    """The file is of the encoder alone, for images of any size, in float32."""
+    for name in _OF_SAVED_MODEL:
+        value = getattr(config, name)
+        if value != config.settings()[name].default:
+            raise SettingError(
+                f"`{name}` must be left out with format=onnx, whose file is of the "
+                f"encoder alone. Received: {name}={as_text(value)}."
+            )
 
 
 def _calibration_images(

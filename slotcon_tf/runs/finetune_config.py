@@ -27,7 +27,7 @@ def _of_crops(name: str, help: str, **options: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(RunSettings, LabelSettings):
-    """Settings of a fine-tuning; each is a flag of `trainers.finetune_segmentation`.
+    """Settings of a fine-tuning; each is a flag of `slotcon-finetune-segmentation`.
 
     Raises:
         SettingError: If a setting cannot be used, whatever the images are.
@@ -39,7 +39,7 @@ class FinetuneConfig(RunSettings, LabelSettings):
     """
 
     flagfile: ClassVar[str] = "finetune.flags"
-    module: ClassVar[str] = "trainers.finetune_segmentation"
+    command: ClassVar[str] = "slotcon-finetune-segmentation"
 
     workdir: str = workdir_setting("runs/finetune")
     dataset: str = setting("voc", f"Labelled images: {', '.join(SEGMENTED)}.")
@@ -56,6 +56,7 @@ class FinetuneConfig(RunSettings, LabelSettings):
         (2049, 513),
         "Long and short edge that images are fitted into before the random factor, "
         "and for evaluation; pixels.",
+        low=1,
         aliases=("scale",),
     )
     min_ratio: float = setting(

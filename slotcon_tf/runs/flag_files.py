@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 from slotcon_tf import recipes
-from slotcon_tf.runs.settings import SettingError
+from slotcon_tf.runs.settings import Config, SettingError
 
 _COMMENTS = ("#", "//")
 
@@ -29,20 +29,27 @@ def recipe_lines(name: str) -> list[str]:
     return recipes.lines(name)
 
 
-def expand(arguments: Iterable[str]) -> list[str]:
+def expand(arguments: Iterable[str], config: type[Config] | None = None) -> list[str]:
     """Arguments with what their flagfiles and recipes hold in their place.
 
+    Args:
+        arguments: Flags and words.
+        config: Class of the settings that they are for.
+
     Raises:
-        SettingError: If a flagfile or a recipe cannot be read.
+        SettingError: If a flagfile or a recipe cannot be read, or a recipe is of
+            another command.
 
     Example:
         >>> expand(["--seed=3", "--recipe=coco"])[:2]
         ['--seed=3', '--dataset=coco']
     """
-    return _expand(list(arguments), ())
+    return _expand(list(arguments), (), config)
 
 
-def _expand(arguments: Sequence[str], within: tuple[str, ...]) -> list[str]:
+def _expand(
+    arguments: Sequence[str], within: tuple[str, ...], config: type[Config] | None
+) -> list[str]:
     found: list[str] = []
     rest = iter(arguments)
     for argument in rest:
@@ -61,10 +68,27 @@ def _expand(arguments: Sequence[str], within: tuple[str, ...]) -> list[str]:
             chain = " > ".join([*within, source])
             raise SettingError(f"`{name}` must not name itself. Received: {chain}.")
         lines = recipe_lines(value) if name == "recipe" else _file_lines(value)
+        if name == "recipe" and config is not None:
+            _check_fits(value, config)
         stripped = (line.strip() for line in lines)
         kept = [s for s in stripped if s and not s.startswith(_COMMENTS)]
-        found += _expand(kept, (*within, source))
+        found += _expand(kept, (*within, source), config)
     return found
+
+
+def _check_fits(name: str, config: type[Config]) -> None:
+    known = {
+        flag
+        for one in config.settings().values()
+        for flag in (one.flag, f"no{one.flag}", *one.aliases)
+    }
+    fitting = [one for one in recipes.names() if known.issuperset(recipes.values(one))]
+    if name not in fitting:
+        advice = f"Take one of {', '.join(fitting)}." if fitting else "It has none."
+        raise SettingError(
+            "`recipe` must be one of this command. Received: "
+            f"recipe={name}, which is of another. {advice}"
+        )
 
 
 def _file_lines(path: str) -> list[str]:

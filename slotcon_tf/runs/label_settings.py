@@ -84,5 +84,5 @@ def with_prefix(error: Exception, prefix: str) -> Exception:
     if len(error.args) != 1:
         return error
     text = re.sub(rf"(--|`)({_PREFIXED})\b", rf"\g<1>{prefix}\2", str(error))
-    text = re.sub(rf"(?<![\w`\-.])({_PREFIXED})=", rf"{prefix}\1=", text)
+    text = re.sub(rf"(?<![\w`\-./\\])({_PREFIXED})=", rf"{prefix}\1=", text)
     return type(error)(text)

@@ -36,6 +36,7 @@ class LabelledMonitor:
         crop_size: Edge of the central squares that are measured; 0 for whole images.
         labels: Dict of class_file, void_ids and label_ids; see `open_segmented`.
         scale: Factor by which images are resized first.
+        prefix: Of the settings' names in errors.
 
     Raises:
         ValueError, OSError: If the labelled set cannot be used.
@@ -69,6 +70,7 @@ class LabelledMonitor:
         crop_size: int | None,
         labels: dict[str, Any] | None = None,
         scale: float = 1.0,
+        prefix: str = "eval_",
     ) -> None:
         self._inference = Inference(model, scale=scale)
         self._total = None  # of the newest measurement
@@ -80,7 +82,7 @@ class LabelledMonitor:
             else:
                 self._open_classified(dataset, data_dir, split, train_split, sizes)
         except (ValueError, FileNotFoundError) as error:
-            raise with_prefix(error, "eval_") from None
+            raise with_prefix(error, prefix) from None
 
     def _open_segmented(self, dataset, data_dir, split, sizes, labels):
         self.data = open_segmented(dataset, data_dir, split, **sizes, **labels)
@@ -93,7 +95,8 @@ class LabelledMonitor:
         if sizes["crop_size"] is None:
             sizes = {k: v for k, v in sizes.items() if k != "crop_size"}
         self.data = opened(split, **sizes)
-        more = {"max_images": 10 * sizes["max_images"]}
+        most = sizes["max_images"]
+        more = {"max_images": most and 10 * most}
         train = opened(train_split, **{**sizes, **more})
         self.task = classification_task(nearest_neighbours, train, self.data)
         self._name = "knn_{}"

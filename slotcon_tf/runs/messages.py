@@ -36,7 +36,7 @@ def with_dashes(text: str, config: type[Config]) -> str:
         return f"--{flags[found[1]]}{found[2]}"
 
     text = re.sub(rf"`({names})(=[^`]*|)`", named, text)
-    return re.sub(rf"(?<![\w`\-.])({names})(=)", named, text)
+    return re.sub(rf"(?<![\w`\-./\\])({names})(=)", named, text)
 
 
 def one_line(error: BaseException) -> str:

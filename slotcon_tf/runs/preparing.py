@@ -76,7 +76,7 @@ def prepare(config: PrepareConfig) -> tuple[int, int]:
     if not written:
         raise ValueError(
             f"{source.name} must hold images that can be decoded. Received: none. "
-            "trainers.check_data says what is wrong with them."
+            "slotcon-check-data says what is wrong with them."
         )
     write_index(config.output, places)
     print(f"{written} images in {config.output}, {len(bad)} bad ones left out")

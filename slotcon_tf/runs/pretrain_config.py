@@ -10,6 +10,7 @@ from slotcon_tf.data.labelled.segmented import crop_size_of
 from slotcon_tf.data.pipeline import AUGMENT_ON, crop_pair_dataset
 from slotcon_tf.data.scenes import HEIGHT
 from slotcon_tf.images.statistics import chosen_statistics
+from slotcon_tf.method.settings import limits_of
 from slotcon_tf.method.slotcon import SlotCon, check_settings
 from slotcon_tf.runs.label_settings import EvalLabelSettings
 from slotcon_tf.runs.labelled_monitor import TASKS as MONITORED
@@ -30,7 +31,8 @@ LR_BATCH = 256  # images that `base_lr` is for; Goyal et al. 2017 (arXiv 1706.02
 
 def _of_model(name: str, help: str, **options: Any) -> Any:
     """A setting that is an argument of `SlotCon`, which knows default and bounds."""
-    return setting(default_of(SlotCon, name), help, **options)
+    limits = limits_of(SlotCon.__init__, name)
+    return setting(default_of(SlotCon, name), help, **limits, **options)
 
 
 def _of_views(name: str, help: str, **options: Any) -> Any:
@@ -40,7 +42,7 @@ def _of_views(name: str, help: str, **options: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainConfig(RunSettings, SourceSettings, EvalLabelSettings):
-    """Settings of a pretraining; each is a flag of `trainers.pretrain`.
+    """Settings of a pretraining; each is a flag of `slotcon-pretrain`.
 
     Raises:
         SettingError: If a setting cannot be used, whatever the images are.
@@ -52,7 +54,7 @@ class PretrainConfig(RunSettings, SourceSettings, EvalLabelSettings):
     """
 
     flagfile: ClassVar[str] = "pretrain.flags"
-    module: ClassVar[str] = "trainers.pretrain"
+    command: ClassVar[str] = "slotcon-pretrain"
 
     workdir: str = workdir_setting("runs/pretrain")
     image_size: int = _of_views("image_size", "Edge of the views in pixels.", low=1)
@@ -128,7 +130,7 @@ class PretrainConfig(RunSettings, SourceSettings, EvalLabelSettings):
         "groups", "What is evaluated on the way.", choices=MONITORED, free=True
     )
     eval_dataset: str = setting(
-        "folders", "Labelled images; see trainers.evaluate.", free=True
+        "folders", "Labelled images; see slotcon-evaluate.", free=True
     )
     eval_data_dir: str | None = setting(None, "Their folder.", free=True)
     eval_split: str = setting("val", "Split that is evaluated.", free=True)
@@ -138,7 +140,9 @@ class PretrainConfig(RunSettings, SourceSettings, EvalLabelSettings):
         None, "Edge of central squares; 0: whole images.", low=0, free=True
     )
     evaluation_scale: float = setting(
-        1.0, "Scenes are enlarged by this for evaluation.", low=0.1
+        1.0,
+        "Of dataset=scenes only: they are enlarged by this for evaluation.",
+        low=0.1,
     )
     export: bool = setting(True, "Write a SavedModel at the end.", free=True)
     serving_size: int | None = _of_model(

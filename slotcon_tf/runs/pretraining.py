@@ -178,6 +178,8 @@ class PretrainRun(Run):
         if self.chief:
             write_model_config(self.workdir, self.model)
             self.source.bad.write_to(self.workdir / "skipped.txt")
+        if self.scores and not self.first_step:
+            self.scores.before()
 
     def dataset(
         self, step: int, context: tf.distribute.InputContext | None = None
@@ -234,8 +236,6 @@ class PretrainRun(Run):
             self.model,
         )
         logging.info("Precision %s, XLA %s", config.precision, self.model.jit_compile)
-        if self.scores:
-            self.scores.before()
 
     def finish(self) -> None:
         if self.source.bad.reasons:

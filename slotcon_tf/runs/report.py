@@ -149,6 +149,7 @@ class SceneScores:
             num_images=None,
             crop_size=0,
             scale=scale,
+            prefix="",
         )
 
     def before(self) -> None:
@@ -159,10 +160,14 @@ class SceneScores:
     def after(self, picture: str | os.PathLike) -> None:
         """Measures the trained network, writes scores and picture, prints the scores.
 
+        Without scores of the untrained network, where their file is gone: its own only.
+
         Args:
             picture: File to write.
         """
-        found = joined(read_result(self.path), self._measured(TRAINED))
+        found = self._measured(TRAINED)
+        if self.path.exists():
+            found = joined(read_result(self.path), found)
         write_result(self.path, found)
         self._monitor.figure().savefig(picture, dpi=150)
         shown = {name: found["rows"][name] for name in REPORTED}

@@ -48,16 +48,19 @@ class RunSettings(LoadSettings):
 
     Attributes:
         flagfile: Name of the file that keeps them, one per kind of run.
-        module: What `python -m` runs.
+        command: What runs it, where the package is installed.
     """
 
     flagfile: ClassVar[str]
-    module: ClassVar[str]
+    command: ClassVar[str]
 
     workdir: str
     batch_size: int
     precision: str
-    arch: str = setting("resnet50", "Backbone; see slotcon_tf.BACKBONES.")
+    arch: str = setting(
+        "resnet50",
+        "Backbone; see slotcon_tf.BACKBONES. Fine-tuning takes that of init_from.",
+    )
     init_from: str = setting(
         "",
         "What it begins with: work directory of a run, finished or not; published "
@@ -99,7 +102,7 @@ class RunSettings(LoadSettings):
             >>> PretrainConfig.from_recipe("coco", data_dir="/data/coco").epochs
             800
         """
-        return cls.from_lines(flag_files.expand([f"--recipe={name}"]), **changes)
+        return cls.from_lines(flag_files.expand([f"--recipe={name}"], cls), **changes)
 
     @property
     def jit(self) -> bool | str:

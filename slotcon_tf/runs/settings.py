@@ -58,6 +58,7 @@ class Setting:
     help: str
     low: float | None
     high: float | None
+    above: float | None
     choices: tuple[str, ...] | None
     free: bool
     addable: bool
@@ -93,25 +94,43 @@ class Setting:
                 raise self._error(f"be a sequence of {_ITEMS[self.item]}", value)
             return self._items(tuple(value))
         value = self._of_kind(value)
-        if self.low is not None and value < self.low:
-            raise self._error(f"be {self.low} or more", value)
-        if self.high is not None and value > self.high:
-            raise self._error(f"be {self.high} or less", value)
-        if self.choices and value not in self.choices:
-            raise self._error(f"be one of {', '.join(self.choices)}", value)
+        self._check_bounds(value, value)
         return value
 
     def _items(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        shown = ",".join(map(str, values))
         try:
             found = tuple(self.item(value) for value in values)
-        except (TypeError, ValueError):
-            shown = ",".join(map(str, values))
-            raise self._error(f"be {_ITEMS[self.item]}, with commas", shown) from None
+        except (TypeError, ValueError, OverflowError):
+            found = ()
+        # int() cuts what is behind the point; words are texts, which it has read.
+        cut = self.item is int and any(
+            isinstance(value, bool) or (not isinstance(value, str) and value != item)
+            for value, item in zip(values, found, strict=False)
+        )
+        if cut or len(found) != len(values):
+            raise self._error(f"be {_ITEMS[self.item]}, with commas", shown)
+        for item in found:
+            self._check_bounds(item, shown)
+        if self.choices and not found:
+            raise self._error(f"be one of {', '.join(self.choices)} each", shown)
         return found
+
+    def _check_bounds(self, value: Any, shown: Any) -> None:
+        each = " each" if self.kind is tuple else ""
+        if self.low is not None and value < self.low:
+            raise self._error(f"be {self.low} or more{each}", shown)
+        if self.high is not None and value > self.high:
+            raise self._error(f"be {self.high} or less{each}", shown)
+        if self.above is not None and value <= self.above:
+            raise self._error(f"be above {self.above}{each}", shown)
+        if self.choices and value not in self.choices:
+            raise self._error(f"be one of {', '.join(self.choices)}{each}", shown)
 
     def _of_kind(self, value: Any) -> Any:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if self.kind is float and number and math.isfinite(value):
+        number = number and math.isfinite(value)
+        if self.kind is float and number:
             return float(value)
         if self.kind is int and number and value == int(value):
             return int(value)
@@ -158,6 +177,7 @@ def setting(
     *,
     low: float | None = None,
     high: float | None = None,
+    above: float | None = None,
     choices: Iterable[str] | None = None,
     free: bool = False,
     addable: bool = False,
@@ -170,6 +190,7 @@ def setting(
             annotation allows None.
         help: One or two short sentences, for `--help` and the docs.
         low, high: Bounds, included.
+        above: Bound, not included.
         choices: All values that it may have.
         free: Whether it may change when a run goes on: it changes no number of it.
         addable: Whether a run that was begun without it (None) may go on with it.
@@ -187,6 +208,7 @@ def setting(
         "help": help,
         "low": low,
         "high": high,
+        "above": above,
         "choices": tuple(choices) if choices else None,
         "free": free,
         "addable": addable,

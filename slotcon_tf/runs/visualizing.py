@@ -150,7 +150,7 @@ def _look(
     if not shown:
         raise ValueError(
             f"One image at least must be readable. Received: {count} of {source.name}, "
-            "all bad. Check `data_dir` (trainers.check_data says what is wrong)."
+            "all bad. Check `data_dir` (slotcon-check-data says what is wrong)."
         )
     return shown, atlas
 

@@ -51,8 +51,8 @@ def check(config: RunSettings, chief: bool = True) -> None:
     for other in set(FLAGFILES) - {config.flagfile}:
         if (workdir / other).exists():
             raise WorkdirError(
-                f"`workdir` must be empty, or hold a run of {config.module}. Received: "
-                f"{workdir}, which has {other}. Take another directory."
+                f"`workdir` must be empty, or hold a run of {config.command}. "
+                f"Received: {workdir}, which has {other}. Take another directory."
             )
     if path.exists():
         if config.resume == "never" and chief:
@@ -82,7 +82,7 @@ def claim(config: RunSettings) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     header = [
         "# Every flag of this run. Repeat it with:",
-        f"#   python -m {config.module} --flagfile={path} --workdir=NEW_FOLDER",
+        f"#   {config.command} --flagfile={path} --workdir=NEW_FOLDER",
     ]
     write_text(path, "\n".join([*header, *config.lines()]) + "\n")
 

@@ -114,7 +114,7 @@ def test_classes_with_an_encoder_alone(run, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--task=group"], "--task must be of groups, linear"),
+        (["--task=group"], "--task must be one of groups, linear"),
         (["--task=linear", "--train_split="], "linear learns from --train_split"),
         (["--task=groups,linear", "--output=a"], "--output is for one task"),
     ],

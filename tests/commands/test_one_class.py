@@ -160,15 +160,21 @@ def test_the_monitor_of_a_run(slotcon, two, tmp_path):
     def monitor(task, dataset, root, **options):
         names = {"split": "val", "train_split": "train"}
         return LabelledMonitor(
-            slotcon, task, dataset, root, **names, **IMAGE_SIZE, **options
+            slotcon, task, dataset, root, **names, **{**IMAGE_SIZE, **options}
         )
 
     with pytest.raises(LabelError, match="two classes at least.*eval_label_ids=0"):
         monitor("groups", "folders", two)
     with pytest.raises(FileNotFoundError, match="eval_data_dir.*eval_dataset"):
         monitor("groups", "folders", tmp_path)
+    with pytest.raises(FileNotFoundError, match="data_dir") as caught:
+        monitor("groups", "folders", tmp_path, prefix="")
+    assert "eval_" not in str(caught.value)
     with pytest.raises(LabelError, match="two classes at least"):
         monitor("knn", "class_folders", one_folder(tmp_path))
+    data = case.class_folders(tmp_path / "classes", train=2, val=2)
+    every = monitor("knn", "class_folders", data, num_images=None)
+    assert len(every.data) == 6  # of three classes
     scores = monitor("groups", "folders", two, labels={"label_ids": ["0", "255"]})()
     assert 0 < scores["miou"] < 1
 

@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from slotcon_tf.devices import best_precision
+from slotcon_tf.evaluation.results import read_result
+from slotcon_tf.runs import report
 from slotcon_tf.runs.pretraining import PretrainRun
 from slotcon_tf.runs.workdir import WorkdirError
 from tests.support.command import (
@@ -128,10 +130,13 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path, capsys):
         (["--dataset=fake", "--mean=9,9,9", "--std=1,1,1"], "as shares of 255"),
         (["--dataset=fake", "--mean=0.5,0.5,0.5"], "must be given together"),
         (["--dataset=fake", "--pixel_range=9,1"], "low < high"),
-        (["--student_temperature=0"], "must be positive. Received: --student_temp"),
-        (["--num_prototypes=-1"], "must be positive. Received: --num_prototypes=-1"),
+        (["--student_temperature=0"], "must be above 0.0. Received: --student_temp"),
+        (["--num_prototypes=-1"], "must be 1 or more. Received: --num_prototypes=-1"),
         (["--recipe=coko"], "--recipe must be one of ade20k_fcn, .*coco"),
-        (["--recipe=voc_fcn"], "Unknown command line flag"),
+        (
+            ["--recipe=voc_fcn"],
+            "--recipe must be one of this command.*one of coco,",
+        ),
         (
             ["--dataset=fake", "--strategy=mirrored", "--batch_size=6"],
             "--batch_size is global and must divide by the 4 replicas.*Use 4",
@@ -220,3 +225,20 @@ def test_a_run_of_one_step_on_too_many_bad_images_is_no_success(tmp_path):
     # The step is not lost: with a larger share the run goes on, and ends.
     assert again.returncode == 0, again.stderr[-2000:]
     assert "All 1 epochs are done already" in again.stderr
+
+
+def test_only_an_untrained_network_is_measured_as_such(tmp_path, monkeypatch):
+    """A run that goes on without its scores.json has its own scores only."""
+    monkeypatch.setattr(report, "HELD_OUT_SCENES", 2)
+    config = TINY_RUN.replace(dataset="scenes", workdir=str(tmp_path / "run"))
+    made = PretrainRun(config)
+    scores = made.workdir / "scores.json"
+    assert list(read_result(scores)["rows"]["nmi"]) == ["untrained"]
+    made.model.step.assign(2)
+    made.checkpoints.save()
+    scores.unlink()
+    again = PretrainRun(config)
+    again.log_start()
+    assert again.first_step == 2 and not scores.exists()
+    again.scores.after(tmp_path / "slots.png")
+    assert list(read_result(scores)["rows"]["nmi"]) == ["trained"]

@@ -146,7 +146,7 @@ def test_what_is_damaged_twice_is_refused_in_one_line(folder):
     (folder / INDEX).write_bytes(whole[:99])
     shard = folder / shard_name(1, SHARDS)
     shard.write_bytes(shard.read_bytes()[:-7])
-    with pytest.raises(ValueError, match="damaged from byte .*trainers.prepare"):
+    with pytest.raises(ValueError, match="damaged from byte .*slotcon-prepare"):
         open_source("records", folder)
     os.remove(shard)
     with pytest.raises(ValueError, match="2 shards of 3") as caught:

@@ -328,7 +328,7 @@ def test_few_levels_warn_once_per_data_set(tmp_path, monkeypatch):
     for wrong in ((0, 4095), (0, 65_535)):  # three levels, and one
         (text,) = warned(wrong)
         assert "0.png has fewer than 16 grey levels" in text
-        assert "pixel_range" in text and "check_data" in text
+        assert "pixel_range" in text and "slotcon-check-data" in text
 
 
 @pytest.mark.slow

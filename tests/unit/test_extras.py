@@ -1,5 +1,6 @@
 """What is not installed is named in one line, and is imported where it is needed."""
 
+import ast
 import json
 import pathlib
 import re
@@ -19,6 +20,7 @@ from slotcon_tf.evaluation.classification import linear_classifier, nearest_neig
 from slotcon_tf.extras import MissingExtra, needed
 from slotcon_tf.interop.saving import save_encoder
 from slotcon_tf.interop.weights import open_weights
+from slotcon_tf.runs import FinetuneConfig, PretrainConfig, workdir
 from slotcon_tf.serving.onnx_file import export_onnx
 from slotcon_tf.serving.warmup import write_warmup
 from slotcon_tf.visualize.maps import FeatureColors
@@ -150,3 +152,30 @@ def test_commands_are_there_without_any_extra():
     hidden += ["sklearn", "tensorflow_serving", "tf2onnx", "keras_hub", "keras_cv"]
     _, roots = imported_by(*modules, hidden=hidden)
     assert {"slotcon_tf", "trainers", "export"} <= roots
+
+
+def test_messages_name_commands_that_an_installed_package_has(tmp_path):
+    """The rooms trainers/ and export/ go by other names there."""
+    room = re.compile(r"(?<![\w.])(trainers|export)\.[a-z]")
+    named = []
+    for path in [*ROOT.glob("slotcon_tf/**/*.py"), *ROOT.glob("export/*.py")]:
+        tree = ast.parse(path.read_text())
+        documented = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
+        docs = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, documented) and isinstance(node.body[0], ast.Expr)
+        }
+        named += [
+            f"{path}:{node.lineno}: {node.value}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            if id(node) not in docs and room.search(node.value)
+        ]
+    assert not named
+    for kind in (PretrainConfig, FinetuneConfig):
+        config = kind(workdir=str(tmp_path / kind.__name__))
+        workdir.claim(config)
+        flags = tmp_path / kind.__name__ / config.flagfile
+        _, line, *_ = flags.read_text().splitlines()
+        assert line.split()[1] in PROJECT["scripts"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from slotcon_tf import ResNet, SlotCon, backbone
+from slotcon_tf import ResNet, SlotCon, backbone, recipes
 from slotcon_tf.images.statistics import IMAGENET_MEAN, IMAGENET_STD
 from slotcon_tf.interop import (
     CheckpointFileError,
@@ -293,3 +293,12 @@ def test_whose_input_a_published_number_is_of():
         assert ("authors' input" in flagfile) is other
         (text,) = [text for file, text in texts.items() if name[:3] in file]
         assert ("Differs: " in text) is other
+
+
+@pytest.mark.parametrize(("word", "changed"), [("true", True), ("false", False)])
+def test_colours_are_changed_where_a_recipe_says_so(word, changed, monkeypatch):
+    said = recipes.values("ade20k_fcn")
+    monkeypatch.setattr(recipes, "values", lambda name: {**said, "distort": word})
+    texts = mmsegmentation_config.texts(backbone("resnet18"), pathlib.Path("w.pth"))
+    for text in texts.values():
+        assert ("PhotoMetricDistortion" in text) is changed

@@ -67,7 +67,7 @@ def _list(folder, paths):
 
 
 def test_a_folder_without_index_names_the_command(photos):
-    with pytest.raises(FileNotFoundError, match="python -m trainers.prepare"):
+    with pytest.raises(FileNotFoundError, match="slotcon-prepare"):
         open_source("records", photos)
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from slotcon_tf.evaluation.results import (
     joined,
     read_result,
+    result,
     result_of,
     show_result,
     write_result,
@@ -43,7 +44,9 @@ def test_a_file_gives_back_what_was_measured(task, tmp_path):
     again = read_result(tmp_path / "new" / "scores.json")
     assert again["rows"] == found["rows"] and again["step"] == 3
     assert again["rows"]["accuracy"]["trained"][0] == 0.75
-    assert again["classes"]["car"]["trained"] is None  # JSON has no NaN
+    # JSON has no NaN: it is null there.
+    assert "NaN" not in (tmp_path / "new" / "scores.json").read_text()
+    assert np.isnan(again["classes"]["car"]["trained"])
     assert again["classes"]["bus"] == {"untrained": 0.25, "trained": 0.75}
 
 
@@ -53,6 +56,25 @@ def test_networks_measured_one_after_the_other(task):
     row = joined(before, measured(task, trained=HITS))["rows"]["accuracy"]
     assert row["untrained"][0] == 0.0 and row["trained"][0] == 0.75
     assert row["difference"] == [0.75, None, None]
+
+
+def test_scores_that_are_no_number_stay_so(tmp_path):
+    """Such as of images without a labelled pixel: written, read, joined and shown."""
+
+    def of(stage):
+        return result(
+            "groups", {"nmi": {stage: [np.nan, None, None]}}, {}, "set", "val"
+        )
+
+    write_result(tmp_path / "scores.json", of("untrained"))
+    found = joined(read_result(tmp_path / "scores.json"), of("trained"))
+    assert np.isnan(found["rows"]["nmi"]["difference"][0])
+    write_result(tmp_path / "scores.json", found)
+    text = io.StringIO()
+    again = read_result(tmp_path / "scores.json")
+    show_result(again, Console(file=text, width=100))
+    assert text.getvalue().split()[-3:] == ["-", "-", "-"]
+    assert all(np.isnan(value) for value, *_ in again["rows"]["nmi"].values())
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,20 @@ import tensorflow as tf
 
 from slotcon_tf import SlotCon, presets, recipes
 from slotcon_tf.data.bad_images import TooManyBadImages
-from slotcon_tf.runs import FinetuneConfig, PretrainConfig, RunStopped, flag_files
+from slotcon_tf.runs import (
+    EvaluateConfig,
+    ExportConfig,
+    FinetuneConfig,
+    PretrainConfig,
+    RunStopped,
+    export,
+    flag_files,
+)
 from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.runs.signals import StopRequest, told_in_training
 from slotcon_tf.training.callbacks import Interrupted
 from tests.support.command import ROOT
-from trainers import finetune_segmentation, pretrain
+from trainers import finetune_segmentation, pretrain, visualize
 
 # Arguments of the model that follow from settings of another name.
 DERIVED = {
@@ -49,14 +57,17 @@ def test_every_argument_of_the_model_has_its_setting():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"student_temperature": 0}, "must be positive"),
-        ({"teacher_momentum": 1.5}, "between 0 and 1"),
-        ({"num_prototypes": 0}, "must be positive"),
-        ({"serving_size": 0}, "must be positive"),
+        ({"student_temperature": 0}, "must be above 0"),
+        ({"teacher_momentum": 1.5}, "must be 1.0 or less"),
+        ({"num_prototypes": 0}, "must be 1 or more"),
+        ({"serving_size": 0}, "must be 1 or more"),
         ({"std": (1, 1, 1)}, "must be given together"),
-        ({"mean": (1, 1), "std": (1, 1)}, "mean must be three numbers"),
+        ({"mean": (1, 1), "std": (1, 1)}, "`mean` must be three numbers"),
         ({"mean": (123, 116, 103), "std": (58, 57, 57)}, "Divide grey levels"),
-        ({"mean": (0.5,) * 3, "std": (0, 1, 1)}, "std must be three numbers from 0.00"),
+        (
+            {"mean": (0.5,) * 3, "std": (0, 1, 1)},
+            "`std` must be three numbers from 0.00",
+        ),
         ({"mean": ("a", "b", "c"), "std": (1, 1, 1)}, "be numbers, with commas"),
         ({"pixel_range": (4095,)}, "low < high"),
         ({"pixel_range": (9, 1)}, "low < high"),
@@ -67,6 +78,48 @@ def test_every_argument_of_the_model_has_its_setting():
 def test_what_the_model_would_refuse_is_refused_at_once(given, words):
     with pytest.raises(SettingError, match=words):
         PretrainConfig(**given)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (FinetuneConfig, {"fit_edges": (0, 0)}),
+        (FinetuneConfig, {"fit_edges": (64.7, 32)}),
+        (ExportConfig, {"batch_sizes": (0, -1), "model": "a", "export_dir": "b"}),
+        (EvaluateConfig, {"task": ("nap",), "model": "a"}),
+        (EvaluateConfig, {"task": (), "model": "a"}),
+    ],
+)
+def test_each_of_several_values_is_checked(kind, given):
+    with pytest.raises(SettingError, match=f"`{next(iter(given))}` must be "):
+        kind(**given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"quantize": "int8", "calibration_images": "photos"},
+        {"precision": "bfloat16"},
+        {"image_size": 0},
+        {"mask_size": 64},
+        {"max_objects": 3},
+        {"batch_sizes": ()},
+    ],
+)
+def test_an_onnx_file_has_no_settings_of_a_saved_model(given):
+    config = ExportConfig(model="a", export_dir="b", format="onnx", **given)
+    name = next(iter(given))
+    with pytest.raises(SettingError, match=f"`{name}` must be left out with format=o"):
+        export(config)
+
+
+def test_settings_of_the_model_have_its_bounds():
+    """Which `--help` and the tables of the docs are made of, too."""
+    known = PretrainConfig.settings()
+    found = {n: (s.low, s.high, s.above) for n, s in known.items()}
+    assert found["num_prototypes"] == found["serving_size"] == (1, None, None)
+    assert found["center_momentum"] == found["grouping_weight"] == (0.0, 1.0, None)
+    assert found["teacher_temperature"] == (None, None, 0.0)
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -93,8 +146,12 @@ def test_published_recipes():
 
 
 def test_a_recipe_of_another_kind_and_one_that_is_not():
-    with pytest.raises(SettingError, match="must be known. Received: train_split"):
+    with pytest.raises(SettingError, match="=voc_fcn, .* of another.* one of coco,"):
         PretrainConfig.from_recipe("voc_fcn")
+    with pytest.raises(SettingError, match="=coco, .* one of ade20k_fcn, .*voc_fcn.$"):
+        FinetuneConfig.from_recipe("coco")
+    with pytest.raises(SettingError, match="of another. It has none."):
+        visualize.main.config(["visualize", "--recipe=coco"])
     with pytest.raises(SettingError, match="one of ade20k_fcn, .*Received: recipe=c"):
         PretrainConfig.from_recipe("c")
 

@@ -8,6 +8,8 @@ from absl import logging
 
 from slotcon_tf.runs.command import Command
 from slotcon_tf.runs.flag_files import expand
+from slotcon_tf.runs.label_settings import with_prefix
+from slotcon_tf.runs.messages import with_dashes
 from slotcon_tf.runs.settings import Config, SettingError, setting
 
 
@@ -20,6 +22,8 @@ class Sieve(Config):
     shaken: bool = setting(False, "Whether it is shaken.", aliases=("rattled",))
     mode: str = setting("dry", "Mode.", choices=("dry", "wet"))
     weight: float | None = setting(None, "Of a grain, mg.", addable=True)
+    edges: tuple[int, ...] = setting((4, 2), "Of the frame.", low=1, high=9)
+    days: tuple[str, ...] = setting(("mon",), "Days.", choices=("mon", "tue"))
 
 
 def main(seen=None):
@@ -38,6 +42,8 @@ def test_values_become_their_kind():
         ({"size": 0}, "be 1 or more. Received: size=0."),
         ({"size": 1.5}, "be a whole number. Received: size=1.5."),
         ({"size": True}, "be a whole number"),
+        ({"size": float("inf")}, "be a whole number. Received: size=inf."),
+        ({"size": float("nan")}, "be a whole number"),
         ({"size": None}, "not be None"),
         ({"share": 1.1}, "be 1.0 or less"),
         ({"share": float("nan")}, "be a number"),
@@ -45,6 +51,14 @@ def test_values_become_their_kind():
         ({"mode": "moist"}, "be one of dry, wet"),
         ({"shaken": "no"}, "be True or False"),
         ({"grain": 3}, "be a text"),
+        ({"edges": (0, 3)}, "be 1 or more each. Received: edges=0,3."),
+        ({"edges": (3, 10)}, "be 9 or less each. Received: edges=3,10."),
+        ({"edges": (6.7, 3)}, "be whole numbers, with commas. Received: edges=6.7,3."),
+        ({"edges": (True, 3)}, "be whole numbers"),
+        ({"edges": (float("inf"), 3)}, "be whole numbers"),
+        ({"edges": ("6.7", "3")}, "be whole numbers"),
+        ({"days": ("tue", "wed")}, "be one of mon, tue each. Received: days=tue,wed."),
+        ({"days": ()}, "be one of mon, tue each"),
     ],
 )
 def test_wrong_values_are_named(given, must):
@@ -148,6 +162,23 @@ def test_warnings_are_lines_as_errors_are(capsys):
         "sieve: warning: --size is odd, as --size=3.",
         "sieve: warning: Grain oats is wet",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Received: size=3.", "Received: --size=3."),
+        ("Received: `size=3`, size=4.", "Received: --size=3, --size=4."),
+        ("No /data/size=3/x.", "No /data/size=3/x."),
+        (r"No C:\size=3\x.", r"No C:\size=3\x."),
+        ("The oversize=3 stays.", "The oversize=3 stays."),
+    ],
+)
+def test_settings_in_texts_are_flags_and_folders_are_not(text, said):
+    assert with_dashes(text, Sieve) == said
+    error = ValueError("Received: split=a in /data/split=a.")
+    told = "Received: eval_split=a in /data/split=a."
+    assert str(with_prefix(error, "eval_")) == told
 
 
 def test_needed_settings():

@@ -193,7 +193,7 @@ def test_wrong_encoders_are_refused(make, error, words):
 
 
 def test_wrong_settings_and_batches_are_refused():
-    with pytest.raises(ValueError, match="total_steps must be positive"):
+    with pytest.raises(ValueError, match="`total_steps` must be positive"):
         SlotCon(small_encoder(), total_steps=0, **SIZES)
     with pytest.raises(ValueError, match="between 0 and 1"):
         small_model(center_momentum=1.5)

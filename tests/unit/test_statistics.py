@@ -102,16 +102,16 @@ def test_what_a_file_does_not_keep_is_said(model, tmp_path):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"mean": 0.5}, "mean must be three numbers.*Received: mean=0.5"),
-        ({"std": "0.5"}, "std must be three numbers.*Received: std='0.5'"),
+        ({"mean": 0.5}, "`mean` must be three numbers.*Received: mean=0.5"),
+        ({"std": "0.5"}, "`std` must be three numbers.*Received: std='0.5'"),
         ({"pixel_range": 255}, r"`pixel_range` must be \(low, high\).*Received: 255"),
         ({"pixel_range": (None, 255)}, r"Received: \(None, 255\)"),
-        ({"total_steps": "4"}, "total_steps must be a number. Received: .*'4'"),
-        ({"total_steps": None}, "total_steps must be a number"),
-        ({"num_prototypes": 8.5}, "num_prototypes must be a whole number"),
-        ({"projection_dim": "8"}, "projection_dim must be a whole number"),
-        ({"teacher_momentum": (0.9,)}, "teacher_momentum must be a number"),
-        ({"hidden_dim": 0}, "hidden_dim must be positive"),
+        ({"total_steps": "4"}, "`total_steps` must be a number. Received: .*'4'"),
+        ({"total_steps": None}, "`total_steps` must be a number"),
+        ({"num_prototypes": 8.5}, "`num_prototypes` must be a whole number"),
+        ({"projection_dim": "8"}, "`projection_dim` must be a whole number"),
+        ({"teacher_momentum": (0.9,)}, "`teacher_momentum` must be a number"),
+        ({"hidden_dim": 0}, "`hidden_dim` must be positive"),
     ],
 )
 def test_settings_of_other_kinds_are_refused_in_a_line(given, words):
@@ -224,10 +224,13 @@ def test_what_a_file_of_others_cannot_say_is_said(model, tmp_path, capsys):
     ("flags", "reason"),
     [
         (["--mean=123,116,103", "--std=58,57,57"], "as shares of 255.*Divide grey lev"),
-        (["--mean=0.5", "--std=0.5"], "mean must be three numbers"),
+        (["--mean=0.5", "--std=0.5"], "`mean` must be three numbers"),
         (["--mean=0.5,0.5,0.5"], "must be given together"),
         (["--mean=a,b,c", "--std=1,1,1"], "`mean` must be numbers, with commas"),
-        (["--mean=0.5,0.5,0.5", "--std=0,1,1"], "std must be three numbers from 0.000"),
+        (
+            ["--mean=0.5,0.5,0.5", "--std=0,1,1"],
+            "`std` must be three numbers from 0.000",
+        ),
         (["--pixel_range=4095"], "pixel_range` must be .low, high."),
         (["--pixel_range=9,1"], "pixel_range` must be .low, high."),
         (["--pixel_range=0,nan"], "pixel_range` must be .low, high."),
