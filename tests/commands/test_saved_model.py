@@ -137,6 +137,7 @@ def test_orientations(orientation, order):
     np.testing.assert_array_equal(decode_alone(data)[0], decode_image(data))
 
 
+@pytest.mark.slow
 def test_sizes_and_channels():
     """One channel to four, odd sizes; GIF's first frame; WebP of three kinds."""
     colour = pictures()[0]

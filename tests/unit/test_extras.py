@@ -135,6 +135,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
     return len(found), roots - set(sys.stdlib_module_names)
 
 
+@pytest.mark.slow
 def test_an_import_brings_nothing_heavy():
     """0.2 s beyond TensorFlow; modules are counted here, since clocks vary."""
     count, roots = imported_by("slotcon_tf")

@@ -133,6 +133,7 @@ def test_numbers_are_spaced_evenly():
     assert spaced(3, 9) == [0, 3, 6] and spaced(None, 3) == spaced(9, 3) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_imports_are_light():
     """Nothing heavy until something needs it: in a process of its own."""
     rooms = [
