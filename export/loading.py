@@ -9,6 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from slotcon_tf.errors import first_line
+
 Signatures = dict[str, tuple[Callable[..., dict[str, tf.Tensor]], Any]]
 
 
@@ -43,8 +45,7 @@ def load_version(path: str | os.PathLike) -> Signatures:
     try:
         loaded = tf.saved_model.load(str(path))
     except Exception as error:  # noqa: BLE001  whatever a damaged one raises
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        reason = reason[:300].removesuffix(".")
+        reason = first_line(error, 300).removesuffix(".")
         raise ValueError(
             f"{path} must be a whole SavedModel. Received: {reason}. Export or "
             "copy it anew."

@@ -15,6 +15,8 @@ from absl import logging
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import get_model_status_pb2
 
+from slotcon_tf.errors import first_line
+
 _State = get_model_status_pb2.ModelVersionStatus  # pyright: ignore[reportAttributeAccessIssue]
 _LARGEST = 2**63 - 1  # version in a message: int64
 
@@ -136,7 +138,7 @@ class Versions:
         try:
             version = Version(path)
         except Exception as error:  # whatever a damaged SavedModel raises
-            text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            text = first_line(error)
             logging.error("Version %d of %s is damaged: %s", number, self.name, text)
             with self._lock:
                 self._damaged[number] = files

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from slotcon_tf import garbage, keras_backend, processor
+from slotcon_tf.lazy import lazy_names
 
 keras_backend.need_tensorflow()  # before anything below imports Keras
 processor.turn_onednn_on()  # before anything below imports TensorFlow
@@ -41,26 +41,14 @@ __all__ = [
     "visualize",
 ]
 
-# Imported when they are first asked for: rooms, and names of rooms.
-_ROOMS = ("data", "evaluation", "interop", "segmentation", "visualize")
-_LAZY = {
+# Imported when they are first asked for: names of rooms, and rooms.
+_PLACES = {
     "Segmenter": "segmentation",
     "crop_pair_dataset": "data",
     "open_source": "data",
+    **dict.fromkeys(("data", "evaluation", "interop", "segmentation", "visualize")),
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return importlib.import_module(f"slotcon_tf.{name}")
-    if name in _LAZY:
-        room = importlib.import_module(f"slotcon_tf.{_LAZY[name]}")
-        return getattr(room, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _PLACES)
 
 
 def _store() -> presets.Store:

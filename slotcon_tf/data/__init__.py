@@ -9,8 +9,9 @@ Importing this costs nothing: what is named here is loaded when it is first used
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from slotcon_tf.lazy import lazy_names
 
 if TYPE_CHECKING:
     from slotcon_tf.data.pipeline import crop_pair_dataset
@@ -25,13 +26,4 @@ _PLACES = {
     "open_images": "sources",
     "open_source": "sources",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _PLACES)

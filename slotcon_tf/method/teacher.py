@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from slotcon_tf.errors import first_line
 from slotcon_tf.images.statistics import ImageStatistics
 from slotcon_tf.training.updates import subtract_scaled
 from slotcon_tf.types import Tensor, Variable
@@ -91,8 +92,7 @@ def twin(model: _Model) -> _Model:
         TypeError,
         ValueError,
     ) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise _not_copied(model, lines[0][:300]) from error
+        raise _not_copied(model, first_line(error, 300)) from error
     kinds = [[type(layer) for layer in m._flatten_layers()] for m in (model, copy)]
     shapes = [[tuple(v.shape) for v in m.variables] for m in (model, copy)]
     if kinds[0] != kinds[1] or shapes[0] != shapes[1]:

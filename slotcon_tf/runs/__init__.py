@@ -11,8 +11,9 @@ Example:
 
 from __future__ import annotations
 
-import importlib
 import typing
+
+from slotcon_tf.lazy import lazy_names
 
 if typing.TYPE_CHECKING:
     from slotcon_tf.runs.checking import CheckDataConfig as CheckDataConfig
@@ -54,10 +55,4 @@ _WHERE = {
     "visualize": "visualizing",
 }
 __all__ = sorted(_WHERE)
-
-
-def __getattr__(name: str) -> typing.Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_WHERE[name]}")
-    return getattr(module, name)
+__getattr__, __dir__ = lazy_names(__name__, _WHERE)

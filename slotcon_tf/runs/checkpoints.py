@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from slotcon_tf.errors import first_line
 from slotcon_tf.runs import workdir
 from slotcon_tf.runs.command import CommandError
 from slotcon_tf.runs.run_settings import RunSettings
@@ -133,8 +134,8 @@ class Checkpoints:
             shutil.rmtree(aside, ignore_errors=True)
             raise CheckpointError(
                 f"A checkpoint of step {step} must be written to {self.folder}. "
-                f"Received: {_first_line(error)}. Free some space or allow writing, "
-                f"and give the same command again: it goes on from "
+                f"Received: {first_line(error, 200)}. Free some space or allow "
+                "writing, and give the same command again: it goes on from "
                 f"{self.latest() or 'the start'}."
             ) from error
         logging.info("Saved %s in %.2f s", target, time.monotonic() - start)
@@ -166,7 +167,7 @@ class Checkpoints:
                 logging.warning(
                     "The checkpoint %s is damaged (%s); the one before it is tried.",
                     path,
-                    _first_line(error),
+                    first_line(error, 200),
                 )
                 damaged.append(path)
                 continue
@@ -257,7 +258,3 @@ def step_of(path: pathlib.Path) -> int:
         42
     """
     return int(path.name.removeprefix(_PREFIX))
-
-
-def _first_line(error):
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
