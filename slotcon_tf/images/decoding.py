@@ -112,7 +112,7 @@ def _formats(heic):
 def _can_read_heif():
     """Registers pillow-heif with Pillow, if it is installed."""
     try:
-        import pillow_heif
+        import pillow_heif  # pyright: ignore[reportMissingImports]
     except ImportError:
         return False
     pillow_heif.register_heif_opener()

@@ -34,8 +34,27 @@ if typing.TYPE_CHECKING:
     from slotcon_tf.runs.visualizing import VisualizeConfig as VisualizeConfig
     from slotcon_tf.runs.visualizing import visualize as visualize
 
+__all__ = [
+    "CheckDataConfig",
+    "ConvertConfig",
+    "EvaluateConfig",
+    "ExportConfig",
+    "FinetuneConfig",
+    "PrepareConfig",
+    "PretrainConfig",
+    "RunStopped",
+    "VisualizeConfig",
+    "check_data",
+    "convert",
+    "evaluate",
+    "export",
+    "finetune",
+    "prepare",
+    "pretrain",
+    "visualize",
+]
 # Imported where they are asked for: most of what is here needs none of them.
-_WHERE = {
+_PLACES = {
     "CheckDataConfig": "checking",
     "ConvertConfig": "converting",
     "EvaluateConfig": "evaluating",
@@ -54,5 +73,4 @@ _WHERE = {
     "pretrain": "pretraining",
     "visualize": "visualizing",
 }
-__all__ = sorted(_WHERE)
-__getattr__, __dir__ = lazy_names(__name__, _WHERE)
+__getattr__, __dir__ = lazy_names(__name__, _PLACES)
