@@ -88,7 +88,7 @@ def load_pretrained(
     Example:
         >>> from slotcon_tf import SlotCon, backbone
         >>> sizes = {"num_prototypes": 4, "hidden_dim": 8, "projection_dim": 4}
-        >>> model = SlotCon(backbone("resnet10"), total_steps=1, **sizes)
+        >>> model = SlotCon(backbone("resnet10", width=8), total_steps=1, **sizes)
         >>> _ = model.save_to_preset("preset")
         >>> loaded, report = load_pretrained("preset")
         >>> loaded.num_prototypes
@@ -141,8 +141,8 @@ def copy_weights(source: SlotCon, target: SlotCon) -> None:
     Example:
         >>> from slotcon_tf import SlotCon, backbone
         >>> sizes = {"num_prototypes": 4, "hidden_dim": 8, "projection_dim": 4}
-        >>> model = SlotCon(backbone("resnet10"), total_steps=1, **sizes)
-        >>> other = SlotCon(backbone("resnet10"), total_steps=9, **sizes)
+        >>> model = SlotCon(backbone("resnet10", width=8), total_steps=1, **sizes)
+        >>> other = SlotCon(backbone("resnet10", width=8), total_steps=9, **sizes)
         >>> copy_weights(model, other)
         >>> bool((other.teacher.weights[0] == model.teacher.weights[0]).numpy().all())
         True
