@@ -106,18 +106,16 @@ def choose_network(
         CheckpointFileError: If there is none, or several and nothing that says which.
 
     Example:
-        >>> from slotcon_tf import backbone
-        >>> from slotcon_tf.interop.names import encoder_entries
-        >>> from slotcon_tf.interop.torch_files import TorchFile, write_torch
-        >>> values = {}
-        >>> for side in ("student", "teacher"):
-        ...     entries = encoder_entries(backbone("resnet10", width=8))
-        ...     values |= {f"{side}.{n}": e.to_torch() for n, e in entries.items()}
-        >>> write_torch("dino.pth", values)
-        >>> with TorchFile("dino.pth") as file:
-        ...     chosen, others = choose_network(file.value)
+        >>> from slotcon_tf import SlotCon, backbone
+        >>> from slotcon_tf.interop import save_slotcon
+        >>> from slotcon_tf.interop.weights import open_weights
+        >>> sizes = {"num_prototypes": 4, "hidden_dim": 8, "projection_dim": 4}
+        >>> model = SlotCon(backbone("resnet10", width=8), total_steps=1, **sizes)
+        >>> _ = save_slotcon(model, "slotcon.pth")
+        >>> with open_weights("slotcon.pth") as weights:
+        ...     chosen, others = choose_network(weights.tensors)
         >>> chosen.shown, [other.shown for other in others]
-        ('teacher', ['student'])
+        ('model.module.encoder_k', ['model.module.encoder_q'])
     """
     found = _find_networks(tensors)
     fitting = [n for n in found if _is_named(n.prefix, prefix)] if prefix else found
