@@ -20,6 +20,11 @@ class ScoreTable(NamedTuple):
         rows: Lists of text.
         classes: Rows of name, untrained, trained; may be empty.
         settings: Dict of text.
+
+    Example:
+        >>> found = ScoreTable("groups", ["score", "trained"], [["nmi", "0.4"]], [], {})
+        >>> dict(zip(found.header, found.rows[0], strict=True))
+        {'score': 'nmi', 'trained': '0.4'}
     """
 
     title: str
@@ -38,6 +43,13 @@ def read_scores(folder: str | pathlib.Path) -> tuple[list[ScoreTable], list[str]
     Returns:
         Tuple of a list of `ScoreTable` and a list of sentences about files that could
         not be read.
+
+    Example:
+        >>> text = '{"task": "groups", "rows": {"nmi": {"trained": 0.41}}}'
+        >>> _ = pathlib.Path("scores.json").write_text(text)
+        >>> tables, troubles = read_scores(".")
+        >>> tables[0].title, tables[0].rows, troubles
+        ('groups', [['nmi', '0.410']], [])
     """
     folder = pathlib.Path(folder)
     paths = sorted((folder / EVALUATION).glob("*.json"))
