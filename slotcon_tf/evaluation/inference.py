@@ -26,6 +26,15 @@ class Inference:
 
     Raises:
         ValueError: If it is another model or network, or the scale is not positive.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> sizes = {"num_prototypes": 3, "hidden_dim": 8, "projection_dim": 4}
+        >>> model = SlotCon(backbone("resnet10", width=8), total_steps=1, **sizes)
+        >>> inference, images = Inference(model), np.zeros((1, 48, 64, 3), np.uint8)
+        >>> vectors, active, groups = inference.slots(images)
+        >>> vectors.shape, active.shape, groups.shape
+        ((1, 3, 4), (1, 3), (1, 48, 64))
     """
 
     def __init__(
@@ -170,6 +179,12 @@ def same_size_batches(
 
     Yields:
         Lists, as long as an example, of arrays with a batch axis.
+
+    Example:
+        >>> wide, high = np.zeros((2, 3, 3), np.uint8), np.zeros((3, 2, 3), np.uint8)
+        >>> examples = [(wide, 0), (wide, 1), (high, 2)]
+        >>> [labels.tolist() for _, labels in same_size_batches(examples, batch_size=8)]
+        [[0, 1], [2]]
     """
     for _, alike in itertools.groupby(examples, key=lambda e: e[0].shape):
         while some := list(itertools.islice(alike, batch_size)):

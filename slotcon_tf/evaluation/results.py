@@ -54,6 +54,13 @@ def result_of(
         settings: What the numbers depend on.
         step: Training steps of the trained network.
         resamples, seed: Of `compare`.
+
+    Example:
+        >>> task = Task(lambda inference: None, lambda total: {"accuracy": total[0]})
+        >>> counts = {"trained": np.array([[0.25], [0.5]])}  # (N, M)
+        >>> found = result_of("knn", task, counts, dataset="photos", split="val", step=10)
+        >>> found["step"], found["rows"]["accuracy"]["trained"][0]
+        (10, 0.75)
     """
     known = {stage: sums for stage, sums in counts.items() if sums is not None}
     pair = {stage: counts.get(stage) for stage in (UNTRAINED, TRAINED)}
@@ -132,6 +139,14 @@ def write_result(path: str | pathlib.Path, found: Mapping[str, Any]) -> None:
     Args:
         path: File; its folder is made.
         found: Of `result_of` or `result`.
+
+    Example:
+        >>> import tempfile
+        >>> found = result("groups", {"nmi": {"trained": [math.nan, None, None]}}, {}, "", "")
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "evaluation" / "groups.json"
+        >>> write_result(path, found)
+        >>> json.loads(path.read_text())["rows"]
+        {'nmi': {'trained': [None, None, None]}}
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,6 +160,13 @@ def read_result(path: str | pathlib.Path) -> dict[str, Any]:
     Raises:
         OSError: If the file cannot be read.
         ValueError: If it holds no result.
+
+    Example:
+        >>> import tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "scores.json"
+        >>> _ = path.write_text('{"before": {"nmi": 0.1}, "after": {"nmi": 0.4}}')  # old
+        >>> read_result(path)["rows"]["nmi"]["trained"]
+        [0.4, None, None]
     """
     content = json.loads(pathlib.Path(path).read_text())
     if isinstance(content, dict) and "before" in content:
@@ -193,6 +215,13 @@ def show_result(found: Mapping[str, Any], console: Console | None = None) -> Non
     Args:
         found: Of `result_of` or `result`.
         console: Of rich; default: stdout, 100 columns.
+
+    Example:
+        >>> rows = {"miou": {"untrained": [0.1, None, None], "trained": [0.4, None, None]}}
+        >>> show_result(result("groups", rows, {}, "scenes (test)", "test"))
+        groups: scenes (test)
+        score  untrained  trained
+        miou       0.100    0.400
     """
     console = console or Console(width=100)
     console.print(f"{found['task']}: {found['dataset']}", highlight=False)
