@@ -83,7 +83,8 @@ class Progress(keras.callbacks.Callback):
         terminal: Whether to draw a bar; by default, whether standard error is one.
 
     Example:
-        >>> shown = Progress(batch_size=8, steps_per_epoch=2, epochs=3, waiting=Stopwatch())
+        >>> sizes = {"batch_size": 8, "steps_per_epoch": 2, "epochs": 3}
+        >>> shown = Progress(**sizes, waiting=Stopwatch())
         >>> shown.total  # steps of model.fit(dataset, callbacks=[shown])
         6
         >>> shown.close()

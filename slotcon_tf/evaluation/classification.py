@@ -100,8 +100,9 @@ def linear_classifier(train: np.ndarray, labels: np.ndarray) -> Pipeline:
         A fitted scikit-learn classifier.
 
     Example:
-        >>> train, labels = np.array([[0.0], [1.0], [8.0], [9.0]]), np.array([5, 5, 7, 7])
-        >>> linear_classifier(train, labels).predict([[2.0], [7.0]]).tolist()
+        >>> train, labels = [[0.0], [1.0], [8.0], [9.0]], [5, 5, 7, 7]
+        >>> classifier = linear_classifier(np.array(train), np.array(labels))
+        >>> classifier.predict([[2.0], [7.0]]).tolist()
         [5, 7]
     """
     with needed("evaluation"):

@@ -106,7 +106,8 @@ def fit_linear(
         >>> read = lambda number: (image, ids, "a.png")
         >>> data = SegmentedImages("mine", read, 2, table=None)
         >>> inference = Inference(backbone("resnet10", width=8))
-        >>> segmenter = fit_linear(inference, data, LinearSettings(steps=1, batch_size=2))
+        >>> settings = LinearSettings(steps=1, batch_size=2)
+        >>> segmenter = fit_linear(inference, data, settings)
         >>> segmenter(inference.maps(image[None]), (64, 64)).shape
         (1, 64, 64)
     """

@@ -58,9 +58,9 @@ def result_of(
     Example:
         >>> task = Task(lambda inference: None, lambda total: {"accuracy": total[0]})
         >>> counts = {"trained": np.array([[0.25], [0.5]])}  # (N, M)
-        >>> found = result_of("knn", task, counts, dataset="photos", split="val", step=10)
-        >>> found["step"], found["rows"]["accuracy"]["trained"][0]
-        (10, 0.75)
+        >>> found = result_of("knn", task, counts, dataset="photos", split="val")
+        >>> found["rows"]["accuracy"]["trained"][0]
+        0.75
     """
     known = {stage: sums for stage, sums in counts.items() if sums is not None}
     pair = {stage: counts.get(stage) for stage in (UNTRAINED, TRAINED)}
@@ -142,7 +142,8 @@ def write_result(path: str | pathlib.Path, found: Mapping[str, Any]) -> None:
 
     Example:
         >>> import tempfile
-        >>> found = result("groups", {"nmi": {"trained": [math.nan, None, None]}}, {}, "", "")
+        >>> rows = {"nmi": {"trained": [math.nan, None, None]}}
+        >>> found = result("groups", rows, {}, "scenes (test)", "test")
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "evaluation" / "groups.json"
         >>> write_result(path, found)
         >>> json.loads(path.read_text())["rows"]
@@ -164,7 +165,7 @@ def read_result(path: str | pathlib.Path) -> dict[str, Any]:
     Example:
         >>> import tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "scores.json"
-        >>> _ = path.write_text('{"before": {"nmi": 0.1}, "after": {"nmi": 0.4}}')  # old
+        >>> _ = path.write_text('{"before": {"nmi": 0.1}, "after": {"nmi": 0.4}}')
         >>> read_result(path)["rows"]["nmi"]["trained"]
         [0.4, None, None]
     """
@@ -217,11 +218,12 @@ def show_result(found: Mapping[str, Any], console: Console | None = None) -> Non
         console: Of rich; default: stdout, 100 columns.
 
     Example:
-        >>> rows = {"miou": {"untrained": [0.1, None, None], "trained": [0.4, None, None]}}
+        >>> rows = {"miou": {"trained": [0.4, 0.3, 0.5]}, "nmi": {"trained": [0.2] * 3}}
         >>> show_result(result("groups", rows, {}, "scenes (test)", "test"))
         groups: scenes (test)
-        score  untrained  trained
-        miou       0.100    0.400
+        score        trained [95%]
+        miou  0.400 [0.300, 0.500]
+        nmi   0.200 [0.200, 0.200]
     """
     console = console or Console(width=100)
     console.print(f"{found['task']}: {found['dataset']}", highlight=False)

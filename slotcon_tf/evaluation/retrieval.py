@@ -148,7 +148,7 @@ def average_precision(ranked: np.ndarray) -> float:
         float in (0, 1].
 
     Example:
-        >>> average_precision(np.array([True, False, False, True]))  # (1 / 1 + 2 / 4) / 2
+        >>> average_precision(np.array([True, False, False, True]))  # (1/1 + 2/4) / 2
         0.75
     """
     ranks = np.flatnonzero(ranked) + 1

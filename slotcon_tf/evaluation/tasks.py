@@ -49,7 +49,7 @@ class Task:
             was matched with; None of tasks without groups.
 
     Example:
-        >>> task = Task(lambda inference: np.ones((3, 1)), lambda total: {"n": total[0]})
+        >>> task = Task(lambda _: np.ones((3, 1)), lambda total: {"n": float(total[0])})
         >>> task.score(task.total(None))  # of three images
         {'n': 3.0}
     """
@@ -85,7 +85,8 @@ def groups_task(
 
     Example:
         >>> image, ids = np.zeros((64, 64, 3), np.uint8), np.eye(64, dtype=np.uint8)
-        >>> data = SegmentedImages("mine", lambda i: (image, ids, "a.png"), 1, table=None)
+        >>> read = lambda number: (image, ids, "a.png")
+        >>> data = SegmentedImages("mine", read, 1, table=None)
         >>> task = groups_task(data, num_prototypes=3)
         >>> task.score(np.array([0, 0, 4032, 64, 0, 0]))["miou"]  # classes x prototypes
         1.0
@@ -131,7 +132,8 @@ def linear_task(
 
     Example:
         >>> image, ids = np.zeros((64, 64, 3), np.uint8), np.eye(64, dtype=np.uint8)
-        >>> data = SegmentedImages("mine", lambda i: (image, ids, "a.png"), 1, table=None)
+        >>> read = lambda number: (image, ids, "a.png")
+        >>> data = SegmentedImages("mine", read, 1, table=None)
         >>> task = linear_task(data, data, LinearSettings(steps=10))
         >>> task.score(np.array([4032, 0, 32, 32]))["mean_accuracy"]  # true x predicted
         0.75
@@ -181,7 +183,8 @@ def retrieval_task(
 
     Example:
         >>> image, ids = np.zeros((64, 64, 3), np.uint8), np.eye(64, dtype=np.uint8)
-        >>> data = SegmentedImages("mine", lambda i: (image, ids, "a.png"), 2, table=None)
+        >>> read = lambda number: (image, ids, "a.png")
+        >>> data = SegmentedImages("mine", read, 2, table=None)
         >>> task = retrieval_task(None, data)
         >>> queries, sums, first, images = [2, 0], [1, 0], [1, 0], [2, 2]
         >>> task.score(np.array([*queries, *sums, *first, *images]))["map"]
@@ -236,7 +239,8 @@ def classification_task(
     Example:
         >>> from slotcon_tf import backbone
         >>> grey = np.full((2, 64, 64, 3), [[[[0]]], [[[255]]]], np.uint8)
-        >>> data = ClassifiedImages("mine", lambda n: ((grey[i], i) for i in n), 2, "ab")
+        >>> read = lambda numbers: ((grey[i], i) for i in numbers)
+        >>> data = ClassifiedImages("mine", read, 2, "ab")
         >>> task = classification_task(classification.nearest_neighbours, data, data)
         >>> inference = Inference(backbone("resnet10", width=8))
         >>> sorted(task.score(task.total(inference)))

@@ -56,7 +56,16 @@ def log_start(
     peak_lr: float,
     model: SlotCon,
 ) -> None:
-    """Versions, devices, batch arithmetic and parameter counts."""
+    """Versions, devices, batch arithmetic and parameter counts.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> from slotcon_tf.data import open_source
+        >>> sizes = {"num_prototypes": 3, "hidden_dim": 8, "projection_dim": 4}
+        >>> model = SlotCon(backbone("resnet10", width=8), total_steps=6, **sizes)
+        >>> strategy, source = tf.distribute.get_strategy(), open_source("fake")
+        >>> log_start(strategy, source, 8, 2, 3, 0.1, model)
+    """
     replicas = strategy.num_replicas_in_sync
     devices = [d.name.replace("/physical_device:", "") for d in _devices()]
     logging.info("TensorFlow %s, Keras %s", tf.__version__, keras.__version__)
@@ -127,6 +136,11 @@ class SceneScores:
         workdir: Of the run.
         data_dir: tensorflow-datasets' folder, or None.
         scale: Factor by which the scenes are enlarged for evaluation.
+
+    Example:
+        >>> scores = SceneScores(model, "run", None, scale=4.0)  # doctest: +SKIP
+        >>> scores.before()  # doctest: +SKIP
+        >>> scores.after("run/slots.png")  # doctest: +SKIP
     """
 
     def __init__(
@@ -202,5 +216,16 @@ def sample_images(source: Source, size: int, count: int = NUM_PICTURES) -> np.nd
 
 
 def draw_slots(model: SlotCon, images: np.ndarray, path: str | os.PathLike) -> None:
-    """Writes a picture of the teacher's groups on images without masks."""
+    """Writes a picture of the teacher's groups on images without masks.
+
+    Example:
+        >>> import tempfile
+        >>> from slotcon_tf import backbone
+        >>> sizes = {"num_prototypes": 3, "hidden_dim": 8, "projection_dim": 4}
+        >>> model = SlotCon(backbone("resnet10", width=8), total_steps=1, **sizes)
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "slots.png"
+        >>> draw_slots(model, np.zeros((1, 64, 64, 3), np.uint8), path)
+        >>> path.exists()
+        True
+    """
     save_slots(str(path), images, predict_groups(model, images))

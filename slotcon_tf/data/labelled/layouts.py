@@ -136,8 +136,9 @@ def voc(root: pathlib.Path, split: str) -> Found:
     Example:
         >>> import tempfile
         >>> root = pathlib.Path(tempfile.mkdtemp())
-        >>> (root / "ImageSets" / "Segmentation").mkdir(parents=True)
-        >>> _ = (root / "ImageSets" / "Segmentation" / "val.txt").write_text("2007_000033")
+        >>> lists = root / "ImageSets" / "Segmentation"
+        >>> lists.mkdir(parents=True)
+        >>> _ = (lists / "val.txt").write_text("2007_000033")
         >>> [(image.name, labels.name) for image, labels in voc(root, "val").pairs]
         [('2007_000033.jpg', '2007_000033.png')]
     """
