@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from slotcon_tf.evaluation.bootstrap import LEVEL, compare, summed
 from slotcon_tf.evaluation.tasks import Sums, Task
@@ -227,47 +228,77 @@ def show_result(found: Mapping[str, Any], console: Console | None = None) -> Non
     """
     console = console or Console(width=100)
     console.print(f"{found['task']}: {found['dataset']}", highlight=False)
-    stages = _stages(found["rows"])
+    stages = stages_of(found["rows"])
     table = Table(box=None, pad_edge=False)
     table.add_column("score")
     certain = any(
-        v[1] is not None for row in found["rows"].values() for v in row.values()
+        _has_interval(v) for row in found["rows"].values() for v in row.values()
     )
     for stage in stages:
-        title = f"{stage} \\[{LEVEL:.0%}]" if certain else stage
-        table.add_column(title, justify="right")
+        title = f"{stage} [{LEVEL:.0%}]" if certain else stage
+        table.add_column(Text(title), justify="right")
     for name, row in found["rows"].items():
-        table.add_row(name, *(_interval(row.get(stage), stage) for stage in stages))
+        cells = (_signed(row.get(stage), stage) for stage in stages)
+        table.add_row(name, *map(Text, cells))
     console.print(table)
     if not found["classes"]:
         return
-    stages = _stages(found["classes"])
+    stages = stages_of(found["classes"])
     table = Table(box=None, pad_edge=False)
     table.add_column("class")
     for stage in stages:
         table.add_column(stage, justify="right")
     for name, row in found["classes"].items():
-        table.add_row(name, *(_number(row.get(stage)) for stage in stages))
+        table.add_row(name, *(score_text(row.get(stage)) for stage in stages))
     console.print(table)
 
 
-def _stages(rows: Mapping[str, Mapping]) -> list[str]:
+def stages_of(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The stages that a result's rows or classes have, in their order.
+
+    Example:
+        >>> stages_of({"miou": {"trained": [0.4, None, None]}})
+        ['trained']
+    """
     there = {stage for row in rows.values() for stage in row}
     return [stage for stage in STAGES if stage in there]
 
 
-def _interval(values: list | None, stage: str) -> str:
-    if values is None:
-        return _number(None)
-    sign = "+" if stage == DIFFERENCE else ""
-    value, low, high = (_number(v, sign) for v in values)
-    return value if values[1] is None else rf"{value} \[{low}, {high}]"
+def score_text(
+    values: list[float | None] | float | None,
+    *,
+    sign: str = "",
+    interval: str = " [{}, {}]",
+    missing: str = "-",
+) -> str:
+    """A score, with its interval if it has one, as tables show it.
+
+    Args:
+        values: [value, low, high], or a value alone; each may be missing: None, or not
+            finite.
+        sign: "+" for differences, "" for others.
+        interval: Format of the ends.
+        missing: What stands for a value that is missing.
+
+    Example:
+        >>> score_text([0.4, 0.3, 0.5]), score_text([0.4, None, None]), score_text(None)
+        ('0.400 [0.300, 0.500]', '0.400', '-')
+    """
+    values = values if isinstance(values, list) else [values]
+    text, *ends = (format(v, f"{sign}.3f") if _is_there(v) else missing for v in values)
+    return text + interval.format(*ends) if _has_interval(values) else text
 
 
-def _number(value: float | None, sign: str = "") -> str:
-    if value is None or not math.isfinite(value):
-        return "-"
-    return format(value, f"{sign}.3f")
+def _signed(values: list | None, stage: str) -> str:
+    return score_text(values, sign="+" if stage == DIFFERENCE else "")
+
+
+def _has_interval(values: list) -> bool:
+    return len(values) == 3 and all(map(_is_there, values[1:]))
+
+
+def _is_there(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _finite(value: Any) -> Any:
