@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from slotcon_tf.encoders.contract import as_encoder, loading
 from slotcon_tf.images.statistics import statistics_of
-from slotcon_tf.method.objective import active_slots, l2_normalize, pool_slots
+from slotcon_tf.method.objective import active_slots, l2_normalize
 from slotcon_tf.method.slotcon import SlotCon
+from slotcon_tf.method.slots import unit_slots
 from slotcon_tf.method.upsampled import upsampled_argmax
 
 
@@ -140,9 +141,9 @@ class Inference:
         return found if self.grouping else {"map": found}
 
     def _pooled(self, found):
-        """Slots of length 1, (B, K, D), pooled as in training."""
+        """Slots of length 1, (B, K, D)."""
         logits = found["assignment_logits"]
-        return l2_normalize(pool_slots(found["projected"], logits, self._temperature))
+        return unit_slots(found["projected"], logits, self._temperature)
 
     def _traced_map(self, images):
         return tf.cast(self._call(images)["map"], tf.float32)
