@@ -322,7 +322,7 @@ class SlotCon(Fitting):
             query_valid = ops.take(query_valid, kept)
         # Batch statistics of the queries that count, on all replicas.
         queries = self.predictor(queries, training=training, mask=query_valid)
-        loss, _ = objective.slot_contrastive_loss(
+        return objective.slot_contrastive_loss(
             queries,
             query_valid,
             keys,
@@ -331,7 +331,6 @@ class SlotCon(Fitting):
             num_queries=replicas.sum_over_replicas(num_queries),
             temperature=self.contrastive_temperature,
         )
-        return loss
 
     # The step.
 
