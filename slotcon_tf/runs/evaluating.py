@@ -19,6 +19,7 @@ from slotcon_tf.data.labelled import (
     open_segmented,
 )
 from slotcon_tf.data.labelled.classified import CLASSIFIED
+from slotcon_tf.encoders.copies import twin
 from slotcon_tf.evaluation import classification, tasks
 from slotcon_tf.evaluation.bootstrap import RESAMPLES
 from slotcon_tf.evaluation.inference import Inference
@@ -26,7 +27,6 @@ from slotcon_tf.evaluation.linear import LinearSettings
 from slotcon_tf.evaluation.results import result_of, show_result, write_result
 from slotcon_tf.images.statistics import PixelRange, statistics_of
 from slotcon_tf.method.slotcon import SlotCon
-from slotcon_tf.method.teacher import twin
 from slotcon_tf.progress import bar
 from slotcon_tf.runs.label_settings import LabelSettings, label_options
 from slotcon_tf.runs.load_settings import ModelSettings, scale_setting, which_setting
