@@ -24,11 +24,10 @@ from slotcon_tf.evaluation.results import (
 )
 from slotcon_tf.images import square
 from slotcon_tf.method.slotcon import SlotCon
-from slotcon_tf.runs.labelled_monitor import LabelledMonitor
+from slotcon_tf.runs.labelled_monitor import PICTURES, LabelledMonitor
 from slotcon_tf.visualize import save_slots
 
 REPORTED = ("miou", "nmi", "ari", "pixel_accuracy", "majority_accuracy")
-NUM_PICTURES = 6
 HELD_OUT_SCENES = 100
 
 
@@ -200,7 +199,7 @@ class SceneScores:
         )
 
 
-def sample_images(source: Source, size: int, count: int = NUM_PICTURES) -> np.ndarray:
+def sample_images(source: Source, size: int, count: int = PICTURES) -> np.ndarray:
     """Evenly spaced images of a source, cut to squares of one size.
 
     Returns:
