@@ -61,7 +61,6 @@ TITLES = {
     ),
     "knn_accuracy": ("nearest neighbours", "Images whose class their neighbours tell."),
 }
-_LOSSES = ("loss", "grouping_loss", "slot_contrastive_loss")
 _VALIDATION = "val_"
 
 
@@ -148,7 +147,8 @@ def grouped_curves(columns: Mapping[str, np.ndarray]) -> dict[str, list[Curve]]:
         lines = {"training": columns[name]}
         if _VALIDATION + name in columns:
             lines["validation"] = columns[_VALIDATION + name]
-        group = "Losses" if name in _LOSSES or name.endswith("_loss") else "Health"
+        is_loss = name == "loss" or name.endswith("_loss")
+        group = "Losses" if is_loss else "Health"
         groups[group].append(_curve(name, lines))
     for name in columns:
         alone = name.removeprefix(_VALIDATION)
