@@ -172,7 +172,7 @@ class Identity:
     Example:
         >>> then = Identity(images=ImageSet(2, {}, ["a.png", "b.png"], [30, 40]))
         >>> then
-        2 images, 2 files, 70 bytes (0a10cf66)
+        2 images, 2 files, 70 bytes (b7a79869)
         >>> now = Identity(images=ImageSet(1, {}, ["a.png"], [30]))
         >>> now.digest == then.digest, now.differences(then.summary(), then.lists())
         (False, ['1 file fewer (b.png)'])
@@ -197,7 +197,7 @@ class Identity:
         return f"{'; '.join(told)} ({self.digest[:8]})"
 
     def summary(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it as JSON: its digest, and each part's summary."""
+        """What a checkpoint keeps of it as JSON: the digest, and each part."""
         return self._summary
 
     def lists(self) -> dict[str, dict[str, list[Any]]]:
