@@ -19,8 +19,6 @@ from slotcon_tf.runs.settings import as_text
 from slotcon_tf.runs.workdir import WorkdirError
 
 NAME = "data.json"
-# Settings that say where data lies; what lies there is compared instead.
-PLACES = ("data_dir", "class_file")
 _SHOWN = 6  # differences
 
 
@@ -182,9 +180,9 @@ def _advice(config, ended):
 def _of_older(checkpoint, data, config, old) -> list[str]:
     """Signs of other data than that of a checkpoint that kept no identity of it."""
     found = []
-    for name in PLACES:
-        was, now = getattr(old, name, None), getattr(config, name, None)
-        if was != now and not (was and now and _same_place(was, now)):
+    for name, known in config.settings().items():
+        was, now = getattr(old, name), getattr(config, name)
+        if known.place and was != now and not (was and now and _same_place(was, now)):
             found.append(f"{name}={as_text(was)} (now {as_text(now)})")
     # The number of steps of a model follows from the number of images.
     model = checkpoint.parent.parent / "model.json"
