@@ -13,7 +13,8 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from slotcon_tf.data.identity import ImageSet, files_of
+from slotcon_tf.data.identity import ImageSet
+from slotcon_tf.data.known_files import files_of
 from slotcon_tf.data.source import SequentialSource
 
 

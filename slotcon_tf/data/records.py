@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from slotcon_tf.data.identity import digest_of
+from slotcon_tf.data.known_files import digest_of
 from slotcon_tf.data.reading import largest_file, read_range
 from slotcon_tf.data.record_index import (
     CHECKSUM,

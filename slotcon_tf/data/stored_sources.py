@@ -11,7 +11,8 @@ import numpy as np
 
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.extensions import PassedOver
-from slotcon_tf.data.identity import ImageSet, files_of
+from slotcon_tf.data.identity import ImageSet
+from slotcon_tf.data.known_files import files_of
 from slotcon_tf.data.reading import Patience, largest_file, read_file
 from slotcon_tf.data.records import RecordReader
 from slotcon_tf.data.source import NumberedSource

@@ -11,21 +11,18 @@ clock. Nothing is asked of the clocks of hosts.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import errno
-import json
 import os
 import pathlib
-import socket
 import threading
 import time
-import uuid
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 from absl import logging
 
 from slotcon_tf.errors import first_line
+from slotcon_tf.runs.holder import Holder, read, read_path
 from slotcon_tf.runs.workdir import WorkdirError
 
 try:
@@ -120,8 +117,8 @@ class _Lock:
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder, self.path = folder, folder / NAME
-        self.own = _this_process()
-        self.lost: dict[str, Any] | None = None  # who has taken it
+        self.own = Holder.here()
+        self.lost: Holder | None = None  # who has taken it
         self._file: int | None = None
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
@@ -133,15 +130,20 @@ class _Lock:
             if error.errno not in _CANNOT_WRITE:
                 raise
             if self.path.exists() and os.access(self.folder, os.W_OK):
-                raise _busy(self.folder, _read_path(self.path)) from None
+                raise _busy(self.folder, read_path(self.path)) from None
             logging.info("%s cannot be written: no lock is needed.", self.folder)
             return
-        holder = _read(self._file)
-        lives = holder is not None and _lives(holder)
-        if lives is None:
-            self._watch(holder)
-        elif lives:
+        holder = read(self._file)
+        lives = holder.lives() if holder else False
+        if lives:
             raise _busy(self.folder, holder)
+        if holder and lives is None:
+            try:
+                self._watch(holder)
+            except FileNotFoundError:  # its run has just ended
+                self.forget()
+                self.take()
+                return
         self._write()
         if kernels is None:
             time.sleep(_SETTLE_SECONDS)
@@ -155,7 +157,7 @@ class _Lock:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             got = _flock(file)
             if got is False:
-                holder = _read(file)
+                holder = read(file)
                 os.close(file)
                 raise _busy(self.folder, holder)
             with contextlib.suppress(FileNotFoundError):
@@ -163,7 +165,7 @@ class _Lock:
                     return file, got
             os.close(file)  # its holder has just removed it
 
-    def _watch(self, holder: dict[str, Any]) -> None:
+    def _watch(self, holder: Holder) -> None:
         """Waits until a holder that cannot be asked has given no sign for long."""
         first = self._age()
         if first >= DEAD_SECONDS:
@@ -172,7 +174,7 @@ class _Lock:
             "%s may be held by %s, whose last sign is %.0f s old: waiting for the "
             "next one, %.0f s at most.",
             self.folder,
-            _named(holder),
+            holder,
             first,
             DEAD_SECONDS - first,
         )
@@ -181,17 +183,17 @@ class _Lock:
         while time.monotonic() < end:
             time.sleep(_LOOK_SECONDS)
             if self._touched() != before:
-                raise _busy(self.folder, _read_path(self.path) or holder)
+                raise _busy(self.folder, read_path(self.path) or holder)
 
     def _touched(self) -> tuple[float, str | None]:
         # Opened, not only asked for: network disks answer what they remember.
         with open(self.path, "rb") as file:
-            holder = _read(file.fileno())
-            return os.fstat(file.fileno()).st_mtime, (holder or {}).get("token")
+            holder = read(file.fileno())
+            return os.fstat(file.fileno()).st_mtime, holder and holder.token
 
     def _age(self) -> float:
         """Seconds since the file was touched, by the clock of its disk."""
-        probe = self.folder / f".clock-{self.own['token']}"
+        probe = self.folder / f".clock-{self.own.token}"
         try:
             probe.touch()
             now = probe.stat().st_mtime
@@ -201,7 +203,7 @@ class _Lock:
 
     def _write(self) -> None:
         assert self._file is not None
-        data = json.dumps(self.own).encode()
+        data = self.own.data()
         try:
             os.ftruncate(self._file, 0)
             os.lseek(self._file, 0, os.SEEK_SET)
@@ -213,8 +215,8 @@ class _Lock:
 
     def _check_own(self) -> None:
         """Raises `WorkdirBusy` if the file names another run."""
-        found = _read_path(self.path)
-        if found is not None and found.get("token") != self.own["token"]:
+        found = read_path(self.path)
+        if found is not None and found.token != self.own.token:
             raise _busy(self.folder, found)
 
     def _beat(self) -> None:
@@ -222,8 +224,8 @@ class _Lock:
         while not self._end.wait(wait):
             wait = BEAT_SECONDS
             try:
-                found = _read_path(self.path)
-                if found is not None and found["token"] != self.own["token"]:
+                found = read_path(self.path)
+                if found is not None and found.token != self.own.token:
                     self.lost = found
                     logging.error("%s", _busy(self.folder, found))
                     return
@@ -250,8 +252,8 @@ class _Lock:
         if self._thread is not None:
             self._thread.join()
             with contextlib.suppress(OSError):
-                found = _read_path(self.path) or self.own
-                if found["token"] == self.own["token"]:
+                found = read_path(self.path) or self.own
+                if found.token == self.own.token:
                     self.path.unlink()
         self.forget()
 
@@ -286,76 +288,10 @@ def _flock(file: int) -> bool | None:
     return True
 
 
-def _read(file: int) -> dict[str, Any] | None:
-    """Who a lock file says holds it; None if it says nothing."""
-    os.lseek(file, 0, os.SEEK_SET)
-    try:
-        found = json.loads(os.read(file, 4096))
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) and "token" in found else None
-
-
-def _read_path(path: pathlib.Path) -> dict[str, Any] | None:
-    with path.open("rb") as file:
-        return _read(file.fileno())
-
-
-def _this_process() -> dict[str, Any]:
-    pid = os.getpid()
-    now = datetime.datetime.now(datetime.UTC)
-    return {
-        "host": socket.gethostname(),
-        "pid": pid,
-        "since": now.isoformat(" ", "seconds").replace("+00:00", " UTC"),
-        "token": uuid.uuid4().hex,
-        "machine": _machine(),
-        "started": _start_of(pid),
-    }
-
-
-def _machine() -> str | None:
-    """What processes have in common whose numbers mean the same; None: not known."""
-    try:
-        boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return None
-
-
-def _start_of(pid: int) -> str | None:
-    """When a process was started, in ticks of its machine; None if there is none."""
-    try:
-        status = pathlib.Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    # Behind the name, which may hold anything: the state, then the 20th is the start.
-    state, *rest = status.rpartition(")")[2].split()
-    return None if state in ("Z", "X") else rest[18]
-
-
-def _lives(holder: dict[str, Any]) -> bool | None:
-    """Whether the process lives that a lock file names; None if it cannot be asked."""
-    machine = _machine()
-    if machine is None or holder.get("machine") != machine:
-        return None
-    if holder["pid"] == os.getpid():
-        return False  # `_held` knows what this process holds
-    return _start_of(holder["pid"]) == holder.get("started")
-
-
-def _named(holder: dict[str, Any] | None) -> str:
-    if holder is None:
-        return "another run, which does not say its name"
-    told = "host {host}, process {pid}, since {since}".format_map(holder)
-    here = holder["pid"] == os.getpid() and holder.get("machine") == _machine()
-    return f"{told} (this process)" if here else told
-
-
-def _busy(folder: pathlib.Path, holder: dict[str, Any] | None) -> WorkdirBusy:
+def _busy(folder: pathlib.Path, holder: Holder | None) -> WorkdirBusy:
     return WorkdirBusy(
         f"`workdir` must be one run's alone. Received: {folder}, which is held by "
-        f"{_named(holder)}. Wait for its end, or take another directory."
+        f"{holder or 'another run'}. Wait for its end, or take another directory."
     )
 
 

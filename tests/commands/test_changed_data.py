@@ -2,9 +2,7 @@
 
 import shutil
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from slotcon_tf.runs import FinetuneConfig, pretrain
 from slotcon_tf.runs.checkpoints import checkpoint_paths, step_of
@@ -14,15 +12,8 @@ from slotcon_tf.runs.lock import NAME
 from slotcon_tf.runs.pretraining import PretrainRun
 from tests.support import labelled_case
 from tests.support.command import TINY_RUN, pretrain_command, started, until
+from tests.support.photo_case import photos
 from trainers.pretrain import main
-
-
-def photos(folder, count=8):
-    folder.mkdir()
-    for number in range(count):
-        grey = np.full((40, 40 + number, 3), 20 * number, np.uint8)
-        Image.fromarray(grey).save(folder / f"{number}.png")
-    return folder
 
 
 def settings(tmp_path, **more):
@@ -47,7 +38,7 @@ def begun(run, step):
 
 
 def test_other_data_is_refused_and_the_same_elsewhere_is_not(tmp_path, capsys):
-    folder, config = photos(tmp_path / "photos"), settings(tmp_path)
+    folder, config = photos(tmp_path / "photos", 8), settings(tmp_path)
     kept = shutil.copytree(folder, tmp_path / "kept")
     begun(PretrainRun(config), 2)
     (folder / "3.png").unlink()
@@ -100,7 +91,7 @@ def test_labelled_data_is_compared_too(tmp_path):
 
 def test_data_that_has_grown_does_not_reopen_a_run(tmp_path, capsys, caplog):
     """Twice the images are twice the steps: the run would train on."""
-    folder = photos(tmp_path / "photos")
+    folder = photos(tmp_path / "photos", 8)
     config = settings(tmp_path, epochs=1, max_steps_per_epoch=0, warmup_epochs=0)
     begun(PretrainRun(config), 2)
     assert PretrainRun(config).done
@@ -123,7 +114,7 @@ def test_data_that_has_grown_does_not_reopen_a_run(tmp_path, capsys, caplog):
 @pytest.mark.slow
 def test_one_work_directory_is_one_run(tmp_path, capsys):
     """The first is killed while it holds the lock; the second goes on at once."""
-    photos(tmp_path / "photos")
+    photos(tmp_path / "photos", 8)
     config = settings(tmp_path, epochs=12)
     flags = [*config.lines(), "--checkpoint_steps=1"]
     with started(*pretrain_command(*flags)) as first:

@@ -13,22 +13,12 @@ from PIL import Image
 
 from slotcon_tf.data import open_images, open_source
 from slotcon_tf.data.builders import builder_identity
-from slotcon_tf.data.identity import UNKNOWN, Identity, ImageSet, files_of
+from slotcon_tf.data.identity import Identity, ImageSet
+from slotcon_tf.data.known_files import UNKNOWN, files_of
 from slotcon_tf.data.labelled import open_segmented
 from slotcon_tf.data.records import shard_name, write_index, write_shard
-from slotcon_tf.runs.checkpoints import CheckpointError
-from slotcon_tf.runs.kept_data import ChangedData, RunData
-from slotcon_tf.runs.workdir import WorkdirError
 from tests.support import labelled_case
-from tests.support.checkpoint_case import CONFIG, save_at, store
-
-
-def photos(folder, count=6):
-    folder.mkdir(parents=True)
-    for number in range(count):
-        grey = np.full((4 + number, 5, 3), 10 * number, np.uint8)
-        Image.fromarray(grey).save(folder / f"{number}.png")
-    return folder
+from tests.support.photo_case import photos
 
 
 def of(source):
@@ -73,7 +63,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_changes_are_told_with_counts_and_names(change, tmp_path):
-    then = of_folder(photos(tmp_path / "a"))
+    then = of_folder(photos(tmp_path / "a", 6))
     change(tmp_path / "a")
     now = of_folder(tmp_path / "a")
     assert now.digest != then.digest
@@ -86,7 +76,7 @@ def test_changes_are_told_with_counts_and_names(change, tmp_path):
 
 
 def test_copied_and_touched_data_is_the_same(tmp_path):
-    then = of_folder(photos(tmp_path / "a"))
+    then = of_folder(photos(tmp_path / "a", 6))
     shutil.copytree(tmp_path / "a", tmp_path / "b" / "c")
     for path in (tmp_path / "b" / "c").iterdir():
         os.utime(path, (1, 1))
@@ -104,7 +94,7 @@ def test_copied_and_touched_data_is_the_same(tmp_path):
 
 
 def test_the_order_counts_and_absolute_lists_may_move(tmp_path):
-    photos(tmp_path / "a" / "in")
+    photos(tmp_path / "a" / "in", 6)
     names = [f"in/{number}.png" for number in range(6)]
 
     def listed(folder, names):
@@ -152,7 +142,7 @@ def test_every_kind_of_source_has_an_identity(tmp_path):
     fakes = [of(open_source("fake")).digest for _ in range(2)]
     assert fakes[0] == fakes[1]
     for root, name in (("coco", "train2017"), ("imagenet", "train")):
-        photos(tmp_path / root / name / "n01")
+        photos(tmp_path / root / name / "n01", 6)
         found = open_source(root, tmp_path / root).identity()
         assert found.names[0] == f"{name}/n01/0.png", found
     shards = []
@@ -256,100 +246,6 @@ def test_panoptic_segments_are_labels(tmp_path):
     assert now.differences(then.summary(), then.lists()) == [
         "other ids, or segments, of the classes"
     ]
-
-
-def data_of(folder, steps=10, **more):
-    return RunData(of_folder(folder), steps_per_epoch=2, steps=steps, **more)
-
-
-def test_a_checkpoint_keeps_its_data_and_refuses_other(tmp_path, caplog):
-    folder, kept = photos(tmp_path / "photos"), tmp_path / "run" / "checkpoints"
-    save_at(store(kept, data=data_of(folder), keep=1), 2, 4)
-    (names,) = kept.glob("data-*.json.gz")  # once, not in every checkpoint
-    fewer(folder)
-    with pytest.raises(ChangedData) as caught:
-        store(kept, data=data_of(folder)).restore()
-    said = str(caught.value)
-    assert "2 files fewer (1.png, 4.png). Bring" in said and "\n" not in said
-    assert "`allow_changed_data`" in said
-    # Copied alone: the names are gone, and it is told all the same.
-    names.unlink()
-    with pytest.raises(ChangedData, match=r"other files \(6 of .* then, 4 of"):
-        store(kept, data=data_of(folder)).restore()
-    names.write_bytes(b"damaged")
-    with pytest.raises(ChangedData, match=r"other files \(6 of"):
-        store(kept, data=data_of(folder)).restore()
-    allowed = CONFIG.replace(allow_changed_data=True)
-    store_of_now = store(kept, config=allowed, data=data_of(folder))
-    assert store_of_now.restore() == 4 and "The data has changed since" in caplog.text
-    # What is allowed is allowed once: later checkpoints are of the data of now.
-    save_at(store_of_now, 6)
-    flags = (store_of_now.latest() / CONFIG.flagfile).read_text()
-    assert "--noallow_changed_data" in flags
-    assert store(kept, data=data_of(folder)).restore() == 6
-
-
-def test_older_checkpoints_go_on_with_a_line(tmp_path, caplog):
-    folder, kept = photos(tmp_path / "photos"), tmp_path / "run" / "checkpoints"
-    was = CONFIG.replace(dataset="folder", data_dir=str(folder))
-    save_at(store(kept, config=was), 4)
-    caplog.set_level("INFO")
-    (tmp_path / "link").symlink_to(folder)
-    for place in (folder, tmp_path / "link", os.path.relpath(folder)):
-        config = was.replace(data_dir=str(place))
-        later = store(kept, config=config, data=data_of(folder))
-        assert later.restore() == 4
-    assert "kept no identity of its data" in caplog.text
-    save_at(later, 6)
-    assert (later.latest() / "data.json").exists()
-    # Of data that lies elsewhere nothing is known.
-    shutil.rmtree(later.latest())
-    copied = shutil.copytree(folder, tmp_path / "copied")
-    config = was.replace(data_dir=str(copied))
-    with pytest.raises(WorkdirError, match=r"data_dir=.*photos \(now .*copied\)"):
-        store(kept, config=config, data=data_of(copied)).restore()
-    # Nor does data that has grown reopen a run: its model's steps say how much it was.
-    (kept.parent / "model.json").write_text('{"total_steps": 10}')
-    grown = data_of(folder, steps=20, total_steps=20)
-    with pytest.raises(WorkdirError, match="for 10 steps in all .now 20"):
-        store(kept, config=was, data=grown).restore()
-
-
-def test_what_a_checkpoint_says_of_its_data_may_be_damaged(tmp_path, caplog):
-    folder, kept = photos(tmp_path / "photos"), tmp_path / "checkpoints"
-    saved = store(kept, data=data_of(folder))
-    save_at(saved, 2, 4, 6)
-    for path, text in zip(saved.paths(), ["[", '{"digest": 1}'], strict=False):
-        (path / "data.json").write_text(text)
-    with pytest.raises(CheckpointError, match="2, all damaged"):
-        store(kept, data=data_of(folder)).restore()
-
-
-def test_an_ended_run_stays_ended(tmp_path):
-    folder, kept = photos(tmp_path / "photos"), tmp_path / "checkpoints"
-    save_at(store(kept, data=data_of(folder, steps=10)), 10)
-    same = store(kept, data=data_of(folder))
-    assert same.restore() == 10 and not same.ended
-    more(folder)
-    with pytest.raises(ChangedData, match=r"has ended.* set init_from=runs/pretrain"):
-        store(kept, data=data_of(folder, steps=20)).restore()
-    allowed = CONFIG.replace(allow_changed_data=True)
-    after = store(kept, config=allowed, data=data_of(folder, steps=20))
-    assert after.restore() == 10 and after.ended
-
-
-def test_checkpoints_kept_for_good_survive_data_of_another_size(tmp_path):
-    folder, kept = photos(tmp_path / "photos"), tmp_path / "checkpoints"
-    saved = store(kept, data=data_of(folder), keep=1, keep_every_epochs=2)
-    save_at(saved, 2, 4, 6)
-    more(folder)
-    options = {"keep": 1, "keep_every_epochs": 2, "steps_per_epoch": 3}
-    data = RunData(of_folder(folder), steps_per_epoch=3, steps=15)
-    config = CONFIG.replace(allow_changed_data=True)
-    later = store(kept, config=config, data=data, **options)
-    assert later.restore() == 6
-    save_at(later, 7, 12, 13)
-    assert [p.name[-2:] for p in later.paths()] == ["13", "12", "06", "04"]
 
 
 def test_names_need_no_file_of_their_own(tmp_path):

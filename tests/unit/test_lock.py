@@ -13,6 +13,7 @@ import time
 import pytest
 
 from slotcon_tf.runs import lock
+from slotcon_tf.runs.holder import machine, start_of
 from slotcon_tf.runs.lock import NAME, WorkdirBusy, check_held, held
 from slotcon_tf.runs.strategy import will_be_chief
 from tests.support.command import ENVIRONMENT, ROOT, until
@@ -74,7 +75,7 @@ def test_held_by_a_process_and_free_at_once_when_it_is_killed(tmp_path):
         process.send_signal(signal.SIGKILL)
         # Not even waited for: a zombie holds nothing.
         start = time.monotonic()
-        until(lambda: lock._start_of(process.pid) is None, "its death")
+        until(lambda: start_of(process.pid) is None, "its death")
         with held(folder):
             assert time.monotonic() - start < 5
             assert said(folder)["pid"] == os.getpid()
@@ -85,11 +86,8 @@ def test_without_the_kernels_lock_processes_are_asked(tmp_path, monkeypatch):
     """As on network disks that have none, and on systems without fcntl."""
     monkeypatch.setattr(lock, "fcntl", None)
     monkeypatch.setattr(lock, "_SETTLE_SECONDS", 0.01)
-    me = lock._this_process()
-    path = left_behind(tmp_path, pid=os.getppid(), machine=me["machine"])
-    path.write_text(
-        json.dumps({**said(tmp_path), "started": lock._start_of(os.getppid())})
-    )
+    path = left_behind(tmp_path, pid=os.getppid(), machine=machine())
+    path.write_text(json.dumps({**said(tmp_path), "started": start_of(os.getppid())}))
     told = f"process {os.getppid()}, since today"
     with pytest.raises(WorkdirBusy, match=told), held(tmp_path):
         pass
@@ -115,6 +113,11 @@ def test_holders_elsewhere_are_told_by_their_signs(tmp_path, monkeypatch, caplog
     assert "may be held by host node7, process 7, since today" in caplog.text
     beating.join()
     assert said(tmp_path)["token"] == "its"  # it is left as it was
+    ending = threading.Timer(0.3, path.unlink)  # its run comes to its end
+    ending.start()
+    with held(tmp_path):
+        assert said(tmp_path)["pid"] == os.getpid()
+    ending.join()
     monkeypatch.setattr(lock, "DEAD_SECONDS", 1.0)
     left_behind(tmp_path)
     start = time.monotonic()

@@ -11,7 +11,8 @@ import numpy as np
 from absl import logging
 
 from slotcon_tf.data.extensions import is_image_file
-from slotcon_tf.data.identity import ImageSet, digest_of, files_of
+from slotcon_tf.data.identity import ImageSet
+from slotcon_tf.data.known_files import digest_of, files_of
 from slotcon_tf.data.labelled.class_file import read_text
 from slotcon_tf.data.labelled.decoding import (
     LabelError,

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from absl import logging
 
-from slotcon_tf.data.identity import ImageSet, digest_of
+from slotcon_tf.data.identity import ImageSet
+from slotcon_tf.data.known_files import digest_of
 from slotcon_tf.data.labelled.class_file import read_class_names
 from slotcon_tf.data.labelled.classes import (
     ClassTable,
