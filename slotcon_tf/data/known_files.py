@@ -29,9 +29,10 @@ def digest_of(*parts: str | bytes) -> str:
     """
     found = hashlib.blake2b(digest_size=16)
     for part in parts:
-        data = part.encode("utf-8", "surrogateescape") if type(part) is str else part
-        found.update(len(data).to_bytes(8, "little"))
-        found.update(data)  # pyright: ignore[reportArgumentType]
+        if isinstance(part, str):
+            part = part.encode("utf-8", "surrogateescape")
+        found.update(len(part).to_bytes(8, "little"))
+        found.update(part)
     return found.hexdigest()
 
 
