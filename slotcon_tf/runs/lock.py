@@ -17,7 +17,6 @@ import pathlib
 import threading
 import time
 from collections.abc import Iterator
-from typing import Literal
 
 from absl import logging
 
@@ -36,6 +35,7 @@ BEAT_SECONDS = 20.0  # between two signs of life
 # others for up to a minute (attribute caches of NFS).
 DEAD_SECONDS = 120.0
 _LOOK_SECONDS = 1.0  # between looks at a file that may be touched
+_LEAVING_SECONDS = 5.0  # until the kernel has ended a process that is killed
 _SETTLE_SECONDS = 1.0  # until two that write at once see who was last
 _CANNOT_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM)
 _held: dict[str, _Lock] = {}  # of this process, by real path
@@ -125,7 +125,7 @@ class _Lock:
 
     def take(self) -> None:
         try:
-            self._file, kernels = self._opened()
+            kernels, holder, lives = self._looked()
         except OSError as error:
             if error.errno not in _CANNOT_WRITE:
                 raise
@@ -133,37 +133,61 @@ class _Lock:
                 raise _busy(self.folder, read_path(self.path)) from None
             logging.info("%s cannot be written: no lock is needed.", self.folder)
             return
-        holder = read(self._file)
-        lives = holder.lives() if holder else False
-        if lives:
+        if lives or (kernels is False and lives is False):
             raise _busy(self.folder, holder)
         if holder and lives is None:
             try:
                 self._watch(holder)
-            except FileNotFoundError:  # its run has just ended
+                still = self._is_own()
+            except FileNotFoundError:
+                still = False
+            if not still:  # its run has just ended, or another one has taken it
                 self.forget()
                 self.take()
                 return
-        self._write()
+        if kernels is False:
+            self._replace()  # a server may keep a dead host's lock for long
+        else:
+            self._write()
         if kernels is None:
             time.sleep(_SETTLE_SECONDS)
-            self._check_own()
+            self._check_named()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
 
-    def _opened(self) -> tuple[int, Literal[True] | None]:
-        """The open file, and whether the kernel gave its lock; None: it has none."""
+    def _looked(self) -> tuple[bool | None, Holder | None, bool | None]:
+        """Whether the kernel gave its lock (None: it has none), the holder, its life.
+
+        A lock that is held by nobody who lives is on its way to somebody: a process
+        that is killed frees it when its last thread is gone, and one that takes it
+        writes its name.
+        """
+        end = time.monotonic() + _LEAVING_SECONDS
         while True:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-            got = _flock(file)
-            if got is False:
-                holder = read(file)
-                os.close(file)
-                raise _busy(self.folder, holder)
+            kernels = self._opened()
+            assert self._file is not None
+            holder = read(self._file)
+            lives = holder.lives() if holder else False
+            moving = kernels is False and lives is False
+            if not moving or time.monotonic() > end:
+                return kernels, holder, lives
+            self.forget()
+            time.sleep(_LEAVING_SECONDS / 100)
+
+    def _opened(self) -> bool | None:
+        """Opens the file, and asks for the kernel's lock: got, not, or None: none."""
+        while True:
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            got = _flock(self._file)
             with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file), os.stat(self.path)):
-                    return file, got
-            os.close(file)  # its holder has just removed it
+                if self._is_own():
+                    return got
+            self.forget()  # its holder has just removed it
+
+    def _is_own(self) -> bool:
+        """Whether the open file is still that of the path."""
+        assert self._file is not None
+        return os.path.samestat(os.fstat(self._file), os.stat(self.path))
 
     def _watch(self, holder: Holder) -> None:
         """Waits until a holder that cannot be asked has given no sign for long."""
@@ -213,7 +237,16 @@ class _Lock:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise  # on a full disk the kernel's lock holds without a name
 
-    def _check_own(self) -> None:
+    def _replace(self) -> None:
+        """Puts a new file, with a lock of its own, in the place of a dead host's."""
+        aside = self.folder / f".{NAME}-{self.own.token}"
+        self.forget()
+        self._file = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        _flock(self._file)
+        self._write()
+        os.replace(aside, self.path)
+
+    def _check_named(self) -> None:
         """Raises `WorkdirBusy` if the file names another run."""
         found = read_path(self.path)
         if found is not None and found.token != self.own.token:

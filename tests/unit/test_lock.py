@@ -126,6 +126,33 @@ def test_holders_elsewhere_are_told_by_their_signs(tmp_path, monkeypatch, caplog
     assert not list(tmp_path.iterdir())
 
 
+def test_a_servers_lock_of_a_dead_host_is_not_waited_for(tmp_path, monkeypatch):
+    """NFS keeps it until the host comes back, or for its lease: signs decide."""
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(lock, "_LOOK_SECONDS", 0.05)
+    path = left_behind(tmp_path)
+    with path.open() as server:
+        fcntl.flock(server, fcntl.LOCK_EX)
+        beating = threading.Timer(0.3, os.utime, [path])
+        beating.start()
+        with pytest.raises(WorkdirBusy, match="node7"), held(tmp_path):
+            pass
+        beating.join()
+        os.utime(path, (0, time.time() - lock.DEAD_SECONDS - 9))
+        with held(tmp_path):
+            assert said(tmp_path)["pid"] == os.getpid()
+            assert [each.name for each in tmp_path.iterdir()] == [NAME]
+            with pytest.raises(OSError), path.open() as other:
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Here its number tells that it is dead, but somebody is about to take it.
+        monkeypatch.setattr(lock, "_LEAVING_SECONDS", 0.5)
+        left_behind(tmp_path, machine=machine())
+        with path.open() as starting:
+            fcntl.flock(starting, fcntl.LOCK_EX)
+            with pytest.raises(WorkdirBusy), held(tmp_path):
+                pass
+
+
 def test_a_file_without_a_name_is_nobodys(tmp_path):
     (tmp_path / NAME).write_text("")  # killed before it wrote, or a full disk
     with held(tmp_path):
