@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from slotcon_tf.data.known_files import digest_of
 from slotcon_tf.data.reading import largest_file, read_range
 from slotcon_tf.data.record_index import (
     CHECKSUM,
@@ -125,6 +126,19 @@ class RecordReader:
         shards, firsts = np.unique(self._shard, return_index=True)
         self._first = dict(zip(shards.tolist(), firsts.tolist(), strict=True))
         self.num_images = len(self._place)
+
+    @property
+    def shards(self) -> list[str]:
+        """Paths of the shards."""
+        count = self._num_shards
+        names = (shard_name(number, count) for number in range(count))
+        return [os.path.join(self.folder, name) for name in names]
+
+    def digest(self) -> str:
+        """Of where each record lies."""
+        return digest_of(
+            *(a.astype("<i8").tobytes() for a in (self._place, self._shard))
+        )
 
     def path(self, number: int) -> str:
         """The file that holds record `number`."""

@@ -42,6 +42,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
         (144, 192, 3)
     """
 
+    drawn = True  # its version says what its images are
     # File that progress is told in; standard error if None.
     shown_on: TextIO | None = None
     # Raise it with every change of the drawing: tfds goes on reading what it prepared.

@@ -15,6 +15,8 @@ from absl import logging
 from slotcon_tf.errors import first_line
 from slotcon_tf.runs import workdir
 from slotcon_tf.runs.command import CommandError
+from slotcon_tf.runs.kept_data import RunData, check_data, read_data, write_data
+from slotcon_tf.runs.lock import check_held
 from slotcon_tf.runs.run_settings import RunSettings
 
 _PREFIX = "step_"
@@ -40,7 +42,7 @@ class CheckpointError(CommandError):
 
 
 class Checkpoints:
-    """Model, teacher, center, optimizer, step and flags of a run, by step.
+    """Model, teacher, center, optimizer, step, flags and data of a run, by step.
 
     A checkpoint is a folder that is written under another name and then renamed: what
     is killed while it writes leaves nothing that counts. The position in the data is
@@ -51,12 +53,16 @@ class Checkpoints:
         model: A compiled model with a built optimizer, and its `step`.
         config: Of the run; its flags are kept with every checkpoint.
         steps_per_epoch: Of the run.
+        data: `RunData` that it is trained on; None: it is neither kept nor compared.
         keep: Newest checkpoints kept.
         keep_every_epochs: Checkpoints at the ends of these epochs are kept for good; 0
             for none.
         writes: Whether this process writes, or reads only.
         means: Whether an epoch's running means are kept too. Several hosts would have
             to meet to write those, and one of them writes alone.
+
+    Attributes:
+        ended: Whether `restore` found the end of a run on other data.
 
     Example:
         >>> import tempfile
@@ -84,6 +90,7 @@ class Checkpoints:
         *,
         steps_per_epoch: int,
         keep: int,
+        data: RunData | None = None,
         keep_every_epochs: int = 0,
         writes: bool = True,
         means: bool = True,
@@ -91,9 +98,12 @@ class Checkpoints:
         self.folder = pathlib.Path(folder)
         self.model = model
         self.config = config
+        self.data = data
+        self.ended = False
         self.keep = keep
         self.writes = writes
-        self.kept_steps = steps_per_epoch * keep_every_epochs
+        self.steps_per_epoch = steps_per_epoch
+        self.keep_every_epochs = keep_every_epochs
         self._checkpoint = tf.train.Checkpoint(
             model=model,
             optimizer=model.optimizer,
@@ -117,7 +127,9 @@ class Checkpoints:
 
         Raises:
             CheckpointError: If it cannot be written; the others stay as they are.
+            WorkdirBusy: If another run has taken the work directory over.
         """
+        check_held(self.folder.parent)
         step = int(self.model.step.numpy())
         target = self.folder / f"{_PREFIX}{step:09d}"
         if target.exists():
@@ -127,8 +139,10 @@ class Checkpoints:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
             self._checkpoint.write(str(aside / STATE))
-            lines = "\n".join(self.config.lines())
+            lines = "\n".join(workdir.kept_lines(self.config))
             (aside / self.config.flagfile).write_text(lines + "\n")
+            if self.data is not None:
+                write_data(aside, self.folder, self.data)
             aside.rename(target)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(aside, ignore_errors=True)
@@ -144,8 +158,19 @@ class Checkpoints:
 
     def _drop_old(self):
         for path in self.paths()[self.keep :]:
-            if not (self.kept_steps and step_of(path) % self.kept_steps == 0):
+            if not self._for_good(path):
                 shutil.rmtree(path, ignore_errors=True)
+
+    def _for_good(self, path):
+        """Whether it ends an epoch that is kept: one of now, or of its own data."""
+        every, step = self.keep_every_epochs, step_of(path)
+        if not every or step % (every * self.steps_per_epoch) == 0:
+            return bool(every)
+        try:
+            then = (read_data(path) or {}).get("steps_per_epoch", 0)
+        except (OSError, ValueError):
+            return False
+        return bool(then) and step % (every * then) == 0
 
     def restore(self) -> int:
         """Reads the newest checkpoint that is whole.
@@ -154,7 +179,8 @@ class Checkpoints:
             The step that it was written after; 0 if there is no checkpoint.
 
         Raises:
-            workdir.WorkdirError: If it belongs to another configuration.
+            workdir.WorkdirError: If it belongs to another configuration, or to other
+                data.
             CheckpointError: If there are checkpoints, and none can be read.
         """
         damaged = []
@@ -193,7 +219,9 @@ class Checkpoints:
         written = (path / self.config.flagfile).read_text().splitlines()
         if not written:
             raise ValueError("its flags are missing")
-        workdir.check_same(path, written, self.config)
+        old = workdir.check_same(path, written, self.config)
+        if self.data is not None:
+            self.ended = check_data(path, self.data, self.config, old)
         status = self._checkpoint.read(str(path / STATE))
         status.assert_existing_objects_matched()
         step = int(self.model.step.numpy())

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from slotcon_tf.data.identity import Identity
 from slotcon_tf.encoders.resnet import backbone
 from slotcon_tf.evaluation.results import (
     TRAINED,
@@ -21,10 +22,11 @@ from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.runs import report
 from slotcon_tf.runs.finetune_config import FinetuneConfig
 from slotcon_tf.runs.finetune_inputs import open_images, pretrained_encoder
+from slotcon_tf.runs.lock import held
 from slotcon_tf.runs.run import Run, own_process
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.settings import SettingError
-from slotcon_tf.runs.strategy import num_workers
+from slotcon_tf.runs.strategy import num_workers, will_be_chief
 from slotcon_tf.segmentation import (
     HEADS,
     OUTPUT_STRIDES,
@@ -63,6 +65,7 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
 
     Raises:
         SettingError, ValueError, OSError: If a setting or an image set cannot be used.
+        WorkdirError: If the work directory is another run's, or of other data.
         RunStopped: If training broke off, by a signal too; the same call goes on.
 
     Example:
@@ -79,7 +82,7 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
         FileNotFoundError: ...
     """
     report.start_logging()
-    with own_process():
+    with own_process(), held(config.workdir, will_be_chief(config.strategy)):
         return FinetuneRun(config).to_the_end()
 
 
@@ -116,6 +119,10 @@ class FinetuneRun(Run):
             self._pretrained = pretrained_encoder(config.init_from, config.prefix)
         pixel_range = statistics_of(self._pretrained).pixel_range
         self.train_images, self.val_images = open_images(config, pixel_range)
+
+    def identify(self) -> Identity:
+        train, val = self.train_images.images.identity(), self.val_images.identity()
+        return Identity(train=train, val=val)
 
     @property
     def steps_per_epoch(self) -> int:

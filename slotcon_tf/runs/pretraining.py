@@ -9,6 +9,7 @@ import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.data import crop_pair_dataset, open_source
+from slotcon_tf.data.identity import Identity
 from slotcon_tf.encoders.resnet import backbone
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs import report
@@ -16,9 +17,11 @@ from slotcon_tf.runs.initialization import initialize
 from slotcon_tf.runs.label_settings import label_options
 from slotcon_tf.runs.labelled_monitor import LabelledMonitor
 from slotcon_tf.runs.loading import serving_options, write_model_config
+from slotcon_tf.runs.lock import held
 from slotcon_tf.runs.pretrain_config import PretrainConfig
 from slotcon_tf.runs.run import Run, own_process
 from slotcon_tf.runs.settings import SettingError
+from slotcon_tf.runs.strategy import will_be_chief
 from slotcon_tf.serving.archive import export_model
 from slotcon_tf.training.callbacks import CollapseWarning, NanGuard, SlotPictures
 from slotcon_tf.training.monitoring import PeriodicEvaluation
@@ -45,6 +48,7 @@ def pretrain(config: PretrainConfig) -> PretrainRun:
 
     Raises:
         SettingError, ValueError, OSError: If a setting or an image set cannot be used.
+        WorkdirError: If the work directory is another run's, or of other data.
         RunStopped: If training broke off, by a signal too; the same call goes on.
 
     Example:
@@ -65,7 +69,7 @@ def pretrain(config: PretrainConfig) -> PretrainRun:
         On photographs: `PretrainConfig.from_recipe("small", data_dir="photos")`.
     """
     report.start_logging()
-    with own_process():
+    with own_process(), held(config.workdir, will_be_chief(config.strategy)):
         return PretrainRun(config).to_the_end()
 
 
@@ -106,6 +110,9 @@ class PretrainRun(Run):
                 f"batch_size={config.batch_size} for {self.source!r}. "
                 f"Use {self.source.num_images} or less."
             )
+
+    def identify(self) -> Identity:
+        return Identity(images=self.source.identity())
 
     @property
     def steps_per_epoch(self) -> int:

@@ -12,9 +12,11 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from slotcon_tf.data.identity import Identity
 from slotcon_tf.devices import best_precision
 from slotcon_tf.runs import loop, workdir
 from slotcon_tf.runs.checkpoints import Checkpoints
+from slotcon_tf.runs.kept_data import RunData
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.signals import StopRequest, told_in_training
 from slotcon_tf.runs.strategy import (
@@ -39,6 +41,7 @@ class Run(abc.ABC):
     Attributes:
         config: The settings; `precision` is no longer "auto".
         workdir: pathlib.Path of what it writes.
+        identity: `Identity` of its data; its `digest` is the same on all hosts.
         model: The compiled model.
         strategy: The tf.distribute strategy.
         chief: Whether this process writes files.
@@ -47,6 +50,7 @@ class Run(abc.ABC):
 
     Raises:
         ValueError, OSError: If a setting or an image set cannot be used.
+        WorkdirError: If the work directory is another run's, or of other data.
         CheckpointError: If no checkpoint of the run can be read.
 
     Example:
@@ -76,6 +80,7 @@ class Run(abc.ABC):
         self.workdir = pathlib.Path(config.workdir)
         keras.config.set_dtype_policy(config.precision)
         self.open_images()
+        self.identity = self.identify()
         # Just before the weights are drawn: what came before may have used randomness.
         keras.utils.set_random_seed(config.seed)
         with self.strategy.scope():
@@ -88,6 +93,12 @@ class Run(abc.ABC):
             self.model,
             config,
             steps_per_epoch=self.steps_per_epoch,
+            data=RunData(
+                self.identity,
+                self.steps_per_epoch,
+                self.epochs * self.steps_per_epoch,
+                getattr(self.model, "total_steps", None),
+            ),
             keep=config.keep_checkpoints,
             keep_every_epochs=self.keep_every_epochs,
             writes=self.chief,
@@ -107,6 +118,10 @@ class Run(abc.ABC):
     @abc.abstractmethod
     def open_images(self) -> None:
         """Opens and checks the images, before anything is written."""
+
+    @abc.abstractmethod
+    def identify(self) -> Identity:
+        """What `open_images` has opened."""
 
     @abc.abstractmethod
     def build_model(self) -> keras.Model:
@@ -185,7 +200,8 @@ class Run(abc.ABC):
     def train(self, stop: Callable[[], bool]) -> None:
         """Trains to the end, or until `stop()` asks for the end after a step."""
         self.log_start()
-        if self.first_step >= self.epochs * self.steps_per_epoch:
+        logging.info("Trained on %r", self.identity)
+        if self.done:
             logging.info("%s are done already.", self.length)
             return
         if self.first_step:
@@ -201,6 +217,12 @@ class Run(abc.ABC):
             look_at=self.look_at,
             shows_progress=self.chief,
         )
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to train, though data may have grown since."""
+        all_steps = self.epochs * self.steps_per_epoch
+        return self.checkpoints.ended or self.first_step >= all_steps
 
     @property
     def length(self) -> str:

@@ -78,6 +78,11 @@ class RunSettings(LoadSettings):
     resume: str = setting(
         "auto", "Continue what workdir holds.", choices=("auto", "never"), free=True
     )
+    allow_changed_data: bool = setting(
+        False,
+        "Go on with other images than the run was trained on; said once, not kept.",
+        free=True,
+    )
     checkpoint_steps: int = setting(
         0, "Steps between more checkpoints; 0: none.", low=0, free=True
     )

@@ -85,6 +85,27 @@ def num_workers() -> int:
     return sum(len(cluster.get(kind, ())) for kind in ("chief", "worker"))
 
 
+def will_be_chief(name: str = "auto") -> bool:
+    """Whether this process will be its run's chief, before the strategy is built.
+
+    Args:
+        name: Of the strategy, as for `build_strategy`.
+
+    Raises:
+        ValueError: If TF_CONFIG is no JSON object.
+
+    Example:
+        >>> will_be_chief("one_device")
+        True
+    """
+    if name not in ("auto", "multi_worker") or num_workers() < 2:
+        return True
+    config = json.loads(os.environ["TF_CONFIG"])
+    task = config.get("task", {})
+    first = "chief" if "chief" in config["cluster"] else "worker"
+    return task.get("type") == first and int(task.get("index", 0)) == 0
+
+
 def spans_hosts(strategy: tf.distribute.Strategy) -> bool:
     """Whether several processes train together.
 

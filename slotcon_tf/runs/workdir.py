@@ -90,10 +90,24 @@ def claim(config: RunSettings) -> None:
         "# Every flag of this run. Repeat it with:",
         f"#   {config.command} --flagfile={path} --workdir=NEW_FOLDER",
     ]
-    write_text(path, "\n".join([*header, *config.lines()]) + "\n")
+    write_text(path, "\n".join([*header, *kept_lines(config)]) + "\n")
 
 
-def check_same(path: pathlib.Path, lines: Iterable[str], config: RunSettings) -> None:
+def kept_lines(config: RunSettings) -> list[str]:
+    """The flags that repeat a run; what was allowed once is not allowed for good.
+
+    Example:
+        >>> from slotcon_tf.runs import PretrainConfig
+        >>> lines = kept_lines(PretrainConfig(allow_changed_data=True))
+        >>> "--noallow_changed_data" in lines
+        True
+    """
+    return config.replace(allow_changed_data=False).lines()
+
+
+def check_same(
+    path: pathlib.Path, lines: Iterable[str], config: RunSettings
+) -> RunSettings:
     """Refuses what another configuration has written.
 
     Args:
@@ -102,6 +116,9 @@ def check_same(path: pathlib.Path, lines: Iterable[str], config: RunSettings) ->
             younger than it, and their defaults are what was done then.
         config: Of the run that is to go on.
 
+    Returns:
+        The settings of then.
+
     Raises:
         WorkdirError: If a setting that changes the run's numbers differs; it names
             them.
@@ -109,21 +126,26 @@ def check_same(path: pathlib.Path, lines: Iterable[str], config: RunSettings) ->
     Example:
         >>> from slotcon_tf.runs import PretrainConfig
         >>> config = PretrainConfig(weight_decay=1e-5, remat=True)
-        >>> check_same(pathlib.Path("run"), ["--weight_decay=0.00001"], config)
+        >>> old = check_same(pathlib.Path("run"), ["--weight_decay=0.00001"], config)
+        >>> old.remat
+        False
     """
+    old = None
     try:
-        changed = config.changes_from(type(config).from_lines(lines))
+        old = type(config).from_lines(lines)
+        changed = config.changes_from(old)
         was = ", ".join(
             f"{name}={as_text(old)} (now {as_text(new)})"
             for name, (old, new) in changed.items()
         )
     except SettingError as error:
         was = str(error)
-    if was:
+    if old is None or was:
         raise WorkdirError(
             f"{path} holds a run of another configuration: {was}. "
             "Take another `workdir`, or the old settings to continue."
         )
+    return old
 
 
 def trim_history(path: pathlib.Path, epochs_done: int) -> None:
