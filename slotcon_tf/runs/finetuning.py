@@ -19,12 +19,12 @@ from slotcon_tf.evaluation.results import (
 )
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.runs import report
+from slotcon_tf.runs.cluster import num_workers
 from slotcon_tf.runs.finetune_config import FinetuneConfig
 from slotcon_tf.runs.finetune_inputs import open_images, pretrained_encoder
 from slotcon_tf.runs.run import Run, own_process
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.settings import SettingError
-from slotcon_tf.runs.strategy import num_workers
 from slotcon_tf.segmentation import (
     HEADS,
     OUTPUT_STRIDES,

@@ -12,6 +12,7 @@ from slotcon_tf.data import crop_pair_dataset, open_source
 from slotcon_tf.encoders.resnet import backbone
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs import report
+from slotcon_tf.runs.hosts import meet_hosts
 from slotcon_tf.runs.initialization import initialize
 from slotcon_tf.runs.label_settings import label_options
 from slotcon_tf.runs.labelled_monitor import LabelledMonitor
@@ -65,8 +66,8 @@ def pretrain(config: PretrainConfig) -> PretrainRun:
         On photographs: `PretrainConfig.from_recipe("small", data_dir="photos")`.
     """
     report.start_logging()
-    with own_process():
-        return PretrainRun(config).to_the_end()
+    with own_process(), meet_hosts(config) as hosts:
+        return PretrainRun(config, hosts).to_the_end()
 
 
 class PretrainRun(Run):
@@ -74,6 +75,7 @@ class PretrainRun(Run):
 
     Args:
         config: `PretrainConfig`.
+        hosts: As `meet_hosts` returns them; None: this one is alone.
 
     Example:
         >>> config = PretrainConfig(dataset="fake", batch_size=2048)
@@ -106,6 +108,9 @@ class PretrainRun(Run):
                 f"batch_size={config.batch_size} for {self.source!r}. "
                 f"Use {self.source.num_images} or less."
             )
+
+    def identity(self) -> dict[str, str]:
+        return {"images": repr(self.source), "number": str(self.source.num_images)}
 
     @property
     def steps_per_epoch(self) -> int:

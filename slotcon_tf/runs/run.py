@@ -15,12 +15,12 @@ from absl import logging
 from slotcon_tf.devices import best_precision
 from slotcon_tf.runs import loop, workdir
 from slotcon_tf.runs.checkpoints import Checkpoints
+from slotcon_tf.runs.hosts import Hosts, description
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.signals import StopRequest, told_in_training
 from slotcon_tf.runs.strategy import (
     any_worker,
     build_strategy,
-    check_same_everywhere,
     is_chief,
     spans_hosts,
 )
@@ -35,6 +35,7 @@ class Run(abc.ABC):
 
     Args:
         config: Its settings.
+        hosts: The hosts that share it; None: this one is alone.
 
     Attributes:
         config: The settings; `precision` is no longer "auto".
@@ -52,7 +53,8 @@ class Run(abc.ABC):
 
     look_at: Callable[[dict[str, tf.Tensor]], None] | None = None
 
-    def __init__(self, config: RunSettings) -> None:
+    def __init__(self, config: RunSettings, hosts: Hosts | None = None) -> None:
+        self.hosts = hosts or Hosts()
         self.strategy = self.build_strategy(config)
         self.chief = is_chief(self.strategy)
         if config.precision == "auto":
@@ -61,7 +63,11 @@ class Run(abc.ABC):
         self.config = config
         self.workdir = pathlib.Path(config.workdir)
         keras.config.set_dtype_policy(config.precision)
+        count = len(self.hosts.cluster.names)
+        own = description(config, self.strategy, count)
+        self.hosts.compare(own, "the same settings, versions and number of replicas")
         self.open_images()
+        self.hosts.compare(self.identity(), "the same images")
         # Just before the weights are drawn: what came before may have used randomness.
         keras.utils.set_random_seed(config.seed)
         with self.strategy.scope():
@@ -80,7 +86,10 @@ class Run(abc.ABC):
             means=not spans_hosts(self.strategy),
         )
         self.first_step = self.checkpoints.restore()
-        check_same_everywhere(self.strategy, "The step to go on from", self.first_step)
+        self.hosts.latest = self.checkpoints.latest
+        self.hosts.compare(
+            {"step": str(self.first_step)}, "the step to go on from, and one `workdir`"
+        )
         self.prepare()
         if self.chief:
             workdir.claim(config)
@@ -93,6 +102,10 @@ class Run(abc.ABC):
     @abc.abstractmethod
     def open_images(self) -> None:
         """Opens and checks the images, before anything is written."""
+
+    def identity(self) -> dict[str, str]:
+        """What tells the images from others, where several hosts read them."""
+        return {}
 
     @abc.abstractmethod
     def build_model(self) -> keras.Model:
@@ -164,6 +177,7 @@ class Run(abc.ABC):
         """
         with told_in_training(lambda: self.fatal), StopRequest() as stop:
             self.train(stop)
+        self.hosts.part()
         if self.chief:
             self.finish()
         return self
@@ -204,11 +218,16 @@ class Run(abc.ABC):
             )
         )
 
+    def save(self) -> pathlib.Path:
+        """Writes a checkpoint; the end of another host does not break it off."""
+        with self.hosts.writing():
+            return self.checkpoints.save()
+
     def callbacks(self, stop: Callable[[], bool]) -> list[keras.callbacks.Callback]:
         """Of the whole training, in their order."""
         anyone = any_worker(self.strategy)
         checkpointing = Checkpointing(
-            self.checkpoints.save if self.chief else self.checkpoints.latest,
+            self.save if self.chief else self.checkpoints.latest,
             epochs=self.epochs,
             every_epochs=self.checkpoint_epochs,
             every_steps=self.config.checkpoint_steps,
