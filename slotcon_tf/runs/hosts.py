@@ -335,7 +335,8 @@ def description(
     settings = {
         known.flag: as_text(getattr(config, name))
         for name, known in config.settings().items()
-        if not known.free
+        # Where the images lie may differ; what they are is compared by itself.
+        if not known.free and name != "data_dir"
     }
     replicas = strategy.num_replicas_in_sync // hosts
     return {**settings, **versions, "replicas": str(replicas)}

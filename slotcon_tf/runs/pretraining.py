@@ -109,8 +109,8 @@ class PretrainRun(Run):
                 f"Use {self.source.num_images} or less."
             )
 
-    def identity(self) -> dict[str, str]:
-        return {"images": repr(self.source), "number": str(self.source.num_images)}
+    def described_data(self) -> dict[str, str]:
+        return {"number": f"{self.source.num_images} images"}
 
     @property
     def steps_per_epoch(self) -> int:

@@ -67,7 +67,7 @@ class Run(abc.ABC):
         own = description(config, self.strategy, count)
         self.hosts.compare(own, "the same settings, versions and number of replicas")
         self.open_images()
-        self.hosts.compare(self.identity(), "the same images")
+        self.hosts.compare(self.described_data(), "the same images")
         # Just before the weights are drawn: what came before may have used randomness.
         keras.utils.set_random_seed(config.seed)
         with self.strategy.scope():
@@ -103,7 +103,7 @@ class Run(abc.ABC):
     def open_images(self) -> None:
         """Opens and checks the images, before anything is written."""
 
-    def identity(self) -> dict[str, str]:
+    def described_data(self) -> dict[str, str]:
         """What tells the images from others, where several hosts read them."""
         return {}
 

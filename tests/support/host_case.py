@@ -70,6 +70,7 @@ class Hosts(list):
     def __init__(self, hosts, process):
         super().__init__(hosts)
         self.process = process
+        self.ports = []  # of all that TF_CONFIG names
 
     def wait(self, count=None):
         """Until so many more have ended; default: all."""
@@ -95,7 +96,8 @@ def hosts(folder, *flags, count=None, variables=None):
         count: Hosts that TF_CONFIG names; default: one for each list of flags.
         variables: Dict of index to more environment variables.
     """
-    workers = [f"127.0.0.1:{port}" for port in free_ports(count or len(flags))]
+    ports = free_ports(count or len(flags))
+    workers = [f"127.0.0.1:{port}" for port in ports]
     jobs = []
     for index, own in enumerate(flags):
         task = {"type": "worker", "index": index}
@@ -110,6 +112,7 @@ def hosts(folder, *flags, count=None, variables=None):
         text=True,
     )
     started = Hosts([], process)
+    started.ports = ports
     try:
         for index, job in enumerate(jobs):
             pid = int(process.stdout.readline())
