@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import re
 import selectors
 import sys
@@ -18,17 +17,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
-import keras
-import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from slotcon_tf import __version__
 from slotcon_tf.errors import first_line
 from slotcon_tf.runs.cluster import Cluster
+from slotcon_tf.runs.host_descriptions import differences
 from slotcon_tf.runs.meeting import FIRST, HostError, Line, meet
 from slotcon_tf.runs.run_settings import RunSettings
-from slotcon_tf.runs.settings import as_text
 from slotcon_tf.runs.signals import INTERRUPTED
 
 SECONDS_TO_TELL = 30.0  # between lines about whom one waits for
@@ -127,22 +123,11 @@ class Hosts:
             HostError: On all hosts; it names what differs, where.
         """
         said = self._exchange(dict(own))
-        differences = []
-        for name in dict.fromkeys(name for one in said for name in one):
-            holders: dict[str, list[str]] = {}
-            for index, one in enumerate(said):
-                value = one.get(name, "nothing")
-                holders.setdefault(value, []).append(self.cluster.told(index))
-            if len(holders) > 1:
-                differences.append(
-                    ", ".join(
-                        f"{name}={value} on {' and '.join(hosts)}"
-                        for value, hosts in holders.items()
-                    )
-                )
-        if differences:
-            more = len(differences) - _MOST_NAMED
-            named = differences[:_MOST_NAMED] + [f"and {more} more"] * (more > 0)
+        names = [self.cluster.told(index) for index in range(len(said))]
+        found = differences(said, names)
+        if found:
+            more = len(found) - _MOST_NAMED
+            named = found[:_MOST_NAMED] + [f"and {more} more"] * (more > 0)
             raise HostError(
                 f"All hosts of a run must have {must}. Received: {'; '.join(named)}. "
                 "Mend it, and start all of them again."
@@ -304,39 +289,3 @@ def meet_hosts(config: RunSettings) -> Hosts:
         cluster = Cluster.from_environment()
     minutes = config.host_wait_minutes
     return Hosts(cluster, meet(cluster, minutes) if cluster else None, minutes)
-
-
-def description(
-    config: RunSettings, strategy: tf.distribute.Strategy, hosts: int
-) -> dict[str, str]:
-    """What must be the same on all hosts before there is a model.
-
-    Args:
-        config: Of the run; settings that change its numbers count.
-        strategy: Of the run.
-        hosts: Their number.
-
-    Returns:
-        Dict of names to texts.
-
-    Example:
-        >>> from slotcon_tf.runs import PretrainConfig
-        >>> told = description(PretrainConfig(seed=3), tf.distribute.get_strategy(), 1)
-        >>> told["seed"], told["replicas"]
-        ('3', '1')
-    """
-    versions = {
-        "slotcon_tf": __version__,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
-        "python": ".".join(platform.python_version_tuple()[:2]),
-    }
-    settings = {
-        known.flag: as_text(getattr(config, name))
-        for name, known in config.settings().items()
-        # Where the images lie may differ; what they are is compared by itself.
-        if not known.free and name != "data_dir"
-    }
-    replicas = strategy.num_replicas_in_sync // hosts
-    return {**settings, **versions, "replicas": str(replicas)}

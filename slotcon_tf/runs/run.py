@@ -15,7 +15,8 @@ from absl import logging
 from slotcon_tf.devices import best_precision
 from slotcon_tf.runs import loop, workdir
 from slotcon_tf.runs.checkpoints import Checkpoints
-from slotcon_tf.runs.hosts import Hosts, description
+from slotcon_tf.runs.host_descriptions import description
+from slotcon_tf.runs.hosts import Hosts
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.signals import StopRequest, told_in_training
 from slotcon_tf.runs.strategy import (
