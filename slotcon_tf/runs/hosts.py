@@ -24,7 +24,6 @@ from slotcon_tf.errors import first_line
 from slotcon_tf.runs.cluster import Cluster
 from slotcon_tf.runs.host_descriptions import differences
 from slotcon_tf.runs.meeting import FIRST, HostError, Line, meet
-from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.signals import INTERRUPTED
 
 SECONDS_TO_TELL = 30.0  # between lines about whom one waits for
@@ -266,11 +265,12 @@ class Hosts:
         )
 
 
-def meet_hosts(config: RunSettings) -> Hosts:
-    """Waits for the other hosts of a run, where its settings and TF_CONFIG name any.
+def meet_hosts(strategy: str, wait_minutes: float = 10.0) -> Hosts:
+    """Waits for the other hosts of a run, where its strategy and TF_CONFIG have any.
 
     Args:
-        config: Of the run.
+        strategy: As `build_strategy` takes it.
+        wait_minutes: How long.
 
     Returns:
         Context of the run.
@@ -280,12 +280,10 @@ def meet_hosts(config: RunSettings) -> Hosts:
         HostError: If a host has not come in time.
 
     Example:
-        >>> from slotcon_tf.runs import PretrainConfig
-        >>> meet_hosts(PretrainConfig(strategy="one_device")).cluster.names
+        >>> meet_hosts("one_device").cluster.names
         ('this host',)
     """
-    cluster = None
-    if config.strategy in ("auto", "multi_worker"):
-        cluster = Cluster.from_environment()
-    minutes = config.host_wait_minutes
-    return Hosts(cluster, meet(cluster, minutes) if cluster else None, minutes)
+    several = strategy in ("auto", "multi_worker")
+    cluster = Cluster.from_environment() if several else None
+    lines = meet(cluster, wait_minutes) if cluster else None
+    return Hosts(cluster, lines, wait_minutes)

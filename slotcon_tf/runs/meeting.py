@@ -11,6 +11,7 @@ import contextlib
 import json
 import selectors
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -58,6 +59,7 @@ class Line:
             # Networks forget what is silent for some minutes.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
         self._connection = connection
+        self._sending = threading.Lock()
         self._read = b""
 
     def fileno(self) -> int:
@@ -70,7 +72,8 @@ class Line:
         Raises:
             OSError: If the other one is gone.
         """
-        self._connection.sendall(json.dumps(message).encode() + b"\n")
+        with self._sending:
+            self._connection.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self) -> list[dict[str, Any]]:
         """The messages that have come; called where `select` says that some has.

@@ -66,7 +66,8 @@ def pretrain(config: PretrainConfig) -> PretrainRun:
         On photographs: `PretrainConfig.from_recipe("small", data_dir="photos")`.
     """
     report.start_logging()
-    with own_process(), meet_hosts(config) as hosts:
+    met = meet_hosts(config.strategy, config.host_wait_minutes)
+    with own_process(), met as hosts:
         return PretrainRun(config, hosts).to_the_end()
 
 

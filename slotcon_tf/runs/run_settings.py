@@ -71,12 +71,6 @@ class RunSettings(LoadSettings):
     strategy: str = setting(
         "auto", "How replicas are placed.", choices=STRATEGIES, free=True
     )
-    host_wait_minutes: float = setting(
-        10.0,
-        "Minutes that the hosts of one run wait for each other at the start.",
-        low=0.0,
-        free=True,
-    )
     tpu: str = setting("", "TPU name or address; local on a TPU VM.", free=True)
     jit_compile: str = setting(
         "auto", "XLA.", choices=("auto", "true", "false"), free=True
