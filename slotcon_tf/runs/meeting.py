@@ -190,8 +190,9 @@ def _gather(
                     line.close()
                     here = {i: one for i, one in here.items() if one is not line}
         for key in selector.get_map().values():
-            if key.fileobj not in (server, *here.values()):
-                key.fileobj.close()
+            stranger: Any = key.fileobj
+            if stranger not in (server, *here.values()):
+                stranger.close()
     _to_all(here, met=True)
     return here
 

@@ -148,13 +148,16 @@ def test_kubernetes_pods_are_a_cluster(monkeypatch):
 
 
 def test_a_tpu_vm_is_made_and_trains(tmp_path):
-    given = {**commands(tmp_path, gcloud=_GCLOUD), "TPU_DISK": "projects/p/disks/d"}
+    given = commands(tmp_path, gcloud=_GCLOUD, git='echo "$*" >> git_calls')
+    given["TPU_DISK"] = "projects/p/disks/d"
     flags = ["--recipe=coco", "--data_dir=/data/a b", "--mean=0.5,0.5,0.5"]
     flags.append("--std=0.2,0.2,0.2")
     done = launched(tmp_path, "tpu_vm.sh", "mine", "us-central2-b", *flags, **given)
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "calls").read_text()
     calls = [call.strip("\0").split("\0") for call in text.split("\n\0") if call]
+    archived = (tmp_path / "git_calls").read_text()
+    assert f"-C {ROOT} archive --format=tgz --prefix=slotcon/" in archived
     assert all(call[:3] == ["compute", "tpus", "tpu-vm"] for call in calls)
     assert all("--zone=us-central2-b" in call for call in calls)
     kinds = ["describe", "create", "scp", "ssh", "ssh"]
