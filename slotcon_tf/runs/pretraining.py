@@ -46,6 +46,7 @@ def pretrain(config: PretrainConfig) -> PretrainRun:
 
     Raises:
         SettingError, ValueError, OSError: If a setting or an image set cannot be used.
+        HostError: If hosts of the run are missing, differ, or one of them has ended.
         RunStopped: If training broke off, by a signal too; the same call goes on.
 
     Example:
