@@ -13,6 +13,11 @@ from slotcon_tf import __version__
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.settings import as_text
 
+# Settings that change no number, and yet what the hosts do.
+_TOGETHER = ("dry_run",)
+# Where the images lie may differ; what they are is compared by itself.
+_PLACES = ("data_dir",)
+
 
 def description(
     config: RunSettings, strategy: tf.distribute.Strategy, hosts: int
@@ -43,8 +48,7 @@ def description(
     settings = {
         known.flag: as_text(getattr(config, name))
         for name, known in config.settings().items()
-        # Where the images lie may differ; what they are is compared by itself.
-        if not known.free and name != "data_dir"
+        if (not known.free or name in _TOGETHER) and name not in _PLACES
     }
     replicas = strategy.num_replicas_in_sync // hosts
     return {**settings, **versions, "replicas": str(replicas)}

@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from absl import logging
 
@@ -145,6 +145,7 @@ def _listening(cluster: Cluster) -> Iterator[socket.socket]:
             "or take another port in TF_CONFIG on all hosts."
         ) from error
     with server:
+        server.settimeout(_SECONDS["retry"])
         yield server
 
 
@@ -174,9 +175,11 @@ def _gather(
                 _to_all(here, waiting=f"{names}: {count} are there")
             for key, _ in selector.select(_SECONDS["retry"]):
                 if key.fileobj is server:
-                    selector.register(Line(server.accept()[0]), selectors.EVENT_READ)
+                    with contextlib.suppress(OSError):  # one that has gone again
+                        line = Line(server.accept()[0])
+                        selector.register(line, selectors.EVENT_READ)
                     continue
-                line: Any = key.fileobj
+                line = cast("Line", key.fileobj)
                 try:
                     for hello in line.receive():
                         _admit(cluster, hello, here)

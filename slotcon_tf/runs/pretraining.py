@@ -69,7 +69,7 @@ def pretrain(config: PretrainConfig) -> PretrainRun:
     report.start_logging()
     met = meet_hosts(config.strategy, config.host_wait_minutes)
     with own_process(), met as hosts:
-        return PretrainRun(config, hosts).to_the_end()
+        return PretrainRun(config, hosts=hosts).to_the_end()
 
 
 class PretrainRun(Run):
