@@ -26,6 +26,7 @@ if typing.TYPE_CHECKING:
     from slotcon_tf.runs.exporting import export as export
     from slotcon_tf.runs.finetune_config import FinetuneConfig as FinetuneConfig
     from slotcon_tf.runs.finetuning import finetune as finetune
+    from slotcon_tf.runs.meeting import HostError as HostError
     from slotcon_tf.runs.preparing import PrepareConfig as PrepareConfig
     from slotcon_tf.runs.preparing import prepare as prepare
     from slotcon_tf.runs.pretrain_config import PretrainConfig as PretrainConfig
@@ -40,6 +41,7 @@ __all__ = [
     "EvaluateConfig",
     "ExportConfig",
     "FinetuneConfig",
+    "HostError",
     "PrepareConfig",
     "PretrainConfig",
     "RunStopped",
@@ -60,6 +62,7 @@ _PLACES = {
     "EvaluateConfig": "evaluating",
     "ExportConfig": "exporting",
     "FinetuneConfig": "finetune_config",
+    "HostError": "meeting",
     "PrepareConfig": "preparing",
     "PretrainConfig": "pretrain_config",
     "RunStopped": "signals",

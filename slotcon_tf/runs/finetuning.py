@@ -20,13 +20,13 @@ from slotcon_tf.evaluation.results import (
 )
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.runs import report
+from slotcon_tf.runs.cluster import num_workers
 from slotcon_tf.runs.finetune_config import FinetuneConfig
 from slotcon_tf.runs.finetune_inputs import open_images, pretrained_encoder
 from slotcon_tf.runs.lock import held
 from slotcon_tf.runs.run import Run, own_process
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.settings import SettingError
-from slotcon_tf.runs.strategy import num_workers, will_be_chief
 from slotcon_tf.segmentation import (
     HEADS,
     OUTPUT_STRIDES,
@@ -82,7 +82,7 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
         FileNotFoundError: ...
     """
     report.start_logging()
-    with own_process(), held(config.workdir, will_be_chief(config.strategy)):
+    with own_process(), held(config.workdir):
         return FinetuneRun(config).to_the_end()
 
 

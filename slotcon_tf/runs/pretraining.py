@@ -13,6 +13,7 @@ from slotcon_tf.data.identity import Identity
 from slotcon_tf.encoders.resnet import backbone
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs import report
+from slotcon_tf.runs.hosts import meet_hosts
 from slotcon_tf.runs.initialization import initialize
 from slotcon_tf.runs.label_settings import label_options
 from slotcon_tf.runs.labelled_monitor import LabelledMonitor
@@ -21,7 +22,6 @@ from slotcon_tf.runs.lock import held
 from slotcon_tf.runs.pretrain_config import PretrainConfig
 from slotcon_tf.runs.run import Run, own_process
 from slotcon_tf.runs.settings import SettingError
-from slotcon_tf.runs.strategy import will_be_chief
 from slotcon_tf.serving.archive import export_model
 from slotcon_tf.training.callbacks import CollapseWarning, NanGuard, SlotPictures
 from slotcon_tf.training.monitoring import PeriodicEvaluation
@@ -49,6 +49,7 @@ def pretrain(config: PretrainConfig) -> PretrainRun:
     Raises:
         SettingError, ValueError, OSError: If a setting or an image set cannot be used.
         WorkdirError: If the work directory is another run's, or of other data.
+        HostError: If hosts of the run are missing, differ, or one of them has ended.
         RunStopped: If training broke off, by a signal too; the same call goes on.
 
     Example:
@@ -69,8 +70,9 @@ def pretrain(config: PretrainConfig) -> PretrainRun:
         On photographs: `PretrainConfig.from_recipe("small", data_dir="photos")`.
     """
     report.start_logging()
-    with own_process(), held(config.workdir, will_be_chief(config.strategy)):
-        return PretrainRun(config).to_the_end()
+    met = meet_hosts(config.strategy, config.host_wait_minutes)
+    with own_process(), met as hosts, held(config.workdir, hosts.leads):
+        return PretrainRun(config, hosts=hosts).to_the_end()
 
 
 class PretrainRun(Run):
@@ -78,6 +80,7 @@ class PretrainRun(Run):
 
     Args:
         config: `PretrainConfig`.
+        hosts: As `meet_hosts` returns them; None: this one is alone.
 
     Example:
         >>> config = PretrainConfig(dataset="fake", batch_size=2048)

@@ -16,13 +16,14 @@ from slotcon_tf.data.identity import Identity
 from slotcon_tf.devices import best_precision
 from slotcon_tf.runs import loop, workdir
 from slotcon_tf.runs.checkpoints import Checkpoints
+from slotcon_tf.runs.host_descriptions import description
+from slotcon_tf.runs.hosts import Hosts
 from slotcon_tf.runs.kept_data import RunData
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.signals import StopRequest, told_in_training
 from slotcon_tf.runs.strategy import (
     any_worker,
     build_strategy,
-    check_same_everywhere,
     is_chief,
     spans_hosts,
 )
@@ -37,6 +38,7 @@ class Run(abc.ABC):
 
     Args:
         config: Its settings.
+        hosts: The hosts that share it; None: this one is alone.
 
     Attributes:
         config: The settings; `precision` is no longer "auto".
@@ -70,7 +72,8 @@ class Run(abc.ABC):
 
     look_at: Callable[[dict[str, tf.Tensor]], None] | None = None
 
-    def __init__(self, config: RunSettings) -> None:
+    def __init__(self, config: RunSettings, hosts: Hosts | None = None) -> None:
+        self.hosts = hosts or Hosts()
         self.strategy = self.build_strategy(config)
         self.chief = is_chief(self.strategy)
         if config.precision == "auto":
@@ -79,8 +82,13 @@ class Run(abc.ABC):
         self.config = config
         self.workdir = pathlib.Path(config.workdir)
         keras.config.set_dtype_policy(config.precision)
+        count = len(self.hosts.cluster.names)
+        own = description(config, self.strategy, count)
+        self.hosts.compare(own, "the same settings, versions and number of replicas")
         self.open_images()
         self.identity = self.identify()
+        data = {"images": repr(self.identity), "digest": self.identity.digest[:12]}
+        self.hosts.compare(data, "the same images")
         # Just before the weights are drawn: what came before may have used randomness.
         keras.utils.set_random_seed(config.seed)
         with self.strategy.scope():
@@ -105,7 +113,10 @@ class Run(abc.ABC):
             means=not spans_hosts(self.strategy),
         )
         self.first_step = self.checkpoints.restore()
-        check_same_everywhere(self.strategy, "The step to go on from", self.first_step)
+        self.hosts.latest = self.checkpoints.latest
+        self.hosts.compare(
+            {"step": str(self.first_step)}, "the step to go on from, and one `workdir`"
+        )
         self.prepare()
         if self.chief:
             workdir.claim(config)
@@ -193,6 +204,7 @@ class Run(abc.ABC):
         """
         with told_in_training(lambda: self.fatal), StopRequest() as stop:
             self.train(stop)
+        self.hosts.part()
         if self.chief:
             self.finish()
         return self
@@ -240,11 +252,16 @@ class Run(abc.ABC):
             )
         )
 
+    def save(self) -> pathlib.Path:
+        """Writes a checkpoint; the end of another host does not break it off."""
+        with self.hosts.writing():
+            return self.checkpoints.save()
+
     def callbacks(self, stop: Callable[[], bool]) -> list[keras.callbacks.Callback]:
         """Of the whole training, in their order."""
         anyone = any_worker(self.strategy)
         checkpointing = Checkpointing(
-            self.checkpoints.save if self.chief else self.checkpoints.latest,
+            self.save if self.chief else lambda: "`workdir` by the first host",
             epochs=self.epochs,
             every_epochs=self.checkpoint_epochs,
             every_steps=self.config.checkpoint_steps,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 
 import tensorflow as tf
+
+from slotcon_tf.runs.cluster import num_workers
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 
@@ -65,47 +66,6 @@ def build_strategy(name: str = "auto", tpu: str = "") -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
-def num_workers() -> int:
-    """Workers that TF_CONFIG names, the chief included; 0 without it.
-
-    Raises:
-        ValueError: If TF_CONFIG is no JSON object.
-
-    Example:
-        >>> num_workers() if "TF_CONFIG" not in os.environ else 0
-        0
-    """
-    text = os.environ.get("TF_CONFIG") or "{}"
-    try:
-        cluster = json.loads(text).get("cluster", {})
-    except (ValueError, AttributeError) as error:
-        raise ValueError(
-            f"TF_CONFIG must be a JSON object. Received: {text!r}."
-        ) from error
-    return sum(len(cluster.get(kind, ())) for kind in ("chief", "worker"))
-
-
-def will_be_chief(name: str = "auto") -> bool:
-    """Whether this process will be its run's chief, before the strategy is built.
-
-    Args:
-        name: Of the strategy, as for `build_strategy`.
-
-    Raises:
-        ValueError: If TF_CONFIG is no JSON object.
-
-    Example:
-        >>> will_be_chief("one_device")
-        True
-    """
-    if name not in ("auto", "multi_worker") or num_workers() < 2:
-        return True
-    config = json.loads(os.environ["TF_CONFIG"])
-    task = config.get("task", {})
-    first = "chief" if "chief" in config["cluster"] else "worker"
-    return task.get("type") == first and int(task.get("index", 0)) == 0
-
-
 def spans_hosts(strategy: tf.distribute.Strategy) -> bool:
     """Whether several processes train together.
 
@@ -160,30 +120,3 @@ def any_worker(strategy: tf.distribute.Strategy) -> Callable[[bool], bool]:
         return bool(strategy.experimental_local_results(found)[0].numpy() > 0)
 
     return ask
-
-
-def check_same_everywhere(
-    strategy: tf.distribute.Strategy, name: str, value: int
-) -> None:
-    """Raises on all workers if a number differs between any of them.
-
-    Raises:
-        ValueError: It names the number and this worker's value.
-
-    Example:
-        >>> check_same_everywhere(tf.distribute.get_strategy(), "The step", 7)
-    """
-    if not spans_hosts(strategy):
-        return
-    total = strategy.reduce(
-        tf.distribute.ReduceOp.SUM,
-        strategy.run(lambda: tf.constant(value, tf.int64)),
-        axis=None,
-    )
-    differs = int(total) != value * strategy.num_replicas_in_sync
-    if any_worker(strategy)(differs):
-        raise ValueError(
-            f"{name} must be the same on all hosts. Received: {value} here, another "
-            "elsewhere. Give all of them the same settings and a `workdir` that all "
-            "see."
-        )
