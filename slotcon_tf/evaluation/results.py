@@ -133,8 +133,6 @@ def write_result(path: str | pathlib.Path, found: Mapping[str, Any]) -> None:
         path: File; its folder is made.
         found: Of `result_of` or `result`.
     """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_finite(found), indent=1, allow_nan=False)
     write_text(path, text + "\n")
 

@@ -26,6 +26,7 @@ from slotcon_tf.images import square
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs.labelled_monitor import LabelledMonitor
 from slotcon_tf.visualize import save_slots
+from slotcon_tf.visualize.figures import write_figure
 
 REPORTED = ("miou", "nmi", "ari", "pixel_accuracy", "majority_accuracy")
 NUM_PICTURES = 6
@@ -169,7 +170,7 @@ class SceneScores:
         if self.path.exists():
             found = joined(read_result(self.path), found)
         write_result(self.path, found)
-        self._monitor.figure().savefig(picture, dpi=150)
+        write_figure(picture, self._monitor.figure())
         shown = {name: found["rows"][name] for name in REPORTED}
         show_result({**found, "rows": shown, "classes": {}})
 
