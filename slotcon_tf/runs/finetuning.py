@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import Any
 
 import keras
@@ -17,10 +18,12 @@ from slotcon_tf.evaluation.results import (
     show_result,
     write_result,
 )
+from slotcon_tf.files import written_whole
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.runs import report
 from slotcon_tf.runs.finetune_config import FinetuneConfig
 from slotcon_tf.runs.finetune_inputs import open_images, pretrained_encoder
+from slotcon_tf.runs.products import Products
 from slotcon_tf.runs.run import Run, own_process
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.settings import SettingError
@@ -37,7 +40,7 @@ from slotcon_tf.segmentation import (
     save_masks,
 )
 from slotcon_tf.training.callbacks import NanGuard
-from slotcon_tf.training.monitoring import PeriodicEvaluation
+from slotcon_tf.training.monitoring import PeriodicEvaluation, val_logs
 from slotcon_tf.training.optimizers import SGD
 from slotcon_tf.training.schedules import Poly, Steps
 
@@ -51,8 +54,9 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
 
     Writes into the work directory: finetune.flags (every setting; repeats the run),
     checkpoints/, history.csv, tensorboard/, scores.json (of `val_split`, newest
-    evaluation), segmenter.keras (loads after `import slotcon_tf.segmentation`) and
-    masks.png.
+    evaluation), segmenter.keras (loads after `import slotcon_tf.segmentation`),
+    masks.png and finished.json (what was made after the last step). Called again for a
+    finished run it writes nothing, or what is missing.
 
     Args:
         config: What is learned from what, and how long.
@@ -64,6 +68,8 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
     Raises:
         SettingError, ValueError, OSError: If a setting or an image set cannot be used.
         RunStopped: If training broke off, by a signal too; the same call goes on.
+        RunUnfinished: If training is done and saved, and segmenter.keras or the scores
+            could not be written; the same call writes them.
 
     Example:
         ```python
@@ -183,8 +189,9 @@ class FinetuneRun(Run):
     def guard(self) -> NanGuard:
         return NanGuard(self.checkpoints.latest, advice=_ADVICE)
 
-    def monitors(self, board: str) -> list[keras.callbacks.Callback]:
-        return [PeriodicEvaluation(self._measure, every_epochs=1, epochs=self.epochs)]
+    def monitors(self, board: str) -> dict[str, keras.callbacks.Callback]:
+        often = {"every_epochs": 1, "epochs": self.epochs}
+        return {"evaluation": PeriodicEvaluation(self._measure, **often)}
 
     @property
     def _scores_file(self):
@@ -251,16 +258,36 @@ class FinetuneRun(Run):
             *(f"{count:,}" for count in counts),
         )
 
-    def finish(self) -> None:
-        path = self._scores_file
-        if not path.exists() or read_result(path)["step"] != self.config.steps:
-            self._measure()
-        show_result(read_result(path))
-        self.model.save(self.workdir / "segmenter.keras")
-        if self.config.num_pictures:
-            shown = list(self.val_images.sample(self.config.num_pictures))
-            images, truths = [s.image for s in shown], [s.labels for s in shown]
-            predicted = [self.predict(image) for image in images]
-            picture = self.workdir / "masks.png"
-            save_masks(picture, images, truths, predicted, self.val_images.class_names)
+    def finish(self, products: Products) -> None:
+        products.make("segmenter.keras", self._save_model, needed=True)
+        if products.make("scores.json", self._last_scores, needed=True):
+            with self.troubles.of("scores.json"):
+                show_result(read_result(self._scores_file))
+        count = self.config.num_pictures
+        if count and (picture := products.make("masks.png", self._draw, of=count)):
             print(f"Picture of the masks: {picture}")
+
+    def _save_model(self) -> pathlib.Path:
+        path = self.workdir / "segmenter.keras"
+        with written_whole(path) as aside:
+            self.model.save(aside)
+        return path
+
+    def _last_scores(self) -> pathlib.Path:
+        """Those of the last evaluation, unless a kill or a failure came before it."""
+        path = self._scores_file
+        try:
+            measured = read_result(path)["step"] == self.config.steps
+        except (OSError, ValueError, LookupError):
+            measured = False
+        if not measured:
+            self.history.on_epoch_end(self.epochs - 1, val_logs(self._measure()))
+        return path
+
+    def _draw(self) -> pathlib.Path:
+        shown = list(self.val_images.sample(self.config.num_pictures))
+        images, truths = [s.image for s in shown], [s.labels for s in shown]
+        predicted = [self.predict(image) for image in images]
+        picture = self.workdir / "masks.png"
+        save_masks(picture, images, truths, predicted, self.val_images.class_names)
+        return picture
