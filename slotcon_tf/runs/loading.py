@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
+import re
 from typing import Any
 
 import keras
@@ -23,10 +25,14 @@ from slotcon_tf.serving.signatures import ServingOptions
 from slotcon_tf.serving.warmup import BATCH_SIZES
 
 _CONFIG = "model.json"
+_NUMBERED = re.compile(r"_\d+(?=[\"/])")  # "conv2d_7", the seventh of a process
 
 
 def write_model_config(workdir: pathlib.Path, model: SlotCon) -> None:
     """Writes what `load_trained` needs to build the model of a run again.
+
+    A file that differs in names alone is left: those of layers count the models that a
+    process has made.
 
     Example:
         >>> import tempfile, types
@@ -36,8 +42,11 @@ def write_model_config(workdir: pathlib.Path, model: SlotCon) -> None:
         ...     print(*(path.name for path in pathlib.Path(folder).iterdir()))
         model.json
     """
-    text = json.dumps(model.get_config(), indent=2)
-    write_text(workdir / _CONFIG, text + "\n")
+    path, text = workdir / _CONFIG, json.dumps(model.get_config(), indent=2)
+    with contextlib.suppress(OSError, ValueError):
+        if _NUMBERED.sub("", path.read_text()) == _NUMBERED.sub("", text + "\n"):
+            return
+    write_text(path, text + "\n")
 
 
 def load_trained(source: str | os.PathLike, **options: Any) -> tuple[keras.Model, Any]:

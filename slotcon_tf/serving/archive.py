@@ -72,6 +72,21 @@ def export_model(
     encoder, heads = _parts(model, which)
     served = serve(model, which=which, precision=precision, options=options)
     export_dir = pathlib.Path(export_dir)
+    # A server that polls the folder takes numbers only: it never sees what is aside.
+    with written_aside(export_dir / "version") as aside:
+        archive = _archive(served, heads)
+        archive.write_out(str(aside), verbose=False)  # pyright: ignore[reportAttributeAccessIssue]
+        if warmup_batches:
+            edge = options.image_size or ServingOptions.image_size
+            batches = warmup_batches if options.image_size else [1]
+            write_warmup(aside, MODEL_NAME, served.signatures(), batches, edge)
+        write_quantized(aside, encoder, served, quantize, images)
+        to_disk(aside)
+        return publish(aside, export_dir)
+
+
+def _archive(served: ServedModel, heads: Any) -> keras.export.ExportArchive:
+    """With an endpoint for every signature."""
     archive = keras.export.ExportArchive()
     archive.track(served.pyramid_model)
     if heads is not None:
@@ -82,16 +97,7 @@ def export_model(
             # What tf.saved_model.load gives can be called as well; add_endpoint would
             # make a signature of that name.
             archive._tf_trackable.__call__ = endpoint  # pyright: ignore[reportAttributeAccessIssue]
-    # A server that polls the folder takes numbers only: it never sees what is aside.
-    with written_aside(export_dir / "version") as aside:
-        archive.write_out(str(aside), verbose=False)  # pyright: ignore[reportAttributeAccessIssue]
-        if warmup_batches:
-            edge = options.image_size or ServingOptions.image_size
-            batches = warmup_batches if options.image_size else [1]
-            write_warmup(aside, MODEL_NAME, served.signatures(), batches, edge)
-        write_quantized(aside, encoder, served, quantize, images)
-        to_disk(aside)
-        return publish(aside, export_dir)
+    return archive
 
 
 def publish(aside: pathlib.Path, export_dir: pathlib.Path) -> pathlib.Path:

@@ -61,8 +61,11 @@ class Troubles:
             return
         known[epoch] = None
         what = _what(error)
-        when = "" if epoch is None else f" in {_in_words([epoch])}"
-        logging.warning("%s failed%s: %s. The run goes on.", name, when, what)
+        if epoch is None:
+            logging.warning("%s failed: %s.", name, what)
+        else:
+            when = _in_words([epoch])
+            logging.warning("%s failed in %s: %s. Training goes on.", name, when, what)
         logging.debug("Of %s:", name, exc_info=error)
 
     def failed(self, name: str) -> bool:
