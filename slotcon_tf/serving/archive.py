@@ -73,7 +73,7 @@ def export_model(
     served = serve(model, which=which, precision=precision, options=options)
     export_dir = pathlib.Path(export_dir)
     # A server that polls the folder takes numbers only: it never sees what is aside.
-    with written_aside(export_dir / "version") as aside:
+    with written_aside(export_dir / "new_version") as aside:
         archive = _archive(served, heads)
         archive.write_out(str(aside), verbose=False)  # pyright: ignore[reportAttributeAccessIssue]
         if warmup_batches:
