@@ -281,7 +281,9 @@ class FinetuneRun(Run):
         except (OSError, ValueError, LookupError):
             measured = False
         if not measured:
-            self.history.on_epoch_end(self.epochs - 1, val_logs(self._measure()))
+            logs = val_logs(self._measure())
+            with self.troubles.of("history", self.epochs - 1):
+                self.history.on_epoch_end(self.epochs - 1, logs)
         return path
 
     def _draw(self) -> pathlib.Path:

@@ -244,6 +244,12 @@ def test_products_are_made_once_and_whole(tmp_path):
     assert run("six", step=8).missing == []
     assert made == ["one", "two", "three", "four", "five", "six"]
     products = Products(tmp_path, 8, Troubles())
+
+    def killed():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        products.make("b.txt", killed)
     assert products.make("b.txt", fails, needed=True) is None
     assert products.missing == ["b.txt"]
 
