@@ -201,16 +201,17 @@ def _read_finished(path, checkpoint):
 
 def _read_newest(config, checkpoints):
     """The model of the newest checkpoint that is whole."""
-    first_error = None
+    errors = []
     for checkpoint in checkpoints:
         try:
-            return _read_checkpoint(config, checkpoint)
+            model = _read_checkpoint(config, checkpoint)
         except CheckpointFileError as error:
-            first_error = first_error or error
-            if checkpoint != checkpoints[-1]:
-                told = first_line(error, 300)
-                logging.warning("%s; the checkpoint before it is read.", told)
-    raise first_error
+            errors.append(error)
+            continue
+        for error in errors:
+            logging.warning("%s %s is read.", first_line(error, 300), checkpoint)
+        return model
+    raise errors[0]
 
 
 def _read_checkpoint(config, folder):

@@ -62,6 +62,7 @@ class Run(abc.ABC):
     """
 
     look_at: Callable[[dict[str, tf.Tensor]], None] | None = None
+    history: CsvHistory  # of the process that writes
 
     def __init__(self, config: RunSettings) -> None:
         self.strategy = self.build_strategy(config)

@@ -70,7 +70,7 @@ def test_the_newest_whole_one_is_read(model, run, caplog):
     damage(five)
     final.unlink()
     assert step_of_model(run) == 3
-    assert "the checkpoint before it is read" in caplog.text
+    assert f"{three} is read." in caplog.text
     # What is named by its path is read, or nothing.
     with pytest.raises(CheckpointFileError, match="step_000000005 must be a whole"):
         load_trained(five)
