@@ -150,8 +150,6 @@ def write_result(path: str | pathlib.Path, found: Mapping[str, Any]) -> None:
         >>> json.loads(path.read_text())["rows"]
         {'nmi': {'trained': [None, None, None]}}
     """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_finite(found), indent=1, allow_nan=False)
     write_text(path, text + "\n")
 

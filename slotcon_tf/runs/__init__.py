@@ -31,6 +31,7 @@ if typing.TYPE_CHECKING:
     from slotcon_tf.runs.preparing import prepare as prepare
     from slotcon_tf.runs.pretrain_config import PretrainConfig as PretrainConfig
     from slotcon_tf.runs.pretraining import pretrain as pretrain
+    from slotcon_tf.runs.products import RunUnfinished as RunUnfinished
     from slotcon_tf.runs.signals import RunStopped as RunStopped
     from slotcon_tf.runs.visualizing import VisualizeConfig as VisualizeConfig
     from slotcon_tf.runs.visualizing import visualize as visualize
@@ -45,6 +46,7 @@ __all__ = [
     "PrepareConfig",
     "PretrainConfig",
     "RunStopped",
+    "RunUnfinished",
     "VisualizeConfig",
     "check_data",
     "convert",
@@ -66,6 +68,7 @@ _PLACES = {
     "PrepareConfig": "preparing",
     "PretrainConfig": "pretrain_config",
     "RunStopped": "signals",
+    "RunUnfinished": "products",
     "VisualizeConfig": "visualizing",
     "check_data": "checking",
     "convert": "converting",

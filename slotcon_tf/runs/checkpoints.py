@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import time
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -119,8 +120,11 @@ class Checkpoints:
         """Folder of the newest checkpoint, or None."""
         return next(iter(self.paths()), None)
 
-    def save(self) -> pathlib.Path:
+    def save(self, texts: Mapping[str, str] | None = None) -> pathlib.Path:
         """Writes a checkpoint of this step, unless there is one, and drops old ones.
+
+        Args:
+            texts: Of files that lie beside the state, by their names.
 
         Returns:
             Its folder.
@@ -140,7 +144,9 @@ class Checkpoints:
             aside.mkdir(parents=True)
             self._checkpoint.write(str(aside / STATE))
             lines = "\n".join(workdir.kept_lines(self.config))
-            (aside / self.config.flagfile).write_text(lines + "\n")
+            texts = {self.config.flagfile: lines + "\n", **(texts or {})}
+            for name, text in texts.items():
+                (aside / name).write_text(text)
             if self.data is not None:
                 write_data(aside, self.folder, self.data)
             aside.rename(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import Any
 
 import keras
@@ -18,12 +19,14 @@ from slotcon_tf.evaluation.results import (
     show_result,
     write_result,
 )
+from slotcon_tf.files import written_whole
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.runs import report
 from slotcon_tf.runs.cluster import num_workers
 from slotcon_tf.runs.finetune_config import FinetuneConfig
 from slotcon_tf.runs.finetune_inputs import open_images, pretrained_encoder
 from slotcon_tf.runs.lock import held
+from slotcon_tf.runs.products import Products
 from slotcon_tf.runs.run import Run, own_process
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.settings import SettingError
@@ -39,7 +42,7 @@ from slotcon_tf.segmentation import (
     save_masks,
 )
 from slotcon_tf.training.callbacks import NanGuard
-from slotcon_tf.training.monitoring import PeriodicEvaluation
+from slotcon_tf.training.monitoring import PeriodicEvaluation, val_logs
 from slotcon_tf.training.optimizers import SGD
 from slotcon_tf.training.schedules import Poly, Steps
 
@@ -53,8 +56,9 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
 
     Writes into the work directory: finetune.flags (every setting; repeats the run),
     checkpoints/, history.csv, tensorboard/, scores.json (of `val_split`, newest
-    evaluation), segmenter.keras (loads after `import slotcon_tf.segmentation`) and
-    masks.png.
+    evaluation), segmenter.keras (loads after `import slotcon_tf.segmentation`),
+    masks.png and finished.json (what was made after the last step). Called again for a
+    finished run it writes nothing, or what is missing.
 
     Args:
         config: What is learned from what, and how long.
@@ -67,6 +71,8 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
         SettingError, ValueError, OSError: If a setting or an image set cannot be used.
         WorkdirError: If the work directory is another run's, or of other data.
         RunStopped: If training broke off, by a signal too; the same call goes on.
+        RunUnfinished: If training is done and saved, and segmenter.keras or the scores
+            could not be written; the same call writes them.
 
     Example:
         ```python
@@ -190,8 +196,9 @@ class FinetuneRun(Run):
     def guard(self) -> NanGuard:
         return NanGuard(self.checkpoints.latest, advice=_ADVICE)
 
-    def monitors(self, board: str) -> list[keras.callbacks.Callback]:
-        return [PeriodicEvaluation(self._measure, every_epochs=1, epochs=self.epochs)]
+    def monitors(self, board: str) -> dict[str, keras.callbacks.Callback]:
+        often = {"every_epochs": 1, "epochs": self.epochs}
+        return {"evaluation": PeriodicEvaluation(self._measure, **often)}
 
     @property
     def _scores_file(self):
@@ -258,16 +265,38 @@ class FinetuneRun(Run):
             *(f"{count:,}" for count in counts),
         )
 
-    def finish(self) -> None:
-        path = self._scores_file
-        if not path.exists() or read_result(path)["step"] != self.config.steps:
-            self._measure()
-        show_result(read_result(path))
-        self.model.save(self.workdir / "segmenter.keras")
-        if self.config.num_pictures:
-            shown = list(self.val_images.sample(self.config.num_pictures))
-            images, truths = [s.image for s in shown], [s.labels for s in shown]
-            predicted = [self.predict(image) for image in images]
-            picture = self.workdir / "masks.png"
-            save_masks(picture, images, truths, predicted, self.val_images.class_names)
+    def finish(self, products: Products) -> None:
+        products.make("segmenter.keras", self._save_model, needed=True)
+        if products.make("scores.json", self._last_scores, needed=True):
+            with self.troubles.of("scores.json"):
+                show_result(read_result(self._scores_file))
+        count = self.config.num_pictures
+        if count and (picture := products.make("masks.png", self._draw, of=count)):
             print(f"Picture of the masks: {picture}")
+
+    def _save_model(self) -> pathlib.Path:
+        path = self.workdir / "segmenter.keras"
+        with written_whole(path) as aside:
+            self.model.save(aside)
+        return path
+
+    def _last_scores(self) -> pathlib.Path:
+        """Those of the last evaluation, unless a kill or a failure came before it."""
+        path = self._scores_file
+        try:
+            measured = read_result(path)["step"] == self.config.steps
+        except (OSError, ValueError, LookupError):
+            measured = False
+        if not measured:
+            logs = val_logs(self._measure())
+            with self.troubles.of("history", self.epochs - 1):
+                self.history.on_epoch_end(self.epochs - 1, logs)
+        return path
+
+    def _draw(self) -> pathlib.Path:
+        shown = list(self.val_images.sample(self.config.num_pictures))
+        images, truths = [s.image for s in shown], [s.labels for s in shown]
+        predicted = [self.predict(image) for image in images]
+        picture = self.workdir / "masks.png"
+        save_masks(picture, images, truths, predicted, self.val_images.class_names)
+        return picture

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
+import re
 from typing import Any
 
 import keras
 import tensorflow as tf
 from absl import logging
 
+from slotcon_tf.errors import first_line
 from slotcon_tf.files import write_text
 from slotcon_tf.interop import CheckpointFileError, load_pretrained
 from slotcon_tf.interop.allowance import variables_within
 from slotcon_tf.interop.pretrained import MODEL_FILE
 from slotcon_tf.interop.reasons import refusal
 from slotcon_tf.method.slotcon import SlotCon
-from slotcon_tf.runs.checkpoints import STATE, checkpoint_paths
+from slotcon_tf.runs.checkpoints import STATE, checkpoint_paths, step_of
 from slotcon_tf.serving.signatures import ServingOptions
 from slotcon_tf.serving.warmup import BATCH_SIZES
 
 _CONFIG = "model.json"
+_NUMBERED = re.compile(r"_\d+(?=[\"/])")  # "conv2d_7", the seventh of a process
 
 
 def write_model_config(workdir: pathlib.Path, model: SlotCon) -> None:
     """Writes what `load_trained` needs to build the model of a run again.
+
+    A file that differs in names alone is left: those of layers count the models that a
+    process has made.
 
     Example:
         >>> import tempfile, types
@@ -35,17 +42,24 @@ def write_model_config(workdir: pathlib.Path, model: SlotCon) -> None:
         ...     print(*(path.name for path in pathlib.Path(folder).iterdir()))
         model.json
     """
-    text = json.dumps(model.get_config(), indent=2)
-    write_text(workdir / _CONFIG, text + "\n")
+    path, text = workdir / _CONFIG, json.dumps(model.get_config(), indent=2)
+    with contextlib.suppress(OSError, ValueError):
+        if _NUMBERED.sub("", path.read_text()) == _NUMBERED.sub("", text + "\n"):
+            return
+    write_text(path, text + "\n")
 
 
 def load_trained(source: str | os.PathLike, **options: Any) -> tuple[keras.Model, Any]:
     """The model of a run or of one of its checkpoints, or a pretrained one.
 
+    Of a run the newest whole one is read: `slotcon.keras`, unless it is damaged or a
+    checkpoint is of a later step, and then the checkpoints, the newest first. What is
+    passed over is warned of.
+
     Args:
-        source: Work directory of a run, or its folder `checkpoints`: the newest is
-            read, unless the run has ended; the folder of one checkpoint, such as
-            `checkpoints/step_000001000`; or what `load_pretrained` takes.
+        source: Work directory of a run, finished or not, or its folder `checkpoints`;
+            the folder of one checkpoint, such as `checkpoints/step_000001000`; or what
+            `load_pretrained` takes.
         **options: Of `load_pretrained`.
 
     Returns:
@@ -60,15 +74,15 @@ def load_trained(source: str | os.PathLike, **options: Any) -> tuple[keras.Model
         FileNotFoundError: No pretrained model: runs/nowhere...
     """
     path = pathlib.Path(source)
-    config, checkpoint = path / _CONFIG, None
+    config, checkpoints = path / _CONFIG, []
     if is_checkpoint(path):
-        config, checkpoint = _config_above(path), path
-    elif path.is_dir() and not (path / MODEL_FILE).exists():
+        config, checkpoints = _config_above(path), [path]
+    elif path.is_dir():
         folder = path / "checkpoints"
         if not folder.is_dir():
             folder, config = path, path.parent / _CONFIG
-        checkpoint = next(iter(checkpoint_paths(folder)), None)
-    if checkpoint is None or not config.exists():
+        checkpoints = checkpoint_paths(folder) if config.exists() else []
+    if not checkpoints:
         model, report = load_pretrained(source, **options)
         if report and report.choice:
             logging.warning("%s: %s", source, report.choice)
@@ -78,7 +92,8 @@ def load_trained(source: str | os.PathLike, **options: Any) -> tuple[keras.Model
             "`prefix` is for files of torch and safetensors. "
             f"Received: prefix={options['prefix']}, with {source}. Leave it out."
         )
-    return _read_checkpoint(config, checkpoint), None
+    finished = _read_finished(path / MODEL_FILE, checkpoints[0])
+    return finished or _read_newest(config, checkpoints), None
 
 
 def serving_options(
@@ -165,6 +180,38 @@ def _config_above(checkpoint):
             "checkpoint's folder."
         )
     return found[0]
+
+
+def _read_finished(path, checkpoint):
+    """The model of a finished run; None if it is not the newest whole one."""
+    if not path.exists():
+        return None
+    try:
+        model, _ = load_pretrained(path)
+    except CheckpointFileError as error:
+        reason = f"it cannot be read ({first_line(error, 300)})"
+    else:
+        step, newest = int(model.step.numpy()), step_of(checkpoint)
+        if step >= newest:
+            return model
+        reason = f"it is of step {step}"
+    logging.warning("%s is passed over: %s; %s is read.", path, reason, checkpoint)
+    return None
+
+
+def _read_newest(config, checkpoints):
+    """The model of the newest checkpoint that is whole."""
+    errors = []
+    for checkpoint in checkpoints:
+        try:
+            model = _read_checkpoint(config, checkpoint)
+        except CheckpointFileError as error:
+            errors.append(error)
+            continue
+        for error in errors:
+            logging.warning("%s %s is read.", first_line(error, 300), checkpoint)
+        return model
+    raise errors[0]
 
 
 def _read_checkpoint(config, folder):

@@ -15,10 +15,12 @@ from absl import logging
 from slotcon_tf.data.identity import Identity
 from slotcon_tf.devices import best_precision
 from slotcon_tf.runs import loop, workdir
-from slotcon_tf.runs.checkpoints import Checkpoints
+from slotcon_tf.runs.checkpoints import CheckpointError, Checkpoints
 from slotcon_tf.runs.host_descriptions import description
 from slotcon_tf.runs.hosts import Hosts
 from slotcon_tf.runs.kept_data import RunData
+from slotcon_tf.runs.meeting import HostError
+from slotcon_tf.runs.products import Products, RunUnfinished
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.signals import StopRequest, told_in_training
 from slotcon_tf.runs.strategy import (
@@ -27,8 +29,16 @@ from slotcon_tf.runs.strategy import (
     is_chief,
     spans_hosts,
 )
-from slotcon_tf.training.callbacks import Checkpointing, NanGuard, Throughput
+from slotcon_tf.training.auxiliaries import Auxiliary, Troubles
+from slotcon_tf.training.callbacks import (
+    Checkpointing,
+    Interrupted,
+    NanGuard,
+    Throughput,
+)
 from slotcon_tf.training.monitoring import CsvHistory
+
+_HISTORY = "history.csv"
 
 
 class Run(abc.ABC):
@@ -48,6 +58,8 @@ class Run(abc.ABC):
         strategy: The tf.distribute strategy.
         chief: Whether this process writes files.
         first_step: The step it goes on from; 0 at the start.
+        troubles: Record of the auxiliaries (evaluation, history, pictures ...) that
+            failed; they end nothing.
         look_at: Function that is called with the first batch of one replica, or None.
 
     Raises:
@@ -71,6 +83,7 @@ class Run(abc.ABC):
     """
 
     look_at: Callable[[dict[str, tf.Tensor]], None] | None = None
+    history: CsvHistory  # of the process that writes
 
     def __init__(self, config: RunSettings, hosts: Hosts | None = None) -> None:
         self.hosts = hosts or Hosts()
@@ -80,6 +93,7 @@ class Run(abc.ABC):
             # Resolved for good: a run that goes on elsewhere must not change.
             config = config.replace(precision=best_precision())
         self.config = config
+        self.troubles = Troubles(fatal=(CheckpointError, HostError))
         self.workdir = pathlib.Path(config.workdir)
         keras.config.set_dtype_policy(config.precision)
         count = len(self.hosts.cluster.names)
@@ -179,13 +193,17 @@ class Run(abc.ABC):
     def guard(self) -> NanGuard:
         """What ends a run whose numbers are no longer finite."""
 
-    def monitors(self, board: str) -> list[keras.callbacks.Callback]:
-        """Callbacks before those that write logs, for TensorBoard's folder `board`."""
-        return []
+    def monitors(self, board: str) -> dict[str, keras.callbacks.Callback]:
+        """Callbacks, by name, before those that write logs.
 
-    def pictures(self, board: str) -> list[keras.callbacks.Callback]:
-        """Callbacks after those that write logs."""
-        return []
+        Args:
+            board: TensorBoard's folder.
+        """
+        return {}
+
+    def pictures(self, board: str) -> dict[str, keras.callbacks.Callback]:
+        """Callbacks, by name, after those that write logs."""
+        return {}
 
     @property
     @abc.abstractmethod
@@ -193,32 +211,57 @@ class Run(abc.ABC):
         """The error that ended the input pipeline, or None."""
 
     @abc.abstractmethod
-    def finish(self) -> None:
-        """The scores, the pictures, and the models for others."""
+    def finish(self, products: Products) -> None:
+        """The scores, the pictures, and the models for others, each once."""
 
     def to_the_end(self) -> Self:
-        """Trains what is left, and finishes.
+        """Trains what is left, and makes what is missing of what the run is for.
 
         Raises:
             RunStopped: If training broke off.
+            RunUnfinished: If training is done, and a model for others is missing.
         """
         with told_in_training(lambda: self.fatal), StopRequest() as stop:
             self.train(stop)
+            if stop():  # since the last save
+                raise Interrupted(
+                    "Stopped by a signal after the last step, which is saved in "
+                    f"{self.checkpoints.latest()}. The same command goes on from there."
+                )
         self.hosts.part()
         if self.chief:
-            self.finish()
+            self._complete()
         return self
+
+    def _complete(self) -> None:
+        products = self._products()
+        self.finish(products)
+        if failed := self.troubles.summary():
+            logging.warning("Auxiliaries that failed in this run: %s.", failed)
+        if products.missing:
+            raise RunUnfinished(
+                f"Training is done and saved in {self.checkpoints.latest()}, and "
+                f"{' and '.join(products.missing)} could not be written, as a warning "
+                "above says. The same command writes what is missing."
+            )
+
+    def _products(self) -> Products:
+        return Products(self.workdir, self._last_step, self.troubles)
 
     def train(self, stop: Callable[[], bool]) -> None:
         """Trains to the end, or until `stop()` asks for the end after a step."""
         self.log_start()
         logging.info("Trained on %r", self.identity)
+        if self.chief:
+            self._open_history()
         if self.done:
             logging.info("%s are done already.", self.length)
             return
         if self.first_step:
             latest = self.checkpoints.latest()
             logging.info("Resumed after step %d from %s", self.first_step, latest)
+        if self.chief:
+            self._products().forget()
         loop.train(
             self.model,
             self._distributed,
@@ -230,11 +273,28 @@ class Run(abc.ABC):
             shows_progress=self.chief,
         )
 
+    def _open_history(self) -> None:
+        """The rows of the epochs that are done, of the file and of the checkpoint."""
+        latest = self.checkpoints.latest()
+        self.history = CsvHistory(
+            self.workdir / _HISTORY,
+            self.epochs if self.done else self.first_step // self.steps_per_epoch,
+            kept=latest / _HISTORY if self.first_step and latest else None,
+        )
+        with self.troubles.of("history"):
+            self.history.write()
+
     @property
     def done(self) -> bool:
         """Whether nothing is left to train, though data may have grown since."""
-        all_steps = self.epochs * self.steps_per_epoch
-        return self.checkpoints.ended or self.first_step >= all_steps
+        return self.first_step >= self._last_step
+
+    @property
+    def _last_step(self) -> int:
+        """Of the run; where data has grown since its end, the step of then."""
+        if self.checkpoints.ended:
+            return self.first_step
+        return self.epochs * self.steps_per_epoch
 
     @property
     def length(self) -> str:
@@ -255,10 +315,13 @@ class Run(abc.ABC):
     def save(self) -> pathlib.Path:
         """Writes a checkpoint; the end of another host does not break it off."""
         with self.hosts.writing():
-            return self.checkpoints.save()
+            return self.checkpoints.save({_HISTORY: self.history.text()})
 
     def callbacks(self, stop: Callable[[], bool]) -> list[keras.callbacks.Callback]:
-        """Of the whole training, in their order."""
+        """Of the whole training, in their order.
+
+        An epoch's checkpoint comes before all that may fail or take long.
+        """
         anyone = any_worker(self.strategy)
         checkpointing = Checkpointing(
             self.save if self.chief else lambda: "`workdir` by the first host",
@@ -271,17 +334,19 @@ class Run(abc.ABC):
         )
         if not self.chief:
             return [self.guard(), checkpointing]
-        history = self.workdir / "history.csv"
-        workdir.trim_history(history, self.first_step // self.steps_per_epoch)
         board = str(self.workdir / "tensorboard")
+        auxiliaries = {
+            **self.monitors(board),
+            "history": self.history,
+            "TensorBoard": keras.callbacks.TensorBoard(board, write_graph=False),
+            **self.pictures(board),
+        }
         return [
             Throughput(self.config.batch_size),
             self.guard(),
-            *self.monitors(board),
-            CsvHistory(history),
-            keras.callbacks.TensorBoard(board, write_graph=False),
-            *self.pictures(board),
+            keras.callbacks.LambdaCallback(on_epoch_end=self.history.note),
             checkpointing,
+            *(Auxiliary(*pair, self.troubles) for pair in auxiliaries.items()),
         ]
 
 

@@ -1,9 +1,7 @@
-"""The work directory of a run: its flags and its history."""
+"""The work directory of a run: whose it is."""
 
 from __future__ import annotations
 
-import csv
-import io
 import pathlib
 from collections.abc import Iterable
 
@@ -146,20 +144,3 @@ def check_same(
             "Take another `workdir`, or the old settings to continue."
         )
     return old
-
-
-def trim_history(path: pathlib.Path, epochs_done: int) -> None:
-    """Drops the rows of epochs that will run again from the CSV, and half a row.
-
-    Example:
-        >>> trim_history(pathlib.Path("history.csv"), 3)  # none is there yet
-    """
-    if not path.exists():
-        return
-    with path.open(newline="") as file:
-        rows = list(csv.reader(file))
-    whole = [r for r in rows[1:] if r and len(r) == len(rows[0]) and r[0].isdigit()]
-    kept = [r for r in whole if int(r[0]) < epochs_done]
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([*rows[:1], *kept])
-    write_text(path, text.getvalue())

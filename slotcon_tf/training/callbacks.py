@@ -180,7 +180,7 @@ class Checkpointing(keras.callbacks.Callback):
         self._last = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        # What falls on an epoch's last step waits for the other callbacks' records.
+        # What falls on an epoch's last step waits for the epoch's row of the history.
         if batch + 1 != (self.params or {}).get("steps"):
             self._after_step(self._due())
 

@@ -240,5 +240,5 @@ def test_only_an_untrained_network_is_measured_as_such(tmp_path, monkeypatch):
     again = PretrainRun(config)
     again.log_start()
     assert again.first_step == 2 and not scores.exists()
-    again.scores.after(tmp_path / "slots.png")
+    again.scores.after()
     assert list(read_result(scores)["rows"]["nmi"]) == ["trained"]
