@@ -15,6 +15,7 @@ from absl import logging
 from slotcon_tf.errors import first_line
 from slotcon_tf.runs import workdir
 from slotcon_tf.runs.command import CommandError
+from slotcon_tf.runs.model_config import write_model_config
 from slotcon_tf.runs.run_settings import RunSettings
 
 _PREFIX = "step_"
@@ -129,6 +130,7 @@ class Checkpoints:
             self._checkpoint.write(str(aside / STATE))
             lines = "\n".join(self.config.lines())
             (aside / self.config.flagfile).write_text(lines + "\n")
+            write_model_config(aside, self.model)
             aside.rename(target)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(aside, ignore_errors=True)
