@@ -83,7 +83,7 @@ class BadImages:
         """
         self._list = path
         if os.path.exists(path):
-            with open(path, encoding="utf-8") as lines:
+            with open(path, encoding="utf-8", errors="replace") as lines:
                 self._listed = {line.partition("\t")[0] for line in lines}
 
     def check(self) -> None:

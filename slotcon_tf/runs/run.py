@@ -15,6 +15,7 @@ from absl import logging
 from slotcon_tf.devices import best_precision
 from slotcon_tf.runs import loop, workdir
 from slotcon_tf.runs.checkpoints import Checkpoints
+from slotcon_tf.runs.kept_files import set_aside_damaged
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.signals import StopRequest, told_in_training
 from slotcon_tf.runs.strategy import (
@@ -84,6 +85,7 @@ class Run(abc.ABC):
         self.prepare()
         if self.chief:
             workdir.claim(config)
+            set_aside_damaged(self.workdir)
         self.begin()
 
     def build_strategy(self, config: RunSettings) -> tf.distribute.Strategy:

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterable
 
 from slotcon_tf.files import write_text
+from slotcon_tf.runs import kept_files
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.settings import SettingError, as_text
 
@@ -36,6 +37,7 @@ def check(config: RunSettings, chief: bool = True) -> None:
     Raises:
         WorkdirError: If another configuration's run, another kind's, or any run with
             "never", is there.
+        kept_files.KeptFileError: If its files are not what the run has written.
 
     Example:
         >>> import tempfile
@@ -48,6 +50,7 @@ def check(config: RunSettings, chief: bool = True) -> None:
     """
     workdir = pathlib.Path(config.workdir)
     path = workdir / config.flagfile
+    kept_files.check_kinds(workdir, config.flagfile)
     for other in set(FLAGFILES) - {config.flagfile}:
         if (workdir / other).exists():
             raise WorkdirError(
@@ -60,7 +63,8 @@ def check(config: RunSettings, chief: bool = True) -> None:
                 f"resume=never needs a fresh `workdir`. Received: {workdir}, which "
                 "holds a run. Take another directory, or resume=auto to continue."
             )
-        check_same(workdir, path.read_text().splitlines(), config)
+        lines = kept_files.read_flags(path, type(config))
+        check_same(workdir, lines, config)
 
 
 def claim(config: RunSettings) -> None:
@@ -130,7 +134,7 @@ def trim_history(path: pathlib.Path, epochs_done: int) -> None:
         return
     with path.open(newline="") as file:
         rows = list(csv.reader(file))
-    whole = [r for r in rows[1:] if r and len(r) == len(rows[0]) and r[0].isdigit()]
+    whole = [r for r in rows[1:] if r and len(r) == len(rows[0]) and r[0].isdecimal()]
     kept = [r for r in whole if int(r[0]) < epochs_done]
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([*rows[:1], *kept])

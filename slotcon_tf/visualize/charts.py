@@ -92,10 +92,10 @@ def read_history(path: str | pathlib.Path) -> tuple[np.ndarray, dict[str, np.nda
         Tuple of epochs int (E,), counted from 1, and a dict of column to float (E,),
         NaN where nothing was measured. Columns without any number are left out.
     """
-    with pathlib.Path(path).open(newline="") as file:
+    with pathlib.Path(path).open(newline="", errors="replace") as file:
         rows = list(csv.reader(file))
     names = rows[0] if rows else []
-    whole = [r for r in rows[1:] if len(r) == len(names) and r[0].isdigit()]
+    whole = [r for r in rows[1:] if r and len(r) == len(names) and r[0].isdecimal()]
     columns = {
         name: np.array([_number(row[i]) for row in whole])
         for i, name in enumerate(names)
