@@ -50,7 +50,7 @@ def load_trained(source: str | os.PathLike, **options: Any) -> tuple[keras.Model
     path = pathlib.Path(source)
     if is_checkpoint(path):
         _refuse_prefix(source, options)
-        return _measured(read_checkpoint(path), source), None
+        return measured_part(read_checkpoint(path), source), None
     checkpoints = run_checkpoints(path)
     file, damaged = _final_model(path), None
     if file is None and not checkpoints and _is_run(path):
@@ -68,11 +68,11 @@ def load_trained(source: str | os.PathLike, **options: Any) -> tuple[keras.Model
         else:
             if report and report.choice:
                 logging.warning("%s: %s", source, report.choice)
-            return _measured(model, source), report
+            return measured_part(model, source), report
     _refuse_prefix(source, options)
     if damaged:
         logging.warning("The newest checkpoint is taken, since %s", damaged)
-    return _measured(_newest_whole(checkpoints), source), None
+    return measured_part(_newest_whole(checkpoints), source), None
 
 
 def _refuse_prefix(source: str | os.PathLike, options: dict[str, Any]) -> None:
@@ -90,14 +90,28 @@ def _final_model(path: pathlib.Path) -> pathlib.Path | None:
 
 
 def _is_run(path: pathlib.Path) -> bool:
-    return any((path / name).is_file() for name in (*FLAGFILES, MODEL_CONFIG))
+    files = any((path / name).is_file() for name in (*FLAGFILES, MODEL_CONFIG))
+    return files or (path / "checkpoints").is_dir()
 
 
-def _measured(model: keras.Model, source: str | os.PathLike) -> keras.Model:
-    """What commands look at: a `SlotCon`, or an encoder."""
+def measured_part(
+    model: keras.Model, source: str | os.PathLike | None = None
+) -> keras.Model:
+    """What commands look at: a `SlotCon`, or an encoder.
+
+    Args:
+        model: Of a run.
+        source: Where it is from: it is said that of a segmenter the encoder is taken.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> measured_part(backbone("resnet10")).name
+        'resnet10'
+    """
     if not isinstance(model, Segmenter):
         return model
-    logging.warning("%s is a segmenter, whose encoder is taken.", source)
+    if source is not None:
+        logging.warning("%s is a segmenter, whose encoder is taken.", source)
     return model.encoder
 
 
