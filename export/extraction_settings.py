@@ -77,8 +77,14 @@ def run(
         config: Where the features go, and how images are sent.
 
     Raises:
+        SettingError: If the output is a folder.
         CommandError: If the model refuses every batch.
     """
+    if pathlib.Path(config.output).is_dir():
+        raise SettingError(
+            f"`output` must be a file to write. Received: output={config.output}, a "
+            "folder."
+        )
     try:
         failed = extract(
             images,

@@ -58,6 +58,7 @@ def evaluate(config: EvaluateConfig) -> list[dict[str, Any]]:
         raise SettingError("The task linear learns from `train_split`. Received: none.")
     if config.all:
         return evaluate_all(config)
+    _check_output(config)
     model, _ = load_trained(config.model, prefix=config.prefix)
     networks = {"trained": Inference(model, config.which, config.scale)}
     if config.baseline:
@@ -69,6 +70,19 @@ def evaluate(config: EvaluateConfig) -> list[dict[str, Any]]:
     labelled = LabelledTasks(config, statistics_of(model).pixel_range)
     step = int(model.step.numpy()) if isinstance(model, SlotCon) else None
     return [_measure(name, labelled, networks, step) for name in config.task]
+
+
+def _check_output(config: EvaluateConfig) -> None:
+    """Refuses a place that cannot be written before hours of work, not after."""
+    if config.output is None:
+        return
+    path = pathlib.Path(config.output)
+    if path.is_dir():
+        raise SettingError(
+            f"`output` must be a file to write. Received: output={path}, a folder. Take "
+            f"{path / (result_name(config, config.task[0]) + '.json')}."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _measure(

@@ -62,6 +62,7 @@ def evaluate_all(config: EvaluateConfig) -> list[dict[str, Any]]:
     inference = Inference(part, config.which, config.scale)
     labelled = LabelledTasks(config, statistics_of(part).pixel_range)
     folder = pathlib.Path(config.output or _folder_of(paths[0]))
+    folder.mkdir(parents=True, exist_ok=True)  # fails now, or never
     all_series = [_Series(folder, name, labelled, inference) for name in config.task]
     baseline = _Baseline(part, config)
     with bar(total=len(paths), desc="checkpoints", unit="checkpoint") as progress:

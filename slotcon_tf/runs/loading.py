@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 from absl import logging
 
+from slotcon_tf.errors import first_line
 from slotcon_tf.interop import CheckpointFileError, load_pretrained
 from slotcon_tf.interop.allowance import variables_within
 from slotcon_tf.interop.pretrained import MODEL_FILE
 from slotcon_tf.interop.reasons import refusal
-from slotcon_tf.runs.checkpoints import STATE, checkpoint_paths
+from slotcon_tf.runs.checkpoints import STATE, checkpoint_paths, step_of
 from slotcon_tf.runs.model_config import MODEL_CONFIG, model_of
 from slotcon_tf.runs.workdir import FLAGFILES
 from slotcon_tf.segmentation import Segmenter
@@ -25,13 +27,27 @@ from slotcon_tf.serving.warmup import BATCH_SIZES
 _SEGMENTER_FILE = "segmenter.keras"
 
 
+@contextlib.contextmanager
+def _named(source: str | os.PathLike) -> Iterator[None]:
+    """Errors of reading say of what."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = str(source)
+        raise
+
+
 def load_trained(source: str | os.PathLike, **options: Any) -> tuple[keras.Model, Any]:
     """The model of a run or of one of its checkpoints, or a pretrained one.
 
+    Of a run the newest whole one is read: what it has written at its end, unless that
+    is damaged or a checkpoint is of a later step, and then the checkpoints, the newest
+    first. What is passed over is warned of.
+
     Args:
-        source: Work directory of a run, or its folder `checkpoints`: what a run that
-            has ended has written, or else the newest checkpoint that is whole; the
-            folder of one checkpoint, such as `checkpoints/step_000001000`; or what
+        source: Work directory of a run, finished or not, or its folder `checkpoints`;
+            the folder of one checkpoint, such as `checkpoints/step_000001000`; or what
             `load_pretrained` takes.
         **options: Of `load_pretrained`.
 
@@ -47,32 +63,32 @@ def load_trained(source: str | os.PathLike, **options: Any) -> tuple[keras.Model
         Traceback (most recent call last):
         FileNotFoundError: No pretrained model: runs/nowhere...
     """
+    with _named(source):
+        return _load(source, options)
+
+
+def _load(
+    source: str | os.PathLike, options: dict[str, Any]
+) -> tuple[keras.Model, Any]:
     path = pathlib.Path(source)
     if is_checkpoint(path):
         _refuse_prefix(source, options)
         return measured_part(read_checkpoint(path), source), None
     checkpoints = run_checkpoints(path)
-    file, damaged = _final_model(path), None
-    if file is None and not checkpoints and _is_run(path):
-        raise FileNotFoundError(
-            f"A run must have a checkpoint to be read. Received: {source}, which has "
-            "none yet. Wait for the first, or take another run."
-        )
-    if file is not None or not checkpoints:
-        try:
-            model, report = load_pretrained(file or source, **options)
-        except CheckpointFileError as error:
-            if file is None or not checkpoints:
-                raise
-            damaged = error
-        else:
-            if report and report.choice:
-                logging.warning("%s: %s", source, report.choice)
-            return measured_part(model, source), report
+    if not checkpoints:
+        file = _final_model(path)
+        if file is None and _is_run(path):
+            raise FileNotFoundError(
+                f"A run must have a checkpoint to be read. Received: {source}, which "
+                "has none yet. Wait for the first, or take another run."
+            )
+        model, report = load_pretrained(file or source, **options)
+        if report and report.choice:
+            logging.warning("%s: %s", source, report.choice)
+        return measured_part(model, source), report
     _refuse_prefix(source, options)
-    if damaged:
-        logging.warning("The newest checkpoint is taken, since %s", damaged)
-    return measured_part(_newest_whole(checkpoints), source), None
+    model = _read_finished(_final_model(path), checkpoints[0])
+    return measured_part(model or _read_newest(checkpoints), source), None
 
 
 def _refuse_prefix(source: str | os.PathLike, options: dict[str, Any]) -> None:
@@ -115,13 +131,33 @@ def measured_part(
     return model.encoder
 
 
-def _newest_whole(checkpoints: Sequence[pathlib.Path]) -> keras.Model:
-    """The model of the first that can be read: one may be damaged, or gone by now."""
-    for path in checkpoints[:-1]:
+def _read_finished(
+    path: pathlib.Path | None, checkpoint: pathlib.Path
+) -> keras.Model | None:
+    """The model that a run wrote at its end; None if it is not the newest whole one."""
+    if path is None:
+        return None
+    try:
+        model, _ = load_pretrained(path)
+    except CheckpointFileError as error:
+        reason = f"it cannot be read ({first_line(error, 300)})"
+    else:
+        step, newest = int(model.step.numpy()), step_of(checkpoint)
+        if step >= newest:
+            return model
+        reason = f"it is of step {step}"
+    logging.warning("%s is passed over: %s; %s is read.", path, reason, checkpoint)
+    return None
+
+
+def _read_newest(checkpoints: Sequence[pathlib.Path]) -> keras.Model:
+    """The first that can be read: one may be damaged, or dropped by now."""
+    for checkpoint in checkpoints[:-1]:
         try:
-            return read_checkpoint(path)
+            return read_checkpoint(checkpoint)
         except CheckpointFileError as error:
-            logging.warning("The checkpoint before it is taken, since %s", error)
+            told = first_line(error, 300)
+            logging.warning("%s; the checkpoint before it is read.", told)
     return read_checkpoint(checkpoints[-1])
 
 

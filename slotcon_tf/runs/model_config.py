@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
+import re
 from typing import Any
 
 import keras
@@ -14,11 +16,15 @@ from slotcon_tf.segmentation import Segmenter
 
 MODEL_CONFIG = "model.json"
 _CLASS = "class"  # not there in files of the days when there was one
+_NUMBERED = re.compile(r"_\d+(?=[\"/])")  # "conv2d_7", the seventh of a process
 _MODELS = {model.__name__: model for model in (SlotCon, Segmenter)}
 
 
 def write_model_config(folder: pathlib.Path, model: keras.Model) -> None:
     """Writes the configuration of a run's model.
+
+    A file that differs in names alone is left: those of layers count the models that a
+    process has made.
 
     Args:
         folder: A work directory, or the folder of a checkpoint.
@@ -32,8 +38,13 @@ def write_model_config(folder: pathlib.Path, model: keras.Model) -> None:
         ...     print(*(path.name for path in pathlib.Path(folder).iterdir()))
         model.json
     """
+    path = folder / MODEL_CONFIG
     config = {_CLASS: type(model).__name__, **model.get_config()}
-    write_text(folder / MODEL_CONFIG, json.dumps(config, indent=2) + "\n")
+    text = json.dumps(config, indent=2) + "\n"
+    with contextlib.suppress(OSError, ValueError):
+        if _NUMBERED.sub("", path.read_text()) == _NUMBERED.sub("", text):
+            return
+    write_text(path, text)
 
 
 def model_of(config: pathlib.Path) -> keras.Model:

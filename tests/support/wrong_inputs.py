@@ -27,6 +27,7 @@ class Good:
     Attributes:
         root: The folder, which is a labelled set too.
         photos: Folder of two images.
+        broken: Folder of an image that is none.
         list: Text file that names them.
         classes: Text file of class names.
         encoder: .keras file.
@@ -44,6 +45,7 @@ class Good:
                 pixels = rng.integers(0, top, shape, np.uint8)
                 Image.fromarray(pixels).save(root / folder / f"{index}.png")
         self.photos = root / "photos"
+        self.broken = _half(self.photos / "0.png", root / "broken" / "0.png").parent
         self.list = root / "list.txt"
         self.list.write_text("photos/0.png\nphotos/1.png\n")
         self.classes = root / "classes.names"
@@ -194,6 +196,10 @@ MODEL = (
     *(truncated_model, truncated_weights, truncated_checkpoint),
 )
 EXPORT = (*ANY, photos, encoder_file, truncated_export, truncated_variables)
+
+
+# Of flags whose places are read by what another command's suite has tried.
+FEW = (missing, unreadable, pipe, photo)
 
 
 def no_folder(root, good):
