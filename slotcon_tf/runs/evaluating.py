@@ -79,8 +79,8 @@ def _check_output(config: EvaluateConfig) -> None:
     path = pathlib.Path(config.output)
     if path.is_dir():
         raise SettingError(
-            f"`output` must be a file to write. Received: output={path}, a folder. Take "
-            f"{path / (result_name(config, config.task[0]) + '.json')}."
+            f"`output` must be a file to write. Received: output={path}, a folder. "
+            f"Take {path / result_name(config, config.task[0])}.json."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
 

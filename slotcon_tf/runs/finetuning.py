@@ -253,7 +253,7 @@ class FinetuneRun(Run):
 
     def finish(self) -> None:
         path = self._scores_file
-        if not path.exists() or read_result(path).get("step") != self.config.steps:
+        if not path.exists() or read_result(path)["step"] != self.config.steps:
             self._measure()
         show_result(read_result(path))
         self.model.save(self.workdir / "segmenter.keras")

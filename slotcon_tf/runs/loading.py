@@ -142,8 +142,8 @@ def _read_finished(
     except CheckpointFileError as error:
         reason = f"it cannot be read ({first_line(error, 300)})"
     else:
-        step, newest = int(model.step.numpy()), step_of(checkpoint)
-        if step >= newest:
+        step = int(model.step.numpy()) if hasattr(model, "step") else None
+        if step is None or step >= step_of(checkpoint):
             return model
         reason = f"it is of step {step}"
     logging.warning("%s is passed over: %s; %s is read.", path, reason, checkpoint)

@@ -134,7 +134,7 @@ def trim_history(path: pathlib.Path, epochs_done: int) -> None:
         return
     with path.open(newline="") as file:
         rows = list(csv.reader(file))
-    whole = [r for r in rows[1:] if r and len(r) == len(rows[0]) and r[0].isdecimal()]
+    whole = [r for r in rows[1:] if r and len(r) == len(rows[0]) and r[0].isdigit()]
     kept = [r for r in whole if int(r[0]) < epochs_done]
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([*rows[:1], *kept])
