@@ -16,11 +16,12 @@ from tests.support.command import COMMANDS, TINY, run
 TRAIN = [*TINY, "--noexport", "--strategy=one_device", "--epochs=1", "--batch_size=2"]
 PHOTOS = ["--dataset=folder", "--data_dir={good.photos}"]
 WATCHED = [*TRAIN, *PHOTOS, "--eval_every_epochs=1", "--eval_images=2"]
-FINETUNE = ["--dataset=folders", "--strategy=one_device"]
+FINETUNE = "trainers.finetune_segmentation"
+SEGMENT = ["--dataset=folders", "--strategy=one_device"]
 LABELLED = ["--data_dir={good.root}"]
 MODEL = ["--model={good.checkpoint}"]
 SEND = ["--server=127.0.0.1:1", "--retry_minutes=0", "--transport=rest"]
-IMAGES = ["--images={good.photos}"]
+SENT = ["--images={good.photos}"]
 LIST = ["--dataset=list", "--data_dir={}"]
 # Flags that name no place.
 WORDS = {
@@ -32,58 +33,56 @@ WORDS = {
 READ = [
     ("trainers.pretrain", "data_dir", wrong.IMAGES, [*TRAIN, "--dataset=folder"]),
     ("trainers.pretrain", "data_dir", wrong.TEXT, [*TRAIN, *LIST]),
-    ("trainers.pretrain", "init_from", wrong.FEW, [*TRAIN, *PHOTOS]),
-    ("trainers.pretrain", "eval_data_dir", wrong.FEW, WATCHED),
+    ("trainers.pretrain", "init_from", wrong.MODEL_AGAIN, [*TRAIN, *PHOTOS]),
+    ("trainers.pretrain", "eval_data_dir", wrong.LABELLED_AGAIN, WATCHED),
     (
         "trainers.pretrain",
-        "eval_class_file",
-        wrong.FEW,
+        *("eval_class_file", wrong.TEXT_AGAIN),
         [*WATCHED, "--eval_data_dir={good.root}"],
     ),
-    ("trainers.finetune_segmentation", "data_dir", wrong.LABELLED, FINETUNE),
-    (
-        "trainers.finetune_segmentation",
-        *("init_from", wrong.MODEL, [*FINETUNE, *LABELLED]),
-    ),
-    (
-        "trainers.finetune_segmentation",
-        *("class_file", wrong.TEXT, [*FINETUNE, *LABELLED]),
-    ),
+    (FINETUNE, "data_dir", wrong.LABELLED, SEGMENT),
+    (FINETUNE, "init_from", wrong.MODEL_AGAIN, [*SEGMENT, *LABELLED]),
+    (FINETUNE, "class_file", wrong.TEXT, [*SEGMENT, *LABELLED]),
     ("trainers.evaluate", "model", wrong.MODEL, LABELLED),
-    ("trainers.evaluate", "data_dir", wrong.LABELLED, MODEL),
-    ("trainers.evaluate", "class_file", wrong.TEXT, [*MODEL, *LABELLED]),
+    ("trainers.evaluate", "data_dir", wrong.LABELLED_AGAIN, MODEL),
+    ("trainers.evaluate", "class_file", wrong.TEXT_AGAIN, [*MODEL, *LABELLED]),
     ("trainers.evaluate", "image_list", wrong.TEXT, [*MODEL, *LABELLED]),
-    ("trainers.visualize", "model", wrong.MODEL, PHOTOS),
-    ("trainers.visualize", "data_dir", wrong.IMAGES, MODEL),
+    ("trainers.visualize", "model", wrong.MODEL_AGAIN, PHOTOS),
+    ("trainers.visualize", "data_dir", wrong.IMAGES_AGAIN, MODEL),
     ("trainers.convert", "model", wrong.MODEL, []),
     ("trainers.prepare", "data_dir", wrong.IMAGES, []),
     ("trainers.prepare", "data_dir", wrong.TEXT, LIST),
     ("trainers.check_data", "data_dir", wrong.ANY, []),  # bad images: in its report
-    ("export.saved_model", "model", wrong.MODEL, []),
+    ("export.saved_model", "model", wrong.MODEL_AGAIN, []),
     (
         "export.saved_model",
-        *("calibration_images", wrong.IMAGES, [*MODEL, "--quantize=int8"]),
+        *("calibration_images", wrong.IMAGES_AGAIN, [*MODEL, "--quantize=int8"]),
     ),
-    ("export.extract", "export_dir", wrong.EXPORT, IMAGES),
+    ("export.extract", "export_dir", wrong.EXPORT, SENT),
     ("export.extract", "images", wrong.ANY, ["--export_dir={good.export}"]),
     ("export.client", "images", wrong.ANY, SEND),
-    ("export.compare", "first", wrong.EXPORT, ["--second={good.export}", *IMAGES]),
+    (
+        "export.compare",
+        "first",
+        wrong.EXPORT_AGAIN,
+        ["--second={good.export}", *SENT],
+    ),
     (
         "export.compare",
         "second",
-        (wrong.missing, wrong.truncated_export),
-        ["--first={good.export}", *IMAGES],
+        wrong.EXPORT_AGAIN,
+        ["--first={good.export}", *SENT],
     ),
-    ("export.compare", "images", wrong.IMAGES, ["{good.export}"] * 2),
+    ("export.compare", "images", wrong.ANY[2:], ["{good.export}"] * 2),
     # A folder without a version may get one while it serves.
     ("export.server", "export_dir", (*wrong.ANY[:2], *wrong.ANY[3:]), ["--port=0"]),
 ]
-EXTRACT = ["--export_dir={good.export}", *IMAGES]
+EXTRACT = ["--export_dir={good.export}", *SENT]
 EVALUATE = [*MODEL, *LABELLED, "--nobaseline", "--resamples=0"]
 # Command, flag of what it writes, and its ending; "/" of folders.
 WRITTEN = [
     ("trainers.pretrain", "workdir", "/", [*TRAIN, *PHOTOS]),
-    ("trainers.finetune_segmentation", "workdir", "/", [*FINETUNE, *LABELLED]),
+    (FINETUNE, "workdir", "/", [*SEGMENT, *LABELLED]),
     ("trainers.evaluate", "output", ".json", EVALUATE),
     ("trainers.visualize", "output", ".html", [*MODEL, *PHOTOS]),
     ("trainers.visualize", "pictures", "/", [*MODEL, *PHOTOS]),
@@ -92,7 +91,7 @@ WRITTEN = [
     ("trainers.check_data", "bad_list", ".txt", ["--data_dir={good.broken}"]),
     ("export.saved_model", "export_dir", "/", [*MODEL, "--batch_sizes="]),
     ("export.extract", "output", ".npz", EXTRACT),
-    ("export.client", "output", ".npz", [*SEND, *IMAGES]),
+    ("export.client", "output", ".npz", [*SEND, *SENT]),
 ]
 
 
@@ -237,9 +236,8 @@ def test_without_the_right_to_read_or_write(good, tmp_path):
         if name == "export.server":
             continue  # it waits until it may
         place = tmp_path / f"{number}.txt"
-        good_one = {wrong.TEXT: good.list, wrong.FEW: good.encoder}.get(makers)
-        if good_one:
-            shutil.copy(good_one, place)
+        if wrong.pipe in makers and wrong.photo in makers:
+            shutil.copy(good.list, place)
         else:
             shutil.copytree(good.photos, place)
         place.chmod(0)

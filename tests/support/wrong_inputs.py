@@ -184,22 +184,25 @@ def truncated_variables(root, good):
     return root / "1"
 
 
+# Of what a command reads itself; each kind at least once.
 ANY = (missing, dangling, empty_folder, empty_text, unreadable, pipe, json)
 IMAGES = (
     *ANY,
     *(unreadable_image, folder_of_a_pipe, truncated_photo, encoder_file),
 )
-TEXT = (*ANY[:-1], photo)
+TEXT = (missing, dangling, empty_folder, empty_text, unreadable, pipe, photo)
 LABELLED = (*ANY, photo, photos, truncated_labels)
 MODEL = (
     *(*ANY, empty_file, photo, photos, exported),
     *(truncated_model, truncated_weights, truncated_checkpoint),
 )
 EXPORT = (*ANY, photos, encoder_file, truncated_export, truncated_variables)
-
-
-# Of flags whose places are read by what another command's suite has tried.
-FEW = (missing, unreadable, pipe, photo)
+# Of what is read as another flag's place is, by the same function.
+MODEL_AGAIN = (missing, empty_folder, unreadable, truncated_checkpoint, photo)
+IMAGES_AGAIN = (missing, empty_folder, unreadable_image, truncated_photo, json)
+TEXT_AGAIN = (missing, empty_text, unreadable, pipe, photo)
+LABELLED_AGAIN = (missing, empty_folder, unreadable, truncated_labels, photo)
+EXPORT_AGAIN = (missing, empty_folder, truncated_export, photos)
 
 
 def no_folder(root, good):
