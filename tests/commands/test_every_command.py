@@ -77,6 +77,17 @@ def test_flags_that_cannot_be(name, ends):
     assert status == 2 and f"Received: {'abc'[count]}." in line
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_flagfiles_that_cannot_be_read(name, ends, tmp_path):
+    (tmp_path / "a.flags").write_bytes(b"--seed=\xff\xfe")
+    (tmp_path / "cut.flags").write_text("--no_such")
+    for file in (tmp_path, tmp_path / "a.flags", "/proc/self/mem"):
+        status, line = ends(name, f"--flagfile={file}")
+        assert status == 2 and f"Received: --flagfile={file}: " in line
+    status, line = ends(name, f"--flagfile={tmp_path / 'cut.flags'}")
+    assert status == 2 and "Unknown command line flag 'no_such'" in line
+
+
 def _empty(root):
     (root / "empty").mkdir()
     return root / "empty"
