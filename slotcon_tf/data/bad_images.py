@@ -86,7 +86,7 @@ class BadImages:
         """
         self._list = path
         if os.path.exists(path):
-            with open(path, encoding="utf-8") as lines:
+            with open(path, encoding="utf-8", errors="replace") as lines:
                 text = lines.read()
             whole = text[: text.rfind("\n") + 1]
             write_text(path, whole)

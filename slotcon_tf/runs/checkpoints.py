@@ -18,6 +18,7 @@ from slotcon_tf.runs import workdir
 from slotcon_tf.runs.command import CommandError
 from slotcon_tf.runs.kept_data import RunData, check_data, read_data, write_data
 from slotcon_tf.runs.lock import check_held
+from slotcon_tf.runs.model_config import write_model_config
 from slotcon_tf.runs.run_settings import RunSettings
 
 _PREFIX = "step_"
@@ -149,6 +150,7 @@ class Checkpoints:
                 (aside / name).write_text(text)
             if self.data is not None:
                 write_data(aside, self.folder, self.data)
+            write_model_config(aside, self.model)
             aside.rename(target)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(aside, ignore_errors=True)

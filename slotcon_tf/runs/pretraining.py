@@ -20,8 +20,9 @@ from slotcon_tf.runs.hosts import meet_hosts
 from slotcon_tf.runs.initialization import initialize
 from slotcon_tf.runs.label_settings import label_options
 from slotcon_tf.runs.labelled_monitor import LabelledMonitor
-from slotcon_tf.runs.loading import serving_options, write_model_config
+from slotcon_tf.runs.loading import serving_options
 from slotcon_tf.runs.lock import held
+from slotcon_tf.runs.model_config import write_model_config
 from slotcon_tf.runs.pretrain_config import PretrainConfig
 from slotcon_tf.runs.products import Products
 from slotcon_tf.runs.run import Run, own_process

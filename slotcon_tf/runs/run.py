@@ -19,6 +19,7 @@ from slotcon_tf.runs.checkpoints import CheckpointError, Checkpoints
 from slotcon_tf.runs.host_descriptions import description
 from slotcon_tf.runs.hosts import Hosts
 from slotcon_tf.runs.kept_data import RunData
+from slotcon_tf.runs.kept_files import set_aside_damaged
 from slotcon_tf.runs.meeting import HostError
 from slotcon_tf.runs.products import Products, RunUnfinished
 from slotcon_tf.runs.run_settings import RunSettings
@@ -134,6 +135,7 @@ class Run(abc.ABC):
         self.prepare()
         if self.chief:
             workdir.claim(config)
+            set_aside_damaged(self.workdir)
         self.begin()
 
     def build_strategy(self, config: RunSettings) -> tf.distribute.Strategy:

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterable
 
 from slotcon_tf.files import write_text
+from slotcon_tf.runs import kept_files
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.settings import SettingError, as_text
 
@@ -34,6 +35,7 @@ def check(config: RunSettings, chief: bool = True) -> None:
     Raises:
         WorkdirError: If another configuration's run, another kind's, or any run with
             "never", is there.
+        kept_files.KeptFileError: If its files are not what the run has written.
 
     Example:
         >>> import tempfile
@@ -46,6 +48,7 @@ def check(config: RunSettings, chief: bool = True) -> None:
     """
     workdir = pathlib.Path(config.workdir)
     path = workdir / config.flagfile
+    kept_files.check_kinds(workdir, config.flagfile)
     for other in set(FLAGFILES) - {config.flagfile}:
         if (workdir / other).exists():
             raise WorkdirError(
@@ -58,7 +61,8 @@ def check(config: RunSettings, chief: bool = True) -> None:
                 f"resume=never needs a fresh `workdir`. Received: {workdir}, which "
                 "holds a run. Take another directory, or resume=auto to continue."
             )
-        check_same(workdir, path.read_text().splitlines(), config)
+        lines = kept_files.read_flags(path, type(config))
+        check_same(workdir, lines, config)
 
 
 def claim(config: RunSettings) -> None:
