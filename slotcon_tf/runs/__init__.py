@@ -26,10 +26,12 @@ if typing.TYPE_CHECKING:
     from slotcon_tf.runs.exporting import export as export
     from slotcon_tf.runs.finetune_config import FinetuneConfig as FinetuneConfig
     from slotcon_tf.runs.finetuning import finetune as finetune
+    from slotcon_tf.runs.planning import plan as plan
     from slotcon_tf.runs.preparing import PrepareConfig as PrepareConfig
     from slotcon_tf.runs.preparing import prepare as prepare
     from slotcon_tf.runs.pretrain_config import PretrainConfig as PretrainConfig
     from slotcon_tf.runs.pretraining import pretrain as pretrain
+    from slotcon_tf.runs.run_plan import Plan as Plan
     from slotcon_tf.runs.signals import RunStopped as RunStopped
     from slotcon_tf.runs.visualizing import VisualizeConfig as VisualizeConfig
     from slotcon_tf.runs.visualizing import visualize as visualize
@@ -40,6 +42,7 @@ __all__ = [
     "EvaluateConfig",
     "ExportConfig",
     "FinetuneConfig",
+    "Plan",
     "PrepareConfig",
     "PretrainConfig",
     "RunStopped",
@@ -49,6 +52,7 @@ __all__ = [
     "evaluate",
     "export",
     "finetune",
+    "plan",
     "prepare",
     "pretrain",
     "visualize",
@@ -60,6 +64,7 @@ _PLACES = {
     "EvaluateConfig": "evaluating",
     "ExportConfig": "exporting",
     "FinetuneConfig": "finetune_config",
+    "Plan": "run_plan",
     "PrepareConfig": "preparing",
     "PretrainConfig": "pretrain_config",
     "RunStopped": "signals",
@@ -69,6 +74,7 @@ _PLACES = {
     "evaluate": "evaluating",
     "export": "exporting",
     "finetune": "finetuning",
+    "plan": "planning",
     "prepare": "preparing",
     "pretrain": "pretraining",
     "visualize": "visualizing",

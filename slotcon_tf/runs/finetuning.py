@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from slotcon_tf.data.labelled import SegmentedImages
 from slotcon_tf.encoders.resnet import backbone
 from slotcon_tf.evaluation.results import (
     TRAINED,
@@ -21,6 +23,7 @@ from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.runs import report
 from slotcon_tf.runs.finetune_config import FinetuneConfig
 from slotcon_tf.runs.finetune_inputs import open_images, pretrained_encoder
+from slotcon_tf.runs.plan_steps import bytes_of, seconds_of
 from slotcon_tf.runs.run import Run, own_process
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.settings import SettingError
@@ -43,10 +46,13 @@ from slotcon_tf.training.schedules import Poly, Steps
 
 _SCHEDULES = {"poly": Poly, "steps": Steps}
 REPORTED = ("miou", "pixel_accuracy", "mean_accuracy")
+_TRIED = 4  # images that tell how long an evaluation takes
 _ADVICE = "with a lower `learning_rate`, or with precision=float32"
 
 
-def finetune(config: FinetuneConfig) -> FinetuneRun:
+def finetune(
+    config: FinetuneConfig, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> FinetuneRun:
     """Fine-tunes an encoder for segmentation, or goes on with what workdir holds.
 
     Writes into the work directory: finetune.flags (every setting; repeats the run),
@@ -55,7 +61,10 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
     masks.png.
 
     Args:
-        config: What is learned from what, and how long.
+        config: What is learned from what, and how long. With `dry_run` a plan is
+            printed and nothing is written; `slotcon_tf.runs.plan` returns it.
+        callbacks: Keras callbacks of the training, such as loggers, beside those that
+            `config.callbacks` names.
 
     Returns:
         The run: `model`, the trained `Segmenter`; `workdir`, a pathlib.Path; `scores`,
@@ -80,7 +89,7 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
     """
     report.start_logging()
     with own_process():
-        return FinetuneRun(config).to_the_end()
+        return FinetuneRun(config, callbacks).to_the_end()
 
 
 class FinetuneRun(Run):
@@ -116,6 +125,10 @@ class FinetuneRun(Run):
             self._pretrained = pretrained_encoder(config.init_from, config.prefix)
         pixel_range = statistics_of(self._pretrained).pixel_range
         self.train_images, self.val_images = open_images(config, pixel_range)
+
+    @property
+    def images(self) -> SegmentedImages:
+        return self.train_images.images
 
     @property
     def steps_per_epoch(self) -> int:
@@ -185,6 +198,16 @@ class FinetuneRun(Run):
 
     def monitors(self, board: str) -> list[keras.callbacks.Callback]:
         return [PeriodicEvaluation(self._measure, every_epochs=1, epochs=self.epochs)]
+
+    def evaluation_seconds(self) -> float:
+        shown = [sample.image for sample in self.val_images.sample(_TRIED)]
+        for image in shown:
+            self.predict(image)  # traces, once for every size
+        seconds = seconds_of(lambda: [self.predict(image) for image in shown])
+        return seconds / len(shown) * self.val_images.num_images
+
+    def model_bytes(self) -> int:
+        return bytes_of([*self.model.variables, *self.model.optimizer.variables])
 
     @property
     def _scores_file(self):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.data import crop_pair_dataset, open_source
+from slotcon_tf.data.source import ImageSource
 from slotcon_tf.encoders.resnet import backbone
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs import report
@@ -16,6 +18,7 @@ from slotcon_tf.runs.initialization import initialize
 from slotcon_tf.runs.label_settings import label_options
 from slotcon_tf.runs.labelled_monitor import LabelledMonitor
 from slotcon_tf.runs.loading import serving_options, write_model_config
+from slotcon_tf.runs.plan_steps import bytes_of, seconds_of
 from slotcon_tf.runs.pretrain_config import PretrainConfig
 from slotcon_tf.runs.run import Run, own_process
 from slotcon_tf.runs.settings import SettingError
@@ -29,7 +32,9 @@ from slotcon_tf.visualize import picture_of
 _OPTIMIZERS = {"lars": LARS, "sgd": SGD}
 
 
-def pretrain(config: PretrainConfig) -> PretrainRun:
+def pretrain(
+    config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> PretrainRun:
     """Pretrains SlotCon, or goes on with what the work directory holds.
 
     Writes into the work directory: pretrain.flags (every setting; repeats the run),
@@ -38,7 +43,10 @@ def pretrain(config: PretrainConfig) -> PretrainRun:
     model), skipped.txt (bad images, if any) and, on scenes, scores.json.
 
     Args:
-        config: What is trained on what, and how long.
+        config: What is trained on what, and how long. With `dry_run` a plan is
+            printed and nothing is written; `slotcon_tf.runs.plan` returns it.
+        callbacks: Keras callbacks of the training, such as loggers, beside those that
+            `config.callbacks` names.
 
     Returns:
         The run: `model`, the trained `SlotCon`; `workdir`, a pathlib.Path.
@@ -66,7 +74,7 @@ def pretrain(config: PretrainConfig) -> PretrainRun:
     """
     report.start_logging()
     with own_process():
-        return PretrainRun(config).to_the_end()
+        return PretrainRun(config, callbacks).to_the_end()
 
 
 class PretrainRun(Run):
@@ -106,6 +114,10 @@ class PretrainRun(Run):
                 f"batch_size={config.batch_size} for {self.source!r}. "
                 f"Use {self.source.num_images} or less."
             )
+
+    @property
+    def images(self) -> ImageSource:
+        return self.source
 
     @property
     def steps_per_epoch(self) -> int:
@@ -216,6 +228,24 @@ class PretrainRun(Run):
                 draw = self.monitor.picture
                 found.append(SlotPictures(board, draw, name="labelled", **when))
         return found
+
+    @property
+    def evaluation_epochs(self) -> int:
+        return self.config.eval_every_epochs or 1
+
+    def evaluation_seconds(self) -> float | None:
+        if not self.monitor:
+            return None
+        self.monitor()  # the first one traces
+        return seconds_of(self.monitor)
+
+    def model_bytes(self) -> int:
+        if not self.config.export:
+            return 0
+        served = bytes_of(self.model.teacher.variables)
+        return served + bytes_of(
+            [*self.model.variables, *self.model.optimizer.variables]
+        )
 
     def pictures(self, board: str) -> list[keras.callbacks.Callback]:
         every = self.config.picture_epochs

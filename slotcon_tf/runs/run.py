@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import keras
@@ -14,7 +14,10 @@ from absl import logging
 
 from slotcon_tf.devices import best_precision
 from slotcon_tf.runs import loop, workdir
+from slotcon_tf.runs.callbacks import UserCallbacks
 from slotcon_tf.runs.checkpoints import Checkpoints
+from slotcon_tf.runs.plan_steps import plan_of
+from slotcon_tf.runs.run_plan import Plan
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.signals import StopRequest, told_in_training
 from slotcon_tf.runs.strategy import (
@@ -35,13 +38,15 @@ class Run(abc.ABC):
 
     Args:
         config: Its settings.
+        callbacks: Keras callbacks beside those that `config.callbacks` names.
 
     Attributes:
         config: The settings; `precision` is no longer "auto".
         workdir: pathlib.Path of what it writes.
         model: The compiled model.
         strategy: The tf.distribute strategy.
-        chief: Whether this process writes files.
+        chief: Whether this process is the one that writes files.
+        writes: Whether it does: not in a dry run.
         first_step: The step it goes on from; 0 at the start.
         look_at: Function that is called with the first batch of one replica, or None.
 
@@ -52,9 +57,13 @@ class Run(abc.ABC):
 
     look_at: Callable[[dict[str, tf.Tensor]], None] | None = None
 
-    def __init__(self, config: RunSettings) -> None:
+    def __init__(
+        self, config: RunSettings, callbacks: Sequence[keras.callbacks.Callback] = ()
+    ) -> None:
         self.strategy = self.build_strategy(config)
         self.chief = is_chief(self.strategy)
+        self.writes = self.chief and not config.dry_run
+        self.user_callbacks = UserCallbacks(config, callbacks, used=self.chief)
         if config.precision == "auto":
             # Resolved for good: a run that goes on elsewhere must not change.
             config = config.replace(precision=best_precision())
@@ -76,15 +85,16 @@ class Run(abc.ABC):
             steps_per_epoch=self.steps_per_epoch,
             keep=config.keep_checkpoints,
             keep_every_epochs=self.keep_every_epochs,
-            writes=self.chief,
+            writes=self.writes,
             means=not spans_hosts(self.strategy),
         )
         self.first_step = self.checkpoints.restore()
         check_same_everywhere(self.strategy, "The step to go on from", self.first_step)
         self.prepare()
-        if self.chief:
+        if self.writes:
             workdir.claim(config)
-        self.begin()
+        if not config.dry_run:
+            self.begin()
 
     def build_strategy(self, config: RunSettings) -> tf.distribute.Strategy:
         """The strategy; called before anything else asks for devices."""
@@ -93,6 +103,11 @@ class Run(abc.ABC):
     @abc.abstractmethod
     def open_images(self) -> None:
         """Opens and checks the images, before anything is written."""
+
+    @property
+    @abc.abstractmethod
+    def images(self) -> Any:
+        """The images, which know their number (`num_images`) and what they are."""
 
     @abc.abstractmethod
     def build_model(self) -> keras.Model:
@@ -157,16 +172,44 @@ class Run(abc.ABC):
         """The scores, the pictures, and the models for others."""
 
     def to_the_end(self) -> Self:
-        """Trains what is left, and finishes.
+        """Trains what is left, and finishes; in a dry run, prints the plan instead.
 
         Raises:
             RunStopped: If training broke off.
         """
+        if self.config.dry_run:
+            found = self.plan()
+            if self.chief:
+                print(found)
+            return self
         with told_in_training(lambda: self.fatal), StopRequest() as stop:
             self.train(stop)
         if self.chief:
             self.finish()
         return self
+
+    def plan(self) -> Plan:
+        """What ten steps tell of the rest; the model is ten steps further then.
+
+        Raises:
+            RunStopped: If a step breaks off.
+            CommandError: If a step does not fit into memory.
+        """
+        with told_in_training(lambda: self.fatal):
+            return plan_of(self)
+
+    def evaluation_seconds(self) -> float | None:
+        """How long one evaluation takes, tried; None if there are none on the way."""
+        return None
+
+    @property
+    def evaluation_epochs(self) -> int:
+        """Epochs between evaluations."""
+        return 1
+
+    def model_bytes(self) -> int:
+        """Of the models that are written in the end, beside checkpoints; about."""
+        return 0
 
     def train(self, stop: Callable[[], bool]) -> None:
         """Trains to the end, or until `stop()` asks for the end after a step."""
@@ -179,7 +222,7 @@ class Run(abc.ABC):
             logging.info("Resumed after step %d from %s", self.first_step, latest)
         loop.train(
             self.model,
-            self._distributed,
+            self.distributed,
             batch_size=self.config.batch_size,
             steps_per_epoch=self.steps_per_epoch,
             epochs=self.epochs,
@@ -193,7 +236,7 @@ class Run(abc.ABC):
         """What the run is long, in words."""
         return f"All {self.epochs} epochs"
 
-    def _distributed(self, step: int) -> Any:
+    def distributed(self, step: int) -> Any:
         """The stream from a step on, cut for the replicas."""
         if self.strategy.num_replicas_in_sync == 1:
             return self.dataset(step)
@@ -227,6 +270,7 @@ class Run(abc.ABC):
             *self.monitors(board),
             CsvHistory(history),
             keras.callbacks.TensorBoard(board, write_graph=False),
+            *self.user_callbacks.made(),
             *self.pictures(board),
             checkpointing,
         ]
