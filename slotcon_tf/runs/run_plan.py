@@ -167,7 +167,8 @@ class Plan:
         console = Console(file=text, width=_WIDTH, markup=False, highlight=False)
         console.print(
             f"Plan of {self.workdir}: {self.steps_taken} steps were taken, "
-            "nothing was written."
+            "nothing was written.",
+            soft_wrap=True,
         )
         console.print(_table(self._facts()))
         if self.changes:

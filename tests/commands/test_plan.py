@@ -1,13 +1,11 @@
 """`--dry_run` as a user types it: what it tells, and that it leaves no trace."""
 
 import json
-import os
-import sys
 
 import pytest
 import tensorflow as tf
 
-from slotcon_tf.runs import FinetuneConfig, PretrainConfig, finetune, plan, pretrain
+from slotcon_tf.runs import FinetuneConfig, finetune, plan, pretrain
 from slotcon_tf.runs.plan_steps import STEPS
 from slotcon_tf.runs.pretraining import PretrainRun
 from tests.support import labelled_case
@@ -36,9 +34,10 @@ def snapshot(folder):
     }
 
 
+@pytest.mark.slow
 def test_the_command_tells_a_plan_and_makes_nothing(tmp_path, capsys):
     workdir = tmp_path / "runs" / "new"
-    more = ["--epochs=4", "--max_steps_per_epoch=4", "--warmup_epochs=9"]
+    more = ["--epochs=4", "--max_steps_per_epoch=4", "--warmup_epochs=4"]
     with pytest.raises(SystemExit) as ended:
         main(["pretrain", *TINY, *more, f"--workdir={workdir}", "--dry_run"])
     assert ended.value.code == 0
@@ -51,6 +50,7 @@ def test_the_command_tells_a_plan_and_makes_nothing(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_plan_of_a_run_that_has_begun_is_of_what_is_left(tmp_path):
     config = RUN.replace(workdir=str(tmp_path / "run"), keep_every_epochs=1)
     begun = PretrainRun(config)
@@ -88,6 +88,7 @@ def test_a_run_that_another_has_is_refused_as_the_run_would_be(tmp_path):
         plan(config.replace(seed=1))
 
 
+@pytest.mark.slow
 def test_finetuning_has_a_plan_and_its_evaluations(tmp_path, capsys):
     labelled_case.folders(tmp_path / "data")
     config = FINETUNE.replace(
@@ -104,10 +105,17 @@ class TooLarge(PretrainRun):
 
     def build_model(self):
         model = super().build_model()
-        model.train_step = lambda batch: {"loss": tf.reduce_sum(tf.zeros([2**46]))}
+
+        def step(batch):
+            # Of a size that is known at the step only: the graph is not folded.
+            count = tf.reduce_sum(tf.cast(batch["view_a"] > -99, tf.int64))
+            return {"loss": tf.reduce_sum(tf.fill([count * 2**40], 1.0))}
+
+        model.train_step = step
         return model
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_one_line_with_what_helps(tmp_path):
     config = RUN.replace(workdir=str(tmp_path / "run"), dry_run=True)
     with pytest.raises(RuntimeError) as caught:
@@ -121,7 +129,7 @@ def test_too_little_memory_is_one_line_with_what_helps(tmp_path):
 @pytest.mark.slow
 def test_disk_and_time_are_those_of_the_run(tmp_path):
     """Export included; of time only that both are times of the same work."""
-    config = RUN.replace(workdir=str(tmp_path / "run"), export=True, arch="resnet18")
+    config = RUN.replace(workdir=str(tmp_path / "run"), export=True)
     found = plan(config)
     done = pretrain(config)
     (size, *_) = [
@@ -133,9 +141,3 @@ def test_disk_and_time_are_those_of_the_run(tmp_path):
     assert found.disk.needed > whole - 10 * 2**20
     assert found.disk.needed < 1.5 * whole
     assert 0 < found.step_seconds < found.seconds_left
-
-
-def test_the_configs_know_a_dry_run():
-    assert PretrainConfig.settings()["dry_run"].free
-    assert FinetuneConfig.settings()["dry_run"].free
-    assert sys.platform == "win32" or os.access(".", os.R_OK)
