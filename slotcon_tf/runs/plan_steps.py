@@ -120,7 +120,7 @@ def bytes_of(variables: Iterable[Any]) -> int:
     """Bytes of variables' numbers, each counted once.
 
     Example:
-        >>> weight = keras.Variable(tf.zeros((3, 4)))
+        >>> weight = tf.Variable(tf.zeros((3, 4)))
         >>> bytes_of([weight, weight])
         48
     """

@@ -29,17 +29,18 @@ def plan(config: PretrainConfig | FinetuneConfig) -> Plan:
         CommandError: If a step does not fit into memory.
 
     Example:
-        >>> config = PretrainConfig(
-        ...     dataset="fake", arch="resnet10", image_size=32, batch_size=2, epochs=9,
-        ...     max_steps_per_epoch=100, num_prototypes=4, hidden_dim=8,
-        ...     projection_dim=8, precision="float32", workdir="not/made",
-        ... )
-        >>> found = plan(config)
-        >>> found.steps_taken, found.steps_left, found.disk.checkpoints
-        (10, 900, 4)
-        >>> better = {one.setting: one.value for one in found.changes if one.setting}
-        >>> better["checkpoint_epochs"] > 1
-        True
+        ```python
+        from slotcon_tf.runs import PretrainConfig, plan
+
+        config = PretrainConfig.from_recipe("coco", data_dir="/data/coco")
+        found = plan(config)
+        print(found, found.end, found.disk.needed, found.waiting_share)
+        better = {one.setting: one.value for one in found.changes if one.setting}
+        config = config.replace(**better)
+        ```
+        >>> plan(FinetuneConfig(data_dir="nowhere"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: ...
     """
     report.start_logging()
     kind = PretrainRun if isinstance(config, PretrainConfig) else FinetuneRun

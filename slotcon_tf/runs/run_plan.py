@@ -86,7 +86,13 @@ class Plan:
         now: When the plan was made.
         changes: What would be better, the most urgent first.
 
-    Example: See `slotcon_tf.runs.plan`.
+    Example:
+        ```python
+        found = slotcon_tf.runs.plan(config)
+        json.dumps(found.to_dict())  # for machines
+        ```
+        >>> [field.name for field in dataclasses.fields(Plan)][-3:]
+        ['disk', 'now', 'changes']
     """
 
     workdir: str
