@@ -31,7 +31,7 @@ from slotcon_tf.runs.settings import Config, setting
 
 EPOCHS = 10
 HOST_STEPS = 40  # of the run of two hosts
-_ODDS = 0.4  # that another fault than a kill follows
+_ODDS = 0.5  # that another fault than a kill follows
 _END_SECONDS = 1800  # that a run may take to its end
 
 
