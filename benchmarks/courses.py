@@ -93,14 +93,18 @@ class Started:
             self._process.wait(seconds)
         return self.status
 
-    def trains(self):
-        """Waits for its first step; whether it came before the process's end."""
+    def until(self, condition):
+        """Waits for what it is to do; whether it did before its end."""
         end = time.monotonic() + PATIENCE
         while self.status is None and time.monotonic() < end:
-            if self.step(LAST):
+            if condition():
                 return True
             time.sleep(0.02)
         return False
+
+    def trains(self):
+        """Waits for its first step; whether it came before the process's end."""
+        return self.until(lambda: self.step(LAST))
 
     def step(self, name):
         """A step that it has noted; 0 before."""

@@ -169,7 +169,9 @@ class Seen:
             self._holds("two hosts", self.hosts.course.check_history, EPOCHS)
 
     def _meet(self, name, process):
-        """A fault, and what it must leave."""
+        """A fault, once there is a checkpoint, and what it must leave."""
+        if not process.until(self.course.newest):
+            return
         fault = faults.FAULTS[name] or self.hosts.lose_one
         before = self.course.newest_step()
         held = self._holds(name, fault, self.course, process, self.dice)
