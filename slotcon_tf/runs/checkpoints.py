@@ -106,11 +106,11 @@ class Checkpoints:
         self.writes = writes
         self.steps_per_epoch = steps_per_epoch
         self.keep_every_epochs = keep_every_epochs
+        # The running means of an epoch; Keras leaves them out of its model.
+        metrics = [v.value for m in model.metrics for v in m.variables if means]
+        self.variables = [*model.variables, *model.optimizer.variables, *metrics]
         self._checkpoint = tf.train.Checkpoint(
-            model=model,
-            optimizer=model.optimizer,
-            # The running means of an epoch; Keras leaves them out of its model.
-            metrics=[v.value for m in model.metrics for v in m.variables if means],
+            model=model, optimizer=model.optimizer, metrics=metrics
         )
 
     def paths(self) -> list[pathlib.Path]:

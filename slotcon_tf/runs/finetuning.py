@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.data.identity import Identity
+from slotcon_tf.data.labelled import SegmentedImages
 from slotcon_tf.encoders.resnet import backbone
 from slotcon_tf.evaluation.results import (
     TRAINED,
@@ -26,6 +28,7 @@ from slotcon_tf.runs.cluster import num_workers
 from slotcon_tf.runs.finetune_config import FinetuneConfig
 from slotcon_tf.runs.finetune_inputs import open_images, pretrained_encoder
 from slotcon_tf.runs.lock import held
+from slotcon_tf.runs.plan_steps import bytes_of, seconds_of
 from slotcon_tf.runs.products import Products
 from slotcon_tf.runs.run import Run, own_process
 from slotcon_tf.runs.run_settings import RunSettings
@@ -48,10 +51,13 @@ from slotcon_tf.training.schedules import Poly, Steps
 
 _SCHEDULES = {"poly": Poly, "steps": Steps}
 REPORTED = ("miou", "pixel_accuracy", "mean_accuracy")
+_TRIED = 4  # images that tell how long an evaluation takes
 _ADVICE = "with a lower `learning_rate`, or with precision=float32"
 
 
-def finetune(config: FinetuneConfig) -> FinetuneRun:
+def finetune(
+    config: FinetuneConfig, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> FinetuneRun:
     """Fine-tunes an encoder for segmentation, or goes on with what workdir holds.
 
     Writes into the work directory: finetune.flags (every setting; repeats the run),
@@ -61,7 +67,10 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
     finished run it writes nothing, or what is missing.
 
     Args:
-        config: What is learned from what, and how long.
+        config: What is learned from what, and how long. With `dry_run` a plan is
+            printed and nothing is written; `slotcon_tf.runs.plan` returns it.
+        callbacks: Keras callbacks of the training, such as loggers, beside those that
+            `config.callbacks` names.
 
     Returns:
         The run: `model`, the trained `Segmenter`; `workdir`, a pathlib.Path; `scores`,
@@ -88,8 +97,8 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
         FileNotFoundError: ...
     """
     report.start_logging()
-    with own_process(), held(config.workdir):
-        return FinetuneRun(config).to_the_end()
+    with own_process(), held(config.workdir, not config.dry_run):
+        return FinetuneRun(config, callbacks).to_the_end()
 
 
 class FinetuneRun(Run):
@@ -129,6 +138,10 @@ class FinetuneRun(Run):
     def identify(self) -> Identity:
         train, val = self.train_images.images.identity(), self.val_images.identity()
         return Identity(train=train, val=val)
+
+    @property
+    def images(self) -> SegmentedImages:
+        return self.train_images.images
 
     @property
     def steps_per_epoch(self) -> int:
@@ -199,6 +212,16 @@ class FinetuneRun(Run):
     def monitors(self, board: str) -> dict[str, keras.callbacks.Callback]:
         often = {"every_epochs": 1, "epochs": self.epochs}
         return {"evaluation": PeriodicEvaluation(self._measure, **often)}
+
+    def evaluation_seconds(self) -> float:
+        shown = [sample.image for sample in self.val_images.sample(_TRIED)]
+        for image in shown:
+            self.predict(image)  # traces, once for every size
+        seconds = seconds_of(lambda: [self.predict(image) for image in shown])
+        return seconds / len(shown) * self.val_images.num_images
+
+    def model_bytes(self) -> int:
+        return bytes_of([*self.model.variables, *self.model.optimizer.variables])
 
     @property
     def _scores_file(self):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -11,6 +12,7 @@ from absl import logging
 
 from slotcon_tf.data import crop_pair_dataset, open_source
 from slotcon_tf.data.identity import Identity
+from slotcon_tf.data.source import ImageSource
 from slotcon_tf.encoders.resnet import backbone
 from slotcon_tf.files import written_whole
 from slotcon_tf.interop.pretrained import MODEL_FILE
@@ -23,6 +25,7 @@ from slotcon_tf.runs.labelled_monitor import LabelledMonitor
 from slotcon_tf.runs.loading import serving_options
 from slotcon_tf.runs.lock import held
 from slotcon_tf.runs.model_config import write_model_config
+from slotcon_tf.runs.plan_steps import bytes_of, seconds_of
 from slotcon_tf.runs.pretrain_config import PretrainConfig
 from slotcon_tf.runs.products import Products
 from slotcon_tf.runs.run import Run, own_process
@@ -37,7 +40,9 @@ from slotcon_tf.visualize import picture_of
 _OPTIMIZERS = {"lars": LARS, "sgd": SGD}
 
 
-def pretrain(config: PretrainConfig) -> PretrainRun:
+def pretrain(
+    config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> PretrainRun:
     """Pretrains SlotCon, or goes on with what the work directory holds.
 
     Writes into the work directory: pretrain.flags (every setting; repeats the run),
@@ -48,7 +53,10 @@ def pretrain(config: PretrainConfig) -> PretrainRun:
     nothing, or what is missing.
 
     Args:
-        config: What is trained on what, and how long.
+        config: What is trained on what, and how long. With `dry_run` a plan is
+            printed and nothing is written; `slotcon_tf.runs.plan` returns it.
+        callbacks: Keras callbacks of the training, such as loggers, beside those that
+            `config.callbacks` names.
 
     Returns:
         The run: `model`, the trained `SlotCon`; `workdir`, a pathlib.Path.
@@ -80,8 +88,10 @@ def pretrain(config: PretrainConfig) -> PretrainRun:
     """
     report.start_logging()
     met = meet_hosts(config.strategy, config.host_wait_minutes)
-    with own_process(), met as hosts, held(config.workdir, hosts.leads):
-        return PretrainRun(config, hosts=hosts).to_the_end()
+    with own_process(), met as hosts:
+        writes = hosts.leads and not config.dry_run
+        with held(config.workdir, writes):
+            return PretrainRun(config, callbacks, hosts=hosts).to_the_end()
 
 
 class PretrainRun(Run):
@@ -89,6 +99,7 @@ class PretrainRun(Run):
 
     Args:
         config: `PretrainConfig`.
+        callbacks: As `pretrain` takes them.
         hosts: As `meet_hosts` returns them; None: this one is alone.
 
     Example:
@@ -125,6 +136,10 @@ class PretrainRun(Run):
 
     def identify(self) -> Identity:
         return Identity(images=self.source.identity())
+
+    @property
+    def images(self) -> ImageSource:
+        return self.source
 
     @property
     def steps_per_epoch(self) -> int:
@@ -239,6 +254,24 @@ class PretrainRun(Run):
                 name = "the picture of the evaluation"
                 found[name] = SlotPictures(board, draw, name="labelled", **when)
         return found
+
+    @property
+    def evaluation_epochs(self) -> int:
+        return self.config.eval_every_epochs or 1
+
+    def evaluation_seconds(self) -> float | None:
+        if not self.monitor:
+            return None
+        self.monitor()  # the first one traces
+        return seconds_of(self.monitor)
+
+    def model_bytes(self) -> int:
+        if not self.config.export:
+            return 0
+        served = bytes_of(self.model.teacher.variables)
+        return served + bytes_of(
+            [*self.model.variables, *self.model.optimizer.variables]
+        )
 
     def pictures(self, board: str) -> dict[str, keras.callbacks.Callback]:
         every = self.config.picture_epochs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import keras
@@ -15,13 +15,16 @@ from absl import logging
 from slotcon_tf.data.identity import Identity
 from slotcon_tf.devices import best_precision
 from slotcon_tf.runs import loop, workdir
+from slotcon_tf.runs.callbacks import UserCallbacks
 from slotcon_tf.runs.checkpoints import CheckpointError, Checkpoints
 from slotcon_tf.runs.host_descriptions import description
 from slotcon_tf.runs.hosts import Hosts
 from slotcon_tf.runs.kept_data import RunData
 from slotcon_tf.runs.kept_files import set_aside_damaged
 from slotcon_tf.runs.meeting import HostError
+from slotcon_tf.runs.plan_steps import plan_of
 from slotcon_tf.runs.products import Products, RunUnfinished
+from slotcon_tf.runs.run_plan import Plan
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.signals import StopRequest, told_in_training
 from slotcon_tf.runs.strategy import (
@@ -49,6 +52,7 @@ class Run(abc.ABC):
 
     Args:
         config: Its settings.
+        callbacks: Keras callbacks beside those that `config.callbacks` names.
         hosts: The hosts that share it; None: this one is alone.
 
     Attributes:
@@ -57,7 +61,8 @@ class Run(abc.ABC):
         identity: `Identity` of its data; its `digest` is the same on all hosts.
         model: The compiled model.
         strategy: The tf.distribute strategy.
-        chief: Whether this process writes files.
+        chief: Whether this process is the one that writes files.
+        writes: Whether it does: not in a dry run.
         first_step: The step it goes on from; 0 at the start.
         troubles: Record of the auxiliaries (evaluation, history, pictures ...) that
             failed; they end nothing.
@@ -86,10 +91,18 @@ class Run(abc.ABC):
     look_at: Callable[[dict[str, tf.Tensor]], None] | None = None
     history: CsvHistory  # of the process that writes
 
-    def __init__(self, config: RunSettings, hosts: Hosts | None = None) -> None:
+    def __init__(
+        self,
+        config: RunSettings,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        *,
+        hosts: Hosts | None = None,
+    ) -> None:
         self.hosts = hosts or Hosts()
         self.strategy = self.build_strategy(config)
         self.chief = is_chief(self.strategy)
+        self.writes = self.chief and not config.dry_run
+        self.user_callbacks = UserCallbacks(config, callbacks, used=self.chief)
         if config.precision == "auto":
             # Resolved for good: a run that goes on elsewhere must not change.
             config = config.replace(precision=best_precision())
@@ -124,7 +137,7 @@ class Run(abc.ABC):
             ),
             keep=config.keep_checkpoints,
             keep_every_epochs=self.keep_every_epochs,
-            writes=self.chief,
+            writes=self.writes,
             means=not spans_hosts(self.strategy),
         )
         self.first_step = self.checkpoints.restore()
@@ -133,10 +146,11 @@ class Run(abc.ABC):
             {"step": str(self.first_step)}, "the step to go on from, and one `workdir`"
         )
         self.prepare()
-        if self.chief:
+        if self.writes:
             workdir.claim(config)
             set_aside_damaged(self.workdir)
-        self.begin()
+        if not config.dry_run:
+            self.begin()
 
     def build_strategy(self, config: RunSettings) -> tf.distribute.Strategy:
         """The strategy; called before anything else asks for devices."""
@@ -145,6 +159,11 @@ class Run(abc.ABC):
     @abc.abstractmethod
     def open_images(self) -> None:
         """Opens and checks the images, before anything is written."""
+
+    @property
+    @abc.abstractmethod
+    def images(self) -> Any:
+        """The images, which know their number (`num_images`) and what they are."""
 
     @abc.abstractmethod
     def identify(self) -> Identity:
@@ -217,12 +236,17 @@ class Run(abc.ABC):
         """The scores, the pictures, and the models for others, each once."""
 
     def to_the_end(self) -> Self:
-        """Trains what is left, and makes what is missing of what the run is for.
+        """Trains what is left, and finishes; in a dry run, prints the plan instead.
 
         Raises:
             RunStopped: If training broke off.
             RunUnfinished: If training is done, and a model for others is missing.
         """
+        if self.config.dry_run:
+            found = self.plan()
+            if self.chief:
+                print(found)
+            return self
         with told_in_training(lambda: self.fatal), StopRequest() as stop:
             self.train(stop)
             if stop():  # since the last save
@@ -247,6 +271,29 @@ class Run(abc.ABC):
                 "above says. The same command writes what is missing."
             )
 
+    def plan(self) -> Plan:
+        """What ten steps tell of the rest; the model is ten steps further then.
+
+        Raises:
+            RunStopped: If a step breaks off.
+            CommandError: If a step does not fit into memory.
+        """
+        with told_in_training(lambda: self.fatal):
+            return plan_of(self)
+
+    def evaluation_seconds(self) -> float | None:
+        """How long one evaluation takes, tried; None if there are none on the way."""
+        return None
+
+    @property
+    def evaluation_epochs(self) -> int:
+        """Epochs between evaluations."""
+        return 1
+
+    def model_bytes(self) -> int:
+        """Of the models that are written in the end, beside checkpoints; about."""
+        return 0
+
     def _products(self) -> Products:
         return Products(self.workdir, self._last_step, self.troubles)
 
@@ -266,7 +313,7 @@ class Run(abc.ABC):
             self._products().forget()
         loop.train(
             self.model,
-            self._distributed,
+            self.distributed,
             batch_size=self.config.batch_size,
             steps_per_epoch=self.steps_per_epoch,
             epochs=self.epochs,
@@ -303,7 +350,7 @@ class Run(abc.ABC):
         """What the run is long, in words."""
         return f"All {self.epochs} epochs"
 
-    def _distributed(self, step: int) -> Any:
+    def distributed(self, step: int) -> Any:
         """The stream from a step on, cut for the replicas."""
         if self.strategy.num_replicas_in_sync == 1:
             return self.dataset(step)
@@ -341,6 +388,7 @@ class Run(abc.ABC):
             **self.monitors(board),
             "history": self.history,
             "TensorBoard": keras.callbacks.TensorBoard(board, write_graph=False),
+            **self.user_callbacks.made(),
             **self.pictures(board),
         }
         return [
