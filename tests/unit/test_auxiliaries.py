@@ -104,6 +104,7 @@ def steps(config):
     return sorted(int(path.name.removeprefix("step_")) for path in found)
 
 
+@pytest.mark.slow
 def test_all_that_writes_beside_training_fails(config, monkeypatch, caplog):
     """Folders where files should be, a file where TensorBoard's folder should be."""
     folder = pathlib.Path(config.workdir)
@@ -155,6 +156,7 @@ class Evaluates:
     picture = staticmethod(fails)
 
 
+@pytest.mark.slow
 def test_an_epochs_checkpoint_comes_first(config, monkeypatch):
     """An evaluation that takes the process with it: the epoch is not lost."""
 
@@ -269,6 +271,7 @@ def test_a_list_of_bad_images_that_cannot_be_written_ends_nothing(tmp_path, capl
     assert caplog.text.count("cannot be written") == 1
 
 
+@pytest.mark.slow
 def test_the_board_may_fill_up_in_the_middle(config, tmp_path, caplog):
     """TensorBoard's writer is open by then, and writes in a thread of its own."""
     board = pathlib.Path(config.workdir) / "tensorboard"

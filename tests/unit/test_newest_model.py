@@ -49,6 +49,7 @@ def step_of_model(run):
     return int(found.step)
 
 
+@pytest.mark.slow
 def test_the_newest_whole_one_is_read(model, run, caplog):
     final = run / "slotcon.keras"
     five, three = run / "checkpoints/step_000000005", run / "checkpoints/step_000000003"
