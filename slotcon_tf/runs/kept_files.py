@@ -87,6 +87,8 @@ def read_flags(path: pathlib.Path, kind: type[RunSettings]) -> list[str]:
         advice = "Delete it: the run begins anew, as it has no checkpoint."
         if sound:
             advice = f"Copy {sound} over it, and give the same command again."
+        elif any(path.parent.glob("checkpoints/step_*[0-9]")):
+            advice = "Take another `workdir`, or the version that wrote it."
         raise KeptFileError(
             f"{path} must have the flags that the run was begun with, one a line. "
             f"Received: {wrong.rstrip('.')}. {advice}"
