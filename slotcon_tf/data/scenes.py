@@ -143,7 +143,8 @@ def _opened(data_dir: str | os.PathLike[str] | None) -> Scenes:
         raise
     except Exception as error:  # noqa: BLE001  whatever a damaged description raises
         folder = pathlib.Path(Scenes.name, str(Scenes.VERSION))
-        folder = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR) / folder
+        default = tfds.core.constants.DATA_DIR  # pyright: ignore[reportAttributeAccessIssue]
+        folder = pathlib.Path(data_dir or default) / folder
         reason = first_line(error, 100).rstrip(".")
         trouble = f"a description that cannot be read ({reason})"
     if trouble:

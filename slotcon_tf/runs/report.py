@@ -192,7 +192,7 @@ class SceneScores:
         """Writes a picture of images, their masks and the groups."""
         if not self._measures:
             self._measured(TRAINED)  # for the colours of the groups
-        write_figure(picture, self._monitor.figure())
+        write_figure(pathlib.Path(picture), self._monitor.figure())
 
     def show(self) -> None:
         """Prints the scores of the file."""

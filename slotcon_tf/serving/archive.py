@@ -85,7 +85,7 @@ def export_model(
         return publish(aside, export_dir)
 
 
-def _archive(served: ServedModel, heads: Any) -> keras.export.ExportArchive:
+def _archive(served: ServedModel, heads: Any) -> Any:
     """With an endpoint for every signature."""
     archive = keras.export.ExportArchive()
     archive.track(served.pyramid_model)

@@ -13,9 +13,10 @@ import time
 import pytest
 
 from slotcon_tf.runs import lock
+from slotcon_tf.runs.cluster import Cluster
 from slotcon_tf.runs.holder import machine, start_of
+from slotcon_tf.runs.hosts import Hosts
 from slotcon_tf.runs.lock import NAME, WorkdirBusy, check_held, held
-from slotcon_tf.runs.strategy import will_be_chief
 from tests.support.command import ENVIRONMENT, ROOT, until
 
 HOLDER = """
@@ -233,13 +234,13 @@ def test_only_the_chief_takes_it(tmp_path, monkeypatch):
     workers = {"cluster": {"worker": ["a:1", "b:1"]}}
     with_chief = {"cluster": {"chief": ["c:1"], **workers["cluster"]}}
 
-    def chief(config, kind, index, strategy="auto"):
+    def leads(config, kind, index):
         task = {"type": kind, "index": index}
         monkeypatch.setenv("TF_CONFIG", json.dumps({**config, "task": task}))
-        return will_be_chief(strategy)
+        return Hosts(Cluster.from_environment()).leads
 
-    assert chief(workers, "worker", 0) and not chief(workers, "worker", 1)
-    assert chief(with_chief, "chief", 0) and not chief(with_chief, "worker", 0)
-    assert chief(workers, "worker", 1, "one_device")  # a run of its own
+    assert leads(workers, "worker", 0) and not leads(workers, "worker", 1)
+    assert leads(with_chief, "chief", 0) and not leads(with_chief, "worker", 0)
+    assert Hosts().leads  # alone
     with held(tmp_path), held(tmp_path, wanted=False):
         pass
