@@ -85,8 +85,8 @@ def export_model(
         return publish(aside, export_dir)
 
 
-def _archive(served: ServedModel, heads: Any) -> keras.export.ExportArchive:
-    """With an endpoint for every signature."""
+def _archive(served: ServedModel, heads: Any) -> Any:
+    """A keras.export.ExportArchive with an endpoint for every signature."""
     archive = keras.export.ExportArchive()
     archive.track(served.pyramid_model)
     if heads is not None:
