@@ -188,7 +188,7 @@ class SceneScores:
         write_result(self.path, found)
         return self.path
 
-    def draw(self, picture: str | os.PathLike) -> None:
+    def draw(self, picture: str | os.PathLike[str]) -> None:
         """Writes a picture of images, their masks and the groups."""
         if not self._measures:
             self._measured(TRAINED)  # for the colours of the groups

@@ -86,7 +86,7 @@ def export_model(
 
 
 def _archive(served: ServedModel, heads: Any) -> Any:
-    """With an endpoint for every signature."""
+    """A keras.export.ExportArchive with an endpoint for every signature."""
     archive = keras.export.ExportArchive()
     archive.track(served.pyramid_model)
     if heads is not None:

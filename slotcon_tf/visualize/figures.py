@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -147,7 +148,7 @@ def picture_of(model: SlotCon, images: np.ndarray) -> np.ndarray:
     return figure_pixels(slots_figure(images, predict_groups(model, images)))
 
 
-def write_figure(path: str | pathlib.Path, figure: Figure) -> None:
+def write_figure(path: str | os.PathLike[str], figure: Figure) -> None:
     """Writes a matplotlib Figure to a picture file, whole or not at all.
 
     Example:

@@ -108,15 +108,17 @@ def steps(config):
 def test_all_that_writes_beside_training_fails(config, monkeypatch, caplog):
     """Folders where files should be, a file where TensorBoard's folder should be."""
     folder = pathlib.Path(config.workdir)
-    (folder / "history.csv").mkdir(parents=True)
-    (folder / "tensorboard").write_text("")
-    (folder / "slots.png").mkdir()
-    (folder / "slots.png" / "in_the_way").touch()
     config = config.replace(
         export=False, eval_every_epochs=1, eval_data_dir="x", picture_epochs=1
     )
     monkeypatch.setattr(pretraining, "LabelledMonitor", lambda *_, **__: Evaluates())
-    run = pretrain(config)
+    run = PretrainRun(config)
+    # Put there once the run has begun, which would refuse them.
+    (folder / "history.csv").mkdir()
+    (folder / "tensorboard").write_text("")
+    (folder / "slots.png").mkdir()
+    (folder / "slots.png" / "in_the_way").touch()
+    run.to_the_end()
     assert int(run.model.step) == 2 and steps(config) == [1, 2]
     told = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     *each, last = told
@@ -138,6 +140,7 @@ def test_all_that_writes_beside_training_fails(config, monkeypatch, caplog):
     (folder / "history.csv").rmdir()
     (folder / "slots.png" / "in_the_way").unlink()
     (folder / "slots.png").rmdir()
+    (folder / "tensorboard").unlink()
     monkeypatch.setattr(Evaluates, "__call__", lambda _: {"nmi": 0.5})
     before = tree(folder)
     pretrain(config)
