@@ -27,10 +27,9 @@ from slotcon_tf.runs import report
 from slotcon_tf.runs.cluster import num_workers
 from slotcon_tf.runs.finetune_config import FinetuneConfig
 from slotcon_tf.runs.finetune_inputs import open_images, pretrained_encoder
-from slotcon_tf.runs.lock import held
 from slotcon_tf.runs.plan_steps import bytes_of, seconds_of
 from slotcon_tf.runs.products import Products
-from slotcon_tf.runs.run import Run, own_process
+from slotcon_tf.runs.run import Run
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.segmentation import (
@@ -97,8 +96,8 @@ def finetune(
         FileNotFoundError: ...
     """
     report.start_logging()
-    with own_process(), held(config.workdir, not config.dry_run):
-        return FinetuneRun(config, callbacks).to_the_end()
+    with FinetuneRun.begun(config, callbacks) as run:
+        return run.to_the_end()
 
 
 class FinetuneRun(Run):

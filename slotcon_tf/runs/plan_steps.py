@@ -39,7 +39,7 @@ def plan_of(run: Run) -> Plan:
     """
     run.log_start()
     whole = run.steps_per_epoch * run.epochs
-    steps = max(min(STEPS, whole - run.first_step), 0)
+    steps = 0 if run.done else min(STEPS, whole - run.first_step)
     trial, evaluation = None, None
     if steps:
         try:

@@ -7,7 +7,6 @@ from slotcon_tf.runs.finetune_config import FinetuneConfig
 from slotcon_tf.runs.finetuning import FinetuneRun
 from slotcon_tf.runs.pretrain_config import PretrainConfig
 from slotcon_tf.runs.pretraining import PretrainRun
-from slotcon_tf.runs.run import own_process
 from slotcon_tf.runs.run_plan import Plan
 
 
@@ -44,5 +43,5 @@ def plan(config: PretrainConfig | FinetuneConfig) -> Plan:
     """
     report.start_logging()
     kind = PretrainRun if isinstance(config, PretrainConfig) else FinetuneRun
-    with own_process():
-        return kind(config.replace(dry_run=True)).plan()
+    with kind.begun(config.replace(dry_run=True)) as run:
+        return run.plan()

@@ -18,17 +18,16 @@ from slotcon_tf.files import written_whole
 from slotcon_tf.interop.pretrained import MODEL_FILE
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs import report
-from slotcon_tf.runs.hosts import meet_hosts
+from slotcon_tf.runs.hosts import Hosts, meet_hosts
 from slotcon_tf.runs.initialization import initialize
 from slotcon_tf.runs.label_settings import label_options
 from slotcon_tf.runs.labelled_monitor import LabelledMonitor
 from slotcon_tf.runs.loading import serving_options
-from slotcon_tf.runs.lock import held
 from slotcon_tf.runs.model_config import write_model_config
 from slotcon_tf.runs.plan_steps import bytes_of, seconds_of
 from slotcon_tf.runs.pretrain_config import PretrainConfig
 from slotcon_tf.runs.products import Products
-from slotcon_tf.runs.run import Run, own_process
+from slotcon_tf.runs.run import Run
 from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.serving.archive import export_model
 from slotcon_tf.training.callbacks import CollapseWarning, NanGuard, SlotPictures
@@ -87,11 +86,8 @@ def pretrain(
         On photographs: `PretrainConfig.from_recipe("small", data_dir="photos")`.
     """
     report.start_logging()
-    met = meet_hosts(config.strategy, config.host_wait_minutes)
-    with own_process(), met as hosts:
-        writes = hosts.leads and not config.dry_run
-        with held(config.workdir, writes):
-            return PretrainRun(config, callbacks, hosts=hosts).to_the_end()
+    with PretrainRun.begun(config, callbacks) as run:
+        return run.to_the_end()
 
 
 class PretrainRun(Run):
@@ -111,6 +107,10 @@ class PretrainRun(Run):
 
     config: PretrainConfig
     look_at = staticmethod(report.log_first_batch)
+
+    @classmethod
+    def meet(cls, config: PretrainConfig) -> Hosts:
+        return meet_hosts(config.strategy, config.host_wait_minutes)
 
     def open_images(self) -> None:
         config = self.config

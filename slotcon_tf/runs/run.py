@@ -21,6 +21,7 @@ from slotcon_tf.runs.host_descriptions import description
 from slotcon_tf.runs.hosts import Hosts
 from slotcon_tf.runs.kept_data import RunData
 from slotcon_tf.runs.kept_files import set_aside_damaged
+from slotcon_tf.runs.lock import held
 from slotcon_tf.runs.meeting import HostError
 from slotcon_tf.runs.plan_steps import plan_of
 from slotcon_tf.runs.products import Products, RunUnfinished
@@ -151,6 +152,23 @@ class Run(abc.ABC):
             set_aside_damaged(self.workdir)
         if not config.dry_run:
             self.begin()
+
+    @classmethod
+    @contextlib.contextmanager
+    def begun(
+        cls, config: RunSettings, callbacks: Sequence[keras.callbacks.Callback] = ()
+    ) -> Iterator[Self]:
+        """Context of a run that has met its hosts and holds its work directory."""
+        with own_process(), cls.meet(config) as hosts:
+            writes = hosts.leads and not config.dry_run
+            with held(config.workdir, writes):
+                yield cls(config, callbacks, hosts=hosts)
+
+    @classmethod
+    def meet(cls, config: Any) -> Hosts:
+        """The hosts of a run, once all of them are there."""
+        del config
+        return Hosts()
 
     def build_strategy(self, config: RunSettings) -> tf.distribute.Strategy:
         """The strategy; called before anything else asks for devices."""
