@@ -88,6 +88,13 @@ def show_series(results: Sequence[Result], console: Console | None = None) -> No
     Args:
         results: Of one task, in the order of steps.
         console: Of rich; default: stdout, 100 columns.
+
+    Example:
+        >>> rows = {"nmi": {"untrained": [0.1, 0.0, 0.2], "trained": [0.4, 0.3, 0.5]}}
+        >>> about = {"task": "groups", "dataset": "camvid", "rows": rows}
+        >>> show_series([{**about, "step": 9, "epoch": 3}])  # doctest: +ELLIPSIS
+        groups: camvid
+             step  epoch ...
     """
     console = console or Console(width=100)
     console.print(

@@ -57,7 +57,16 @@ def advise(config: Any, plan: Plan) -> tuple[Change, ...]:
         config: Of the run, `PretrainConfig` or `FinetuneConfig`.
         plan: What was measured.
 
-    Example: See `slotcon_tf.runs.plan`.
+    Example:
+        >>> from slotcon_tf.runs import PretrainConfig, plan
+        >>> sizes = {"num_prototypes": 4, "hidden_dim": 8, "projection_dim": 8}
+        >>> config = PretrainConfig(
+        ...     dataset="fake", arch="resnet10", image_size=32, batch_size=2, epochs=1,
+        ...     max_steps_per_epoch=1, warmup_epochs=0, precision="float32", **sizes
+        ... )
+        >>> found = plan(config)
+        >>> advise(config, found) == found.changes
+        True
     """
     found = [
         *_disk(config, plan),

@@ -35,7 +35,17 @@ def plan_of(run: Run) -> Plan:
     Raises:
         CommandError: If a step does not fit into memory; it names what to change.
 
-    Example: See `slotcon_tf.runs.plan`.
+    Example:
+        >>> from slotcon_tf.runs import PretrainConfig
+        >>> from slotcon_tf.runs.pretraining import PretrainRun
+        >>> sizes = {"num_prototypes": 4, "hidden_dim": 8, "projection_dim": 8}
+        >>> config = PretrainConfig(
+        ...     dataset="fake", arch="resnet10", image_size=32, batch_size=2, epochs=1,
+        ...     max_steps_per_epoch=2, warmup_epochs=0, dry_run=True, **sizes
+        ... )
+        >>> with PretrainRun.begun(config) as run:
+        ...     plan_of(run).steps_taken
+        2
     """
     run.log_start()
     whole = run.steps_per_epoch * run.epochs

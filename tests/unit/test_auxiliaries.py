@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from slotcon_tf.data.bad_images import BadImages
 from slotcon_tf.runs import RunUnfinished, pretrain, pretraining
-from slotcon_tf.runs.checkpoints import CheckpointError
+from slotcon_tf.runs.checkpoints import CheckpointError, checkpoint_paths, step_of
 from slotcon_tf.runs.pretraining import PretrainRun
 from slotcon_tf.runs.products import LEDGER, Products
 from slotcon_tf.training.auxiliaries import Auxiliary, Troubles
@@ -100,8 +100,8 @@ def rows(config):
 
 
 def steps(config):
-    found = (pathlib.Path(config.workdir) / "checkpoints").iterdir()
-    return sorted(int(path.name.removeprefix("step_")) for path in found)
+    found = checkpoint_paths(pathlib.Path(config.workdir) / "checkpoints")
+    return sorted(step_of(path) for path in found)
 
 
 @pytest.mark.slow
@@ -191,12 +191,12 @@ def test_an_export_that_fails_is_the_end_of_a_run_that_is_saved(
 ):
     """And the same call writes it, only it; after that, nothing at all."""
     folder = pathlib.Path(config.workdir)
-    folder.mkdir(parents=True)
+    run = PretrainRun(config)
     (folder / "export").write_text("in the way")
     with pytest.raises(
         RunUnfinished, match="Training is done and saved in .*000002, "
     ) as caught:
-        pretrain(config)
+        run.to_the_end()
     assert "and export could not be written" in str(caught.value)
     assert "The same command writes what is missing." in str(caught.value)
     assert caught.value.status == 1
