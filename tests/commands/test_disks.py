@@ -13,6 +13,8 @@ from export.extraction import Images, extract
 from slotcon_tf import backbone
 from slotcon_tf.runs import RunStopped, RunUnfinished, pretrain
 from slotcon_tf.runs.checkpoints import checkpoint_paths
+from slotcon_tf.runs.finetuning import FinetuneRun
+from slotcon_tf.runs.pretraining import PretrainRun
 from tests.support.command import TINY, TINY_RUN
 from tests.support.disk_case import fill, read_only, small_disk, tree
 
@@ -193,9 +195,13 @@ def test_a_pretraining_on_a_full_disk_goes_on_where_it_was(tmp_path, eager, capl
         (kept,) = checkpoint_paths(run / "checkpoints")
         assert kept.name.endswith("1") and not list(run.rglob(".writing*"))
         os.truncate(filler, filler.stat().st_size - (50 << 20))
-        (run / "export").write_text("in the way")  # told at once, without tracing
-        with pytest.raises(RunUnfinished, match="Training is done and saved in") as e:
-            pretrain(config)
+        with (
+            pytest.raises(RunUnfinished, match="Training is done and saved in") as e,
+            PretrainRun.begun(config) as going_on,
+        ):
+            # The beginning would refuse it; told at once, without tracing.
+            (run / "export").write_text("in the way")
+            going_on.to_the_end()
         assert "and slotcon.keras and export could not be written" in str(e.value)
         assert "Resumed after step 1 from" in caplog.text
         assert f"slotcon.keras failed: {run / 'slotcon.keras'}: {FULL}" in caplog.text
@@ -206,8 +212,12 @@ def test_a_pretraining_on_a_full_disk_goes_on_where_it_was(tmp_path, eager, capl
 
 @pytest.mark.slow
 def test_a_fine_tuning_on_a_full_disk_is_trained_all_the_same(
-    tmp_path, good, ends, eager
+    tmp_path, good, ends, eager, monkeypatch
 ):
+    def blocks(run):  # once it has begun, which would refuse them
+        for name in ("masks.png", "scores.json"):
+            (run.workdir / name / "in_the_way").mkdir(parents=True)
+
     with small_disk(tmp_path / "disk", 40) as disk:
         run = disk / "run"
         flags = [f"--init_from={good}/encoder.keras", "--dataset=folders"]
@@ -215,9 +225,9 @@ def test_a_fine_tuning_on_a_full_disk_is_trained_all_the_same(
         flags += ["--fit_edges=64,64", "--crop_size=33", "--batch_size=2"]
         flags += ["--eval_every_steps=1", "--strategy=one_device", "--num_pictures=1"]
         flags += ["--keep_checkpoints=1"]
-        (run / "masks.png" / "in_the_way").mkdir(parents=True)
-        (run / "scores.json" / "in_the_way").mkdir(parents=True)
-        status, line, told = ends("trainers.finetune_segmentation", *flags)
+        with monkeypatch.context() as patched:
+            patched.setattr(FinetuneRun, "begin", blocks)
+            status, line, told = ends("trainers.finetune_segmentation", *flags)
         assert status == 1 and "and scores.json could not be written" in line
         for epoch in (1, 2):
             assert f"warning: evaluation failed in epoch {epoch}: " in told
