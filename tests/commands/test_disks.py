@@ -163,9 +163,7 @@ def test_a_read_only_disk_ends_in_one_line(good, disk, ends):
         assert str(disk / what) in line, line
     flags = [*TINY, "--epochs=1", f"--workdir={disk / 'run'}"]
     status, line, _ = ends("trainers.pretrain", *flags)
-    assert (
-        status == 1 and READ_ONLY in line and "pretrain.flags" in line or "run" in line
-    )
+    assert status == 1 and READ_ONLY in line and str(disk / "run") in line, line
     assert tree(disk) == before
 
 
