@@ -8,12 +8,17 @@ import pathlib
 from absl import logging
 
 from slotcon_tf.evaluation.results import read_result
+from slotcon_tf.interop.pretrained import MODEL_FILE
 from slotcon_tf.runs.model_config import MODEL_CONFIG
+from slotcon_tf.runs.products import LEDGER
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.settings import SettingError, as_text
 
-HISTORY, SCORES = "history.csv", "scores.json"
-_FILES = (HISTORY, SCORES, MODEL_CONFIG, "skipped.txt", "slots.png", "masks.png")
+HISTORY, SCORES, SEGMENTER_FILE = "history.csv", "scores.json", "segmenter.keras"
+_FILES = (
+    *(HISTORY, SCORES, MODEL_CONFIG, MODEL_FILE, SEGMENTER_FILE, LEDGER),
+    *("run.lock", "skipped.txt", "slots.png", "masks.png"),
+)
 _FOLDERS = ("checkpoints", "tensorboard", "export")
 
 

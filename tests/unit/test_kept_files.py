@@ -73,7 +73,11 @@ def test_another_configuration_is_another_run_still(run):
 
 
 @pytest.mark.parametrize(
-    "name", [FLAGS, "history.csv", "model.json", "scores.json", "skipped.txt"]
+    "name",
+    [
+        *(FLAGS, "history.csv", "model.json", "scores.json", "skipped.txt"),
+        *("slotcon.keras", "segmenter.keras", "finished.json", "run.lock"),
+    ],
 )
 def test_a_folder_in_place_of_a_file(name, tmp_path):
     (tmp_path / name).mkdir()
