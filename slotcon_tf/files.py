@@ -3,7 +3,8 @@
 Everything that is written is written beside its place, under a name that tells who
 writes it, and renamed when it is whole: a process that is killed, a full disk and a
 second writer leave what was there before. What killed writers left is removed by the
-next one that writes into the same folder.
+next process that writes into the same folder: at once what is of the same machine, and
+after a day what is of another, or of another container.
 """
 
 from __future__ import annotations
@@ -217,14 +218,29 @@ def _lives(entry: os.DirEntry, found: re.Match[str]) -> bool:
     return True
 
 
+def machine() -> str | None:
+    """What this process shares with those that it may ask about by their numbers.
+
+    That is a boot of a system, and a namespace of numbers (of a container).
+
+    Returns:
+        Text; None where the system does not tell.
+
+    Example:
+        >>> machine() == machine()
+        True
+    """
+    try:
+        boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None  # neither Linux nor like it
+
+
 @functools.cache
 def _place() -> str:
-    """Where a process's number means this process: the machine, or the container."""
-    try:
-        space = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        space = ""
-    return f"{zlib.crc32(f'{socket.gethostname()} {space}'.encode()):08x}"
+    """`machine` in a file's name; elsewhere the host's name must do."""
+    return f"{zlib.crc32((machine() or socket.gethostname()).encode()):08x}"
 
 
 def _remove(path: pathlib.Path) -> None:

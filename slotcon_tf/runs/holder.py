@@ -11,6 +11,8 @@ import socket
 import uuid
 from typing import Self
 
+from slotcon_tf.files import machine
+
 _MOST_BYTES = 4096  # of a lock file
 
 
@@ -132,20 +134,6 @@ def read_path(path: pathlib.Path) -> Holder | None:
     """
     with path.open("rb") as file:
         return read(file.fileno())
-
-
-def machine() -> str | None:
-    """What this process shares with those that it may ask about by their numbers.
-
-    Example:
-        >>> machine() == machine()
-        True
-    """
-    try:
-        boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return None  # neither Linux nor like it
 
 
 def start_of(pid: int) -> str | None:

@@ -137,6 +137,24 @@ def test_leftovers_of_the_dead_go_and_the_living_keep_theirs(tmp_path):
             writer.wait()
 
 
+def test_machines_of_one_name_do_not_take_each_others_processes_for_theirs(
+    tmp_path, monkeypatch
+):
+    """Another boot, or another container: of its processes nothing is known here."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    here = tmp_path / f".writing-{files._place()}-{dead.pid}-0-a.txt"
+    files._place.cache_clear()
+    monkeypatch.setattr(files, "machine", lambda: "another boot")
+    elsewhere = tmp_path / f".writing-{files._place()}-{dead.pid}-0-a.txt"
+    monkeypatch.undo()
+    files._place.cache_clear()
+    for path in (here, elsewhere):
+        path.write_text("half")
+    write_text(tmp_path / "mine.txt", "whole")
+    assert asides(tmp_path) == [elsewhere]
+
+
 def model():
     return keras.Sequential([keras.Input((256,)), keras.layers.Dense(256)])
 

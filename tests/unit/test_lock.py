@@ -12,9 +12,10 @@ import time
 
 import pytest
 
+from slotcon_tf.files import machine
 from slotcon_tf.runs import lock
 from slotcon_tf.runs.cluster import Cluster
-from slotcon_tf.runs.holder import machine, start_of
+from slotcon_tf.runs.holder import start_of
 from slotcon_tf.runs.hosts import Hosts
 from slotcon_tf.runs.lock import NAME, WorkdirBusy, check_held, held
 from tests.support.command import ENVIRONMENT, ROOT, until
