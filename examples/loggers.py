@@ -10,6 +10,7 @@ beside your data; what a function needs is imported when it is called.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import pathlib
@@ -43,9 +44,12 @@ def weights_and_biases(config):
     import wandb
     from wandb.integration.keras import WandbMetricsLogger
 
+    # Runs in folders of one name are not one run.
+    place = str(pathlib.Path(config.workdir).absolute())
     wandb.init(
         project=PROJECT,
-        id=_name(config),
+        name=_name(config),
+        id=hashlib.sha256(place.encode()).hexdigest()[:16],
         resume="allow",
         config=dataclasses.asdict(config),
     )
