@@ -5,7 +5,6 @@ import csv
 import dataclasses
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from typing import Any
 from slotcon_tf.runs.checkpoints import checkpoint_paths, step_of
 
 FIRST, LAST = "first", "last"  # files of notes: the step a process began at, the newest
-_LEVEL = re.compile("endurance: (warning|error): ")  # lines that end nothing
 PATIENCE = 240  # seconds for a process to begin, or to see that it cannot go on
 
 

@@ -155,14 +155,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, as JSON takes it: seconds, bytes, shares, ISO dates."""
-        own = (
-            "steps_left",
-            "images_per_second",
-            "epoch_seconds",
-            "seconds_left",
-            "end",
-        )
-        found = {**dataclasses.asdict(self), **{n: getattr(self, n) for n in own}}
+        found = {**dataclasses.asdict(self), **{n: getattr(self, n) for n in _FOLLOWS}}
         found["disk"] |= {"needed": self.disk.needed, "fits": self.disk.fits}
         for known, change in zip(found["changes"], self.changes, strict=True):
             known["flag"] = change.flag
