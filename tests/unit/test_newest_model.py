@@ -9,7 +9,8 @@ from slotcon_tf import LARS, SlotCon, backbone
 from slotcon_tf.interop import CheckpointFileError
 from slotcon_tf.runs import PretrainConfig
 from slotcon_tf.runs.checkpoints import Checkpoints
-from slotcon_tf.runs.loading import load_trained, write_model_config
+from slotcon_tf.runs.loading import load_trained
+from slotcon_tf.runs.model_config import write_model_config
 
 
 def cut(path):
