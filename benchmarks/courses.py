@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from slotcon_tf.runs.checkpoints import checkpoint_paths, step_of
+from slotcon_tf.runs.places import HISTORY, checkpoint_paths, step_of
 
 FIRST, LAST = "first", "last"  # files of notes: the step a process began at, the newest
 PATIENCE = 240  # seconds for a process to begin, or to see that it cannot go on
@@ -42,7 +42,7 @@ class Course:
 
     def check_history(self, epochs):
         """Every epoch has one row."""
-        with (self.workdir / "history.csv").open(newline="") as file:
+        with (self.workdir / HISTORY).open(newline="") as file:
             found = [int(row["epoch"]) for row in csv.DictReader(file)]
         if found != list(range(epochs)):
             raise Broken(f"history.csv of {self.workdir.name} has the epochs {found}")

@@ -30,6 +30,7 @@ from slotcon_tf.evaluation.bootstrap import LEVEL, compare, summed
 from slotcon_tf.evaluation.tasks import Sums, Task
 from slotcon_tf.files import write_text
 
+SCORES = "scores.json"  # in the folder of what was measured
 UNTRAINED, TRAINED, DIFFERENCE = STAGES = ("untrained", "trained", "difference")
 
 

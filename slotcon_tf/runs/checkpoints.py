@@ -19,9 +19,10 @@ from slotcon_tf.runs.command import CommandError
 from slotcon_tf.runs.kept_data import RunData, check_data, read_data, write_data
 from slotcon_tf.runs.lock import check_held
 from slotcon_tf.runs.model_config import write_model_config
+from slotcon_tf.runs.places import PREFIX as _PREFIX
+from slotcon_tf.runs.places import checkpoint_paths, step_of
 from slotcon_tf.runs.run_settings import RunSettings
 
-_PREFIX = "step_"
 STATE = "state"
 # What reading a damaged checkpoint raises, from TensorFlow's readers too.
 _UNREADABLE = (
@@ -237,19 +238,6 @@ class Checkpoints:
             raise ValueError(f"it holds step {step}")
 
 
-def checkpoint_paths(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """Checkpoints in a folder, the newest first.
-
-    Example:
-        >>> checkpoint_paths("a/folder/that/is/not/there")
-        []
-    """
-    found = pathlib.Path(folder).glob(f"{_PREFIX}*")
-    # A copy that somebody has named otherwise is theirs.
-    found = [p for p in found if p.name.removeprefix(_PREFIX).isdigit()]
-    return sorted(found, key=step_of, reverse=True)
-
-
 def largest_difference(
     first: pathlib.Path, second: pathlib.Path, part: str = ""
 ) -> float:
@@ -284,13 +272,3 @@ def largest_difference(
         a, b = (np.asarray(r.get_tensor(name), np.float64) for r in readers)
         errors.append(np.abs(a - b).max(initial=0.0))
     return float(np.max(errors))  # NaN stays NaN
-
-
-def step_of(path: pathlib.Path) -> int:
-    """The step after which a checkpoint's folder was written.
-
-    Example:
-        >>> step_of(pathlib.Path("checkpoints/step_000000042"))
-        42
-    """
-    return int(path.name.removeprefix(_PREFIX))

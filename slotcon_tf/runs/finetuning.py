@@ -15,6 +15,7 @@ from slotcon_tf.data.identity import Identity
 from slotcon_tf.data.labelled import SegmentedImages
 from slotcon_tf.encoders.resnet import backbone
 from slotcon_tf.evaluation.results import (
+    SCORES,
     TRAINED,
     read_result,
     result,
@@ -27,6 +28,7 @@ from slotcon_tf.runs import report
 from slotcon_tf.runs.cluster import num_workers
 from slotcon_tf.runs.finetune_config import FinetuneConfig
 from slotcon_tf.runs.finetune_inputs import open_images, pretrained_encoder
+from slotcon_tf.runs.places import SEGMENTER_FILE
 from slotcon_tf.runs.plan_steps import bytes_of, seconds_of
 from slotcon_tf.runs.products import Products
 from slotcon_tf.runs.run import Run
@@ -224,7 +226,7 @@ class FinetuneRun(Run):
 
     @property
     def _scores_file(self):
-        return self.workdir / "scores.json"
+        return self.workdir / SCORES
 
     @property
     def scores(self) -> dict[str, float]:
@@ -288,16 +290,16 @@ class FinetuneRun(Run):
         )
 
     def finish(self, products: Products) -> None:
-        products.make("segmenter.keras", self._save_model, needed=True)
-        if products.make("scores.json", self._last_scores, needed=True):
-            with self.troubles.of("scores.json"):
+        products.make(SEGMENTER_FILE, self._save_model, needed=True)
+        if products.make(SCORES, self._last_scores, needed=True):
+            with self.troubles.of(SCORES):
                 show_result(read_result(self._scores_file))
         count = self.config.num_pictures
         if count and (picture := products.make("masks.png", self._draw, of=count)):
             print(f"Picture of the masks: {picture}")
 
     def _save_model(self) -> pathlib.Path:
-        path = self.workdir / "segmenter.keras"
+        path = self.workdir / SEGMENTER_FILE
         with written_whole(path) as aside:
             self.model.save(aside)
         return path

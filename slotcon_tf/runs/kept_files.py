@@ -7,17 +7,17 @@ import pathlib
 
 from absl import logging
 
-from slotcon_tf.evaluation.results import read_result
+from slotcon_tf.evaluation.results import SCORES, read_result
 from slotcon_tf.interop.pretrained import MODEL_FILE
 from slotcon_tf.runs.model_config import MODEL_CONFIG
+from slotcon_tf.runs.places import HISTORY, LOCK, SEGMENTER_FILE, checkpoint_paths
 from slotcon_tf.runs.products import LEDGER
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.settings import SettingError, as_text
 
-HISTORY, SCORES, SEGMENTER_FILE = "history.csv", "scores.json", "segmenter.keras"
 _FILES = (
     *(HISTORY, SCORES, MODEL_CONFIG, MODEL_FILE, SEGMENTER_FILE, LEDGER),
-    *("run.lock", "skipped.txt", "slots.png", "masks.png"),
+    *(LOCK, "skipped.txt", "slots.png", "masks.png"),
 )
 _FOLDERS = ("checkpoints", "tensorboard", "export")
 
@@ -78,9 +78,10 @@ def read_flags(path: pathlib.Path, kind: type[RunSettings]) -> list[str]:
         ['--seed=3', '--epochs=4']
     """
     lines, wrong = _read(path, kind)
-    kept = path.parent.glob(f"checkpoints/step_*[0-9]/{path.name}")
-    kept = (file for file in sorted(kept, reverse=True) if not _read(file, kind)[1])
-    sound = next(kept, None)  # of the newest checkpoint that has some
+    checkpoints = checkpoint_paths(path.parent / "checkpoints")
+    kept = (folder / path.name for folder in checkpoints)
+    # Of the newest checkpoint that has some.
+    sound = next((file for file in kept if not _read(file, kind)[1]), None)
     if not wrong and sound:
         now = kind.from_lines(lines)
         changed = now.changes_from(kind.from_lines(_read(sound, kind)[0]))
@@ -92,7 +93,7 @@ def read_flags(path: pathlib.Path, kind: type[RunSettings]) -> list[str]:
         advice = "Delete it: the run begins anew, as it has no checkpoint."
         if sound:
             advice = f"Copy {sound} over it, and give the same command again."
-        elif any(path.parent.glob("checkpoints/step_*[0-9]")):
+        elif checkpoints:
             advice = "Take another `workdir`, or the version that wrote it."
         raise KeptFileError(
             f"{path} must have the flags that the run was begun with, one a line. "

@@ -17,14 +17,13 @@ from slotcon_tf.interop import CheckpointFileError, load_pretrained
 from slotcon_tf.interop.allowance import variables_within
 from slotcon_tf.interop.pretrained import MODEL_FILE
 from slotcon_tf.interop.reasons import refusal
-from slotcon_tf.runs.checkpoints import STATE, checkpoint_paths, step_of
+from slotcon_tf.runs.checkpoints import STATE
 from slotcon_tf.runs.model_config import MODEL_CONFIG, model_of
+from slotcon_tf.runs.places import SEGMENTER_FILE, checkpoint_paths, step_of
 from slotcon_tf.runs.workdir import FLAGFILES
 from slotcon_tf.segmentation import Segmenter
 from slotcon_tf.serving.signatures import ServingOptions
 from slotcon_tf.serving.warmup import BATCH_SIZES
-
-_SEGMENTER_FILE = "segmenter.keras"
 
 
 @contextlib.contextmanager
@@ -101,7 +100,7 @@ def _refuse_prefix(source: str | os.PathLike, options: dict[str, Any]) -> None:
 
 def _final_model(path: pathlib.Path) -> pathlib.Path | None:
     """The file that a run has written at its end, or None."""
-    files = (path / name for name in (MODEL_FILE, _SEGMENTER_FILE))
+    files = (path / name for name in (MODEL_FILE, SEGMENTER_FILE))
     return next(filter(pathlib.Path.is_file, files), None)
 
 
@@ -257,7 +256,7 @@ def _config_of(checkpoint: pathlib.Path) -> pathlib.Path:
         raise CheckpointFileError(
             f"A checkpoint needs the {MODEL_CONFIG} of its model. Received: "
             f"{checkpoint}, and none there or two folders up. Copy it from the run "
-            f"into the checkpoint's folder; of a fine-tuning take {_SEGMENTER_FILE}."
+            f"into the checkpoint's folder; of a fine-tuning take {SEGMENTER_FILE}."
         )
     return found
 

@@ -14,6 +14,7 @@ from slotcon_tf.data import crop_pair_dataset, open_source
 from slotcon_tf.data.identity import Identity
 from slotcon_tf.data.source import ImageSource
 from slotcon_tf.encoders.resnet import backbone
+from slotcon_tf.evaluation.results import SCORES
 from slotcon_tf.files import written_whole
 from slotcon_tf.interop.pretrained import MODEL_FILE
 from slotcon_tf.method.slotcon import SlotCon
@@ -309,8 +310,8 @@ class PretrainRun(Run):
             folder = products.make("export", self._export, needed=True, of=served)
         self._evaluate_last()
         if self.scores:
-            products.make("scores.json", self.scores.after)
-            with self.troubles.of("scores.json"):
+            products.make(SCORES, self.scores.after)
+            with self.troubles.of(SCORES):
                 self.scores.show()
         picture = products.make("slots.png", self._draw)
         if picture:

@@ -15,6 +15,7 @@ from slotcon_tf.data.source import Source
 from slotcon_tf.evaluation.bootstrap import RESAMPLES
 from slotcon_tf.evaluation.groups import predict_groups
 from slotcon_tf.evaluation.results import (
+    SCORES,
     TRAINED,
     UNTRAINED,
     joined,
@@ -151,7 +152,7 @@ class SceneScores:
         data_dir: str | None,
         scale: float,
     ) -> None:
-        self.path = pathlib.Path(workdir) / "scores.json"
+        self.path = pathlib.Path(workdir) / SCORES
         self._settings = {"which": "teacher", "scale": scale}
         self._model = model
         self._measures = False  # whether the newest ones are the trained network's

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import pytest
 
@@ -139,3 +140,14 @@ def test_flags_of_a_fine_tuning(tmp_path):
     (tmp_path / config.flagfile).write_text("--steps=0\n")
     with pytest.raises(KeptFileError, match="steps=0. Delete it"):
         check(config)
+
+
+def test_the_newest_checkpoint_is_named_and_no_copy_of_somebodys(run, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(run.workdir, workdir)
+    kept = workdir / "checkpoints" / "step_000000002"
+    for name in ("step_000000001", "step_of_mine_3", "step_000000002_copy4"):
+        shutil.copytree(kept, kept.with_name(name))
+    (workdir / FLAGS).write_text("")
+    with pytest.raises(KeptFileError, match=f"Copy {kept / FLAGS} over it"):
+        check(run.replace(workdir=str(workdir)))
