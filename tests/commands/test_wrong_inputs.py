@@ -1,17 +1,16 @@
 """Every command and every wrong place: one line, a status, and nothing overwritten."""
 
-import contextlib
 import importlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 
 import pytest
 
 from tests.support import wrong_inputs as wrong
 from tests.support.command import COMMANDS, TINY, run
+from tests.support.disk_case import fill, small_disk
 
 TRAIN = [*TINY, "--noexport", "--strategy=one_device", "--epochs=1", "--batch_size=2"]
 PHOTOS = ["--dataset=folder", "--data_dir={good.photos}"]
@@ -183,14 +182,8 @@ def _fails(name, flag, place, flags, good, ends, folder):
 @pytest.fixture(scope="module")
 def full_disk(tmp_path_factory):
     """Folder of a file system that is full."""
-    folder = tmp_path_factory.mktemp("disk")
-    mounting = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
-    try:
-        subprocess.run(mounting, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("needs to be allowed to mount a file system")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_disk(tmp_path_factory.mktemp("disk"), 1 / 16) as folder:
+        yield folder
 
 
 @pytest.mark.parametrize(("name", "flag", "ending", "flags"), WRITTEN)
@@ -203,9 +196,7 @@ def test_a_full_disk(name, flag, ending, flags, full_disk, good, ends):
         (place / "kept").write_bytes(b"kept")
     else:
         place.write_bytes(b"kept")
-    with contextlib.suppress(OSError), open(full_disk / "rest", "wb", 0) as rest:
-        while True:
-            rest.write(bytes(4096))
+    fill(full_disk)
     _fails(name, flag, place, flags, good, ends, full_disk)
 
 
