@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import math
 import os
+import pathlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +78,7 @@ def plan_of(run: Run) -> Plan:
         cores=usable_cores(),
         best_precision=best_precision(),
         first_step=run.first_step,
+        done=run.done,
         steps_per_epoch=run.steps_per_epoch,
         epochs=run.epochs,
         steps_taken=steps,
@@ -114,16 +117,25 @@ def _disk(run: Run) -> Disk:
     # One more than is kept: a new one is written before the oldest goes.
     newest = config.keep_checkpoints + 1
     kept = run.epochs // run.keep_every_epochs if run.keep_every_epochs else 0
-    whole = run.checkpoints.folder.rglob("*")
     return Disk(
         folder=str(folder),
         writable=os.access(folder, os.W_OK),
         checkpoint=bytes_of(run.checkpoints.variables),
         checkpoints=kept + (newest if often else min(newest, epochs)),
         models=run.model_bytes(),
-        there=sum(path.stat().st_size for path in whole if path.is_file()),
+        there=_bytes_in(run.checkpoints.folder),
         free=free,
     )
+
+
+def _bytes_in(folder: pathlib.Path) -> int:
+    """Of the files in a folder, some of which another run may remove meanwhile."""
+    found = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found += os.path.getsize(os.path.join(place, name))
+    return found
 
 
 def bytes_of(variables: Iterable[Any]) -> int:

@@ -74,6 +74,7 @@ class Plan:
         cores: Of the processor, that this process may use.
         best_precision: The faster one here.
         first_step: The step that the run goes on from; 0 at the start.
+        done: Whether it has ended, though its data may have grown since.
         steps_per_epoch, epochs: Of the whole run.
         steps_taken: Steps that were tried; fewer than ten where fewer are left.
         first_seconds: Of the first one, which opens the data, traces and compiles.
@@ -105,6 +106,7 @@ class Plan:
     cores: int
     best_precision: str
     first_step: int
+    done: bool = False
     steps_per_epoch: int
     epochs: int
     steps_taken: int
@@ -121,6 +123,8 @@ class Plan:
     @property
     def steps_left(self) -> int:
         """Steps from `first_step` to the end."""
+        if self.done:
+            return 0
         return max(self.steps_per_epoch * self.epochs - self.first_step, 0)
 
     @property

@@ -3,6 +3,8 @@
 import dataclasses
 import datetime
 import json
+import os
+import shutil
 import time
 
 import keras
@@ -15,6 +17,7 @@ from slotcon_tf.machine import Memory
 from slotcon_tf.runs import FinetuneConfig, Plan, PretrainConfig
 from slotcon_tf.runs.advice import advise, saving_memory
 from slotcon_tf.runs.loop import try_steps
+from slotcon_tf.runs.plan_steps import _bytes_in
 from slotcon_tf.runs.run_plan import Disk
 from slotcon_tf.training.callbacks import NanGuard, NonFiniteError
 
@@ -183,8 +186,30 @@ def test_times_follow_from_the_steps():
     assert measured.epoch_seconds == 118.5
     done = dataclasses.replace(PLAN, first_step=184_800, step_seconds=None)
     assert done.seconds_left == 0 and "done already" in str(done)
+    # Since its end the data has grown: more steps would be due.
+    grown = dataclasses.replace(PLAN, first_step=800, done=True, step_seconds=None)
+    assert grown.steps_left == 0 and grown.seconds_left == 0 and grown.end == PLAN.now
+    assert "steps       0 left of" in str(grown) and "done already" in str(grown)
+    assert "unknown" not in str(grown)
     one = dataclasses.replace(PLAN, epochs=1, steps_per_epoch=1, step_seconds=None)
     assert one.seconds_left == 60 and one.epoch_seconds is None
+
+
+def test_what_another_run_removes_meanwhile_is_not_counted(tmp_path, monkeypatch):
+    """A checkpoint that goes between the look at its folder and that at its file."""
+    for step in (1, 2):
+        (tmp_path / f"step_{step}").mkdir()
+        (tmp_path / f"step_{step}" / "state").write_bytes(bytes(100))
+    walk = os.walk
+
+    def trains_on(folder):
+        for found in walk(folder):
+            shutil.rmtree(tmp_path / "step_1", ignore_errors=True)
+            yield found
+
+    monkeypatch.setattr(os, "walk", trains_on)
+    assert _bytes_in(tmp_path) == 100
+    assert _bytes_in(tmp_path / "none") == 0
 
 
 def test_tables_are_narrow_and_numbers_are_json():
