@@ -202,11 +202,12 @@ class SceneScores:
         show_result({**found, "rows": shown, "classes": {}})
 
     def _measured(self, stage):
+        counts = self._monitor.measure()
         self._measures = stage == TRAINED
         return result_of(
             "groups",
             self._monitor.task,
-            {stage: self._monitor.measure()},
+            {stage: counts},
             dataset=repr(self._monitor.data),
             split="test",
             settings=self._settings,

@@ -4,19 +4,27 @@ import csv
 import json
 import logging
 import pathlib
+import shutil
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from slotcon_tf.data import scenes
 from slotcon_tf.data.bad_images import BadImages
-from slotcon_tf.runs import RunUnfinished, pretrain, pretraining
+from slotcon_tf.evaluation.results import read_result
+from slotcon_tf.runs import RunUnfinished, pretrain, pretraining, report
 from slotcon_tf.runs.checkpoints import CheckpointError, checkpoint_paths, step_of
+from slotcon_tf.runs.labelled_monitor import LabelledMonitor
 from slotcon_tf.runs.pretraining import PretrainRun
 from slotcon_tf.runs.products import LEDGER, Products
 from slotcon_tf.training.auxiliaries import Auxiliary, Troubles
-from slotcon_tf.training.callbacks import Interrupted, NonFiniteError
+from slotcon_tf.training.callbacks import (
+    CollapseWarning,
+    Interrupted,
+    NonFiniteError,
+)
 from slotcon_tf.training.monitoring import CsvHistory
 from tests.support.command import TINY_RUN
 from tests.support.disk_case import fill, small_disk, tree
@@ -112,7 +120,8 @@ def test_all_that_writes_beside_training_fails(config, monkeypatch, caplog):
         export=False, eval_every_epochs=1, eval_data_dir="x", picture_epochs=1
     )
     monkeypatch.setattr(pretraining, "LabelledMonitor", lambda *_, **__: Evaluates())
-    run = PretrainRun(config)
+    monkeypatch.setattr(CollapseWarning, "_look", fails)
+    run = PretrainRun(config, [Fails()])
     # Put there once the run has begun, which would refuse them.
     (folder / "history.csv").mkdir()
     (folder / "tensorboard").write_text("")
@@ -124,8 +133,10 @@ def test_all_that_writes_beside_training_fails(config, monkeypatch, caplog):
     *each, last = told
     for epoch in (1, 2):
         for name in (
+            "the look for a collapse",
             "evaluation",
             "the picture of the evaluation",
+            "Fails",
             "history",
             "TensorBoard",
             "the picture of the groups",
@@ -148,6 +159,45 @@ def test_all_that_writes_beside_training_fails(config, monkeypatch, caplog):
     assert [row["val_nmi"] for row in rows(config)] == ["", "0.5"]
     new = {name for name, file in tree(folder).items() if file != before.get(name)}
     assert new == {"history.csv", "slots.png", "finished.json"}
+
+
+@pytest.mark.slow
+def test_all_that_is_made_of_scenes_fails(config, tmp_path, monkeypatch, caplog):
+    """The scores before training and after it, and the record of what was made."""
+    monkeypatch.setattr(scenes, "NUM_TRAIN", 4)
+    monkeypatch.setattr(scenes, "NUM_TEST", 2)
+    monkeypatch.setattr(report, "HELD_OUT_SCENES", 2)
+    measure, asked = LabelledMonitor.measure, []
+
+    def fails_twice(monitor):
+        asked.append(monitor)
+        return fails() if len(asked) <= 2 else measure(monitor)
+
+    monkeypatch.setattr(LabelledMonitor, "measure", fails_twice)
+    folder, data = pathlib.Path(config.workdir), str(tmp_path / "data")
+    config = config.replace(dataset="scenes", data_dir=data, export=False)
+    blocks = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: (folder / LEDGER / str(epoch)).mkdir(
+            parents=True
+        )
+    )
+    PretrainRun(config, [blocks]).to_the_end()
+    assert steps(config) == [1, 2] and len(rows(config)) == 2
+    for name in ("the evaluation before training", "scores.json", LEDGER):
+        assert f"{name} failed: " in caplog.text
+    summary = f"the evaluation before training, scores.json, {LEDGER}."
+    assert f"Auxiliaries that failed in this run: {summary}" in caplog.text
+    assert (folder / "slots.png").exists() and not (folder / "scores.json").exists()
+    shutil.rmtree(folder / LEDGER)
+    before = tree(folder)
+    pretrain(config)
+    after = tree(folder)
+    new = {name for name in after if after[name] != before.get(name)}
+    assert new - {"slots.png"} == {"scores.json", LEDGER}
+    rows_of = read_result(folder / "scores.json")["rows"]
+    assert all(list(stages) == ["trained"] for stages in rows_of.values())
+    pretrain(config)
+    assert tree(folder) == after
 
 
 class Evaluates:
