@@ -3,12 +3,10 @@
 import json
 import math
 import sys
-import types
 
 import keras
 import pytest
 
-from examples import loggers
 from slotcon_tf.runs import FinetuneConfig, PretrainConfig, pretrain
 from slotcon_tf.runs.callbacks import UserCallbacks
 from slotcon_tf.runs.command import CommandError
@@ -137,20 +135,6 @@ def test_of_several_hosts_one_has_them():
 def test_objects_must_be_callbacks():
     with pytest.raises(TypeError, match=r"callbacks must be .* Received: 3\."):
         UserCallbacks(PretrainConfig(), [3])
-
-
-def test_runs_in_folders_of_one_name_have_records_of_their_own(monkeypatch):
-    begun = []
-    service, logger = types.ModuleType("wandb"), types.ModuleType("keras")
-    service.init = lambda **settings: begun.append(settings)
-    logger.WandbMetricsLogger = keras.callbacks.Callback
-    for name, module in (("", service), (".integration", service)):
-        monkeypatch.setitem(sys.modules, f"wandb{name}", module)
-    monkeypatch.setitem(sys.modules, "wandb.integration.keras", logger)
-    for place in ("runs/a/coco", "runs/b/coco", "runs/a/coco"):
-        loggers.weights_and_biases(PretrainConfig(workdir=place))
-    assert [one["name"] for one in begun] == ["coco"] * 3
-    assert begun[0]["id"] == begun[2]["id"] != begun[1]["id"]
 
 
 class Told(keras.callbacks.Callback):
