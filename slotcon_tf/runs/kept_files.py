@@ -10,8 +10,13 @@ from absl import logging
 from slotcon_tf.evaluation.results import SCORES, read_result
 from slotcon_tf.interop.pretrained import MODEL_FILE
 from slotcon_tf.runs.model_config import MODEL_CONFIG
-from slotcon_tf.runs.places import HISTORY, LOCK, SEGMENTER_FILE, checkpoint_paths
-from slotcon_tf.runs.products import LEDGER
+from slotcon_tf.runs.places import (
+    HISTORY,
+    LEDGER,
+    LOCK,
+    SEGMENTER_FILE,
+    checkpoint_paths,
+)
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.settings import SettingError, as_text
 
