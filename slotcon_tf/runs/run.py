@@ -27,7 +27,7 @@ from slotcon_tf.runs.plan_steps import plan_of
 from slotcon_tf.runs.products import Products, RunUnfinished
 from slotcon_tf.runs.run_plan import Plan
 from slotcon_tf.runs.run_settings import RunSettings
-from slotcon_tf.runs.signals import StopRequest, told_in_training
+from slotcon_tf.runs.signals import RunStopped, StopRequest, told_in_training
 from slotcon_tf.runs.strategy import (
     any_worker,
     build_strategy,
@@ -36,9 +36,12 @@ from slotcon_tf.runs.strategy import (
 )
 from slotcon_tf.training.auxiliaries import Auxiliary, Troubles
 from slotcon_tf.training.callbacks import (
+    CALLBACK,
+    SIGNAL,
     Checkpointing,
     Interrupted,
     NanGuard,
+    StoppedByCallback,
     Throughput,
 )
 from slotcon_tf.training.monitoring import CsvHistory
@@ -329,16 +332,19 @@ class Run(abc.ABC):
             logging.info("Resumed after step %d from %s", self.first_step, latest)
         if self.chief:
             self._products().forget()
-        loop.train(
-            self.model,
-            self.distributed,
-            batch_size=self.config.batch_size,
-            steps_per_epoch=self.steps_per_epoch,
-            epochs=self.epochs,
-            callbacks=self.callbacks(stop),
-            look_at=self.look_at,
-            shows_progress=self.chief,
-        )
+        try:
+            loop.train(
+                self.model,
+                self.distributed,
+                batch_size=self.config.batch_size,
+                steps_per_epoch=self.steps_per_epoch,
+                epochs=self.epochs,
+                callbacks=self.callbacks(stop),
+                look_at=self.look_at,
+                shows_progress=self.chief,
+            )
+        except StoppedByCallback as error:
+            raise RunStopped(error) from error
 
     def _open_history(self) -> None:
         """The rows of the epochs that are done, of the file and of the checkpoint."""
@@ -390,17 +396,24 @@ class Run(abc.ABC):
         An epoch's checkpoint comes before all that may fail or take long.
         """
         anyone = any_worker(self.strategy)
+
+        def stopped_by() -> str:
+            """A signal or a callback may reach one host; all must stop at one step."""
+            if not anyone(stop() or self.model.stop_training):
+                return ""
+            return SIGNAL if anyone(stop()) else CALLBACK
+
         checkpointing = Checkpointing(
             self.save if self.chief else lambda: "`workdir` by the first host",
             epochs=self.epochs,
             every_epochs=self.checkpoint_epochs,
             every_steps=self.config.checkpoint_steps,
             every_minutes=self.config.checkpoint_minutes,
-            # A signal may reach one host only; all of them must stop at one step.
-            stop_requested=lambda: anyone(stop()),
+            stop_requested=stopped_by,
         )
+        last = keras.callbacks.LambdaCallback(on_epoch_end=checkpointing.after_others)
         if not self.chief:
-            return [self.guard(), checkpointing]
+            return [self.guard(), checkpointing, last]
         board = str(self.workdir / "tensorboard")
         auxiliaries = {
             **self.monitors(board),
@@ -415,6 +428,7 @@ class Run(abc.ABC):
             keras.callbacks.LambdaCallback(on_epoch_end=self.history.note),
             checkpointing,
             *(Auxiliary(*pair, self.troubles) for pair in auxiliaries.items()),
+            last,
         ]
 
 
