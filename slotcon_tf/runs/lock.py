@@ -38,6 +38,7 @@ _LOOK_SECONDS = 1.0  # between looks at a file that may be touched
 _LEAVING_SECONDS = 5.0  # until the kernel has ended a process that is killed
 _SETTLE_SECONDS = 1.0  # until two that write at once see who was last
 _CANNOT_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM)
+_MODE = 0o666  # less the umask: whoever may write the folder may hold it
 _held: dict[str, _Lock] = {}  # of this process, by real path
 _guard = threading.Lock()
 
@@ -120,6 +121,7 @@ class _Lock:
         self.own = Holder.here()
         self.lost: Holder | None = None  # who has taken it
         self._file: int | None = None
+        self._others = False  # whether the file is another user's, to be read only
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -130,7 +132,7 @@ class _Lock:
             if error.errno not in _CANNOT_WRITE:
                 raise
             if self.path.exists() and os.access(self.folder, os.W_OK):
-                raise _busy(self.folder, read_path(self.path)) from None
+                raise _busy(self.folder, self._named()) from None
             logging.info("%s cannot be written: no lock is needed.", self.folder)
             return
         if lives or (kernels is False and lives is False):
@@ -145,8 +147,12 @@ class _Lock:
                 self.forget()
                 self.take()
                 return
-        if kernels is False:
-            self._replace()  # a server may keep a dead host's lock for long
+        if kernels is False or self._others:
+            # A server may keep a dead host's lock for long.
+            try:
+                self._replace()
+            except PermissionError:  # in a folder where each has files of their own
+                raise _busy(self.folder, holder) from None
         else:
             self._write()
         if kernels is None:
@@ -177,12 +183,29 @@ class _Lock:
     def _opened(self) -> bool | None:
         """Opens the file, and asks for the kernel's lock: got, not, or None: none."""
         while True:
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._file = self._open()
             got = _flock(self._file)
             with contextlib.suppress(FileNotFoundError):
                 if self._is_own():
                     return got
             self.forget()  # its holder has just removed it
+
+    def _open(self) -> int:
+        """To write, or to read where it is another user's in a folder of several."""
+        try:
+            self._others = False
+            return os.open(self.path, os.O_RDWR | os.O_CREAT, _MODE)
+        except PermissionError:
+            if not os.access(self.folder, os.W_OK):
+                raise
+            self._others = True
+            return os.open(self.path, os.O_RDONLY)
+
+    def _named(self) -> Holder | None:
+        """Who the file names, if it can be read."""
+        with contextlib.suppress(OSError):
+            return read_path(self.path)
+        return None
 
     def _is_own(self) -> bool:
         """Whether the open file is still that of the path."""
@@ -241,10 +264,14 @@ class _Lock:
         """Puts a new file, with a lock of its own, in the place of a dead host's."""
         aside = self.folder / f".{NAME}-{self.own.token}"
         self.forget()
-        self._file = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        self._file = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE)
         _flock(self._file)
         self._write()
-        os.replace(aside, self.path)
+        try:
+            os.replace(aside, self.path)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
 
     def _check_named(self) -> None:
         """Raises `WorkdirBusy` if the file names another run."""
@@ -273,7 +300,7 @@ class _Lock:
         before = self._file
         assert before is not None
         with contextlib.suppress(OSError):
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE)
             _flock(self._file)
             os.close(before)
             self._write()

@@ -230,6 +230,48 @@ def test_a_folder_that_cannot_be_written_needs_no_lock(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_another_users_file_is_judged_as_any(tmp_path, monkeypatch):
+    """In a folder of a group: it can be read and replaced, but not written."""
+    own = os.open
+
+    def refuse(path, flags, *more):
+        theirs = path == tmp_path / NAME and said(tmp_path).get("token") == "its"
+        if theirs and flags & os.O_RDWR:
+            raise PermissionError(13, "Permission denied", path)
+        return own(path, flags, *more)
+
+    monkeypatch.setattr(lock.os, "open", refuse)
+    monkeypatch.setattr(lock, "_LOOK_SECONDS", 0.05)
+    parent = {"pid": os.getppid(), "machine": machine()}
+    path = left_behind(tmp_path, **parent, started=start_of(os.getppid()))
+    with pytest.raises(WorkdirBusy, match=f"process {os.getppid()}"), held(tmp_path):
+        pass
+    left_behind(tmp_path, **parent)  # dead
+    with held(tmp_path):
+        assert said(tmp_path)["pid"] == os.getpid()
+        assert path.stat().st_mode & 0o666 == 0o666 & ~umask()
+    assert not path.exists()
+    left_behind(tmp_path)  # elsewhere, without a sign for long
+    os.utime(path, (0, time.time() - lock.DEAD_SECONDS - 9))
+    with held(tmp_path):
+        assert said(tmp_path)["pid"] == os.getpid()
+    left_behind(tmp_path, **parent)
+
+    def keep(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(lock.os, "replace", keep)  # a sticky folder
+    with pytest.raises(WorkdirBusy, match="node7"), held(tmp_path):
+        pass
+    assert [each.name for each in tmp_path.iterdir()] == [NAME]
+
+
+def umask():
+    now = os.umask(0)
+    os.umask(now)
+    return now
+
+
 def test_only_the_chief_takes_it(tmp_path, monkeypatch):
     workers = {"cluster": {"worker": ["a:1", "b:1"]}}
     with_chief = {"cluster": {"chief": ["c:1"], **workers["cluster"]}}
