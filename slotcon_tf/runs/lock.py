@@ -311,6 +311,8 @@ class _Lock:
             return
         if self._thread is not None:
             self._thread.join()
+            if fcntl is None:
+                self.forget()  # Windows removes no file that is open
             with contextlib.suppress(OSError):
                 found = read_path(self.path) or self.own
                 if found.token == self.own.token:

@@ -266,6 +266,22 @@ def test_another_users_file_is_judged_as_any(tmp_path, monkeypatch):
     assert [each.name for each in tmp_path.iterdir()] == [NAME]
 
 
+def test_the_file_is_closed_before_it_is_removed_on_windows(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "fcntl", None)
+    monkeypatch.setattr(lock, "_SETTLE_SECONDS", 0.01)
+    removes = lock.pathlib.Path.unlink
+
+    def remove(path, *more, **options):
+        if path.name == NAME and lock._held[str(tmp_path)]._file is not None:
+            raise PermissionError(13, "The file is used by another process", path)
+        removes(path, *more, **options)
+
+    monkeypatch.setattr(lock.pathlib.Path, "unlink", remove)
+    with held(tmp_path):
+        assert (tmp_path / NAME).exists()
+    assert not list(tmp_path.iterdir())
+
+
 def umask():
     now = os.umask(0)
     os.umask(now)
