@@ -103,14 +103,15 @@ def check_held(workdir: str | os.PathLike[str]) -> None:
     """Raises `WorkdirBusy` if this process held a work directory and has lost it.
 
     That is so after it was held up for minutes (a suspended machine), so that another
-    run took it for dead. Nothing may be written then.
+    run took it for dead. Nothing may be written then: what writes asks first, and the
+    file itself is read, for the next sign of life may be some seconds off.
 
     Example:
         >>> check_held("runs/not_held_by_this_process")
     """
     lock = _held.get(os.path.realpath(workdir))
-    if lock is not None and lock.lost is not None:
-        raise _busy(pathlib.Path(workdir), lock.lost)
+    if lock is not None and (taker := lock.taken()) is not None:
+        raise _busy(pathlib.Path(workdir), taker)
 
 
 class _Lock:
@@ -275,17 +276,29 @@ class _Lock:
 
     def _check_named(self) -> None:
         """Raises `WorkdirBusy` if the file names another run."""
-        found = read_path(self.path)
-        if found is not None and found.token != self.own.token:
+        found = self._taker()
+        if found is not None:
             raise _busy(self.folder, found)
+
+    def _taker(self) -> Holder | None:
+        """Another run that the file names, or None."""
+        found = read_path(self.path)
+        return None if found is None or found.token == self.own.token else found
+
+    def taken(self) -> Holder | None:
+        """Who has taken what this process held, as far as the disk tells."""
+        if self.lost is None and self._file is not None:
+            with contextlib.suppress(OSError):  # the disk is away, or it is tidied up
+                self.lost = self._taker()
+        return self.lost
 
     def _beat(self) -> None:
         wait = _SETTLE_SECONDS  # two on different hosts may have begun at once
         while not self._end.wait(wait):
             wait = BEAT_SECONDS
             try:
-                found = read_path(self.path)
-                if found is not None and found.token != self.own.token:
+                found = self._taker()
+                if found is not None:
                     self.lost = found
                     logging.error("%s", _busy(self.folder, found))
                     return

@@ -10,6 +10,7 @@ from typing import Any
 from slotcon_tf import __version__
 from slotcon_tf.files import write_text
 from slotcon_tf.runs.command import CommandError
+from slotcon_tf.runs.lock import check_held
 from slotcon_tf.training.auxiliaries import Troubles
 
 LEDGER = "finished.json"
@@ -81,7 +82,11 @@ class Products:
 
         Returns:
             Its path, or None where it could not be made.
+
+        Raises:
+            WorkdirBusy: If another run has taken the work directory over.
         """
+        check_held(self.workdir)
         of = json.loads(json.dumps(of))
         there = self._there(name, of)
         if there is None:
@@ -95,6 +100,7 @@ class Products:
 
     def forget(self) -> None:
         """Drops the record: the run trains on, and what is there is not of its end."""
+        check_held(self.workdir)
         self._made = {}
         (self.workdir / LEDGER).unlink(missing_ok=True)
 

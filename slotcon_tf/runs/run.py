@@ -21,7 +21,7 @@ from slotcon_tf.runs.host_descriptions import description
 from slotcon_tf.runs.hosts import Hosts
 from slotcon_tf.runs.kept_data import RunData
 from slotcon_tf.runs.kept_files import set_aside_damaged
-from slotcon_tf.runs.lock import held
+from slotcon_tf.runs.lock import check_held, held
 from slotcon_tf.runs.meeting import HostError
 from slotcon_tf.runs.plan_steps import plan_of
 from slotcon_tf.runs.products import Products, RunUnfinished
@@ -390,6 +390,11 @@ class Run(abc.ABC):
         with self.hosts.writing():
             return self.checkpoints.save({_HISTORY: self.history.text()})
 
+    def _note(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """An epoch's row, for its checkpoint; ends a run that has lost its lock."""
+        check_held(self.workdir)
+        self.history.note(epoch, logs)
+
     def callbacks(self, stop: Callable[[], bool]) -> list[keras.callbacks.Callback]:
         """Of the whole training, in their order.
 
@@ -425,7 +430,7 @@ class Run(abc.ABC):
         return [
             Throughput(self.config.batch_size),
             self.guard(),
-            keras.callbacks.LambdaCallback(on_epoch_end=self.history.note),
+            keras.callbacks.LambdaCallback(on_epoch_end=self._note),
             checkpointing,
             *(Auxiliary(*pair, self.troubles) for pair in auxiliaries.items()),
             last,

@@ -17,6 +17,8 @@ from slotcon_tf.runs.cluster import Cluster
 from slotcon_tf.runs.holder import machine, start_of
 from slotcon_tf.runs.hosts import Hosts
 from slotcon_tf.runs.lock import NAME, WorkdirBusy, check_held, held
+from slotcon_tf.runs.products import Products
+from slotcon_tf.training.auxiliaries import Troubles
 from tests.support.command import ENVIRONMENT, ROOT, until
 
 HOLDER = """
@@ -218,6 +220,24 @@ def test_who_was_taken_for_dead_writes_nothing_any_more(tmp_path, monkeypatch, c
             check_held(tmp_path)
     assert said(tmp_path)["token"] == "its"  # its new holder's file stays
     check_held(tmp_path)
+
+
+def test_a_loss_is_noticed_before_the_next_sign(tmp_path):
+    """After a suspend: what writes asks the file itself."""
+    with held(tmp_path):
+        check_held(tmp_path)
+        (tmp_path / NAME).unlink()  # nobody has it
+        check_held(tmp_path)
+        left_behind(tmp_path)
+        products = Products(tmp_path, 7, Troubles())
+        for writes in (
+            lambda: check_held(tmp_path),
+            products.forget,
+            lambda: products.make("a.txt", pytest.fail),
+        ):
+            with pytest.raises(WorkdirBusy, match="held by host node7"):
+                writes()
+    assert said(tmp_path)["token"] == "its"
 
 
 def test_a_folder_that_cannot_be_written_needs_no_lock(tmp_path, monkeypatch):
