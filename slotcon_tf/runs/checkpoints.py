@@ -180,6 +180,16 @@ class Checkpoints:
             return False
         return bool(then) and step % (every * then) == 0
 
+    def keep_data(self) -> None:
+        """Notes the data of now in the newest checkpoint, of which none will follow.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        latest = self.latest()
+        if self.data is not None and latest is not None:
+            write_data(latest, self.folder, self.data)
+
     def restore(self) -> int:
         """Reads the newest checkpoint that is whole.
 

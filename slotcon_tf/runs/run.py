@@ -326,6 +326,10 @@ class Run(abc.ABC):
             self._open_history()
         if self.done:
             logging.info("%s are done already.", self.length)
+            if self.chief and not self.checkpoints.ended:
+                # Less data may be less steps: what is allowed now is so for good.
+                with self.troubles.of("the identity of the data"):
+                    self.checkpoints.keep_data()
             return
         if self.first_step:
             latest = self.checkpoints.latest()

@@ -111,6 +111,21 @@ def test_data_that_has_grown_does_not_reopen_a_run(tmp_path, capsys, caplog):
     assert made.first_step == 0 and made.steps_per_epoch == 4 and not made.done
 
 
+def test_less_data_may_be_the_end_of_a_run_and_stays_so(tmp_path, capsys):
+    """Fewer images are fewer steps; what was allowed once is not asked again."""
+    folder = photos(tmp_path / "photos", 12)
+    config = settings(tmp_path, epochs=2, max_steps_per_epoch=0, warmup_epochs=0)
+    begun(PretrainRun(config), 5)
+    for number in range(8, 12):
+        (folder / f"{number}.png").unlink()
+    assert "4 files fewer" in refusal(capsys, config)
+    once = PretrainRun(config.replace(allow_changed_data=True))
+    assert once.done and not once.checkpoints.ended
+    once.train(lambda: False)
+    again = PretrainRun(config)
+    assert again.done and again.first_step == 5
+
+
 @pytest.mark.slow
 def test_one_work_directory_is_one_run(tmp_path, capsys):
     """The first is killed while it holds the lock; the second goes on at once."""
