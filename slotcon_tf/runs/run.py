@@ -316,7 +316,7 @@ class Run(abc.ABC):
         return 0
 
     def _products(self) -> Products:
-        return Products(self.workdir, self._last_step, self.troubles)
+        return Products(self.workdir, self._last_step, self.troubles, ended=self.done)
 
     def train(self, stop: Callable[[], bool]) -> None:
         """Trains to the end, or until `stop()` asks for the end after a step."""
