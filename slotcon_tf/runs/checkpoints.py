@@ -14,6 +14,7 @@ import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.errors import first_line
+from slotcon_tf.files import to_disk
 from slotcon_tf.runs import workdir
 from slotcon_tf.runs.command import CommandError
 from slotcon_tf.runs.kept_data import RunData, check_data, read_data, write_data
@@ -151,6 +152,7 @@ class Checkpoints:
             if self.data is not None:
                 write_data(aside, self.folder, self.data)
             write_model_config(aside, self.model)
+            to_disk(aside)  # a power cut must not leave a whole name of half a file
             aside.rename(target)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(aside, ignore_errors=True)
