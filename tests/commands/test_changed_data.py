@@ -145,3 +145,17 @@ def test_one_work_directory_is_one_run(tmp_path, capsys):
     run = pretrain(config)
     assert run.first_step == killed_at and int(run.model.step) == 24
     assert not (tmp_path / "run" / NAME).exists()
+
+
+def test_grown_data_does_not_reopen_a_run_of_an_older_version(tmp_path, capsys):
+    """Neither once it was allowed, nor after that."""
+    folder = photos(tmp_path / "photos", 8)
+    config = settings(tmp_path, epochs=1, max_steps_per_epoch=0, warmup_epochs=0)
+    begun(PretrainRun(config), 2)
+    for kept in (tmp_path / "run" / "checkpoints").rglob("data*"):
+        kept.unlink()
+    for number in range(8, 16):
+        shutil.copy(folder / "1.png", folder / f"{number}.png")
+    once = PretrainRun(config.replace(allow_changed_data=True))
+    assert once.checkpoints.ended and once.done
+    assert "The run has ended" in refusal(capsys, config)

@@ -99,6 +99,25 @@ def test_an_ended_run_stays_ended(tmp_path):
     assert after.restore() == 10 and after.ended
 
 
+def test_an_ended_run_of_an_older_version_stays_ended(tmp_path):
+    """7 images, 2 in a batch: 3 steps an epoch, and a model of 7 * 10 // 2 steps."""
+    folder, kept = photos(tmp_path / "photos", 6), tmp_path / "run" / "checkpoints"
+    was = CONFIG.replace(dataset="folder", data_dir=str(folder), epochs=10)
+    (tmp_path / "run").mkdir()
+    grown = data_of(folder, steps=60, total_steps=60)
+    allowed = was.replace(allow_changed_data=True)
+    for step, ended in ((29, False), (30, True)):
+        save_at(store(kept, config=was), step)
+        (kept.parent / "model.json").write_text('{"total_steps": 35}')
+        after = store(kept, config=allowed, data=grown)
+        assert after.restore() == step and after.ended == ended
+    with pytest.raises(ChangedData, match="has ended, and other data does not reopen"):
+        store(kept, config=was, data=grown).restore()
+    # As it was, it has ended by its own steps.
+    same = store(kept, config=was, data=data_of(folder, steps=30, total_steps=35))
+    assert same.restore() == 30 and not same.ended
+
+
 def test_checkpoints_kept_for_good_survive_data_of_another_size(tmp_path):
     folder, kept = photos(tmp_path / "photos", 6), tmp_path / "checkpoints"
     saved = store(kept, data=data_of(folder), keep=1, keep_every_epochs=2)
