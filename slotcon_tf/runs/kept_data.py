@@ -162,6 +162,14 @@ def check_data(
             f"{checkpoint} was trained on other data: {told}. {_advice(config, ended)}"
         )
     logging.warning("The data has changed since %s: %s.", checkpoint, told)
+    was, now = (kept or {}).get("steps_per_epoch"), data.steps_per_epoch
+    if was not in (None, now) and not ended:
+        logging.warning(
+            "An epoch has %s steps now, and had %s: what is done is counted in epochs "
+            "of now, and rows of the history are dropped, or are missing.",
+            now,
+            was,
+        )
     return ended
 
 
@@ -169,8 +177,8 @@ def _advice(config, ended):
     if ended:
         return (
             "The run has ended, and other data does not reopen it. To train on what is "
-            f"there now, set init_from={config.workdir} and another `workdir`; with "
-            "`allow_changed_data` it stays ended, and only its results are made anew."
+            f"there now, set init_from={config.workdir} and another `workdir`. With "
+            "`allow_changed_data` it stays ended."
         )
     return (
         "Bring that data back, take another `workdir`, or set `allow_changed_data` to "
