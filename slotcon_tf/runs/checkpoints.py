@@ -14,6 +14,7 @@ import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.errors import first_line
+from slotcon_tf.files import to_disk
 from slotcon_tf.runs import workdir
 from slotcon_tf.runs.command import CommandError
 from slotcon_tf.runs.kept_data import RunData, check_data, read_data, write_data
@@ -152,6 +153,7 @@ class Checkpoints:
             if self.data is not None:
                 write_data(aside, self.folder, self.data)
             write_model_config(aside, self.model)
+            to_disk(aside)  # a power cut must not leave a whole name of half a file
             aside.rename(target)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(aside, ignore_errors=True)
@@ -180,6 +182,16 @@ class Checkpoints:
         except (OSError, ValueError):
             return False
         return bool(then) and step % (every * then) == 0
+
+    def keep_data(self) -> None:
+        """Notes the data of now in the newest checkpoint, of which none will follow.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        latest = self.latest()
+        if self.data is not None and latest is not None:
+            write_data(latest, self.folder, self.data)
 
     def restore(self) -> int:
         """Reads the newest checkpoint that is whole.

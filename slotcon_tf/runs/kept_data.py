@@ -138,7 +138,9 @@ def check_data(
     """
     kept, ended = read_data(checkpoint), False
     if kept is None:
-        differ = _of_older(checkpoint, data, config, old)
+        total = _total_steps(checkpoint.parent.parent)
+        differ = _of_older(data, config, old, total)
+        ended = _had_ended(checkpoint, old, total)
         if not differ:
             logging.info(
                 "%s is of a version that kept no identity of its data: it is not "
@@ -151,8 +153,7 @@ def check_data(
             differ = data.identity.differences(kept, names)
         except (LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"its {NAME} is none: {first_line(error)}") from None
-        step = checkpoint.name.rpartition("_")[2]
-        ended = step.isdigit() and int(step) >= kept["steps"]
+        ended = _step_of(checkpoint) >= kept["steps"]
     if not differ:
         return False
     told = "; ".join(differ[:_SHOWN])
@@ -161,6 +162,14 @@ def check_data(
             f"{checkpoint} was trained on other data: {told}. {_advice(config, ended)}"
         )
     logging.warning("The data has changed since %s: %s.", checkpoint, told)
+    was, now = (kept or {}).get("steps_per_epoch"), data.steps_per_epoch
+    if was not in (None, now) and not ended:
+        logging.warning(
+            "An epoch has %s steps now, and had %s: what is done is counted in epochs "
+            "of now, and rows of the history are dropped, or are missing.",
+            now,
+            was,
+        )
     return ended
 
 
@@ -168,8 +177,8 @@ def _advice(config, ended):
     if ended:
         return (
             "The run has ended, and other data does not reopen it. To train on what is "
-            f"there now, set init_from={config.workdir} and another `workdir`; with "
-            "`allow_changed_data` it stays ended, and only its results are made anew."
+            f"there now, set init_from={config.workdir} and another `workdir`. With "
+            "`allow_changed_data` it stays ended."
         )
     return (
         "Bring that data back, take another `workdir`, or set `allow_changed_data` to "
@@ -177,7 +186,33 @@ def _advice(config, ended):
     )
 
 
-def _of_older(checkpoint, data, config, old) -> list[str]:
+def _step_of(checkpoint) -> int:
+    step = checkpoint.name.rpartition("_")[2]
+    return int(step) if step.isdigit() else 0
+
+
+def _total_steps(workdir) -> int | None:
+    """Of the model of a run, as its first version wrote it; None: not known."""
+    try:
+        found = json.loads((workdir / "model.json").read_text())["total_steps"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return found if isinstance(found, int) else None
+
+
+def _had_ended(checkpoint, old, total) -> bool:
+    """Whether a checkpoint that kept no identity of its data is a run's last.
+
+    A model's steps count the images too that are left over at an epoch's end, less
+    than a step in each epoch; see `PretrainRun.build_model`.
+    """
+    epochs = getattr(old, "epochs", None)
+    if not total or not epochs:
+        return False
+    return _step_of(checkpoint) >= total // epochs * epochs
+
+
+def _of_older(data, config, old, total) -> list[str]:
     """Signs of other data than that of a checkpoint that kept no identity of it."""
     found = []
     for name, known in config.settings().items():
@@ -185,13 +220,8 @@ def _of_older(checkpoint, data, config, old) -> list[str]:
         if known.place and was != now and not (was and now and _same_place(was, now)):
             found.append(f"{name}={as_text(was)} (now {as_text(now)})")
     # The number of steps of a model follows from the number of images.
-    model = checkpoint.parent.parent / "model.json"
-    try:
-        was = json.loads(model.read_text())["total_steps"]
-    except (OSError, ValueError, LookupError, TypeError):
-        was = None
-    if was is not None and data.total_steps not in (None, was):
-        found.append(f"images for {was} steps in all (now {data.total_steps})")
+    if total is not None and data.total_steps not in (None, total):
+        found.append(f"images for {total} steps in all (now {data.total_steps})")
     return found
 
 

@@ -38,6 +38,7 @@ _LOOK_SECONDS = 1.0  # between looks at a file that may be touched
 _LEAVING_SECONDS = 5.0  # until the kernel has ended a process that is killed
 _SETTLE_SECONDS = 1.0  # until two that write at once see who was last
 _CANNOT_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM)
+_MODE = 0o666  # less the umask: whoever may write the folder may hold it
 _held: dict[str, _Lock] = {}  # of this process, by real path
 _guard = threading.Lock()
 
@@ -102,14 +103,15 @@ def check_held(workdir: str | os.PathLike[str]) -> None:
     """Raises `WorkdirBusy` if this process held a work directory and has lost it.
 
     That is so after it was held up for minutes (a suspended machine), so that another
-    run took it for dead. Nothing may be written then.
+    run took it for dead. Nothing may be written then: what writes asks first, and the
+    file itself is read, for the next sign of life may be some seconds off.
 
     Example:
         >>> check_held("runs/not_held_by_this_process")
     """
     lock = _held.get(os.path.realpath(workdir))
-    if lock is not None and lock.lost is not None:
-        raise _busy(pathlib.Path(workdir), lock.lost)
+    if lock is not None and (taker := lock.taken()) is not None:
+        raise _busy(pathlib.Path(workdir), taker)
 
 
 class _Lock:
@@ -120,6 +122,7 @@ class _Lock:
         self.own = Holder.here()
         self.lost: Holder | None = None  # who has taken it
         self._file: int | None = None
+        self._others = False  # whether the file is another user's, to be read only
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -130,7 +133,7 @@ class _Lock:
             if error.errno not in _CANNOT_WRITE:
                 raise
             if self.path.exists() and os.access(self.folder, os.W_OK):
-                raise _busy(self.folder, read_path(self.path)) from None
+                raise _busy(self.folder, self._named()) from None
             logging.info("%s cannot be written: no lock is needed.", self.folder)
             return
         if lives or (kernels is False and lives is False):
@@ -145,8 +148,12 @@ class _Lock:
                 self.forget()
                 self.take()
                 return
-        if kernels is False:
-            self._replace()  # a server may keep a dead host's lock for long
+        if kernels is False or self._others:
+            # A server may keep a dead host's lock for long.
+            try:
+                self._replace()
+            except PermissionError:  # in a folder where each has files of their own
+                raise _busy(self.folder, holder) from None
         else:
             self._write()
         if kernels is None:
@@ -177,12 +184,29 @@ class _Lock:
     def _opened(self) -> bool | None:
         """Opens the file, and asks for the kernel's lock: got, not, or None: none."""
         while True:
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._file = self._open()
             got = _flock(self._file)
             with contextlib.suppress(FileNotFoundError):
                 if self._is_own():
                     return got
             self.forget()  # its holder has just removed it
+
+    def _open(self) -> int:
+        """To write, or to read where it is another user's in a folder of several."""
+        try:
+            self._others = False
+            return os.open(self.path, os.O_RDWR | os.O_CREAT, _MODE)
+        except PermissionError:
+            if not os.access(self.folder, os.W_OK):
+                raise
+            self._others = True
+            return os.open(self.path, os.O_RDONLY)
+
+    def _named(self) -> Holder | None:
+        """Who the file names, if it can be read."""
+        with contextlib.suppress(OSError):
+            return read_path(self.path)
+        return None
 
     def _is_own(self) -> bool:
         """Whether the open file is still that of the path."""
@@ -241,24 +265,40 @@ class _Lock:
         """Puts a new file, with a lock of its own, in the place of a dead host's."""
         aside = self.folder / f".{NAME}-{self.own.token}"
         self.forget()
-        self._file = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        self._file = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE)
         _flock(self._file)
         self._write()
-        os.replace(aside, self.path)
+        try:
+            os.replace(aside, self.path)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
 
     def _check_named(self) -> None:
         """Raises `WorkdirBusy` if the file names another run."""
-        found = read_path(self.path)
-        if found is not None and found.token != self.own.token:
+        found = self._taker()
+        if found is not None:
             raise _busy(self.folder, found)
+
+    def _taker(self) -> Holder | None:
+        """Another run that the file names, or None."""
+        found = read_path(self.path)
+        return None if found is None or found.token == self.own.token else found
+
+    def taken(self) -> Holder | None:
+        """Who has taken what this process held, as far as the disk tells."""
+        if self.lost is None and self._file is not None:
+            with contextlib.suppress(OSError):  # the disk is away, or it is tidied up
+                self.lost = self._taker()
+        return self.lost
 
     def _beat(self) -> None:
         wait = _SETTLE_SECONDS  # two on different hosts may have begun at once
         while not self._end.wait(wait):
             wait = BEAT_SECONDS
             try:
-                found = read_path(self.path)
-                if found is not None and found.token != self.own.token:
+                found = self._taker()
+                if found is not None:
                     self.lost = found
                     logging.error("%s", _busy(self.folder, found))
                     return
@@ -273,7 +313,7 @@ class _Lock:
         before = self._file
         assert before is not None
         with contextlib.suppress(OSError):
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE)
             _flock(self._file)
             os.close(before)
             self._write()
@@ -284,6 +324,8 @@ class _Lock:
             return
         if self._thread is not None:
             self._thread.join()
+            if fcntl is None:
+                self.forget()  # Windows removes no file that is open
             with contextlib.suppress(OSError):
                 found = read_path(self.path) or self.own
                 if found.token == self.own.token:

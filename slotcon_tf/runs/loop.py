@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.progress import Progress, Stopwatch
-from slotcon_tf.training.callbacks import ContinueMetrics
+from slotcon_tf.training.callbacks import ContinueMetrics, StoppedByCallback
 
 Batch = Any  # a structure of tensors, of one replica or of all
 _AT_ONCE = 0.1  # of a step's time: a batch that takes longer was not there yet
@@ -84,10 +84,10 @@ def train(
         callbacks, model=model, epochs=epochs, steps=steps_per_epoch
     )
     model.stop_training = False
+    logs = {}
     try:
         calls.on_train_begin()
         batches = iter(make_dataset(start))
-        logs = {}
         while epoch < epochs and not model.stop_training:
             model.reset_metrics()
             calls.on_epoch_begin(epoch)
@@ -104,6 +104,9 @@ def train(
             calls.on_epoch_end(epoch, logs)
             epoch, offset = epoch + 1, 0
         calls.on_train_end(logs)
+    except StoppedByCallback:
+        calls.on_train_end(logs)  # as `fit` would
+        raise
     finally:
         progress.close()
 

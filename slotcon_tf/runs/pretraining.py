@@ -211,7 +211,8 @@ class PretrainRun(Run):
 
     def begin(self) -> None:
         if self.chief:
-            write_model_config(self.workdir, self.model)
+            if not self.checkpoints.ended:  # it was made for the steps of then
+                write_model_config(self.workdir, self.model)
             self.source.bad.write_to(self.workdir / "skipped.txt")
         if self.scores and not self.first_step:
             with self.troubles.of("the evaluation before training"):

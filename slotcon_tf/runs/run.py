@@ -21,13 +21,13 @@ from slotcon_tf.runs.host_descriptions import description
 from slotcon_tf.runs.hosts import Hosts
 from slotcon_tf.runs.kept_data import RunData
 from slotcon_tf.runs.kept_files import set_aside_damaged
-from slotcon_tf.runs.lock import held
+from slotcon_tf.runs.lock import check_held, held
 from slotcon_tf.runs.meeting import HostError
 from slotcon_tf.runs.plan_steps import plan_of
 from slotcon_tf.runs.products import Products, RunUnfinished
 from slotcon_tf.runs.run_plan import Plan
 from slotcon_tf.runs.run_settings import RunSettings
-from slotcon_tf.runs.signals import StopRequest, told_in_training
+from slotcon_tf.runs.signals import RunStopped, StopRequest, told_in_training
 from slotcon_tf.runs.strategy import (
     any_worker,
     build_strategy,
@@ -36,9 +36,12 @@ from slotcon_tf.runs.strategy import (
 )
 from slotcon_tf.training.auxiliaries import Auxiliary, Troubles
 from slotcon_tf.training.callbacks import (
+    CALLBACK,
+    SIGNAL,
     Checkpointing,
     Interrupted,
     NanGuard,
+    StoppedByCallback,
     Throughput,
 )
 from slotcon_tf.training.monitoring import CsvHistory
@@ -313,7 +316,7 @@ class Run(abc.ABC):
         return 0
 
     def _products(self) -> Products:
-        return Products(self.workdir, self._last_step, self.troubles)
+        return Products(self.workdir, self._last_step, self.troubles, ended=self.done)
 
     def train(self, stop: Callable[[], bool]) -> None:
         """Trains to the end, or until `stop()` asks for the end after a step."""
@@ -323,22 +326,29 @@ class Run(abc.ABC):
             self._open_history()
         if self.done:
             logging.info("%s are done already.", self.length)
+            if self.chief and not self.checkpoints.ended:
+                # Less data may be less steps: what is allowed now is so for good.
+                with self.troubles.of("the identity of the data"):
+                    self.checkpoints.keep_data()
             return
         if self.first_step:
             latest = self.checkpoints.latest()
             logging.info("Resumed after step %d from %s", self.first_step, latest)
         if self.chief:
             self._products().forget()
-        loop.train(
-            self.model,
-            self.distributed,
-            batch_size=self.config.batch_size,
-            steps_per_epoch=self.steps_per_epoch,
-            epochs=self.epochs,
-            callbacks=self.callbacks(stop),
-            look_at=self.look_at,
-            shows_progress=self.chief,
-        )
+        try:
+            loop.train(
+                self.model,
+                self.distributed,
+                batch_size=self.config.batch_size,
+                steps_per_epoch=self.steps_per_epoch,
+                epochs=self.epochs,
+                callbacks=self.callbacks(stop),
+                look_at=self.look_at,
+                shows_progress=self.chief,
+            )
+        except StoppedByCallback as error:
+            raise RunStopped(error) from error
 
     def _open_history(self) -> None:
         """The rows of the epochs that are done, of the file and of the checkpoint."""
@@ -384,23 +394,35 @@ class Run(abc.ABC):
         with self.hosts.writing():
             return self.checkpoints.save({_HISTORY: self.history.text()})
 
+    def _note(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """An epoch's row, for its checkpoint; ends a run that has lost its lock."""
+        check_held(self.workdir)
+        self.history.note(epoch, logs)
+
     def callbacks(self, stop: Callable[[], bool]) -> list[keras.callbacks.Callback]:
         """Of the whole training, in their order.
 
         An epoch's checkpoint comes before all that may fail or take long.
         """
         anyone = any_worker(self.strategy)
+
+        def stopped_by() -> str:
+            """A signal or a callback may reach one host; all must stop at one step."""
+            if not anyone(stop() or self.model.stop_training):
+                return ""
+            return SIGNAL if anyone(stop()) else CALLBACK
+
         checkpointing = Checkpointing(
             self.save if self.chief else lambda: "`workdir` by the first host",
             epochs=self.epochs,
             every_epochs=self.checkpoint_epochs,
             every_steps=self.config.checkpoint_steps,
             every_minutes=self.config.checkpoint_minutes,
-            # A signal may reach one host only; all of them must stop at one step.
-            stop_requested=lambda: anyone(stop()),
+            stop_requested=stopped_by,
         )
+        last = keras.callbacks.LambdaCallback(on_epoch_end=checkpointing.after_others)
         if not self.chief:
-            return [self.guard(), checkpointing]
+            return [self.guard(), checkpointing, last]
         board = str(self.workdir / "tensorboard")
         auxiliaries = {
             **self.monitors(board),
@@ -412,9 +434,10 @@ class Run(abc.ABC):
         return [
             Throughput(self.config.batch_size),
             self.guard(),
-            keras.callbacks.LambdaCallback(on_epoch_end=self.history.note),
+            keras.callbacks.LambdaCallback(on_epoch_end=self._note),
             checkpointing,
             *(Auxiliary(*pair, self.troubles) for pair in auxiliaries.items()),
+            last,
         ]
 
 

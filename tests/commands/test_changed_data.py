@@ -1,10 +1,14 @@
 """Runs whose data changes, and two runs in one work directory, as users meet them."""
 
+import csv
+import json
 import shutil
 
+import keras
 import pytest
+import tensorflow as tf
 
-from slotcon_tf.runs import FinetuneConfig, pretrain
+from slotcon_tf.runs import FinetuneConfig, RunStopped, pretrain
 from slotcon_tf.runs.checkpoints import checkpoint_paths, step_of
 from slotcon_tf.runs.finetuning import FinetuneRun
 from slotcon_tf.runs.kept_data import ChangedData
@@ -12,6 +16,7 @@ from slotcon_tf.runs.lock import NAME
 from slotcon_tf.runs.pretraining import PretrainRun
 from tests.support import labelled_case
 from tests.support.command import TINY_RUN, pretrain_command, started, until
+from tests.support.disk_case import tree
 from tests.support.photo_case import photos
 from trainers.pretrain import main
 
@@ -111,6 +116,21 @@ def test_data_that_has_grown_does_not_reopen_a_run(tmp_path, capsys, caplog):
     assert made.first_step == 0 and made.steps_per_epoch == 4 and not made.done
 
 
+def test_less_data_may_be_the_end_of_a_run_and_stays_so(tmp_path, capsys):
+    """Fewer images are fewer steps; what was allowed once is not asked again."""
+    folder = photos(tmp_path / "photos", 12)
+    config = settings(tmp_path, epochs=2, max_steps_per_epoch=0, warmup_epochs=0)
+    begun(PretrainRun(config), 5)
+    for number in range(8, 12):
+        (folder / f"{number}.png").unlink()
+    assert "4 files fewer" in refusal(capsys, config)
+    once = PretrainRun(config.replace(allow_changed_data=True))
+    assert once.done and not once.checkpoints.ended
+    once.train(lambda: False)
+    again = PretrainRun(config)
+    assert again.done and again.first_step == 5
+
+
 @pytest.mark.slow
 def test_one_work_directory_is_one_run(tmp_path, capsys):
     """The first is killed while it holds the lock; the second goes on at once."""
@@ -130,3 +150,50 @@ def test_one_work_directory_is_one_run(tmp_path, capsys):
     run = pretrain(config)
     assert run.first_step == killed_at and int(run.model.step) == 24
     assert not (tmp_path / "run" / NAME).exists()
+
+
+def test_grown_data_does_not_reopen_a_run_of_an_older_version(tmp_path, capsys):
+    """Neither once it was allowed, nor after that."""
+    folder = photos(tmp_path / "photos", 8)
+    config = settings(tmp_path, epochs=1, max_steps_per_epoch=0, warmup_epochs=0)
+    begun(PretrainRun(config), 2)
+    for kept in (tmp_path / "run" / "checkpoints").rglob("data*"):
+        kept.unlink()
+    for number in range(8, 16):
+        shutil.copy(folder / "1.png", folder / f"{number}.png")
+    once = PretrainRun(config.replace(allow_changed_data=True))
+    assert once.checkpoints.ended and once.done
+    assert "The run has ended" in refusal(capsys, config)
+
+
+class Stops(keras.callbacks.Callback):
+    """Stops training after its first epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = True
+
+
+@pytest.mark.slow
+def test_a_run_trains_on_with_data_that_has_grown(tmp_path, caplog):
+    """Stopped after 3 steps of an epoch; with two images more an epoch has 4."""
+    folder, run = photos(tmp_path / "photos", 6), tmp_path / "run"
+    sizes = {"epochs": 2, "batch_size": 2, "max_steps_per_epoch": 0}
+    config = settings(tmp_path, **sizes)
+    tf.config.run_functions_eagerly(True)  # tracing takes longer
+    try:
+        with pytest.raises(RunStopped, match="after step 3"):
+            pretrain(config, [Stops()])
+        for number in (6, 7):
+            shutil.copy(folder / "1.png", folder / f"{number}.png")
+        on = pretrain(config.replace(allow_changed_data=True))
+        assert on.first_step == 3 and int(on.model.step) == 8
+        assert "An epoch has 4 steps now, and had 3" in caplog.text
+        with (run / "history.csv").open() as file:
+            assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1"]
+        made = json.loads((run / "finished.json").read_text())
+        assert made["step"] == 8 and "slots.png" in made["made"]
+        before = tree(run)
+        assert pretrain(config).first_step == 8  # what was allowed is done
+        assert tree(run) == before
+    finally:
+        tf.config.run_functions_eagerly(False)

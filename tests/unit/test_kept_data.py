@@ -94,12 +94,35 @@ def test_an_ended_run_stays_ended(tmp_path):
     shutil.copy(folder / "1.png", folder / "11.png")
     with pytest.raises(ChangedData, match=r"has ended.* set init_from=runs/pretrain"):
         store(kept, data=data_of(folder, steps=20)).restore()
+    with pytest.raises(
+        ChangedData, match=r"With `allow_changed_data` it stays ended.$"
+    ):
+        store(kept, data=data_of(folder, steps=20)).restore()
     allowed = CONFIG.replace(allow_changed_data=True)
     after = store(kept, config=allowed, data=data_of(folder, steps=20))
     assert after.restore() == 10 and after.ended
 
 
-def test_checkpoints_kept_for_good_survive_data_of_another_size(tmp_path):
+def test_an_ended_run_of_an_older_version_stays_ended(tmp_path):
+    """7 images, 2 in a batch: 3 steps an epoch, and a model of 7 * 10 // 2 steps."""
+    folder, kept = photos(tmp_path / "photos", 6), tmp_path / "run" / "checkpoints"
+    was = CONFIG.replace(dataset="folder", data_dir=str(folder), epochs=10)
+    (tmp_path / "run").mkdir()
+    grown = data_of(folder, steps=60, total_steps=60)
+    allowed = was.replace(allow_changed_data=True)
+    for step, ended in ((29, False), (30, True)):
+        save_at(store(kept, config=was), step)
+        (kept.parent / "model.json").write_text('{"total_steps": 35}')
+        after = store(kept, config=allowed, data=grown)
+        assert after.restore() == step and after.ended == ended
+    with pytest.raises(ChangedData, match="has ended, and other data does not reopen"):
+        store(kept, config=was, data=grown).restore()
+    # As it was, it has ended by its own steps.
+    same = store(kept, config=was, data=data_of(folder, steps=30, total_steps=35))
+    assert same.restore() == 30 and not same.ended
+
+
+def test_checkpoints_kept_for_good_survive_data_of_another_size(tmp_path, caplog):
     folder, kept = photos(tmp_path / "photos", 6), tmp_path / "checkpoints"
     saved = store(kept, data=data_of(folder), keep=1, keep_every_epochs=2)
     save_at(saved, 2, 4, 6)
@@ -109,5 +132,6 @@ def test_checkpoints_kept_for_good_survive_data_of_another_size(tmp_path):
     config = CONFIG.replace(allow_changed_data=True)
     later = store(kept, config=config, data=data, **options)
     assert later.restore() == 6
+    assert "An epoch has 3 steps now, and had 2: what is done is" in caplog.text
     save_at(later, 7, 12, 13)
     assert [p.name[-2:] for p in later.paths()] == ["13", "12", "06", "04"]

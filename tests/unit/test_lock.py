@@ -18,6 +18,8 @@ from slotcon_tf.runs.cluster import Cluster
 from slotcon_tf.runs.holder import start_of
 from slotcon_tf.runs.hosts import Hosts
 from slotcon_tf.runs.lock import NAME, WorkdirBusy, check_held, held
+from slotcon_tf.runs.products import Products
+from slotcon_tf.training.auxiliaries import Troubles
 from tests.support.command import ENVIRONMENT, ROOT, until
 
 HOLDER = """
@@ -221,6 +223,24 @@ def test_who_was_taken_for_dead_writes_nothing_any_more(tmp_path, monkeypatch, c
     check_held(tmp_path)
 
 
+def test_a_loss_is_noticed_before_the_next_sign(tmp_path):
+    """After a suspend: what writes asks the file itself."""
+    with held(tmp_path):
+        check_held(tmp_path)
+        (tmp_path / NAME).unlink()  # nobody has it
+        check_held(tmp_path)
+        left_behind(tmp_path)
+        products = Products(tmp_path, 7, Troubles())
+        for writes in (
+            lambda: check_held(tmp_path),
+            products.forget,
+            lambda: products.make("a.txt", pytest.fail),
+        ):
+            with pytest.raises(WorkdirBusy, match="held by host node7"):
+                writes()
+    assert said(tmp_path)["token"] == "its"
+
+
 def test_a_folder_that_cannot_be_written_needs_no_lock(tmp_path, monkeypatch):
     def refuse(path, flags, *_):
         raise OSError(30, "Read-only file system", path)
@@ -229,6 +249,64 @@ def test_a_folder_that_cannot_be_written_needs_no_lock(tmp_path, monkeypatch):
     with held(tmp_path):
         check_held(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_another_users_file_is_judged_as_any(tmp_path, monkeypatch):
+    """In a folder of a group: it can be read and replaced, but not written."""
+    own = os.open
+
+    def refuse(path, flags, *more):
+        theirs = path == tmp_path / NAME and said(tmp_path).get("token") == "its"
+        if theirs and flags & os.O_RDWR:
+            raise PermissionError(13, "Permission denied", path)
+        return own(path, flags, *more)
+
+    monkeypatch.setattr(lock.os, "open", refuse)
+    monkeypatch.setattr(lock, "_LOOK_SECONDS", 0.05)
+    parent = {"pid": os.getppid(), "machine": machine()}
+    path = left_behind(tmp_path, **parent, started=start_of(os.getppid()))
+    with pytest.raises(WorkdirBusy, match=f"process {os.getppid()}"), held(tmp_path):
+        pass
+    left_behind(tmp_path, **parent)  # dead
+    with held(tmp_path):
+        assert said(tmp_path)["pid"] == os.getpid()
+        assert path.stat().st_mode & 0o666 == 0o666 & ~umask()
+    assert not path.exists()
+    left_behind(tmp_path)  # elsewhere, without a sign for long
+    os.utime(path, (0, time.time() - lock.DEAD_SECONDS - 9))
+    with held(tmp_path):
+        assert said(tmp_path)["pid"] == os.getpid()
+    left_behind(tmp_path, **parent)
+
+    def keep(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(lock.os, "replace", keep)  # a sticky folder
+    with pytest.raises(WorkdirBusy, match="node7"), held(tmp_path):
+        pass
+    assert [each.name for each in tmp_path.iterdir()] == [NAME]
+
+
+def test_the_file_is_closed_before_it_is_removed_on_windows(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "fcntl", None)
+    monkeypatch.setattr(lock, "_SETTLE_SECONDS", 0.01)
+    removes = lock.pathlib.Path.unlink
+
+    def remove(path, *more, **options):
+        if path.name == NAME and lock._held[str(tmp_path)]._file is not None:
+            raise PermissionError(13, "The file is used by another process", path)
+        removes(path, *more, **options)
+
+    monkeypatch.setattr(lock.pathlib.Path, "unlink", remove)
+    with held(tmp_path):
+        assert (tmp_path / NAME).exists()
+    assert not list(tmp_path.iterdir())
+
+
+def umask():
+    now = os.umask(0)
+    os.umask(now)
+    return now
 
 
 def test_only_the_chief_takes_it(tmp_path, monkeypatch):

@@ -6,8 +6,9 @@ import sys
 
 import keras
 import pytest
+import tensorflow as tf
 
-from slotcon_tf.runs import FinetuneConfig, PretrainConfig, pretrain
+from slotcon_tf.runs import FinetuneConfig, PretrainConfig, RunStopped, pretrain
 from slotcon_tf.runs.callbacks import UserCallbacks
 from slotcon_tf.runs.command import CommandError
 from slotcon_tf.runs.pretraining import PretrainRun
@@ -153,6 +154,58 @@ class Told(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.heard.append("end")
+
+
+class Stops(Told):
+    """Stops training at the end of an epoch, as EarlyStopping does, or in it."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+
+    def stop(self):
+        if int(self.model.step) == self.after:
+            self.model.stop_training = True
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.after % 2:
+            self.stop()
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        self.stop()
+
+
+@pytest.fixture
+def untraced():
+    """Few steps take longer to trace than to run."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.slow
+def test_one_that_stops_training_ends_no_run(tmp_path, untraced):
+    """What it stopped is saved, nothing is made of it, and the same call goes on."""
+    folder = tmp_path / "run"
+    config = TINY_RUN.replace(
+        workdir=str(folder), epochs=4, batch_size=2, checkpoint_epochs=4, export=False
+    )
+    # In an epoch it is noticed after the next step.
+    for after, saved in ((2, 2), (5, 6)):
+        own = Stops(after)
+        with pytest.raises(RunStopped) as caught:
+            pretrain(config, [own])
+        told = str(caught.value)
+        assert caught.value.status == 1 and "\n" not in told
+        assert f"A callback stopped training after step {saved}, which is" in told
+        assert f"checkpoints/step_{saved:09d}: nothing is made of" in told
+        assert own.heard[-1] == "end"
+        assert not (folder / "finished.json").exists()
+        assert not (folder / "slots.png").exists()
+    last = pretrain(config, [Stops(8)])  # at the end there is nothing to stop
+    assert last.first_step == 6 and int(last.model.step) == 8
+    assert json.loads((folder / "finished.json").read_text())["step"] == 8
 
 
 @pytest.mark.slow
