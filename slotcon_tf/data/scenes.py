@@ -139,8 +139,8 @@ def _opened(data_dir: str | os.PathLike[str] | None) -> Scenes:
         builder = Scenes(data_dir=data_dir)
         folder = pathlib.Path(builder.data_dir)
         trouble = _trouble(builder) if folder.exists() else ""
-    except OSError:
-        raise
+    except (OSError, tf.errors.UnimplementedError):
+        raise  # no damage: no right, or no way to where it lies
     except Exception as error:  # noqa: BLE001  whatever a damaged description raises
         folder = pathlib.Path(Scenes.name, str(Scenes.VERSION))
         default = tfds.core.constants.DATA_DIR  # pyright: ignore[reportAttributeAccessIssue]
