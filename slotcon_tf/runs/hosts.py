@@ -74,6 +74,7 @@ class Hosts:
         self._gone: dict[int, str] = {}  # index to reason, in the order of their ends
         self._since: float | None = None  # the first one's end
         self._left: set[int] = set()  # done, and not missed
+        self._finishing = self._done = False
         self._over = threading.Event()
         self._writing = threading.Lock()
 
@@ -92,7 +93,7 @@ class Hosts:
             self.part()
             return
         known = error
-        if isinstance(error, tf.errors.OpError):
+        if isinstance(error, tf.errors.OpError) and not self._finishing:
             known = self._lost(error) or error
         # All of them stop together at a signal; this one may only be the first.
         if getattr(known, "status", 1) != INTERRUPTED:
@@ -107,6 +108,35 @@ class Hosts:
         if not self._over.is_set():
             self._over.set()
             self._tell(left=True)
+
+    @contextlib.contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Context of what the first host does after the last step, without the others.
+
+        They wait in it, so that all end well or none does: whoever starts processes
+        starts those again that fail, and one of them could not go on alone.
+
+        Raises:
+            HostError: On the others, if the first one fails or is stopped.
+
+        Example:
+            >>> with Hosts() as hosts, hosts.finishing():
+            ...     pass  # what is made of the model, `if hosts.leads`
+        """
+        self._finishing = True
+        yield
+        if self.leads:
+            self._tell(done=True)
+        else:
+            with self._change:
+                self._change.wait_for(
+                    lambda: self._done or FIRST in (*self._gone, *self._left)
+                )
+                if FIRST in self._gone and not self._done:
+                    raise self._gone_error(FIRST)
+            if not self._done:
+                raise self._ended(f"{self.cluster.told(FIRST)} was stopped")
+        self.part()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -206,8 +236,11 @@ class Hosts:
                 said = self._said.setdefault(message["round"], {})
                 said |= {int(index): one for index, one in message["said"].items()}
                 self._change.notify_all()
-        if "left" in message:
-            self._left.add(sender)
+        if "done" in message or "left" in message:
+            with self._change:
+                self._done = self._done or "done" in message
+                self._left.add(sender)
+                self._change.notify_all()
         if "gone" in message:
             self._note({int(index): why for index, why in message["gone"].items()})
         if "ended" in message:
@@ -228,6 +261,8 @@ class Hosts:
         """Ends a process that waits for one that is gone, and does not notice."""
         if self._since is None or time.monotonic() < self._since + SECONDS_TO_END:
             return
+        if self._finishing:
+            return  # the first one needs no others; they wait for it, and notice
         with self._writing:
             if not self._over.is_set():
                 logging.error("%s", self._first_gone())
@@ -258,7 +293,10 @@ class Hosts:
         return self._ended(f"{told} no longer answers")
 
     def _first_gone(self) -> HostError:
-        index, why = next(iter(self._gone.items()))
+        return self._gone_error(next(iter(self._gone)))
+
+    def _gone_error(self, index: int) -> HostError:
+        why = self._gone[index]
         why = f": {why.rstrip('.')}" if why else " without a word"
         return self._ended(f"{self.cluster.told(index)} has ended{why}")
 

@@ -272,9 +272,9 @@ class Run(abc.ABC):
                     "Stopped by a signal after the last step, which is saved in "
                     f"{self.checkpoints.latest()}. The same command goes on from there."
                 )
-        self.hosts.part()
-        if self.chief:
-            self._complete()
+        with self.hosts.finishing():
+            if self.chief:
+                self._complete()
         return self
 
     def _complete(self) -> None:
