@@ -23,6 +23,7 @@ from absl import logging
 from slotcon_tf.errors import first_line
 from slotcon_tf.runs.cluster import Cluster
 from slotcon_tf.runs.host_descriptions import differences
+from slotcon_tf.runs.lock import release_all
 from slotcon_tf.runs.meeting import FIRST, HostError, Line, meet
 from slotcon_tf.runs.signals import INTERRUPTED
 
@@ -266,7 +267,11 @@ class Hosts:
         with self._writing:
             if not self._over.is_set():
                 logging.error("%s", self._first_gone())
+                sys.stdout.flush()
                 sys.stderr.flush()
+                freeing = threading.Thread(target=release_all, daemon=True)
+                freeing.start()
+                freeing.join(5)  # a disk may be away
                 os._exit(HostError.status)
 
     def _lost(self, error: tf.errors.OpError) -> HostError | None:

@@ -15,7 +15,7 @@ from absl import logging
 from slotcon_tf.data.identity import Identity
 from slotcon_tf.devices import best_precision
 from slotcon_tf.runs import loop, workdir
-from slotcon_tf.runs.callbacks import UserCallbacks
+from slotcon_tf.runs.callbacks import UserCallbacks, closed_on_errors
 from slotcon_tf.runs.checkpoints import CheckpointError, Checkpoints
 from slotcon_tf.runs.host_descriptions import description
 from slotcon_tf.runs.hosts import Hosts
@@ -329,16 +329,18 @@ class Run(abc.ABC):
             logging.info("Resumed after step %d from %s", self.first_step, latest)
         if self.chief:
             self._products().forget()
-        loop.train(
-            self.model,
-            self.distributed,
-            batch_size=self.config.batch_size,
-            steps_per_epoch=self.steps_per_epoch,
-            epochs=self.epochs,
-            callbacks=self.callbacks(stop),
-            look_at=self.look_at,
-            shows_progress=self.chief,
-        )
+        callbacks = self.callbacks(stop)
+        with closed_on_errors(callbacks):
+            loop.train(
+                self.model,
+                self.distributed,
+                batch_size=self.config.batch_size,
+                steps_per_epoch=self.steps_per_epoch,
+                epochs=self.epochs,
+                callbacks=callbacks,
+                look_at=self.look_at,
+                shows_progress=self.chief,
+            )
 
     def _open_history(self) -> None:
         """The rows of the epochs that are done, of the file and of the checkpoint."""
