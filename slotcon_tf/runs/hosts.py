@@ -24,10 +24,16 @@ from slotcon_tf.errors import first_line
 from slotcon_tf.runs.cluster import Cluster
 from slotcon_tf.runs.host_descriptions import differences
 from slotcon_tf.runs.lock import release_all
-from slotcon_tf.runs.meeting import FIRST, HostError, Line, meet
+from slotcon_tf.runs.meeting import (
+    FIRST,
+    SECONDS_TO_TELL,
+    HostError,
+    Line,
+    meet,
+    send_to_all,
+)
 from slotcon_tf.runs.signals import INTERRUPTED
 
-SECONDS_TO_TELL = 30.0  # between lines about whom one waits for
 # After another host's end: until TensorFlow has said so, too, which its heartbeats do
 # within 10 s, and until a process that hears nothing is ended from outside.
 SECONDS_TO_HEAR, SECONDS_TO_END = 20.0, 60.0
@@ -98,7 +104,7 @@ class Hosts:
             known = self._lost(error) or error
         # All of them stop together at a signal; this one may only be the first.
         if getattr(known, "status", 1) != INTERRUPTED:
-            self._tell(ended=first_line(known))
+            send_to_all(self._lines, ended=first_line(known))
         self.part()
         known.at_once = True  # type: ignore[attr-defined]
         if known is not error:
@@ -108,7 +114,7 @@ class Hosts:
         """This host needs the others no more: their ends are no errors from now on."""
         if not self._over.is_set():
             self._over.set()
-            self._tell(left=True)
+            send_to_all(self._lines, left=True)
 
     @contextlib.contextmanager
     def finishing(self) -> Iterator[None]:
@@ -127,7 +133,7 @@ class Hosts:
         self._finishing = True
         yield
         if self.leads:
-            self._tell(done=True)
+            send_to_all(self._lines, done=True)
         else:
             with self._change:
                 self._change.wait_for(
@@ -178,7 +184,7 @@ class Hosts:
             number, self._round = self._round, self._round + 1
             said = self._said.setdefault(number, {})
             said[self.cluster.index] = own
-        self._tell(round=number, said={self.cluster.index: own})
+        send_to_all(self._lines, round=number, said={self.cluster.index: own})
         told = time.monotonic()
         while True:
             with self._change:
@@ -202,13 +208,8 @@ class Hosts:
                 told = time.monotonic()
                 logging.info("Waiting for %s", silent)
         if self.leads:
-            self._tell(round=number, said=said)
+            send_to_all(self._lines, round=number, said=said)
         return [said[index] for index in sorted(said)]
-
-    def _tell(self, **message: Any) -> None:
-        for line in self._lines.values():
-            with contextlib.suppress(OSError):  # its end is noticed where it matters
-                line.send(**message)
 
     def _listen(self) -> None:
         """Of a thread: takes what the others say, and notes their ends."""
@@ -256,7 +257,7 @@ class Hosts:
             self._gone |= new
             self._change.notify_all()
         if new and self.leads:
-            self._tell(gone=new)
+            send_to_all(self._lines, gone=new)
 
     def _end_if_stuck(self) -> None:
         """Ends a process that waits for one that is gone, and does not notice."""

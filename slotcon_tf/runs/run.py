@@ -31,7 +31,6 @@ from slotcon_tf.runs.signals import StopRequest, told_in_training
 from slotcon_tf.runs.strategy import (
     any_worker,
     build_strategy,
-    is_chief,
     spans_hosts,
 )
 from slotcon_tf.training.auxiliaries import Auxiliary, Troubles
@@ -101,7 +100,7 @@ class Run(abc.ABC):
     ) -> None:
         self.hosts = hosts or Hosts()
         self.strategy = self.build_strategy(config)
-        self.chief = is_chief(self.strategy)
+        self.chief = self.hosts.leads
         self.writes = self.chief and not config.dry_run
         self.user_callbacks = UserCallbacks(config, callbacks, used=self.chief)
         if config.precision == "auto":

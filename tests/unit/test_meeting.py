@@ -16,7 +16,7 @@ from slotcon_tf.runs.cluster import Cluster, num_workers
 from slotcon_tf.runs.command import CommandError
 from slotcon_tf.runs.hosts import Hosts
 from slotcon_tf.runs.lock import held
-from slotcon_tf.runs.meeting import HostError, meet
+from slotcon_tf.runs.meeting import HostError, meet, send_to_all
 from slotcon_tf.runs.products import RunUnfinished
 from slotcon_tf.runs.signals import RunStopped
 from slotcon_tf.training.callbacks import Interrupted
@@ -211,10 +211,15 @@ def test_after_the_last_step_all_end_as_the_first_one_does(end, monkeypatch):
 def test_a_process_that_does_not_notice_is_ended(monkeypatch, tmp_path):
     ended = threading.Event()
     monkeypatch.setattr(hosts_module, "SECONDS_TO_END", 0.0)
-    monkeypatch.setattr(hosts_module.os, "_exit", lambda status: ended.set())
+
+    def ends(status):
+        ended.set()
+        found[0]._over.set()  # its thread ends as the process would
+
+    monkeypatch.setattr(hosts_module.os, "_exit", ends)
     with together(2) as found, held(tmp_path):
         with found[0].writing():
-            found[1]._tell(ended="No space is left.")
+            send_to_all(found[1]._lines, ended="No space is left.")
             assert not ended.wait(2)
         assert ended.wait(10)
         assert not list(tmp_path.iterdir())  # its lock is gone
