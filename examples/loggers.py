@@ -53,7 +53,7 @@ def weights_and_biases(config):
         resume="allow",
         config=dataclasses.asdict(config),
     )
-    return WandbMetricsLogger()
+    return [WandbMetricsLogger(), _at_end(wandb.finish)]
 
 
 def mlflow_run(config):
@@ -64,7 +64,7 @@ def mlflow_run(config):
     mlflow.set_experiment(PROJECT)
     mlflow.start_run(run_name=_name(config))
     mlflow.log_params(dataclasses.asdict(config))
-    return MlflowCallback()
+    return [MlflowCallback(), _at_end(mlflow.end_run)]
 
 
 def comet(config):
@@ -74,7 +74,12 @@ def comet(config):
     experiment = comet_ml.start(project_name=PROJECT)
     experiment.set_name(_name(config))
     experiment.log_parameters(dataclasses.asdict(config))
-    return experiment.get_callback("keras")
+    return [experiment.get_callback("keras"), _at_end(experiment.end)]
+
+
+def _at_end(close):
+    """Closes a record when training ends; by a signal or an error, too."""
+    return keras.callbacks.LambdaCallback(on_train_end=lambda logs: close())
 
 
 def _name(config):

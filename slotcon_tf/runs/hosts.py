@@ -23,10 +23,17 @@ from absl import logging
 from slotcon_tf.errors import first_line
 from slotcon_tf.runs.cluster import Cluster
 from slotcon_tf.runs.host_descriptions import differences
-from slotcon_tf.runs.meeting import FIRST, HostError, Line, meet
+from slotcon_tf.runs.lock import release_all
+from slotcon_tf.runs.meeting import (
+    FIRST,
+    SECONDS_TO_TELL,
+    HostError,
+    Line,
+    meet,
+    send_to_all,
+)
 from slotcon_tf.runs.signals import INTERRUPTED
 
-SECONDS_TO_TELL = 30.0  # between lines about whom one waits for
 # After another host's end: until TensorFlow has said so, too, which its heartbeats do
 # within 10 s, and until a process that hears nothing is ended from outside.
 SECONDS_TO_HEAR, SECONDS_TO_END = 20.0, 60.0
@@ -74,6 +81,7 @@ class Hosts:
         self._gone: dict[int, str] = {}  # index to reason, in the order of their ends
         self._since: float | None = None  # the first one's end
         self._left: set[int] = set()  # done, and not missed
+        self._finishing = self._done = False
         self._over = threading.Event()
         self._writing = threading.Lock()
 
@@ -92,11 +100,11 @@ class Hosts:
             self.part()
             return
         known = error
-        if isinstance(error, tf.errors.OpError):
+        if isinstance(error, tf.errors.OpError) and not self._finishing:
             known = self._lost(error) or error
         # All of them stop together at a signal; this one may only be the first.
         if getattr(known, "status", 1) != INTERRUPTED:
-            self._tell(ended=first_line(known))
+            send_to_all(self._lines, ended=first_line(known))
         self.part()
         known.at_once = True  # type: ignore[attr-defined]
         if known is not error:
@@ -106,7 +114,36 @@ class Hosts:
         """This host needs the others no more: their ends are no errors from now on."""
         if not self._over.is_set():
             self._over.set()
-            self._tell(left=True)
+            send_to_all(self._lines, left=True)
+
+    @contextlib.contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Context of what the first host does after the last step, without the others.
+
+        They wait in it, so that all end well or none does: whoever starts processes
+        starts those again that fail, and one of them could not go on alone.
+
+        Raises:
+            HostError: On the others, if the first one fails or is stopped.
+
+        Example:
+            >>> with Hosts() as hosts, hosts.finishing():
+            ...     pass  # what is made of the model, `if hosts.leads`
+        """
+        self._finishing = True
+        yield
+        if self.leads:
+            send_to_all(self._lines, done=True)
+        else:
+            with self._change:
+                self._change.wait_for(
+                    lambda: self._done or FIRST in (*self._gone, *self._left)
+                )
+                if FIRST in self._gone and not self._done:
+                    raise self._gone_error(FIRST)
+            if not self._done:
+                raise self._ended(f"{self.cluster.told(FIRST)} was stopped")
+        self.part()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -147,7 +184,7 @@ class Hosts:
             number, self._round = self._round, self._round + 1
             said = self._said.setdefault(number, {})
             said[self.cluster.index] = own
-        self._tell(round=number, said={self.cluster.index: own})
+        send_to_all(self._lines, round=number, said={self.cluster.index: own})
         told = time.monotonic()
         while True:
             with self._change:
@@ -171,13 +208,8 @@ class Hosts:
                 told = time.monotonic()
                 logging.info("Waiting for %s", silent)
         if self.leads:
-            self._tell(round=number, said=said)
+            send_to_all(self._lines, round=number, said=said)
         return [said[index] for index in sorted(said)]
-
-    def _tell(self, **message: Any) -> None:
-        for line in self._lines.values():
-            with contextlib.suppress(OSError):  # its end is noticed where it matters
-                line.send(**message)
 
     def _listen(self) -> None:
         """Of a thread: takes what the others say, and notes their ends."""
@@ -206,8 +238,11 @@ class Hosts:
                 said = self._said.setdefault(message["round"], {})
                 said |= {int(index): one for index, one in message["said"].items()}
                 self._change.notify_all()
-        if "left" in message:
-            self._left.add(sender)
+        if "done" in message or "left" in message:
+            with self._change:
+                self._done = self._done or "done" in message
+                self._left.add(sender)
+                self._change.notify_all()
         if "gone" in message:
             self._note({int(index): why for index, why in message["gone"].items()})
         if "ended" in message:
@@ -222,16 +257,22 @@ class Hosts:
             self._gone |= new
             self._change.notify_all()
         if new and self.leads:
-            self._tell(gone=new)
+            send_to_all(self._lines, gone=new)
 
     def _end_if_stuck(self) -> None:
         """Ends a process that waits for one that is gone, and does not notice."""
         if self._since is None or time.monotonic() < self._since + SECONDS_TO_END:
             return
+        if self._finishing:
+            return  # the first one needs no others; they wait for it, and notice
         with self._writing:
             if not self._over.is_set():
                 logging.error("%s", self._first_gone())
+                sys.stdout.flush()
                 sys.stderr.flush()
+                freeing = threading.Thread(target=release_all, daemon=True)
+                freeing.start()
+                freeing.join(5)  # a disk may be away
                 os._exit(HostError.status)
 
     def _lost(self, error: tf.errors.OpError) -> HostError | None:
@@ -258,7 +299,10 @@ class Hosts:
         return self._ended(f"{told} no longer answers")
 
     def _first_gone(self) -> HostError:
-        index, why = next(iter(self._gone.items()))
+        return self._gone_error(next(iter(self._gone)))
+
+    def _gone_error(self, index: int) -> HostError:
+        why = self._gone[index]
         why = f": {why.rstrip('.')}" if why else " without a word"
         return self._ended(f"{self.cluster.told(index)} has ended{why}")
 

@@ -114,6 +114,16 @@ def check_held(workdir: str | os.PathLike[str]) -> None:
         raise _busy(pathlib.Path(workdir), taker)
 
 
+def release_all() -> None:
+    """Frees what this process holds, just before it ends without leaving contexts.
+
+    Example:
+        >>> release_all()
+    """
+    for lock in list(_held.values()):
+        lock.release()
+
+
 class _Lock:
     """The lock of one work directory."""
 

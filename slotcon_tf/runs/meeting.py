@@ -13,7 +13,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from absl import logging
@@ -24,7 +24,8 @@ from slotcon_tf.runs.command import CommandError
 FIRST = 0  # index of the host that the others connect to
 _PROTOCOL = 1
 _MOST = 1 << 20  # bytes of a message
-_SECONDS = {"tell": 30.0, "connect": 5.0, "retry": 1.0, "send": 10.0, "silent": 120.0}
+SECONDS_TO_TELL = 30.0  # between lines about whom one waits for
+_SECONDS = {"connect": 5.0, "retry": 1.0, "send": 10.0, "silent": 120.0}
 
 
 class HostError(CommandError):
@@ -167,12 +168,12 @@ def _gather(
                     f"{names}. Start the same command there, or see there why it "
                     "ended, and start all again."
                 )
-                _to_all(here, refused=text)
+                send_to_all(here, refused=text)
                 raise HostError(text)
-            if time.monotonic() > told + _SECONDS["tell"]:
+            if time.monotonic() > told + SECONDS_TO_TELL:
                 told = time.monotonic()
                 logging.info("Waiting for %s: %s are there", names, count)
-                _to_all(here, waiting=f"{names}: {count} are there")
+                send_to_all(here, waiting=f"{names}: {count} are there")
             for key, _ in selector.select(_SECONDS["retry"]):
                 if key.fileobj is server:
                     with contextlib.suppress(OSError):  # one that has gone again
@@ -196,7 +197,7 @@ def _gather(
             stranger: Any = key.fileobj
             if stranger not in (server, *here.values()):
                 stranger.close()
-    _to_all(here, met=True)
+    send_to_all(here, met=True)
     return here
 
 
@@ -220,9 +221,19 @@ def _admit(cluster: Cluster, hello: dict[str, Any], here: dict[int, Line]) -> No
         )
 
 
-def _to_all(lines: dict[int, Line], **message: Any) -> None:
+def send_to_all(lines: Mapping[int, Line], **message: Any) -> None:
+    """Sends a message over all lines; one that has ended is missed where it matters.
+
+    Example:
+        >>> here, there = (Line(end) for end in socket.socketpair())
+        >>> send_to_all({1: here}, seed=3)
+        >>> there.receive()
+        [{'seed': 3}]
+        >>> here.close(), there.close()
+        (None, None)
+    """
     for line in lines.values():
-        with contextlib.suppress(OSError):  # it is missed when it is needed
+        with contextlib.suppress(OSError):
             line.send(**message)
 
 
@@ -255,7 +266,7 @@ def _join(cluster: Cluster, end: float, wait_minutes: float) -> dict[int, Line]:
                 f"{why}. Start the same command there, or see there why it ended, and "
                 "start all again."
             )
-        if time.monotonic() > told + _SECONDS["tell"]:
+        if time.monotonic() > told + SECONDS_TO_TELL:
             told = time.monotonic()
             logging.info("Waiting for %s: %s", first, why)
         time.sleep(min(_SECONDS["retry"], max(0.0, end - time.monotonic())))

@@ -15,7 +15,7 @@ from absl import logging
 from slotcon_tf.data.identity import Identity
 from slotcon_tf.devices import best_precision
 from slotcon_tf.runs import loop, workdir
-from slotcon_tf.runs.callbacks import UserCallbacks
+from slotcon_tf.runs.callbacks import UserCallbacks, closed_on_errors
 from slotcon_tf.runs.checkpoints import CheckpointError, Checkpoints
 from slotcon_tf.runs.host_descriptions import description
 from slotcon_tf.runs.hosts import Hosts
@@ -31,7 +31,6 @@ from slotcon_tf.runs.signals import RunStopped, StopRequest, told_in_training
 from slotcon_tf.runs.strategy import (
     any_worker,
     build_strategy,
-    is_chief,
     spans_hosts,
 )
 from slotcon_tf.training.auxiliaries import Auxiliary, Troubles
@@ -104,7 +103,7 @@ class Run(abc.ABC):
     ) -> None:
         self.hosts = hosts or Hosts()
         self.strategy = self.build_strategy(config)
-        self.chief = is_chief(self.strategy)
+        self.chief = self.hosts.leads
         self.writes = self.chief and not config.dry_run
         self.user_callbacks = UserCallbacks(config, callbacks, used=self.chief)
         if config.precision == "auto":
@@ -275,9 +274,9 @@ class Run(abc.ABC):
                     "Stopped by a signal after the last step, which is saved in "
                     f"{self.checkpoints.latest()}. The same command goes on from there."
                 )
-        self.hosts.part()
-        if self.chief:
-            self._complete()
+        with self.hosts.finishing():
+            if self.chief:
+                self._complete()
         return self
 
     def _complete(self) -> None:
@@ -336,17 +335,19 @@ class Run(abc.ABC):
             logging.info("Resumed after step %d from %s", self.first_step, latest)
         if self.chief:
             self._products().forget()
+        callbacks = self.callbacks(stop)
         try:
-            loop.train(
-                self.model,
-                self.distributed,
-                batch_size=self.config.batch_size,
-                steps_per_epoch=self.steps_per_epoch,
-                epochs=self.epochs,
-                callbacks=self.callbacks(stop),
-                look_at=self.look_at,
-                shows_progress=self.chief,
-            )
+            with closed_on_errors(callbacks):
+                loop.train(
+                    self.model,
+                    self.distributed,
+                    batch_size=self.config.batch_size,
+                    steps_per_epoch=self.steps_per_epoch,
+                    epochs=self.epochs,
+                    callbacks=callbacks,
+                    look_at=self.look_at,
+                    shows_progress=self.chief,
+                )
         except StoppedByCallback as error:
             raise RunStopped(error) from error
 

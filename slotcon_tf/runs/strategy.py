@@ -76,22 +76,6 @@ def spans_hosts(strategy: tf.distribute.Strategy) -> bool:
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
-def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process writes files: the chief, or worker 0, or the only one.
-
-    Example:
-        >>> is_chief(tf.distribute.get_strategy())
-        True
-    """
-    resolver = strategy.cluster_resolver
-    if not spans_hosts(strategy):
-        return True
-    cluster = resolver.cluster_spec().as_dict()
-    if resolver.task_type == "worker":
-        return "chief" not in cluster and resolver.task_id == 0
-    return resolver.task_type == "chief"
-
-
 def any_worker(strategy: tf.distribute.Strategy) -> Callable[[bool], bool]:
     """Function that tells each worker whether any of them says yes.
 

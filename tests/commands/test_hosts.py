@@ -1,5 +1,7 @@
 """Two hosts, as two processes on loopback, train as one does, and end together."""
 
+import os
+import signal
 import time
 
 import pytest
@@ -62,6 +64,17 @@ def test_differences_and_missing_hosts_are_named(tmp_path):
     assert "9 images" in two.line and "8 images" in two.line
     assert f"without worker 1 (127.0.0.1:{three.ports[1]})" in three.line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_one_that_waits_for_others_ends_on_sigterm(tmp_path):
+    with hosts(tmp_path, [*SETTINGS, f"--workdir={tmp_path / 'run'}"], count=2) as one:
+        until(lambda: one[0].log.exists() and "Processor" in one[0].said, "its start")
+        time.sleep(1)  # which comes before it meets
+        os.kill(one[0].pid, signal.SIGTERM)
+        one.wait()
+    assert one[0].status == 143 and not (tmp_path / "run").exists()
+    assert one[0].errors == ["pretrain: Stopped by SIGTERM."]
 
 
 @pytest.mark.slow

@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import re
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,8 +13,13 @@ import tensorflow as tf
 
 from slotcon_tf.runs import hosts as hosts_module
 from slotcon_tf.runs.cluster import Cluster, num_workers
+from slotcon_tf.runs.command import CommandError
 from slotcon_tf.runs.hosts import Hosts
-from slotcon_tf.runs.meeting import HostError, meet
+from slotcon_tf.runs.lock import held
+from slotcon_tf.runs.meeting import HostError, meet, send_to_all
+from slotcon_tf.runs.products import RunUnfinished
+from slotcon_tf.runs.signals import RunStopped
+from slotcon_tf.training.callbacks import Interrupted
 from tests.support.command import free_ports
 
 
@@ -165,15 +172,57 @@ def test_the_end_of_training_is_no_loss():
         assert leave(found[0], error) is error and not found[0]._gone
 
 
-def test_a_process_that_does_not_notice_is_ended(monkeypatch):
+@pytest.mark.parametrize("end", ["well", "error", "signal", "kill"])
+def test_after_the_last_step_all_end_as_the_first_one_does(end, monkeypatch):
+    ended = []
+    monkeypatch.setattr(hosts_module, "SECONDS_TO_END", 0.5)
+    monkeypatch.setattr(hosts_module.os, "_exit", ended.append)
+    failed = {"error": RunUnfinished("No export."), "signal": RunStopped(Interrupted())}
+
+    def waits(host):
+        with host.finishing():
+            pass
+
+    with together(3) as found, ThreadPoolExecutor(1) as pool:
+        first, other, lost = found
+        told = pool.submit(waits, other)
+        with contextlib.suppress(CommandError), first, first.finishing():
+            lost._over.set()  # as one that is killed: it goes without a word
+            time.sleep(1.5)
+            assert not told.done()
+            if end == "kill":
+                for line in first._lines.values():
+                    with contextlib.suppress(OSError):  # that of the lost one
+                        line._connection.shutdown(socket.SHUT_RDWR)
+                told.exception(10)
+            if end in failed:
+                raise failed[end]
+        error = told.exception(10)
+    words = {
+        "well": "None",
+        "error": "worker 0 .* has ended: No export",
+        "signal": "worker 0 .* was stopped",
+        "kill": "worker 0 .* has ended without a word",
+    }
+    assert re.search(words[end], str(error)), error
+    assert not ended and (error is None or type(error) is HostError)
+
+
+def test_a_process_that_does_not_notice_is_ended(monkeypatch, tmp_path):
     ended = threading.Event()
     monkeypatch.setattr(hosts_module, "SECONDS_TO_END", 0.0)
-    monkeypatch.setattr(hosts_module.os, "_exit", lambda status: ended.set())
-    with together(2) as found:
+
+    def ends(status):
+        ended.set()
+        found[0]._over.set()  # its thread ends as the process would
+
+    monkeypatch.setattr(hosts_module.os, "_exit", ends)
+    with together(2) as found, held(tmp_path):
         with found[0].writing():
-            found[1]._tell(ended="No space is left.")
+            send_to_all(found[1]._lines, ended="No space is left.")
             assert not ended.wait(2)
         assert ended.wait(10)
+        assert not list(tmp_path.iterdir())  # its lock is gone
 
 
 @pytest.mark.parametrize(

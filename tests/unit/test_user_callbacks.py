@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import sys
 
 import keras
@@ -13,6 +14,7 @@ from slotcon_tf.runs.callbacks import UserCallbacks
 from slotcon_tf.runs.command import CommandError
 from slotcon_tf.runs.pretraining import PretrainRun
 from slotcon_tf.runs.settings import SettingError
+from slotcon_tf.runs.signals import RunStopped
 from tests.support.command import TINY_RUN
 
 MODULE = """
@@ -231,3 +233,21 @@ def test_they_are_told_what_tensorboard_is_told(tmp_path):
     assert json.loads(rows[1])["val_miou"] == second["val_miou"]
     # Another logger, or none, is no other run; a finished one calls no factory.
     pretrain(config.replace(callbacks=["examples.loggers:weights_and_biases"]))
+
+
+def test_a_signal_is_their_end_too(tmp_path):
+    """Once, after the save; one that fails then does not hide why."""
+
+    class Fails(Told):
+        def on_train_end(self, logs=None):
+            super().on_train_end()
+            raise ValueError("the tracker is away")
+
+    class Stops(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            signal.raise_signal(signal.SIGTERM)
+
+    own = [Fails(), Told(), Stops()]
+    with pytest.raises(RunStopped, match="Stopped by a signal after step 1"):
+        pretrain(TINY_RUN.replace(workdir=str(tmp_path / "run"), epochs=2), own)
+    assert [one.heard[1:] for one in own[:2]] == [["end"], ["end"]]
