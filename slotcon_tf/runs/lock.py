@@ -22,6 +22,7 @@ from absl import logging
 
 from slotcon_tf.errors import first_line
 from slotcon_tf.runs.holder import Holder, read, read_path
+from slotcon_tf.runs.places import LOCK
 from slotcon_tf.runs.workdir import WorkdirError
 
 try:
@@ -29,7 +30,6 @@ try:
 except ImportError:  # Windows; the heartbeat alone decides there
     fcntl = None
 
-NAME = "run.lock"
 BEAT_SECONDS = 20.0  # between two signs of life
 # Without one so long a holder elsewhere is dead. A network disk may hide signs from
 # others for up to a minute (attribute caches of NFS).
@@ -128,7 +128,7 @@ class _Lock:
     """The lock of one work directory."""
 
     def __init__(self, folder: pathlib.Path) -> None:
-        self.folder, self.path = folder, folder / NAME
+        self.folder, self.path = folder, folder / LOCK
         self.own = Holder.here()
         self.lost: Holder | None = None  # who has taken it
         self._file: int | None = None
@@ -273,7 +273,7 @@ class _Lock:
 
     def _replace(self) -> None:
         """Puts a new file, with a lock of its own, in the place of a dead host's."""
-        aside = self.folder / f".{NAME}-{self.own.token}"
+        aside = self.folder / f".{LOCK}-{self.own.token}"
         self.forget()
         self._file = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE)
         _flock(self._file)

@@ -17,9 +17,9 @@ from slotcon_tf import __version__
 from slotcon_tf.files import write_text
 from slotcon_tf.runs.command import CommandError
 from slotcon_tf.runs.lock import check_held
+from slotcon_tf.runs.places import LEDGER
 from slotcon_tf.training.auxiliaries import Troubles
 
-LEDGER = "finished.json"
 # What reading a damaged `.keras` file raises.
 _UNREADABLE = (
     OSError,
@@ -184,7 +184,8 @@ def _is_of(path: pathlib.Path, step: int, of: dict[str, Any]) -> bool:
         with zipfile.ZipFile(path) as archive:
             known = json.loads(archive.read("config.json"))["config"]
             with h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as weights:
-                own = [v[()] for v in weights["vars"].values() if v.shape == ()]
+                group: Any = weights["vars"]
+                own = [v[()] for v in group.values() if v.shape == ()]
     except _UNREADABLE:
         return False
     same = all(known.get(name) == value for name, value in of.items())

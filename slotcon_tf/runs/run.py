@@ -23,6 +23,7 @@ from slotcon_tf.runs.kept_data import RunData
 from slotcon_tf.runs.kept_files import set_aside_damaged
 from slotcon_tf.runs.lock import check_held, held
 from slotcon_tf.runs.meeting import HostError
+from slotcon_tf.runs.places import HISTORY
 from slotcon_tf.runs.plan_steps import plan_of
 from slotcon_tf.runs.products import Products, RunUnfinished
 from slotcon_tf.runs.run_plan import Plan
@@ -44,8 +45,6 @@ from slotcon_tf.training.callbacks import (
     Throughput,
 )
 from slotcon_tf.training.monitoring import CsvHistory
-
-_HISTORY = "history.csv"
 
 
 class Run(abc.ABC):
@@ -355,9 +354,9 @@ class Run(abc.ABC):
         """The rows of the epochs that are done, of the file and of the checkpoint."""
         latest = self.checkpoints.latest()
         self.history = CsvHistory(
-            self.workdir / _HISTORY,
+            self.workdir / HISTORY,
             self.epochs if self.done else self.first_step // self.steps_per_epoch,
-            kept=latest / _HISTORY if self.first_step and latest else None,
+            kept=latest / HISTORY if self.first_step and latest else None,
         )
         with self.troubles.of("history"):
             self.history.write()
@@ -393,7 +392,7 @@ class Run(abc.ABC):
     def save(self) -> pathlib.Path:
         """Writes a checkpoint; the end of another host does not break it off."""
         with self.hosts.writing():
-            return self.checkpoints.save({_HISTORY: self.history.text()})
+            return self.checkpoints.save({HISTORY: self.history.text()})
 
     def _note(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """An epoch's row, for its checkpoint; ends a run that has lost its lock."""

@@ -12,7 +12,7 @@ from slotcon_tf.runs import FinetuneConfig, RunStopped, pretrain
 from slotcon_tf.runs.checkpoints import checkpoint_paths, step_of
 from slotcon_tf.runs.finetuning import FinetuneRun
 from slotcon_tf.runs.kept_data import ChangedData
-from slotcon_tf.runs.lock import NAME
+from slotcon_tf.runs.places import LOCK
 from slotcon_tf.runs.pretraining import PretrainRun
 from tests.support import labelled_case
 from tests.support.command import TINY_RUN, pretrain_command, started, until
@@ -144,12 +144,12 @@ def test_one_work_directory_is_one_run(tmp_path, capsys):
         assert f"process {first.pid}, since 20" in said and "--workdir must be" in said
         first.kill()
         first.wait()
-    assert (tmp_path / "run" / NAME).exists()
+    assert (tmp_path / "run" / LOCK).exists()
     killed_at = step_of(checkpoint_paths(checkpoints)[0])
     assert killed_at < 24
     run = pretrain(config)
     assert run.first_step == killed_at and int(run.model.step) == 24
-    assert not (tmp_path / "run" / NAME).exists()
+    assert not (tmp_path / "run" / LOCK).exists()
 
 
 def test_grown_data_does_not_reopen_a_run_of_an_older_version(tmp_path, capsys):

@@ -14,8 +14,9 @@ from slotcon_tf.runs import FinetuneConfig, PretrainConfig, finetune, pretrain
 from slotcon_tf.runs.checkpoints import largest_difference
 from slotcon_tf.runs.kept_files import KeptFileError
 from slotcon_tf.runs.loading import load_trained, serving_options
+from slotcon_tf.runs.places import LEDGER
 from slotcon_tf.runs.pretraining import PretrainRun
-from slotcon_tf.runs.products import LEDGER, Products
+from slotcon_tf.runs.products import Products
 from slotcon_tf.runs.workdir import WorkdirError, check
 from slotcon_tf.segmentation import Segmenter
 from slotcon_tf.serving.signatures import ServingOptions

@@ -17,8 +17,9 @@ from slotcon_tf.evaluation.results import read_result
 from slotcon_tf.runs import RunUnfinished, pretrain, pretraining, report
 from slotcon_tf.runs.checkpoints import CheckpointError, checkpoint_paths, step_of
 from slotcon_tf.runs.labelled_monitor import LabelledMonitor
+from slotcon_tf.runs.places import LEDGER
 from slotcon_tf.runs.pretraining import PretrainRun
-from slotcon_tf.runs.products import LEDGER, Products
+from slotcon_tf.runs.products import Products
 from slotcon_tf.training.auxiliaries import Auxiliary, Troubles
 from slotcon_tf.training.callbacks import (
     CollapseWarning,

@@ -17,7 +17,8 @@ from slotcon_tf.runs import lock
 from slotcon_tf.runs.cluster import Cluster
 from slotcon_tf.runs.holder import start_of
 from slotcon_tf.runs.hosts import Hosts
-from slotcon_tf.runs.lock import NAME, WorkdirBusy, check_held, held
+from slotcon_tf.runs.lock import WorkdirBusy, check_held, held
+from slotcon_tf.runs.places import LOCK
 from slotcon_tf.runs.products import Products
 from slotcon_tf.training.auxiliaries import Troubles
 from tests.support.command import ENVIRONMENT, ROOT, until
@@ -46,7 +47,7 @@ def other_process(folder):
 def said(folder):
     """What the lock file says."""
     with contextlib.suppress(OSError, ValueError):
-        return json.loads((folder / NAME).read_text())
+        return json.loads((folder / LOCK).read_text())
     return {}
 
 
@@ -60,8 +61,8 @@ def left_behind(folder, **about):
         "token": "its",
         "machine": "m",
     }
-    (folder / NAME).write_text(json.dumps({**known, "started": "1", **about}))
-    return folder / NAME
+    (folder / LOCK).write_text(json.dumps({**known, "started": "1", **about}))
+    return folder / LOCK
 
 
 def test_held_by_a_process_and_free_at_once_when_it_is_killed(tmp_path):
@@ -145,7 +146,7 @@ def test_a_servers_lock_of_a_dead_host_is_not_waited_for(tmp_path, monkeypatch):
         os.utime(path, (0, time.time() - lock.DEAD_SECONDS - 9))
         with held(tmp_path):
             assert said(tmp_path)["pid"] == os.getpid()
-            assert [each.name for each in tmp_path.iterdir()] == [NAME]
+            assert [each.name for each in tmp_path.iterdir()] == [LOCK]
             with pytest.raises(OSError), path.open() as other:
                 fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Here its number tells that it is dead, but somebody is about to take it.
@@ -158,7 +159,7 @@ def test_a_servers_lock_of_a_dead_host_is_not_waited_for(tmp_path, monkeypatch):
 
 
 def test_a_file_without_a_name_is_nobodys(tmp_path):
-    (tmp_path / NAME).write_text("")  # killed before it wrote, or a full disk
+    (tmp_path / LOCK).write_text("")  # killed before it wrote, or a full disk
     with held(tmp_path):
         assert said(tmp_path)["pid"] == os.getpid()
 
@@ -208,11 +209,11 @@ def test_who_was_taken_for_dead_writes_nothing_any_more(tmp_path, monkeypatch, c
     monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
     monkeypatch.setattr(lock, "_SETTLE_SECONDS", 0.05)
     with held(tmp_path):
-        before = (tmp_path / NAME).stat().st_mtime_ns
+        before = (tmp_path / LOCK).stat().st_mtime_ns
         until(
-            lambda: (tmp_path / NAME).stat().st_mtime_ns > before, "a sign", seconds=9
+            lambda: (tmp_path / LOCK).stat().st_mtime_ns > before, "a sign", seconds=9
         )
-        (tmp_path / NAME).unlink()  # somebody tidies up
+        (tmp_path / LOCK).unlink()  # somebody tidies up
         until(lambda: said(tmp_path).get("pid") == os.getpid(), "the file", seconds=9)
         check_held(tmp_path)
         left_behind(tmp_path)
@@ -227,7 +228,7 @@ def test_a_loss_is_noticed_before_the_next_sign(tmp_path):
     """After a suspend: what writes asks the file itself."""
     with held(tmp_path):
         check_held(tmp_path)
-        (tmp_path / NAME).unlink()  # nobody has it
+        (tmp_path / LOCK).unlink()  # nobody has it
         check_held(tmp_path)
         left_behind(tmp_path)
         products = Products(tmp_path, 7, Troubles())
@@ -256,7 +257,7 @@ def test_another_users_file_is_judged_as_any(tmp_path, monkeypatch):
     own = os.open
 
     def refuse(path, flags, *more):
-        theirs = path == tmp_path / NAME and said(tmp_path).get("token") == "its"
+        theirs = path == tmp_path / LOCK and said(tmp_path).get("token") == "its"
         if theirs and flags & os.O_RDWR:
             raise PermissionError(13, "Permission denied", path)
         return own(path, flags, *more)
@@ -284,7 +285,7 @@ def test_another_users_file_is_judged_as_any(tmp_path, monkeypatch):
     monkeypatch.setattr(lock.os, "replace", keep)  # a sticky folder
     with pytest.raises(WorkdirBusy, match="node7"), held(tmp_path):
         pass
-    assert [each.name for each in tmp_path.iterdir()] == [NAME]
+    assert [each.name for each in tmp_path.iterdir()] == [LOCK]
 
 
 def test_the_file_is_closed_before_it_is_removed_on_windows(tmp_path, monkeypatch):
@@ -293,13 +294,13 @@ def test_the_file_is_closed_before_it_is_removed_on_windows(tmp_path, monkeypatc
     removes = lock.pathlib.Path.unlink
 
     def remove(path, *more, **options):
-        if path.name == NAME and lock._held[str(tmp_path)]._file is not None:
+        if path.name == LOCK and lock._held[str(tmp_path)]._file is not None:
             raise PermissionError(13, "The file is used by another process", path)
         removes(path, *more, **options)
 
     monkeypatch.setattr(lock.pathlib.Path, "unlink", remove)
     with held(tmp_path):
-        assert (tmp_path / NAME).exists()
+        assert (tmp_path / LOCK).exists()
     assert not list(tmp_path.iterdir())
 
 

@@ -14,7 +14,6 @@ from slotcon_tf.runs.callbacks import UserCallbacks
 from slotcon_tf.runs.command import CommandError
 from slotcon_tf.runs.pretraining import PretrainRun
 from slotcon_tf.runs.settings import SettingError
-from slotcon_tf.runs.signals import RunStopped
 from tests.support.command import TINY_RUN
 
 MODULE = """
