@@ -55,6 +55,7 @@ class Hosts:
         wait_minutes: How long they wait for each other's descriptions.
 
     Attributes:
+        wait_minutes: As given.
         latest: Function without arguments that returns the newest checkpoint, or None.
 
     Raises:
@@ -74,7 +75,7 @@ class Hosts:
         self.cluster = cluster or Cluster(("this host",), ("",), 0)
         self.latest: Callable[[], Any] = lambda: None
         self._lines = dict(lines or {})
-        self._wait_minutes = wait_minutes
+        self.wait_minutes = wait_minutes
         self._change = threading.Condition()
         self._said: dict[int, dict[int, dict[str, str]]] = {}  # by round, by host
         self._round = 0
@@ -113,8 +114,8 @@ class Hosts:
     def part(self) -> None:
         """This host needs the others no more: their ends are no errors from now on."""
         if not self._over.is_set():
-            self._over.set()
             send_to_all(self._lines, left=True)
+            self._over.set()  # which closes the lines
 
     @contextlib.contextmanager
     def finishing(self) -> Iterator[None]:
@@ -174,11 +175,27 @@ class Hosts:
                 "Mend it, and start all of them again."
             )
 
+    def first_says(self, own: Mapping[str, str]) -> dict[str, str]:
+        """What the first host says; all hosts must call it at the same places.
+
+        Args:
+            own: What this one says, which counts on the first host only.
+
+        Raises:
+            HostError: If a host has ended, or says nothing for long.
+
+        Example:
+            >>> with Hosts() as hosts:
+            ...     hosts.first_says({"step": "3"})
+            {'step': '3'}
+        """
+        return self._exchange(dict(own))[FIRST]
+
     def _exchange(self, own: dict[str, str]) -> list[dict[str, str]]:
         """What every host says, in their order."""
         if not self._lines:
             return [own]
-        end = time.monotonic() + 60 * self._wait_minutes
+        end = time.monotonic() + 60 * self.wait_minutes
         everyone = set(range(len(self.cluster.names)))
         with self._change:
             number, self._round = self._round, self._round + 1
@@ -201,7 +218,7 @@ class Hosts:
             if time.monotonic() > end:
                 raise HostError(
                     "Hosts must wait for each other no longer than host_wait_minutes="
-                    f"{self._wait_minutes:g}. Received: nothing from {silent}. See "
+                    f"{self.wait_minutes:g}. Received: nothing from {silent}. See "
                     "there what it does, and start all again."
                 )
             if time.monotonic() > told + SECONDS_TO_TELL:

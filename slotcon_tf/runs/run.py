@@ -18,6 +18,7 @@ from slotcon_tf.runs import loop, workdir
 from slotcon_tf.runs.callbacks import UserCallbacks, closed_on_errors
 from slotcon_tf.runs.checkpoints import CheckpointError, Checkpoints
 from slotcon_tf.runs.host_descriptions import description
+from slotcon_tf.runs.host_restore import restore_together
 from slotcon_tf.runs.hosts import Hosts
 from slotcon_tf.runs.kept_data import RunData
 from slotcon_tf.runs.kept_files import set_aside_damaged
@@ -142,7 +143,7 @@ class Run(abc.ABC):
             writes=self.writes,
             means=not spans_hosts(self.strategy),
         )
-        self.first_step = self.checkpoints.restore()
+        self.first_step = restore_together(self.hosts, self.checkpoints)
         self.hosts.latest = self.checkpoints.latest
         self.hosts.compare(
             {"step": str(self.first_step)}, "the step to go on from, and one `workdir`"

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import pathlib
 import re
 import socket
 import threading
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import tensorflow as tf
 
+from slotcon_tf.runs import host_restore
 from slotcon_tf.runs import hosts as hosts_module
 from slotcon_tf.runs.cluster import Cluster, num_workers
 from slotcon_tf.runs.command import CommandError
@@ -218,6 +220,7 @@ def test_a_process_that_does_not_notice_is_ended(monkeypatch, tmp_path):
 
     monkeypatch.setattr(hosts_module.os, "_exit", ends)
     with together(2) as found, held(tmp_path):
+        found[1]._finishing = True  # so that only the first one is ended
         with found[0].writing():
             send_to_all(found[1]._lines, ended="No space is left.")
             assert not ended.wait(2)
@@ -254,3 +257,29 @@ def test_the_chief_is_first(monkeypatch):
     assert found.place(2) == ("::1", 2) and num_workers() == 3
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1"]}}')
     assert Cluster.from_environment() is None
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_checkpoint_that_shows_later_to_one_host_is_waited_for(shown, monkeypatch):
+    monkeypatch.setattr(host_restore, "SECONDS_TO_SHOW", 10.0 if shown else 0.1)
+
+    class Kept:
+        """A folder as a host sees it."""
+
+        def __init__(self, *steps):
+            self.steps = list(steps)
+
+        def paths(self):
+            return [pathlib.Path(f"step_{step:09d}") for step in self.steps]
+
+        def restore(self):
+            return self.steps[0]
+
+    with together(2) as found:
+        folders = Kept(9, 7), Kept(7)
+        if shown:
+            threading.Timer(1.0, folders[1].steps.insert, (0, 9)).start()
+        pairs = list(zip(found, folders, strict=True))
+        restore = host_restore.restore_together
+        read = on_all([lambda h=h, k=k: restore(h, k) for h, k in pairs])
+    assert read == ([9, 9] if shown else [9, 7])
