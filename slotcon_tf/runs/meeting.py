@@ -183,6 +183,13 @@ def _gather(
                 line = cast("Line", key.fileobj)
                 try:
                     for hello in line.receive():
+                        index = hello.get("index")
+                        before = here.get(index) if type(index) is int else None
+                        if before not in (None, line) and not _answers(before):
+                            # Its host has lost power, and comes again.
+                            selector.unregister(before)
+                            before.close()
+                            del here[index]
                         _admit(cluster, hello, here)
                         here[hello["index"]] = line
                 except (OSError, ValueError) as error:
@@ -199,6 +206,18 @@ def _gather(
                 stranger.close()
     send_to_all(here, met=True)
     return here
+
+
+def _answers(line: Line) -> bool:
+    """Whether a host that waits is still there."""
+    with (
+        selectors.DefaultSelector() as selector,
+        contextlib.suppress(OSError, ValueError),
+    ):
+        line.send(asked=True)
+        selector.register(line, selectors.EVENT_READ)
+        return bool(selector.select(_SECONDS["connect"]) and line.receive())
+    return False
 
 
 def _admit(cluster: Cluster, hello: dict[str, Any], here: dict[int, Line]) -> None:
@@ -282,6 +301,8 @@ def _is_met(line: Line) -> bool:
                     raise HostError(message["refused"])
                 if "waiting" in message:
                     logging.info("Waiting for %s", message["waiting"])
+                if "asked" in message:
+                    line.send(here=True)
                 if message.get("met"):
                     return True
     raise TimeoutError("it has been silent for two minutes")

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import tensorflow as tf
 
-from slotcon_tf.runs import host_restore
+from slotcon_tf.runs import host_restore, meeting
 from slotcon_tf.runs import hosts as hosts_module
 from slotcon_tf.runs.cluster import Cluster, num_workers
 from slotcon_tf.runs.command import CommandError
@@ -130,6 +130,27 @@ def test_strangers_and_hosts_that_come_again_do_not_matter(caplog):
         others = [pool.submit(meet, cluster, 0.5) for cluster in seen[1:]]
         assert sorted(first.result()) == [1, 2]
         assert [sorted(other.result()) for other in others] == [[0], [0]]
+
+
+def test_one_that_lost_power_may_come_again(monkeypatch):
+    """Its first line stays half open; one that answers keeps its index."""
+    monkeypatch.setitem(meeting._SECONDS, "connect", 1.0)
+    seen = clusters(3)
+    hello = {"protocol": 1, "cluster": list(seen[0].addresses), "index": 1}
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(meet, seen[0], 0.5)
+        time.sleep(0.5)
+        with socket.create_connection(seen[0].place(0), 5) as silent:
+            silent.sendall(json.dumps(hello).encode() + b"\n")
+            time.sleep(0.5)
+            again = pool.submit(meet, seen[1], 0.5)
+            time.sleep(2.5)
+            with socket.create_connection(seen[0].place(0), 5) as other:
+                other.sendall(json.dumps(hello).encode() + b"\n")
+                assert b"index of its own" in other.recv(1000)
+            last = pool.submit(meet, seen[2], 0.5)
+            assert sorted(first.result()) == [1, 2]
+            assert sorted(again.result()) == sorted(last.result()) == [0]
 
 
 def test_a_port_in_use_is_named():
