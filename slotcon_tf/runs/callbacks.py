@@ -20,6 +20,7 @@ from slotcon_tf.errors import first_line
 from slotcon_tf.runs.command import CommandError
 from slotcon_tf.runs.settings import Config, SettingError
 from slotcon_tf.training.auxiliaries import Auxiliary
+from slotcon_tf.training.callbacks import StoppedByCallback
 
 _LETTERS = 300  # of others' errors that are shown
 
@@ -120,6 +121,8 @@ def closed_on_errors(callbacks: Sequence[keras.callbacks.Callback]) -> Iterator[
     """
     try:
         yield
+    except StoppedByCallback:
+        raise  # they were told
     except Exception:
         for one in callbacks:
             if isinstance(one, Auxiliary):
