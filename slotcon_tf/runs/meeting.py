@@ -189,7 +189,7 @@ def _gather(
                             # Its host has lost power, and comes again.
                             selector.unregister(before)
                             before.close()
-                            del here[index]
+                            here.pop(hello["index"])
                         _admit(cluster, hello, here)
                         here[hello["index"]] = line
                 except (OSError, ValueError) as error:
@@ -197,7 +197,8 @@ def _gather(
                     # stranger.
                     with contextlib.suppress(OSError):
                         line.send(refused=str(error))
-                    selector.unregister(line)
+                    with contextlib.suppress(KeyError):  # replaced just now
+                        selector.unregister(line)
                     line.close()
                     here = {i: one for i, one in here.items() if one is not line}
         for key in selector.get_map().values():
