@@ -14,6 +14,7 @@ from absl import logging
 
 from slotcon_tf.data.identity import Identity
 from slotcon_tf.devices import best_precision
+from slotcon_tf.files import written_whole
 from slotcon_tf.runs import loop, workdir
 from slotcon_tf.runs.callbacks import UserCallbacks, closed_on_errors
 from slotcon_tf.runs.checkpoints import CheckpointError, Checkpoints
@@ -399,6 +400,13 @@ class Run(abc.ABC):
         """An epoch's row, for its checkpoint; ends a run that has lost its lock."""
         check_held(self.workdir)
         self.history.note(epoch, logs)
+
+    def save_model(self, name: str) -> pathlib.Path:
+        """Writes the whole model into the work directory, as a Keras file."""
+        path = self.workdir / name
+        with written_whole(path) as aside:
+            self.model.save(aside)
+        return path
 
     def callbacks(self, stop: Callable[[], bool]) -> list[keras.callbacks.Callback]:
         """Of the whole training, in their order.
