@@ -135,16 +135,16 @@ def test_features_go_on_once_there_is_space(disk, good):
 @pytest.mark.slow
 def test_a_read_only_disk_ends_in_one_line(good, disk, tells):
     (disk / "old.pth").write_text("old")
-    read_only(disk)
-    before = tree(disk)
-    for name, what, flags in WRITERS[:-1]:
-        status, line, _ = tells(name, *words_of(name, good, disk, what, flags))
-        assert status == 1 and READ_ONLY in line, line
-        assert str(disk / what) in line, line
-    flags = [*TINY, "--epochs=1", f"--workdir={disk / 'run'}"]
-    status, line, _ = tells("trainers.pretrain", *flags)
-    assert status == 1 and READ_ONLY in line and str(disk / "run") in line, line
-    assert tree(disk) == before
+    with read_only(disk):
+        before = tree(disk)
+        for name, what, flags in WRITERS[:-1]:
+            status, line, _ = tells(name, *words_of(name, good, disk, what, flags))
+            assert status == 1 and READ_ONLY in line, line
+            assert str(disk / what) in line, line
+        flags = [*TINY, "--epochs=1", f"--workdir={disk / 'run'}"]
+        status, line, _ = tells("trainers.pretrain", *flags)
+        assert status == 1 and READ_ONLY in line and str(disk / "run") in line, line
+        assert tree(disk) == before
 
 
 @pytest.mark.slow
