@@ -9,9 +9,9 @@
 #
 # GPUs: `--gpus all --shm-size=8g` besides, and NVIDIA's container toolkit on the host.
 # /runs must be writable for user 1000 (--user takes another). Other commands:
-# --entrypoint=slotcon-evaluate.
+# --init --entrypoint=slotcon-evaluate.
 
-# Python 3.11 or later with pip, with or without TensorFlow.
+# Debian's or Ubuntu's, Python 3.11 or later with pip, with or without TensorFlow.
 ARG BASE=python:3.11-slim
 FROM ${BASE}
 
@@ -36,6 +36,9 @@ COPY pyproject.toml setup.py README.md LICENSE /source/
 COPY slotcon_tf /source/slotcon_tf
 COPY trainers /source/trainers
 COPY export /source/export
+# As process 1 a command would not be ended by signals before it is loaded.
+RUN apt-get update && apt-get install --yes --no-install-recommends tini \
+    && rm -rf /var/lib/apt/lists/*
 RUN python3 -m pip install --no-cache-dir "${TENSORFLOW}" "/source[${EXTRAS}]" \
     && rm -rf /source /tmp/* \
     && mkdir -p /runs && chown 1000:1000 /runs
@@ -43,4 +46,4 @@ RUN python3 -m pip install --no-cache-dir "${TENSORFLOW}" "/source[${EXTRAS}]" \
 USER 1000:1000
 # Where a relative --workdir, such as the default runs/pretrain, is below /runs.
 WORKDIR /
-ENTRYPOINT ["slotcon-pretrain"]
+ENTRYPOINT ["tini", "--", "slotcon-pretrain"]

@@ -331,12 +331,17 @@ class Hosts:
         )
 
 
-def meet_hosts(strategy: str, wait_minutes: float = 10.0) -> Hosts:
+def meet_hosts(
+    strategy: str,
+    wait_minutes: float = 10.0,
+    finished: Callable[[], bool] = lambda: False,
+) -> Hosts:
     """Waits for the other hosts of a run, where its strategy and TF_CONFIG have any.
 
     Args:
         strategy: As `build_strategy` takes it.
         wait_minutes: How long.
+        finished: As `meet` takes it.
 
     Returns:
         Context of the run.
@@ -344,6 +349,7 @@ def meet_hosts(strategy: str, wait_minutes: float = 10.0) -> Hosts:
     Raises:
         ValueError: If TF_CONFIG is none.
         HostError: If a host has not come in time.
+        RunOver: If nothing is left for this one.
 
     Example:
         >>> meet_hosts("one_device").cluster.names
@@ -351,5 +357,5 @@ def meet_hosts(strategy: str, wait_minutes: float = 10.0) -> Hosts:
     """
     several = strategy in ("auto", "multi_worker")
     cluster = Cluster.from_environment() if several else None
-    lines = meet(cluster, wait_minutes) if cluster else None
+    lines = meet(cluster, wait_minutes, finished) if cluster else None
     return Hosts(cluster, lines, wait_minutes)

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from absl import logging
 
 from slotcon_tf.errors import first_line
+from slotcon_tf.files import written_aside
 from slotcon_tf.runs.holder import Holder, read, read_path
 from slotcon_tf.runs.places import LOCK
 from slotcon_tf.runs.workdir import WorkdirError
@@ -251,13 +252,9 @@ class _Lock:
 
     def _age(self) -> float:
         """Seconds since the file was touched, by the clock of its disk."""
-        probe = self.folder / f".clock-{self.own.token}"
-        try:
+        with written_aside(self.folder / "clock") as probe:
             probe.touch()
-            now = probe.stat().st_mtime
-        finally:
-            probe.unlink(missing_ok=True)
-        return now - self._touched()[0]
+            return probe.stat().st_mtime - self._touched()[0]
 
     def _write(self) -> None:
         assert self._file is not None
@@ -273,16 +270,12 @@ class _Lock:
 
     def _replace(self) -> None:
         """Puts a new file, with a lock of its own, in the place of a dead host's."""
-        aside = self.folder / f".{LOCK}-{self.own.token}"
         self.forget()
-        self._file = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE)
-        _flock(self._file)
-        self._write()
-        try:
+        with written_aside(self.path) as aside:
+            self._file = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE)
+            _flock(self._file)
+            self._write()
             os.replace(aside, self.path)
-        except OSError:
-            aside.unlink(missing_ok=True)
-            raise
 
     def _check_named(self) -> None:
         """Raises `WorkdirBusy` if the file names another run."""

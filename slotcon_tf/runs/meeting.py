@@ -13,7 +13,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 from absl import logging
@@ -37,6 +37,17 @@ class HostError(CommandError):
     """
 
     at_once = True  # TensorFlow would wait for the others as it takes itself apart
+
+
+class RunOver(HostError):
+    """The run has ended well without this host, whose work was done: status 0.
+
+    Example:
+        >>> RunOver("Nothing is left for worker 1.").status
+        0
+    """
+
+    status = 0
 
 
 class Line:
@@ -97,7 +108,11 @@ class Line:
         self._connection.close()
 
 
-def meet(cluster: Cluster, wait_minutes: float) -> dict[int, Line]:
+def meet(
+    cluster: Cluster,
+    wait_minutes: float,
+    finished: Callable[[], bool] = lambda: False,
+) -> dict[int, Line]:
     """Waits until every host is there.
 
     Every half minute it logs whom it waits for.
@@ -105,6 +120,8 @@ def meet(cluster: Cluster, wait_minutes: float) -> dict[int, Line]:
     Args:
         cluster: All hosts.
         wait_minutes: How long.
+        finished: Whether the run has made all that it is for: a host may have been
+            started again while the first one did the last of it, alone.
 
     Returns:
         Dict of a host's index to the line to it: to all others on the first host, to
@@ -113,6 +130,7 @@ def meet(cluster: Cluster, wait_minutes: float) -> dict[int, Line]:
     Raises:
         HostError: If one has not come by then, or this one's port or TF_CONFIG is not
             of this run; it names them.
+        RunOver: If the run ends meanwhile, or had ended before and nobody comes.
 
     Example:
         >>> one = Cluster(("worker 0", "worker 1"), ("localhost:1", "localhost:2"), 1)
@@ -124,7 +142,7 @@ def meet(cluster: Cluster, wait_minutes: float) -> dict[int, Line]:
     with _listening(cluster) as server:
         if cluster.index == FIRST:
             return _gather(cluster, server, end, wait_minutes)
-    return _join(cluster, end, wait_minutes)
+    return _join(cluster, end, wait_minutes, finished)
 
 
 @contextlib.contextmanager
@@ -257,8 +275,11 @@ def send_to_all(lines: Mapping[int, Line], **message: Any) -> None:
             line.send(**message)
 
 
-def _join(cluster: Cluster, end: float, wait_minutes: float) -> dict[int, Line]:
+def _join(
+    cluster: Cluster, end: float, wait_minutes: float, finished: Callable[[], bool]
+) -> dict[int, Line]:
     first, told, why = cluster.told(FIRST), time.monotonic(), ""
+    was_finished = finished()  # the whole run may be started again
     hello = {
         "protocol": _PROTOCOL,
         "cluster": list(cluster.addresses),
@@ -279,7 +300,11 @@ def _join(cluster: Cluster, end: float, wait_minutes: float) -> dict[int, Line]:
             why = "what answers there is no run that waits for hosts"
         except OSError as error:
             why = error.strerror or str(error)
-        if time.monotonic() > end:
+        late = time.monotonic() > end
+        if (late or not was_finished) and finished():
+            own = cluster.told(cluster.index)
+            raise RunOver(f"The run is finished: nothing is left for {own}.")
+        if late:
             raise HostError(
                 "Every host that TF_CONFIG names must come within "
                 f"host_wait_minutes={wait_minutes:g}. Received: nothing from {first}: "

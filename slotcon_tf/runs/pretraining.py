@@ -26,7 +26,7 @@ from slotcon_tf.runs.loading import serving_options
 from slotcon_tf.runs.model_config import write_model_config
 from slotcon_tf.runs.plan_steps import bytes_of, seconds_of
 from slotcon_tf.runs.pretrain_config import PretrainConfig
-from slotcon_tf.runs.products import Products
+from slotcon_tf.runs.products import Products, is_finished
 from slotcon_tf.runs.run import Run
 from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.serving.archive import export_model
@@ -110,7 +110,11 @@ class PretrainRun(Run):
 
     @classmethod
     def meet(cls, config: PretrainConfig) -> Hosts:
-        return meet_hosts(config.strategy, config.host_wait_minutes)
+        return meet_hosts(
+            config.strategy,
+            config.host_wait_minutes,
+            lambda: is_finished(config.workdir),
+        )
 
     def open_images(self) -> None:
         config = self.config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pathlib
 import zipfile
 import zlib
@@ -128,6 +129,16 @@ class Products:
             self.missing.append(name)
         return there
 
+    def end(self) -> None:
+        """Notes that all is made: a host that comes back finds nothing to do.
+
+        Example:
+            >>> Products("run", 7, Troubles()).end()
+            >>> is_finished("run")
+            True
+        """
+        self._write(finished=True)
+
     def forget(self) -> None:
         """Drops the record: the run trains on, and what is there is not of its end."""
         check_held(self.workdir)
@@ -158,7 +169,11 @@ class Products:
     def _note(self, name: str, path: pathlib.Path, of: Any) -> None:
         place = path.relative_to(self.workdir).as_posix()
         self._made[name] = {"path": place, "bytes": _size(path), "of": of}
+        self._write()
+
+    def _write(self, **more: Any) -> None:
         content = {"step": self.step, "slotcon_tf": __version__, "made": self._made}
+        content |= more
         with self.troubles.of(LEDGER):
             write_text(self.workdir / LEDGER, json.dumps(content, indent=1) + "\n")
 
@@ -169,6 +184,20 @@ class Products:
             return {str(name): dict(about) for name, about in made.items()}
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return {}
+
+
+def is_finished(workdir: str | os.PathLike[str]) -> bool:
+    """Whether the run of a work directory has made all that it is for.
+
+    Example:
+        >>> is_finished("nowhere")
+        False
+    """
+    try:
+        content = json.loads((pathlib.Path(workdir) / LEDGER).read_text())
+        return content["finished"] is True
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def _size(path: pathlib.Path) -> int | None:

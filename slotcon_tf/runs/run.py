@@ -291,6 +291,7 @@ class Run(abc.ABC):
                 f"{' and '.join(products.missing)} could not be written, as a warning "
                 "above says. The same command writes what is missing."
             )
+        products.end()
 
     def plan(self) -> Plan:
         """What ten steps tell of the rest; the model is ten steps further then.

@@ -9,12 +9,13 @@ from PIL import Image
 
 from export.extraction import Images, extract
 from slotcon_tf import backbone
-from slotcon_tf.runs import RunStopped, RunUnfinished, pretrain
+from slotcon_tf.runs import RunStopped, RunUnfinished, finetune, pretrain
 from slotcon_tf.runs.checkpoints import checkpoint_paths
 from slotcon_tf.runs.finetuning import FinetuneRun
 from slotcon_tf.runs.pretraining import PretrainRun
 from tests.support.command import TINY, TINY_RUN
 from tests.support.disk_case import fill, read_only, small_disk, tree
+from trainers import finetune_segmentation
 
 FULL, READ_ONLY = "No space left on device", "Read-only file system"
 
@@ -148,6 +149,25 @@ def test_a_read_only_disk_ends_in_one_line(good, disk, tells):
 
 
 @pytest.mark.slow
+def test_runs_that_begin_on_a_full_disk_end_in_one_line(good, disk, tells, untraced):
+    filler = fill(disk)
+    run = disk / "run"
+    tuning = [f"--init_from={good}/encoder.keras", "--dataset=folders"]
+    tuning += [f"--data_dir={good}", "--fit_edges=64,64", "--crop_size=33"]
+    tuning += ["--batch_size=2", "--strategy=one_device"]
+    try:
+        for name, flags in (
+            ("trainers.pretrain", [*TINY, "--epochs=1"]),
+            ("trainers.finetune_segmentation", [*tuning, "--steps=2"]),
+        ):
+            status, line, _ = tells(name, *flags, f"--workdir={run}")
+            assert status == 1 and FULL in line and str(run) in line, line
+            assert not [path for path in run.rglob("*") if path.is_file()]
+    finally:
+        filler.unlink()
+
+
+@pytest.mark.slow
 def test_a_pretraining_on_a_full_disk_goes_on_where_it_was(tmp_path, untraced, caplog):
     """Full at the second checkpoint, and with more space at the export.
 
@@ -195,6 +215,12 @@ def test_a_fine_tuning_on_a_full_disk_is_trained_all_the_same(
         flags += ["--fit_edges=64,64", "--crop_size=33", "--batch_size=2"]
         flags += ["--eval_every_steps=1", "--strategy=one_device", "--num_pictures=1"]
         flags += ["--keep_checkpoints=1"]
+        filler = fill(disk, leave=1 << 20)  # less than a checkpoint
+        with pytest.raises(RunStopped, match=f"checkpoint of step 1 .*{FULL}"):
+            finetune(finetune_segmentation.main.config(["", *flags]))
+        assert not checkpoint_paths(run / "checkpoints")
+        assert not list(run.rglob(".writing*"))
+        filler.unlink()
         with monkeypatch.context() as patched:
             patched.setattr(FinetuneRun, "begin", blocks)
             status, line, told = tells("trainers.finetune_segmentation", *flags)

@@ -19,7 +19,7 @@ from slotcon_tf.runs.checkpoints import CheckpointError, checkpoint_paths, step_
 from slotcon_tf.runs.labelled_monitor import LabelledMonitor
 from slotcon_tf.runs.places import LEDGER
 from slotcon_tf.runs.pretraining import PretrainRun
-from slotcon_tf.runs.products import Products
+from slotcon_tf.runs.products import Products, is_finished
 from slotcon_tf.training.auxiliaries import Auxiliary, Troubles
 from slotcon_tf.training.callbacks import (
     CollapseWarning,
@@ -253,12 +253,13 @@ def test_an_export_that_fails_is_the_end_of_a_run_that_is_saved(
     assert caught.value.status == 1
     assert "export failed: " in caplog.text
     assert steps(config) == [1, 2] and (folder / "slots.png").exists()
+    assert not is_finished(folder)
     (folder / "export").unlink()
     before = tree(folder)
     pretrain(config)
     after = tree(folder)
     new = {name.split("/")[0] for name in after if after[name] != before.get(name)}
-    assert new == {"export", "finished.json"}
+    assert new == {"export", "finished.json"} and is_finished(folder)
     pretrain(config)
     assert tree(folder) == after
     # What the export is made of has changed.

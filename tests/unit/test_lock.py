@@ -29,6 +29,12 @@ from slotcon_tf.runs.lock import held
 with held(sys.argv[1]):
     time.sleep(600)
 """
+# Just after it has asked for the time of the disk.
+KILLED = """
+import os, pathlib
+touch = pathlib.Path.touch
+pathlib.Path.touch = lambda path: (touch(path), os.kill(os.getpid(), 9))
+"""
 
 
 @contextlib.contextmanager
@@ -156,6 +162,17 @@ def test_a_servers_lock_of_a_dead_host_is_not_waited_for(tmp_path, monkeypatch):
             fcntl.flock(starting, fcntl.LOCK_EX)
             with pytest.raises(WorkdirBusy), held(tmp_path):
                 pass
+
+
+def test_what_a_killed_taker_left_is_cleared(tmp_path):
+    path = left_behind(tmp_path)
+    os.utime(path, (0, time.time() - lock.DEAD_SECONDS - 9))
+    script = HOLDER.replace("with held", f"{KILLED}with held")
+    words = [sys.executable, "-c", script, str(tmp_path)]
+    process = subprocess.run(words, cwd=ROOT, env=ENVIRONMENT)
+    assert process.returncode == -signal.SIGKILL and len(list(tmp_path.iterdir())) == 2
+    with held(tmp_path):
+        assert [each.name for each in tmp_path.iterdir()] == [LOCK]
 
 
 def test_a_file_without_a_name_is_nobodys(tmp_path):

@@ -18,7 +18,7 @@ from slotcon_tf.runs.cluster import Cluster, num_workers
 from slotcon_tf.runs.command import CommandError
 from slotcon_tf.runs.hosts import Hosts
 from slotcon_tf.runs.lock import held
-from slotcon_tf.runs.meeting import HostError, meet, send_to_all
+from slotcon_tf.runs.meeting import HostError, RunOver, meet, send_to_all
 from slotcon_tf.runs.products import RunUnfinished
 from slotcon_tf.runs.signals import RunStopped
 from slotcon_tf.training.callbacks import Interrupted
@@ -97,6 +97,20 @@ def test_the_first_host_is_missing():
     seen = clusters(2)
     with pytest.raises(HostError, match="nothing from worker 0 .*refused"):
         meet(seen[1], 0.01)
+
+
+def test_one_that_comes_back_after_the_end_has_nothing_to_do():
+    """It was evicted while the first host wrote the export, which needs no others."""
+    worker = clusters(2)[1]
+    answers = iter([False, False, True])
+    with pytest.raises(RunOver, match="nothing is left for worker 1") as error:
+        meet(worker, 5, lambda: next(answers))
+    assert error.value.status == 0
+    # A finished run that is started again on all hosts: the first one may come yet.
+    start = time.monotonic()
+    with pytest.raises(RunOver):
+        meet(worker, 0.03, lambda: True)
+    assert time.monotonic() - start >= 0.03 * 60
 
 
 def test_strangers_and_hosts_that_come_again_do_not_matter(caplog):
