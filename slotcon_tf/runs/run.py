@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import keras
-import tensorflow as tf
 from absl import logging
 
-from slotcon_tf.data.identity import Identity
 from slotcon_tf.devices import best_precision
 from slotcon_tf.files import written_whole
 from slotcon_tf.runs import loop, workdir
@@ -23,7 +20,7 @@ from slotcon_tf.runs.host_restore import restore_together
 from slotcon_tf.runs.hosts import Hosts
 from slotcon_tf.runs.kept_data import RunData
 from slotcon_tf.runs.kept_files import set_aside_damaged
-from slotcon_tf.runs.lock import check_held, held
+from slotcon_tf.runs.lock import held
 from slotcon_tf.runs.meeting import HostError
 from slotcon_tf.runs.places import HISTORY
 from slotcon_tf.runs.plan_steps import plan_of
@@ -31,28 +28,18 @@ from slotcon_tf.runs.products import Products, RunUnfinished
 from slotcon_tf.runs.run_plan import Plan
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.signals import RunStopped, StopRequest, told_in_training
-from slotcon_tf.runs.strategy import (
-    any_worker,
-    build_strategy,
-    spans_hosts,
-)
-from slotcon_tf.training.auxiliaries import Auxiliary, Troubles
-from slotcon_tf.training.callbacks import (
-    CALLBACK,
-    SIGNAL,
-    Checkpointing,
-    Interrupted,
-    NanGuard,
-    StoppedByCallback,
-    Throughput,
-)
+from slotcon_tf.runs.strategy import spans_hosts
+from slotcon_tf.runs.training_callbacks import training_callbacks
+from slotcon_tf.runs.work import Work
+from slotcon_tf.training.auxiliaries import Troubles
+from slotcon_tf.training.callbacks import Interrupted, StoppedByCallback
 from slotcon_tf.training.monitoring import CsvHistory
 
 
-class Run(abc.ABC):
+class Run(Work):
     """One run: everything is checked and built here, before training starts.
 
-    A subclass says what is learned from which images: the methods without a body.
+    A subclass says what is learned from which images: `Work`.
 
     Args:
         config: Its settings.
@@ -70,7 +57,6 @@ class Run(abc.ABC):
         first_step: The step it goes on from; 0 at the start.
         troubles: Record of the auxiliaries (evaluation, history, pictures ...) that
             failed; they end nothing.
-        look_at: Function that is called with the first batch of one replica, or None.
 
     Raises:
         ValueError, OSError: If a setting or an image set cannot be used.
@@ -92,7 +78,6 @@ class Run(abc.ABC):
         (0, 2, 'All 3 epochs')
     """
 
-    look_at: Callable[[dict[str, tf.Tensor]], None] | None = None
     history: CsvHistory  # of the process that writes
 
     def __init__(
@@ -167,95 +152,6 @@ class Run(abc.ABC):
             with held(config.workdir, writes):
                 yield cls(config, callbacks, hosts=hosts)
 
-    @classmethod
-    def meet(cls, config: Any) -> Hosts:
-        """The hosts of a run, once all of them are there."""
-        del config
-        return Hosts()
-
-    def build_strategy(self, config: RunSettings) -> tf.distribute.Strategy:
-        """The strategy; called before anything else asks for devices."""
-        return build_strategy(config.strategy, config.tpu)
-
-    @abc.abstractmethod
-    def open_images(self) -> None:
-        """Opens and checks the images, before anything is written."""
-
-    @property
-    @abc.abstractmethod
-    def images(self) -> Any:
-        """The images, which know their number (`num_images`) and what they are."""
-
-    @abc.abstractmethod
-    def identify(self) -> Identity:
-        """What `open_images` has opened."""
-
-    @abc.abstractmethod
-    def build_model(self) -> keras.Model:
-        """The compiled model, with a variable `step`; in the strategy's scope."""
-
-    @property
-    @abc.abstractmethod
-    def steps_per_epoch(self) -> int:
-        """Steps between two rows of the history."""
-
-    @property
-    @abc.abstractmethod
-    def epochs(self) -> int:
-        """Rows of the history, in the end."""
-
-    @property
-    def keep_every_epochs(self) -> int:
-        """Checkpoints of these epochs stay; 0: none."""
-        return 0
-
-    @abc.abstractmethod
-    def prepare(self) -> None:
-        """What else may be refused, after `first_step` is known; writes nothing."""
-
-    def begin(self) -> None:  # noqa: B027  not every kind has any
-        """The first files: the work directory is this run's."""
-
-    @abc.abstractmethod
-    def log_start(self) -> None:
-        """The first lines of the log."""
-
-    @abc.abstractmethod
-    def dataset(
-        self, step: int, context: tf.distribute.InputContext | None = None
-    ) -> tf.data.Dataset:
-        """The stream from a step on, in batches of all replicas of this host."""
-
-    @property
-    def checkpoint_epochs(self) -> int:
-        """Epochs between checkpoints."""
-        return 1
-
-    @abc.abstractmethod
-    def guard(self) -> NanGuard:
-        """What ends a run whose numbers are no longer finite."""
-
-    def monitors(self, board: str) -> dict[str, keras.callbacks.Callback]:
-        """Callbacks, by name, before those that write logs.
-
-        Args:
-            board: TensorBoard's folder.
-        """
-        return {}
-
-    def pictures(self, board: str) -> dict[str, keras.callbacks.Callback]:
-        """Callbacks, by name, after those that write logs."""
-        return {}
-
-    @property
-    @abc.abstractmethod
-    def fatal(self) -> BaseException | None:
-        """The error that ended the input pipeline, or None."""
-
-    @abc.abstractmethod
-    def finish(self, products: Products) -> None:
-        """The scores, the pictures, and the models for others, each once."""
-
     def to_the_end(self) -> Self:
         """Trains what is left, and finishes; in a dry run, prints the plan instead.
 
@@ -303,19 +199,6 @@ class Run(abc.ABC):
         with told_in_training(lambda: self.fatal):
             return plan_of(self)
 
-    def evaluation_seconds(self) -> float | None:
-        """How long one evaluation takes, tried; None if there are none on the way."""
-        return None
-
-    @property
-    def evaluation_epochs(self) -> int:
-        """Epochs between evaluations."""
-        return 1
-
-    def model_bytes(self) -> int:
-        """Of the models that are written in the end, beside checkpoints; about."""
-        return 0
-
     def _products(self) -> Products:
         return Products(self.workdir, self._last_step, self.troubles, ended=self.done)
 
@@ -344,7 +227,7 @@ class Run(abc.ABC):
                 batch_size=self.config.batch_size,
                 steps_per_epoch=self.steps_per_epoch,
                 epochs=self.epochs,
-                callbacks=self.callbacks(stop),
+                callbacks=training_callbacks(self, stop),
                 look_at=self.look_at,
                 shows_progress=self.chief,
             )
@@ -374,11 +257,6 @@ class Run(abc.ABC):
             return self.first_step
         return self.epochs * self.steps_per_epoch
 
-    @property
-    def length(self) -> str:
-        """What the run is long, in words."""
-        return f"All {self.epochs} epochs"
-
     def distributed(self, step: int) -> Any:
         """The stream from a step on, cut for the replicas."""
         if self.strategy.num_replicas_in_sync == 1:
@@ -395,58 +273,12 @@ class Run(abc.ABC):
         with self.hosts.writing():
             return self.checkpoints.save({HISTORY: self.history.text()})
 
-    def _note(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """An epoch's row, for its checkpoint; ends a run that has lost its lock."""
-        check_held(self.workdir)
-        self.history.note(epoch, logs)
-
     def save_model(self, name: str) -> pathlib.Path:
         """Writes the whole model into the work directory, as a Keras file."""
         path = self.workdir / name
         with written_whole(path) as aside:
             self.model.save(aside)
         return path
-
-    def callbacks(self, stop: Callable[[], bool]) -> list[keras.callbacks.Callback]:
-        """Of the whole training, in their order.
-
-        An epoch's checkpoint comes before all that may fail or take long.
-        """
-        anyone = any_worker(self.strategy)
-
-        def stopped_by() -> str:
-            """A signal or a callback may reach one host; all must stop at one step."""
-            if not anyone(stop() or self.model.stop_training):
-                return ""
-            return SIGNAL if anyone(stop()) else CALLBACK
-
-        checkpointing = Checkpointing(
-            self.save if self.chief else lambda: "`workdir` by the first host",
-            epochs=self.epochs,
-            every_epochs=self.checkpoint_epochs,
-            every_steps=self.config.checkpoint_steps,
-            every_minutes=self.config.checkpoint_minutes,
-            stop_requested=stopped_by,
-        )
-        last = keras.callbacks.LambdaCallback(on_epoch_end=checkpointing.after_others)
-        if not self.chief:
-            return [self.guard(), checkpointing, last]
-        board = str(self.workdir / "tensorboard")
-        auxiliaries = {
-            **self.monitors(board),
-            "history": self.history,
-            "TensorBoard": keras.callbacks.TensorBoard(board, write_graph=False),
-            **self.user_callbacks.made(),
-            **self.pictures(board),
-        }
-        return [
-            Throughput(self.config.batch_size),
-            self.guard(),
-            keras.callbacks.LambdaCallback(on_epoch_end=self._note),
-            checkpointing,
-            *(Auxiliary(*pair, self.troubles) for pair in auxiliaries.items()),
-            last,
-        ]
 
 
 @contextlib.contextmanager
