@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -37,6 +37,29 @@ def recording(enabled: bool) -> Iterator[None]:
         yield
     finally:
         _STATE.recording = before
+
+
+@contextlib.contextmanager
+def gathering(take: Callable[[Any, Tensor, Tensor, Tensor], None]) -> Iterator[None]:
+    """Batch statistics of what is called inside go to a function.
+
+    Args:
+        take: Function of a layer, the mean (C,) and the biased variance (C,) of its
+            batch, and the number of rows (a scalar). Moving statistics stay.
+
+    Example:
+        >>> norm, seen = BatchNormalization(), []
+        >>> with gathering(lambda layer, mean, variance, count: seen.append(mean)):
+        ...     _ = norm(tf.constant([[1.0], [3.0]]), training=True)
+        >>> float(seen[0][0])
+        2.0
+    """
+    before = getattr(_STATE, "take", None)
+    _STATE.take = take
+    try:
+        yield
+    finally:
+        _STATE.take = before
 
 
 def masked_moments(
@@ -220,7 +243,7 @@ class BatchNormalization(keras.layers.Layer):
             mask,
         )
         unbiased = variance * count / tf.maximum(count - 1.0, 1.0)
-        self._record(mean, unbiased, seen=tf.cast(count > 0, mean.dtype))
+        self._record(mean, unbiased, count, seen=tf.cast(count > 0, mean.dtype))
         return ops.cast(outputs, self.compute_dtype)
 
     def _with_moving_statistics(self, inputs: Tensor) -> Tensor:
@@ -241,14 +264,22 @@ class BatchNormalization(keras.layers.Layer):
             epsilon=self.epsilon,
             is_training=True,
         )
-        self._record(mean, unbiased, seen=1.0)
+        count = tf.cast(tf.reduce_prod(tf.shape(maps)[:-1]), mean.dtype)
+        self._record(mean, unbiased, count, seen=1.0)
         return ops.reshape(outputs, shape)
 
     def _as_maps(self, inputs: Tensor) -> Tensor:
         return ops.reshape(inputs, (-1, 1, 1, inputs.shape[-1]))
 
-    def _record(self, mean: Tensor, variance: Tensor, seen: Tensor) -> None:
+    def _record(
+        self, mean: Tensor, variance: Tensor, count: Tensor, seen: Tensor
+    ) -> None:
         """Moves the statistics by `1 - momentum`, or not at all where seen is 0."""
+        take = getattr(_STATE, "take", None)
+        if take is not None:
+            biased = variance * tf.maximum(count - 1.0, 1.0) / tf.maximum(count, 1.0)
+            take(self, mean, biased, count)
+            return
         if not getattr(_STATE, "recording", True):
             return
         rate = (1.0 - self.momentum) * seen

@@ -7,6 +7,8 @@ heads updates 69 million numbers, so passes over memory are what it costs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -29,7 +31,7 @@ def subtract_scaled(variable: Variable, scale: Tensor, delta: Tensor) -> None:
         [0.0, 1.0]
     """
     tf.raw_ops.ResourceApplyGradientDescent(
-        var=_handle(variable), alpha=tf.cast(scale, delta.dtype), delta=delta
+        var=_handle(variable), alpha=_as(scale, delta.dtype), delta=delta
     )
 
 
@@ -56,10 +58,15 @@ def apply_momentum(
     tf.raw_ops.ResourceApplyMomentum(
         var=_handle(variable),
         accum=_handle(buffer),
-        lr=tf.cast(learning_rate, direction.dtype),
+        lr=_as(learning_rate, direction.dtype),
         grad=direction,
-        momentum=tf.cast(momentum, direction.dtype),
+        momentum=_as(momentum, direction.dtype),
     )
+
+
+def _as(number: Tensor, dtype: Any) -> Tensor:
+    """A number in a dtype; Python's without the float32 that tf.cast makes of it."""
+    return tf.cast(tf.convert_to_tensor(number, dtype_hint=dtype), dtype)
 
 
 def norm(x: Tensor) -> Tensor:
