@@ -89,6 +89,18 @@ def compare(
 
     Raises:
         ValueError: If features or masks have different sizes, or no image is good.
+
+    Example:
+        >>> import tempfile
+        >>> def features(data):
+        ...     codes = np.zeros(len(data), int)
+        ...     pooled = np.ones((len(data), 4))
+        ...     return {"pooled": pooled, "ok": codes == 0, "reason": codes}
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "a.jpg"
+        >>> path.touch()
+        >>> export = {"image_bytes": (features, None)}
+        >>> compare(export, export, [path])
+        {'cosine': array([1.]), 'bad': {}}
     """
     models = (first, second)
     grouped = all("groups" in model for model in models)

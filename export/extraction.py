@@ -28,15 +28,37 @@ _NAMED = 20  # failed images; the others are counted
 
 
 class ExtractionError(ValueError):
-    """Nothing can be extracted as asked."""
+    """Nothing can be extracted as asked.
+
+    Example:
+        >>> raise ExtractionError("`batch_size` was another one.")
+        Traceback (most recent call last):
+        export.extraction.ExtractionError: `batch_size` was another one.
+    """
 
 
 class RequestError(RuntimeError):
-    """A batch is refused for what is in it; another may be answered."""
+    """A batch is refused for what is in it; another may be answered.
+
+    Example:
+        >>> import tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "a.jpg"
+        >>> path.touch()
+        >>> def predict(files):
+        ...     raise RequestError("larger than a message may be")
+        >>> images = Images(path.parent, (path,))
+        >>> extract(predict, images, path.with_suffix(".npz"), settings={})
+        {'a.jpg': 'refused: larger than a message may be'}
+    """
 
 
 class Unavailable(ExtractionError):
-    """The model has not answered for too long; what is done is kept."""
+    """The model has not answered for too long; what is done is kept.
+
+    Example:
+        >>> issubclass(Unavailable, ExtractionError)  # the same call goes on from there
+        True
+    """
 
 
 @dataclass(frozen=True)

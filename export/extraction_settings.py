@@ -78,6 +78,13 @@ def run(
 
     Raises:
         CommandError: If the model refuses every batch.
+
+    Example:
+        >>> config = ExtractionSettings(images="photos", output="features.npz")
+        >>> def extract(images, output, **options):
+        ...     return {"b.jpg": "a text file"}
+        >>> run(extract, Images(pathlib.Path(), ("a.jpg", "b.jpg")), config)
+        1 of 2 images in features.npz
     """
     try:
         failed = extract(

@@ -29,9 +29,13 @@ def load_version(path: str | os.PathLike) -> Signatures:
         ValueError: If it is damaged.
 
     Example:
-        >>> load_version("served/slotcon")  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        FileNotFoundError: No SavedModel in served/slotcon. ...
+        >>> import tempfile
+        >>> folder, numbers = tempfile.mkdtemp(), tf.TensorSpec([None], name="x")
+        >>> half = tf.function(lambda x: {"y": x / 2}, [numbers])
+        >>> tf.saved_model.save(tf.Module(), f"{folder}/1", half)
+        >>> function, _ = load_version(folder)["serving_default"]
+        >>> function(x=tf.constant([3.0]))["y"].numpy().tolist()
+        [1.5]
     """
     path = pathlib.Path(path)
     if not (path / "saved_model.pb").exists() and path.is_dir():

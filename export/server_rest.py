@@ -46,6 +46,16 @@ def start_rest(
 
     Raises:
         OSError: If the port is taken.
+
+    Example:
+        >>> import tempfile, urllib.request
+        >>> versions = Versions(tempfile.mkdtemp(), "slotcon")
+        >>> server = start_rest(versions, host="127.0.0.1", port=0, max_message_mb=1)
+        >>> url = f"http://127.0.0.1:{server.server_port}/v1/models/slotcon"
+        >>> json.load(urllib.request.urlopen(url))
+        {'model_version_status': []}
+        >>> server.shutdown()
+        >>> server.server_close()
     """
     own = {"versions": versions, "limit": max_message_mb * 2**20}
     handler = type("Handler", (_Handler,), own)

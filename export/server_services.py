@@ -55,6 +55,20 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     Args:
         versions: `Versions`.
         max_bytes: Largest tensor of a request.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> numbers = tf.TensorSpec([None], name="x")
+        >>> half = tf.function(lambda x: {"y": x / 2}, [numbers])
+        >>> tf.saved_model.save(tf.Module(), f"{folder}/1", half)
+        >>> versions = Versions(folder, "slotcon")
+        >>> versions.poll()
+        >>> request = predict_pb2.PredictRequest(model_spec={"name": "slotcon"})
+        >>> request.inputs["x"].CopyFrom(tf.make_tensor_proto([3.0]))
+        >>> answer = PredictionService(versions, max_bytes=2**20).Predict(request, None)
+        >>> tf.make_ndarray(answer.outputs["y"]).tolist()
+        [1.5]
     """
 
     def __init__(self, versions: Versions, max_bytes: int) -> None:
@@ -109,6 +123,20 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
     Args:
         versions: `Versions`.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> numbers = tf.TensorSpec([None], name="x")
+        >>> half = tf.function(lambda x: {"y": x / 2}, [numbers])
+        >>> tf.saved_model.save(tf.Module(), f"{folder}/1", half)
+        >>> versions = Versions(folder, "slotcon")
+        >>> versions.poll()
+        >>> asked = {"model_spec": {"name": "slotcon"}}
+        >>> request = get_model_status_pb2.GetModelStatusRequest(**asked)
+        >>> answer = ModelService(versions).GetModelStatus(request, None)
+        >>> [status.version for status in answer.model_version_status]
+        [1]
     """
 
     def __init__(self, versions: Versions) -> None:
@@ -153,6 +181,14 @@ def start(
 
     Raises:
         OSError: If the port is taken.
+
+    Example:
+        >>> import tempfile
+        >>> versions = Versions(tempfile.mkdtemp(), "slotcon")
+        >>> options = {"host": "127.0.0.1", "threads": 1, "max_message_mb": 1}
+        >>> server, port = start(versions, port=0, **options)
+        >>> port > 0, server.stop(None).wait(10)
+        (True, True)
     """
     limit = max_message_mb * 2**20
     server = grpc.server(

@@ -22,11 +22,29 @@ _LARGEST = 2**63 - 1  # version in a message: int64
 
 
 class NotServed(LookupError):
-    """No such version or model; the text is TF Serving's."""
+    """No such version or model; the text is TF Serving's.
+
+    Example:
+        >>> from tensorflow_serving.apis import model_pb2
+        >>> try:
+        ...     Versions("none", "slotcon").get(model_pb2.ModelSpec(name="slotcon"))
+        ... except NotServed as error:
+        ...     print(error)
+        Servable not found for request: Latest(slotcon)
+    """
 
 
 class InvalidRequest(ValueError):
-    """A request that cannot be answered as it is."""
+    """A request that cannot be answered as it is.
+
+    Example:
+        >>> from tensorflow_serving.apis import model_pb2
+        >>> try:
+        ...     Versions("none", "slotcon").get(model_pb2.ModelSpec())
+        ... except InvalidRequest as error:
+        ...     print(error)
+        ModelSpec must have a name. Received: none.
+    """
 
 
 class Version:
@@ -34,6 +52,16 @@ class Version:
 
     Args:
         path: pathlib.Path of its folder.
+
+    Example:
+        >>> import tempfile
+        >>> folder = pathlib.Path(tempfile.mkdtemp()) / "1"
+        >>> numbers = tf.TensorSpec([None], name="x")
+        >>> half = tf.function(lambda x: {"y": x / 2}, [numbers])
+        >>> tf.saved_model.save(tf.Module(), str(folder), half)
+        >>> version = Version(folder)
+        >>> version.signatures["serving_default"](x=tf.constant([3.0]))["y"].numpy()
+        array([1.5], dtype=float32)
     """
 
     def __init__(self, path: pathlib.Path) -> None:

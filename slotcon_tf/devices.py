@@ -13,7 +13,7 @@ from slotcon_tf.types import Tensor
 
 _BFLOAT16_FEATURES = {"avx512_bf16", "amx_bf16"}
 _BFLOAT16_CAPABILITY = (8, 0)  # NVIDIA Ampere; older cards emulate it
-_LOW_PRECISION = ("float16", "bfloat16")
+HALF_DTYPES = ("float16", "bfloat16")
 
 
 def best_precision() -> str:
@@ -50,7 +50,7 @@ def at_least_float32(x: Tensor) -> Tensor:
         >>> at_least_float32(tf.zeros(3, "bfloat16")).dtype
         tf.float32
     """
-    if str(getattr(x.dtype, "name", x.dtype)) in _LOW_PRECISION:
+    if str(getattr(x.dtype, "name", x.dtype)) in HALF_DTYPES:
         return ops.cast(x, "float32")
     return x
 

@@ -7,7 +7,16 @@ from collections.abc import Iterator
 
 
 class MissingExtra(ImportError):
-    """A package of one of this library's extras is not installed."""
+    """A package of one of this library's extras is not installed.
+
+    Example:
+        >>> try:
+        ...     with needed("interop"):
+        ...         import no_such_package
+        ... except MissingExtra as error:
+        ...     print(error.name)
+        no_such_package
+    """
 
 
 @contextlib.contextmanager

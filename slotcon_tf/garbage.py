@@ -35,6 +35,11 @@ def collect_seldom() -> None:
 
     What is there is never looked at again, and the rest less often than Python would:
     after ten thousand new objects, which are some megabytes.
+
+    Example:
+        >>> collect_seldom()
+        >>> gc.get_threshold()[0]
+        10000
     """
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)

@@ -15,6 +15,9 @@ def need_tensorflow() -> None:
     Raises:
         SystemExit: Of a command of this project, which ends in one line.
         ImportError: If Keras is set to something else, in the environment or its file.
+
+    Example:
+        >>> need_tensorflow()  # importing slotcon_tf has done it
     """
     name, where = _chosen()
     if name != "tensorflow":

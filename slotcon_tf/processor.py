@@ -26,6 +26,10 @@ def features() -> frozenset[str]:
     """The processor's instruction sets, by Linux's names ("avx2", "avx512_bf16").
 
     Empty where the system tells none: on macOS, whose TensorFlow has no oneDNN.
+
+    Example:
+        >>> sorted(features() & {"avx2", "avx512f"})  # doctest: +ELLIPSIS
+        [...]
     """
     if CPU_INFO.exists():
         return frozenset(_field("flags", "Features").split())
@@ -45,20 +49,35 @@ def _field(*names):
 
 
 def cores() -> int:
-    """Cores that this process may run on."""
+    """Cores that this process may run on.
+
+    Example:
+        >>> cores() >= 1
+        True
+    """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def name() -> str:
-    """The processor's name and its cores."""
+    """The processor's name and its cores.
+
+    Example:
+        >>> name()  # doctest: +ELLIPSIS
+        '... cores'
+    """
     found = _field("model name") if CPU_INFO.exists() else ""
     return f"{found or platform.processor() or platform.machine()}, {cores()} cores"
 
 
 def gains_by_onednn() -> bool:
-    """Whether TensorFlow trains faster with oneDNN here: x86 from AVX2 on."""
+    """Whether TensorFlow trains faster with oneDNN here: x86 from AVX2 on.
+
+    Example:
+        >>> gains_by_onednn() <= ("avx2" in features())
+        True
+    """
     return platform.machine().lower() in ("x86_64", "amd64") and "avx2" in features()
 
 
@@ -66,6 +85,9 @@ def turn_onednn_on() -> None:
     """Has TensorFlow use oneDNN where that is faster, if nobody has decided yet.
 
     Warns if TensorFlow was imported before, without it: nothing can be changed then.
+
+    Example:
+        >>> turn_onednn_on()  # importing slotcon_tf has done it
     """
     if ONEDNN in os.environ or not gains_by_onednn():
         return
@@ -82,7 +104,12 @@ def turn_onednn_on() -> None:
 
 
 def onednn_is_on() -> bool:
-    """Whether this process's TensorFlow computes with oneDNN; imports TensorFlow."""
+    """Whether this process's TensorFlow computes with oneDNN; imports TensorFlow.
+
+    Example:
+        >>> onednn_is_on() in (True, False)
+        True
+    """
     # Not public; nothing public tells what TensorFlow decided.
     from tensorflow.python.util._pywrap_util_port import IsMklEnabled
 
@@ -90,7 +117,12 @@ def onednn_is_on() -> bool:
 
 
 def describe() -> str:
-    """Processor, features, oneDNN and threads on one line; imports TensorFlow."""
+    """Processor, features, oneDNN and threads on one line; imports TensorFlow.
+
+    Example:
+        >>> describe()  # doctest: +ELLIPSIS
+        '... cores (...); oneDNN ...; ... threads'
+    """
     import tensorflow as tf
 
     own = features()

@@ -81,6 +81,13 @@ class Progress(keras.callbacks.Callback):
         steps_per_epoch, epochs: Of the whole run.
         waiting: `Stopwatch` of the time spent waiting for data.
         terminal: Whether to draw a bar; by default, whether standard error is one.
+
+    Example:
+        >>> sizes = {"batch_size": 8, "steps_per_epoch": 2, "epochs": 3}
+        >>> shown = Progress(**sizes, waiting=Stopwatch())
+        >>> shown.total  # steps of model.fit(dataset, callbacks=[shown])
+        6
+        >>> shown.close()
     """
 
     def __init__(

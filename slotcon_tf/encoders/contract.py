@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 import keras
 import tensorflow as tf
 
+from slotcon_tf.devices import HALF_DTYPES
+
 _Model = TypeVar("_Model", bound=keras.Model)
 _LOADING = contextvars.ContextVar("loading", default=False)
-_HALF = ("float16", "bfloat16")
 _NEED = (
     "encoder must map images (batch, height, width, 3) to one channels-last "
     "feature map (batch, H, W, channels)."
@@ -263,7 +264,7 @@ def check_policy(policy: keras.DTypePolicy) -> None:
             "Weights must learn. Received: the quantized dtype policy "
             f"{policy.name!r}. Take float32 or mixed_bfloat16; quantize what is served."
         )
-    if policy.variable_dtype in _HALF:
+    if policy.variable_dtype in HALF_DTYPES:
         _refuse(
             "Weights must be float32 or float64: the teacher's steps of 1% and less "
             f"are lost in {policy.variable_dtype}. Received: the dtype policy "

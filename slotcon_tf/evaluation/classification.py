@@ -33,6 +33,14 @@ def features(
 
     Returns:
         Tuple of float32 (N, C) and int (N,).
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> inference = Inference(backbone("resnet10", width=8))
+        >>> data = [(np.zeros((64, 64, 3), np.uint8), 7)]
+        >>> vectors, labels = features(inference, data)
+        >>> vectors.shape, labels.tolist()
+        ((1, 64), [7])
     """
     vectors, labels = [], []
     for images, classes in same_size_batches(data, batch_size):
@@ -63,6 +71,12 @@ def nearest_neighbours(
         A fitted scikit-learn classifier.
 
     Reference: Wu et al. 2018 (arXiv 1805.01978), section 3.4.
+
+    Example:
+        >>> train, labels = np.eye(4), np.array([5, 5, 7, 7])
+        >>> classifier = nearest_neighbours(train, labels, neighbors=1)
+        >>> classifier.predict([[0.1, 0.9, 0.0, 0.0]]).tolist()
+        [5]
     """
     with needed("evaluation"):
         from sklearn.neighbors import KNeighborsClassifier
@@ -84,6 +98,12 @@ def linear_classifier(train: np.ndarray, labels: np.ndarray) -> Pipeline:
 
     Returns:
         A fitted scikit-learn classifier.
+
+    Example:
+        >>> train, labels = [[0.0], [1.0], [8.0], [9.0]], [5, 5, 7, 7]
+        >>> classifier = linear_classifier(np.array(train), np.array(labels))
+        >>> classifier.predict([[2.0], [7.0]]).tolist()
+        [5, 7]
     """
     with needed("evaluation"):
         from sklearn.linear_model import LogisticRegression
@@ -96,11 +116,22 @@ def linear_classifier(train: np.ndarray, labels: np.ndarray) -> Pipeline:
 def accuracy_counts(
     classifier: KNeighborsClassifier | Pipeline, vectors: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
-    """Right or wrong by image: float64 (N, 2) of right and 1."""
+    """Right or wrong by image: float64 (N, 2) of right and 1.
+
+    Example:
+        >>> classifier = nearest_neighbours(np.eye(2), np.array([5, 7]), neighbors=1)
+        >>> accuracy_counts(classifier, np.eye(2), np.array([5, 6])).tolist()
+        [[1.0, 1.0], [0.0, 1.0]]
+    """
     right = classifier.predict(vectors) == labels
     return np.stack([right, np.ones_like(right)], axis=1).astype(np.float64)
 
 
 def accuracy(counts: np.ndarray) -> dict[str, float]:
-    """Score from summed `accuracy_counts`."""
+    """Score from summed `accuracy_counts`.
+
+    Example:
+        >>> accuracy(np.array([3.0, 4.0]))
+        {'accuracy': 0.75}
+    """
     return {"accuracy": float(counts[0] / counts[1])}

@@ -33,6 +33,13 @@ def predict_groups(
 
     Returns:
         int32 (N, height, width) of prototype ids.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> sizes = {"num_prototypes": 3, "hidden_dim": 8, "projection_dim": 4}
+        >>> model = SlotCon(backbone("resnet10", width=8), total_steps=1, **sizes)
+        >>> predict_groups(model, np.zeros((1, 48, 64, 3), np.uint8)).shape
+        (1, 48, 64)
     """
     inference = Inference(model, which, scale)
     starts = range(0, len(images), batch_size)
@@ -58,6 +65,15 @@ def group_confusions(
 
     Returns:
         Sparse int64 array (N, C * K): `confusion_matrix` of an image, flattened.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> sizes = {"num_prototypes": 3, "hidden_dim": 8, "projection_dim": 4}
+        >>> model = SlotCon(backbone("resnet10", width=8), total_steps=1, **sizes)
+        >>> example = np.zeros((48, 64, 3), np.uint8), np.zeros((48, 64), np.uint8)
+        >>> found = group_confusions(Inference(model), [example], num_classes=2)
+        >>> found.shape, int(found.sum())  # classes x prototypes; all pixels
+        ((1, 6), 3072)
     """
     rows = []
     for images, masks in same_size_batches(examples, batch_size):

@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from slotcon_tf.encoders.contract import as_encoder, loading
 from slotcon_tf.images.statistics import statistics_of
-from slotcon_tf.method.objective import active_slots, l2_normalize, pool_slots
+from slotcon_tf.method.objective import active_slots, l2_normalize
 from slotcon_tf.method.slotcon import SlotCon
+from slotcon_tf.method.slots import unit_slots
 from slotcon_tf.method.upsampled import upsampled_argmax
 
 
@@ -26,6 +27,15 @@ class Inference:
 
     Raises:
         ValueError: If it is another model or network, or the scale is not positive.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> sizes = {"num_prototypes": 3, "hidden_dim": 8, "projection_dim": 4}
+        >>> model = SlotCon(backbone("resnet10", width=8), total_steps=1, **sizes)
+        >>> inference, images = Inference(model), np.zeros((1, 48, 64, 3), np.uint8)
+        >>> vectors, active, groups = inference.slots(images)
+        >>> vectors.shape, active.shape, groups.shape
+        ((1, 3, 4), (1, 3), (1, 48, 64))
     """
 
     def __init__(
@@ -131,9 +141,9 @@ class Inference:
         return found if self.grouping else {"map": found}
 
     def _pooled(self, found):
-        """Slots of length 1, (B, K, D), pooled as in training."""
+        """Slots of length 1, (B, K, D)."""
         logits = found["assignment_logits"]
-        return l2_normalize(pool_slots(found["projected"], logits, self._temperature))
+        return unit_slots(found["projected"], logits, self._temperature)
 
     def _traced_map(self, images):
         return tf.cast(self._call(images)["map"], tf.float32)
@@ -170,6 +180,12 @@ def same_size_batches(
 
     Yields:
         Lists, as long as an example, of arrays with a batch axis.
+
+    Example:
+        >>> wide, high = np.zeros((2, 3, 3), np.uint8), np.zeros((3, 2, 3), np.uint8)
+        >>> examples = [(wide, 0), (wide, 1), (high, 2)]
+        >>> [labels.tolist() for _, labels in same_size_batches(examples, batch_size=8)]
+        [[0, 1], [2]]
     """
     for _, alike in itertools.groupby(examples, key=lambda e: e[0].shape):
         while some := list(itertools.islice(alike, batch_size)):

@@ -29,6 +29,10 @@ class LinearSettings:
             on; evaluation sees all pixels.
         memory_gb: Maps are kept in float16; of more images, evenly spaced ones are.
         seed: Of the first weights and of the images' order.
+
+    Example:
+        >>> LinearSettings(steps=100).batch_size
+        32
     """
 
     steps: int = 400
@@ -46,6 +50,13 @@ class LinearSegmenter:
         mean, std: float32 (C,), of the training maps' channels.
         kernel: float32 (C, classes).
         bias: float32 (classes,).
+
+    Example:
+        >>> mean, std = np.zeros(2, np.float32), np.ones(2, np.float32)
+        >>> segmenter = LinearSegmenter(mean, std, np.eye(2, dtype=np.float32), mean)
+        >>> maps = np.float32([[[[1, 0], [0, 1]]]])  # (1, 1, 2, 2)
+        >>> segmenter(maps, (1, 4)).tolist()
+        [[[0, 0, 1, 1]]]
     """
 
     def __init__(
@@ -88,6 +99,17 @@ def fit_linear(
 
     Raises:
         LabelError: If images are of several sizes, or no pixel has a label.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> image, ids = np.zeros((64, 64, 3), np.uint8), np.eye(64, dtype=np.uint8)
+        >>> read = lambda number: (image, ids, "a.png")
+        >>> data = SegmentedImages("mine", read, 2, table=None)
+        >>> inference = Inference(backbone("resnet10", width=8))
+        >>> settings = LinearSettings(steps=1, batch_size=2)
+        >>> segmenter = fit_linear(inference, data, settings)
+        >>> segmenter(inference.maps(image[None]), (64, 64)).shape
+        (1, 64, 64)
     """
     maps, labels = _training_set(inference, data, settings, progress)
     if not (labels != VOID).any():
@@ -149,6 +171,15 @@ def linear_confusions(
 
     Returns:
         int64 (N, C * C).
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> inference = Inference(backbone("resnet10", width=8))
+        >>> mean, kernel = np.zeros(64, np.float32), np.zeros((64, 2), np.float32)
+        >>> segmenter = LinearSegmenter(mean, mean + 1, kernel, np.float32([1, 0]))
+        >>> example = np.zeros((48, 64, 3), np.uint8), np.ones((48, 64), np.uint8)
+        >>> linear_confusions(inference, segmenter, [example], 2).tolist()
+        [[0, 0, 3072, 0]]
     """
     rows = []
     for images, masks in same_size_batches(examples, batch_size):

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from slotcon_tf.evaluation.bootstrap import LEVEL, compare, summed
 from slotcon_tf.evaluation.tasks import Sums, Task
@@ -54,6 +55,13 @@ def result_of(
         settings: What the numbers depend on.
         step: Training steps of the trained network.
         resamples, seed: Of `compare`.
+
+    Example:
+        >>> task = Task(lambda inference: None, lambda total: {"accuracy": total[0]})
+        >>> counts = {"trained": np.array([[0.25], [0.5]])}  # (N, M)
+        >>> found = result_of("knn", task, counts, dataset="photos", split="val")
+        >>> found["rows"]["accuracy"]["trained"][0]
+        0.75
     """
     known = {stage: sums for stage, sums in counts.items() if sums is not None}
     pair = {stage: counts.get(stage) for stage in (UNTRAINED, TRAINED)}
@@ -132,6 +140,15 @@ def write_result(path: str | pathlib.Path, found: Mapping[str, Any]) -> None:
     Args:
         path: File; its folder is made.
         found: Of `result_of` or `result`.
+
+    Example:
+        >>> import tempfile
+        >>> rows = {"nmi": {"trained": [math.nan, None, None]}}
+        >>> found = result("groups", rows, {}, "scenes (test)", "test")
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "evaluation" / "groups.json"
+        >>> write_result(path, found)
+        >>> json.loads(path.read_text())["rows"]
+        {'nmi': {'trained': [None, None, None]}}
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,6 +162,13 @@ def read_result(path: str | pathlib.Path) -> dict[str, Any]:
     Raises:
         OSError: If the file cannot be read.
         ValueError: If it holds no result.
+
+    Example:
+        >>> import tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "scores.json"
+        >>> _ = path.write_text('{"before": {"nmi": 0.1}, "after": {"nmi": 0.4}}')
+        >>> read_result(path)["rows"]["nmi"]["trained"]
+        [0.4, None, None]
     """
     content = json.loads(pathlib.Path(path).read_text())
     if isinstance(content, dict) and "before" in content:
@@ -193,50 +217,88 @@ def show_result(found: Mapping[str, Any], console: Console | None = None) -> Non
     Args:
         found: Of `result_of` or `result`.
         console: Of rich; default: stdout, 100 columns.
+
+    Example:
+        >>> rows = {"miou": {"trained": [0.4, 0.3, 0.5]}, "nmi": {"trained": [0.2] * 3}}
+        >>> show_result(result("groups", rows, {}, "scenes (test)", "test"))
+        groups: scenes (test)
+        score        trained [95%]
+        miou  0.400 [0.300, 0.500]
+        nmi   0.200 [0.200, 0.200]
     """
     console = console or Console(width=100)
     console.print(f"{found['task']}: {found['dataset']}", highlight=False)
-    stages = _stages(found["rows"])
+    stages = stages_of(found["rows"])
     table = Table(box=None, pad_edge=False)
     table.add_column("score")
     certain = any(
-        v[1] is not None for row in found["rows"].values() for v in row.values()
+        _has_interval(v) for row in found["rows"].values() for v in row.values()
     )
     for stage in stages:
-        title = f"{stage} \\[{LEVEL:.0%}]" if certain else stage
-        table.add_column(title, justify="right")
+        title = f"{stage} [{LEVEL:.0%}]" if certain else stage
+        table.add_column(Text(title), justify="right")
     for name, row in found["rows"].items():
-        table.add_row(name, *(_interval(row.get(stage), stage) for stage in stages))
+        cells = (_signed(row.get(stage), stage) for stage in stages)
+        table.add_row(name, *map(Text, cells))
     console.print(table)
     if not found["classes"]:
         return
-    stages = _stages(found["classes"])
+    stages = stages_of(found["classes"])
     table = Table(box=None, pad_edge=False)
     table.add_column("class")
     for stage in stages:
         table.add_column(stage, justify="right")
     for name, row in found["classes"].items():
-        table.add_row(name, *(_number(row.get(stage)) for stage in stages))
+        table.add_row(name, *(score_text(row.get(stage)) for stage in stages))
     console.print(table)
 
 
-def _stages(rows: Mapping[str, Mapping]) -> list[str]:
+def stages_of(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The stages that a result's rows or classes have, in their order.
+
+    Example:
+        >>> stages_of({"miou": {"trained": [0.4, None, None]}})
+        ['trained']
+    """
     there = {stage for row in rows.values() for stage in row}
     return [stage for stage in STAGES if stage in there]
 
 
-def _interval(values: list | None, stage: str) -> str:
-    if values is None:
-        return _number(None)
-    sign = "+" if stage == DIFFERENCE else ""
-    value, low, high = (_number(v, sign) for v in values)
-    return value if values[1] is None else rf"{value} \[{low}, {high}]"
+def score_text(
+    values: list[float | None] | float | None,
+    *,
+    sign: str = "",
+    interval: str = " [{}, {}]",
+    missing: str = "-",
+) -> str:
+    """A score, with its interval if it has one, as tables show it.
+
+    Args:
+        values: [value, low, high], or a value alone; each may be missing: None, or not
+            finite.
+        sign: "+" for differences, "" for others.
+        interval: Format of the ends.
+        missing: What stands for a value that is missing.
+
+    Example:
+        >>> score_text([0.4, 0.3, 0.5]), score_text([0.4, None, None]), score_text(None)
+        ('0.400 [0.300, 0.500]', '0.400', '-')
+    """
+    values = values if isinstance(values, list) else [values]
+    text, *ends = (format(v, f"{sign}.3f") if _is_there(v) else missing for v in values)
+    return text + interval.format(*ends) if _has_interval(values) else text
 
 
-def _number(value: float | None, sign: str = "") -> str:
-    if value is None or not math.isfinite(value):
-        return "-"
-    return format(value, f"{sign}.3f")
+def _signed(values: list | None, stage: str) -> str:
+    return score_text(values, sign="+" if stage == DIFFERENCE else "")
+
+
+def _has_interval(values: list) -> bool:
+    return len(values) == 3 and all(map(_is_there, values[1:]))
+
+
+def _is_there(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _finite(value: Any) -> Any:

@@ -25,6 +25,14 @@ class LabelledSlots:
         labels: int (S,), the most frequent class.
         images: int (S,), numbers of the images they are of.
         present: bool (N, C), whether an image has pixels of a class.
+
+    Example:
+        >>> slots = LabelledSlots(
+        ...     vectors=np.eye(2, dtype=np.float32), labels=np.array([0, 1]),
+        ...     images=np.array([0, 0]), present=np.array([[True, True]]),
+        ... )
+        >>> slots.vectors[slots.labels == 1].tolist()
+        [[0.0, 1.0]]
     """
 
     vectors: np.ndarray
@@ -50,6 +58,15 @@ def labelled_slots(
 
     Returns:
         `LabelledSlots`.
+
+    Example:
+        >>> from slotcon_tf import SlotCon, backbone
+        >>> sizes = {"num_prototypes": 3, "hidden_dim": 8, "projection_dim": 4}
+        >>> model = SlotCon(backbone("resnet10", width=8), total_steps=1, **sizes)
+        >>> example = np.zeros((48, 64, 3), np.uint8), np.ones((48, 64), np.uint8)
+        >>> found = labelled_slots(Inference(model), [example], num_classes=2)
+        >>> found.present.tolist(), set(found.labels.tolist())
+        ([[False, True]], {1})
     """
     vectors, labels, owners, present = [], [], [], []
     for images, masks in same_size_batches(examples, batch_size):
@@ -97,6 +114,14 @@ def retrieval_counts(
         float64 (N, 4 * C): by query image and class, the number of queries, the sum of
         their average precisions, how often the first answer was right, and whether the
         class is in the image.
+
+    Example:
+        >>> slots = LabelledSlots(
+        ...     np.eye(2), np.array([0, 1]), np.array([0, 0]), np.array([[True, True]])
+        ... )
+        >>> counts = retrieval_counts(slots, slots, num_classes=2)
+        >>> retrieval_metrics(counts.sum(axis=0), 2)["map"]
+        1.0
     """
     counts = np.zeros((len(queries.present), 4, num_classes))
     counts[:, 3] = queries.present
@@ -121,6 +146,10 @@ def average_precision(ranked: np.ndarray) -> float:
 
     Returns:
         float in (0, 1].
+
+    Example:
+        >>> average_precision(np.array([True, False, False, True]))  # (1/1 + 2/4) / 2
+        0.75
     """
     ranks = np.flatnonzero(ranked) + 1
     return float(np.mean(np.arange(1, len(ranks) + 1) / ranks))
@@ -132,6 +161,11 @@ def class_precisions(counts: np.ndarray, num_classes: int) -> np.ndarray:
     Returns:
         float64 (C,): 0 for a class that no slot covers most, NaN where it is in no
         image.
+
+    Example:
+        >>> queries, sums, first, images = [2, 0, 0], [1, 0, 0], [1, 0, 0], [5, 3, 0]
+        >>> class_precisions(np.array([*queries, *sums, *first, *images]), 3).tolist()
+        [0.5, 0.0, nan]
     """
     queries, precisions, _, present = counts.reshape(4, num_classes)
     return np.where(present > 0, precisions / np.maximum(queries, 1), np.nan)
@@ -148,6 +182,11 @@ def retrieval_metrics(counts: np.ndarray, num_classes: int) -> dict[str, float]:
         Dict of `map_classes`, the mean of `class_precisions`; and, over queries,
         `map`, the mean average precision, and `precision_at_1`. Those two flatter
         groups that cover common classes only.
+
+    Example:
+        >>> queries, sums, first, images = [2, 0], [1, 0], [1, 0], [5, 3]
+        >>> retrieval_metrics(np.array([*queries, *sums, *first, *images]), 2)
+        {'map_classes': 0.25, 'map': 0.5, 'precision_at_1': 0.5}
     """
     queries, precisions, first, present = counts.reshape(4, num_classes)
     classes, total = class_precisions(counts, num_classes)[present > 0], queries.sum()

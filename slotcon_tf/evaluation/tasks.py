@@ -47,6 +47,11 @@ class Task:
         class_names: Tuple of C names.
         matching: Function of that vector that returns a dict of group to the class it
             was matched with; None of tasks without groups.
+
+    Example:
+        >>> task = Task(lambda _: np.ones((3, 1)), lambda total: {"n": float(total[0])})
+        >>> task.score(task.total(None))  # of three images
+        {'n': 3.0}
     """
 
     measure: Callable[[Inference], Sums]
@@ -77,6 +82,14 @@ def groups_task(
 
     Raises:
         LabelError: If the set has pixels of one class only.
+
+    Example:
+        >>> image, ids = np.zeros((64, 64, 3), np.uint8), np.eye(64, dtype=np.uint8)
+        >>> read = lambda number: (image, ids, "a.png")
+        >>> data = SegmentedImages("mine", read, 1, table=None)
+        >>> task = groups_task(data, num_prototypes=3)
+        >>> task.score(np.array([0, 0, 4032, 64, 0, 0]))["miou"]  # classes x prototypes
+        1.0
     """
     check_two_classes(data)
 
@@ -116,6 +129,14 @@ def linear_task(
 
     Raises:
         ValueError: If the sets have other classes, or pixels of one class only.
+
+    Example:
+        >>> image, ids = np.zeros((64, 64, 3), np.uint8), np.eye(64, dtype=np.uint8)
+        >>> read = lambda number: (image, ids, "a.png")
+        >>> data = SegmentedImages("mine", read, 1, table=None)
+        >>> task = linear_task(data, data, LinearSettings(steps=10))
+        >>> task.score(np.array([4032, 0, 32, 32]))["mean_accuracy"]  # true x predicted
+        0.75
     """
     check_same_classes(train, data)
     for images in (train, data):
@@ -159,6 +180,15 @@ def retrieval_task(
 
     Raises:
         ValueError: If the sets have other classes, or pixels of one class only.
+
+    Example:
+        >>> image, ids = np.zeros((64, 64, 3), np.uint8), np.eye(64, dtype=np.uint8)
+        >>> read = lambda number: (image, ids, "a.png")
+        >>> data = SegmentedImages("mine", read, 2, table=None)
+        >>> task = retrieval_task(None, data)
+        >>> queries, sums, first, images = [2, 0], [1, 0], [1, 0], [2, 2]
+        >>> task.score(np.array([*queries, *sums, *first, *images]))["map"]
+        0.5
     """
     check_two_classes(data)
     if gallery is not None:
@@ -205,6 +235,16 @@ def classification_task(
     Raises:
         ValueError: If the sets have other classes, or (when it is measured) images of
             one class only.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> grey = np.full((2, 64, 64, 3), [[[[0]]], [[[255]]]], np.uint8)
+        >>> read = lambda numbers: ((grey[i], i) for i in numbers)
+        >>> data = ClassifiedImages("mine", read, 2, "ab")
+        >>> task = classification_task(classification.nearest_neighbours, data, data)
+        >>> inference = Inference(backbone("resnet10", width=8))
+        >>> sorted(task.score(task.total(inference)))
+        ['accuracy']
     """
     check_same_classes(train, data)
 

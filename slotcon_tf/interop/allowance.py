@@ -20,7 +20,12 @@ _TIMES = 4
 
 
 def allowed_bytes(held: int) -> int:
-    """Bytes that a file of so many may ask for."""
+    """Bytes that a file of so many may ask for.
+
+    Example:
+        >>> allowed_bytes(1_000_000)  # four times as many, and 64 MiB
+        71108864
+    """
     return _SPARE_BYTES + _TIMES * held
 
 
@@ -37,6 +42,16 @@ def variables_within(path: str | os.PathLike, held: int, arrays: int) -> Iterato
 
     Raises:
         CheckpointFileError: From within, at the first variable that is too much.
+
+    Example:
+        >>> import keras
+        >>> with variables_within("small.keras", held=1000, arrays=2):
+        ...     keras.layers.Dense(4).build((None, 3))
+        >>> with variables_within("small.keras", held=1000, arrays=2):
+        ...     keras.layers.Dense(10**6).build((None, 10**6))
+        Traceback (most recent call last):
+            ...
+        slotcon_tf.interop.pickles.CheckpointFileError: small.keras must hold ...
     """
     most, most_arrays = allowed_bytes(held), _SPARE_ARRAYS + 2 * arrays
     asked = count = 0

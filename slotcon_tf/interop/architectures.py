@@ -30,6 +30,15 @@ def resnet_settings(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
     Raises:
         CheckpointFileError: If this is no ResNet of the family.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> from slotcon_tf.interop.names import encoder_entries
+        >>> entries = encoder_entries(backbone("resnet10", width=8))
+        >>> shapes = {name: entry.shape for name, entry in entries.items()}
+        >>> settings = resnet_settings(shapes)
+        >>> settings["block"], settings["stage_depths"], settings["width"]
+        ('basic', (1, 1, 1, 1), 8)
     """
     try:
         settings = _resnet_settings(shapes)
@@ -86,6 +95,14 @@ def resnet_shapes(settings: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
     Returns:
         Dict of the original's names to shapes, in torch's layouts.
+
+    Example:
+        >>> settings = dict(block="basic", stage_depths=(1, 1, 1, 1), width=8)
+        >>> settings |= dict(groups=1, width_per_group=64)
+        >>> settings |= dict(deep_stem=False, avg_pool_shortcut=False)
+        >>> shapes = resnet_shapes(settings)
+        >>> shapes["conv1.weight"], resnet_settings(shapes) == settings
+        ((8, 3, 7, 7), True)
     """
     found = {}
 
@@ -155,7 +172,15 @@ def _depth(shapes, stage):
 
 
 def build_resnet(settings: Mapping[str, Any], output_stride: int = 32) -> ResNet:
-    """The ResNet of these settings, under the family's name for it, if any."""
+    """The ResNet of these settings, under the family's name for it, if any.
+
+    Example:
+        >>> settings = dict(block="basic", stage_depths=(1, 1, 1, 1), width=64)
+        >>> settings |= dict(groups=1, width_per_group=64)
+        >>> settings |= dict(deep_stem=False, avg_pool_shortcut=False)
+        >>> build_resnet(settings).name
+        'resnet10'
+    """
     settings = {**settings, "output_stride": output_stride}
     names = [
         name
@@ -170,6 +195,12 @@ def slotcon_settings(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
 
     Raises:
         CheckpointFileError: If the shapes are those of no such model.
+
+    Example:
+        >>> shapes = {"projector_k.mlp.0.weight": (2048, 512, 1, 1)}
+        >>> shapes["grouping_k.slot_embed.weight"] = (1024, 256)
+        >>> slotcon_settings(shapes)
+        {'num_prototypes': 1024, 'hidden_dim': 2048, 'projection_dim': 256}
     """
     hidden = shapes.get("projector_k.mlp.0.weight", ())
     prototypes = shapes["grouping_k.slot_embed.weight"]

@@ -88,7 +88,15 @@ VERSION: 2
 
 
 def texts(encoder: ResNet, weights: pathlib.Path) -> dict[str, str]:
-    """Texts of the configurations by file name, for weights at a pathlib.Path."""
+    """Texts of the configurations by file name, for weights at a pathlib.Path.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> encoder = backbone("resnet10", width=8)
+        >>> ((name, text),) = texts(encoder, pathlib.Path("slotcon.pkl")).items()
+        >>> name, "DEPTH: 10" in text
+        ('slotcon_coco_1x.yaml', True)
+    """
     name = f"{weights.stem}_coco_1x.yaml"
     expansion = 4 if encoder.block == "bottleneck" else 1
     own = statistics_of(encoder)

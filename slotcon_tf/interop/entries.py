@@ -21,12 +21,24 @@ _CLASSIFIER = re.compile(r"(encoder_[qk]\.)?(fc|head|classifier)\d*\.")
 
 
 def is_beside_encoder(name: str) -> bool:
-    """Whether a tensor in an encoder's file is a head on top, by its name."""
+    """Whether a tensor in an encoder's file is a head on top, by its name.
+
+    Example:
+        >>> names = ["conv1.weight", "layer1.0.conv1.weight", "fc.weight"]
+        >>> [name for name in names if is_beside_encoder(name)]
+        ['fc.weight']
+    """
     return not _OWN.match(name)
 
 
 def is_beside_model(name: str) -> bool:
-    """Whether a tensor in a whole model's file is a classifier, by its name."""
+    """Whether a tensor in a whole model's file is a classifier, by its name.
+
+    Example:
+        >>> names = ["center", "encoder_q.fc.weight", "predictor_slot.mlp.0.weight"]
+        >>> [name for name in names if is_beside_model(name)]
+        ['encoder_q.fc.weight']
+    """
     return bool(_CLASSIFIER.match(name))
 
 
@@ -125,6 +137,18 @@ def load_entries(
 
     Raises:
         CheckpointFileError: If a shape is another; nothing is assigned then.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> from slotcon_tf.interop import save_encoder
+        >>> from slotcon_tf.interop.names import encoder_entries
+        >>> from slotcon_tf.interop.weights import open_weights
+        >>> _ = save_encoder(backbone("resnet10", width=8), "encoder.pth", "timm")
+        >>> entries = encoder_entries(backbone("resnet10", width=8))
+        >>> with open_weights("encoder.pth") as weights:
+        ...     report = load_entries(entries, weights.tensors, is_beside_encoder)
+        >>> len(report.matched), report.left_out[0], report.missing
+        (60, 'bn1.num_batches_tracked', [])
     """
     report = Report()
     for name, entry in entries.items():
@@ -145,7 +169,15 @@ def load_entries(
 
 
 def check_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    """Raises CheckpointFileError for a tensor of another shape."""
+    """Raises CheckpointFileError for a tensor of another shape.
+
+    Example:
+        >>> check_shape("layer1.0.conv1.weight", (64, 64, 3, 3), (64, 64, 3, 3))
+        >>> check_shape("layer1.0.conv1.weight", (64, 64, 1, 1), (64, 64, 3, 3))
+        Traceback (most recent call last):
+            ...
+        slotcon_tf.interop.pickles.CheckpointFileError: layer1.0.conv1.weight must ...
+    """
     if shape != expected:
         raise CheckpointFileError(
             f"{name} must have shape {expected}. Received: {shape}. "
@@ -173,6 +205,13 @@ def check_values(name: str, value: np.ndarray) -> None:
     Args:
         name: Of a weight, in torch or Keras; a variance is told by it.
         value: Array of its numbers.
+
+    Example:
+        >>> check_values("bn1.running_var", np.array([0.5, 2.0]))
+        >>> check_values("bn1.running_var", np.array([0.5, -2.0]))
+        Traceback (most recent call last):
+            ...
+        slotcon_tf.interop.pickles.CheckpointFileError: bn1.running_var must hold ...
     """
     if not np.all(np.isfinite(value)):
         bad = int(np.sum(~np.isfinite(value)))

@@ -95,7 +95,7 @@ def _read_attributes(item):
         item.attrs[name]
 
 
-def main(path: str, member: str, most: int) -> None:
+def _main(path: str, member: str, most: int) -> None:
     _limit(most)
     state = {"objects": 0, "arrays": 0, "bytes": 0, "most": most}
     try:
@@ -113,4 +113,4 @@ def main(path: str, member: str, most: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    _main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -16,7 +16,15 @@ _KEY = "slotcon_tf_images"
 
 
 def written_statistics(model: keras.Model) -> dict[str, Any]:
-    """Settings to write: dict of one text, or none where ImageNet's are the model's."""
+    """Settings to write: dict of one text, or none where ImageNet's are the model's.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> encoder = backbone("resnet10", width=8)
+        >>> encoder.statistics = ImageStatistics((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+        >>> written_statistics(encoder)
+        {'slotcon_tf_images': '{"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}'}
+    """
     own = statistics_of(model).config()
     return {_KEY: json.dumps(own)} if own else {}
 
@@ -32,6 +40,17 @@ def read_statistics(weights: Weights) -> ImageStatistics:
 
     Raises:
         CheckpointFileError: If they are damaged.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> from slotcon_tf.interop import save_encoder
+        >>> from slotcon_tf.interop.weights import open_weights
+        >>> encoder = backbone("resnet10", width=8)
+        >>> encoder.statistics = ImageStatistics((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+        >>> _ = save_encoder(encoder, "encoder.safetensors", "safetensors")
+        >>> with open_weights("encoder.safetensors") as weights:
+        ...     read_statistics(weights).std
+        (0.25, 0.25, 0.25)
     """
     text = weights.settings.get(_KEY)
     if text is None:

@@ -27,6 +27,11 @@ class ImageNetNormalization(keras.layers.Layer):
 
     Returns:
         float32 (B, H, W, 3), in any precision: bfloat16 has no room for 255 levels.
+
+    Example:
+        >>> white = ops.full((1, 2, 2, 3), 255)
+        >>> ImageNetNormalization()(white)[0, 0, 0].numpy().round(2)
+        array([2.25, 2.43, 2.64], dtype=float32)
     """
 
     def __init__(
@@ -72,6 +77,15 @@ class PyramidBackbone(keras.Model):
     Returns:
         The map of the coarsest level. `pyramid_outputs`, which keras-hub reads, is a
         dict of level to symbolic map.
+
+    Example:
+        >>> images = keras.Input((None, None, 3))
+        >>> fine = keras.layers.Conv2D(4, 3, strides=4, name="fine")(images)
+        >>> coarse = keras.layers.Conv2D(8, 3, strides=2, name="coarse")(fine)
+        >>> levels = {"P2": "fine", "P3": "coarse"}
+        >>> network = PyramidBackbone(images, coarse, pyramid_level_inputs=levels)
+        >>> {level: x.shape[-1] for level, x in network.pyramid_outputs.items()}
+        {'P2': 4, 'P3': 8}
     """
 
     def __init__(
@@ -122,7 +136,8 @@ def keras_cv_backbone(
 
     Example:
         >>> from slotcon_tf import backbone
-        >>> sorted(keras_cv_backbone(backbone("resnet10")).pyramid_level_inputs)
+        >>> encoder = backbone("resnet10", width=8)
+        >>> sorted(keras_cv_backbone(encoder).pyramid_level_inputs)
         ['P2', 'P3', 'P4', 'P5']
     """
     encoder = as_resnet(encoder)
@@ -162,7 +177,7 @@ def keras_hub_backbone(
 
     Example:
         >>> from slotcon_tf import backbone
-        >>> encoder = backbone("resnet10", output_stride=16)
+        >>> encoder = backbone("resnet10", width=8, output_stride=16)
         >>> sorted(keras_hub_backbone(encoder).pyramid_outputs)
         ['P2', 'P3', 'P4']
     """
@@ -185,6 +200,15 @@ def as_resnet(model: keras.Model) -> ResNet:
 
     Raises:
         ValueError: If it is anything else.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> as_resnet(backbone("resnet10", width=8)).name
+        'resnet10'
+        >>> as_resnet(keras.Sequential())
+        Traceback (most recent call last):
+            ...
+        ValueError: The encoder must be a slotcon_tf.ResNet. Received: ...
     """
     if isinstance(model, ResNet):
         return model

@@ -40,6 +40,12 @@ def load_keras(path: str | os.PathLike) -> keras.Model:
     Raises:
         CheckpointFileError: If the file is damaged or hostile, asks for more than it
             holds, or has weights that are not finite.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> backbone("resnet10", width=8).save("encoder.keras")
+        >>> load_keras("encoder.keras").width
+        8
     """
     try:
         held = _check_archive(path)

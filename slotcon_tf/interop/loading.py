@@ -82,8 +82,8 @@ def load_encoder(
     Example:
         >>> from slotcon_tf import backbone
         >>> from slotcon_tf.interop import save_encoder
-        >>> _ = save_encoder(backbone("resnet18"), "resnet18.pth", "torchvision")
-        >>> encoder, report = load_encoder("resnet18.pth", output_stride=16)
+        >>> _ = save_encoder(backbone("resnet10", width=8), "resnet10.pth", "timm")
+        >>> encoder, report = load_encoder("resnet10.pth", output_stride=16)
         >>> encoder.output_stride, len(report.missing)
         (16, 0)
     """
@@ -108,8 +108,8 @@ def read_encoder(
     Example:
         >>> from slotcon_tf import backbone
         >>> from slotcon_tf.interop import save_encoder
-        >>> _ = save_encoder(backbone("resnet18"), "resnet18.pth", "torchvision")
-        >>> with open_weights("resnet18.pth") as weights:
+        >>> _ = save_encoder(backbone("resnet10", width=8), "resnet10.pth", "timm")
+        >>> with open_weights("resnet10.pth") as weights:
         ...     encoder, report = read_encoder(weights)
         >>> report.missing
         []
@@ -157,7 +157,7 @@ def load_slotcon(
     Example:
         >>> from slotcon_tf import SlotCon, backbone
         >>> sizes = {"num_prototypes": 4, "hidden_dim": 8, "projection_dim": 4}
-        >>> model = SlotCon(backbone("resnet10"), total_steps=1, **sizes)
+        >>> model = SlotCon(backbone("resnet10", width=8), total_steps=1, **sizes)
         >>> from slotcon_tf.interop import save_slotcon
         >>> _ = save_slotcon(model, "slotcon.pth")
         >>> load_slotcon("slotcon.pth", teacher_temperature=0.04)[0].teacher_temperature
@@ -184,7 +184,7 @@ def read_slotcon(
     Example:
         >>> from slotcon_tf import SlotCon, backbone
         >>> sizes = {"num_prototypes": 4, "hidden_dim": 8, "projection_dim": 4}
-        >>> model = SlotCon(backbone("resnet10"), total_steps=1, **sizes)
+        >>> model = SlotCon(backbone("resnet10", width=8), total_steps=1, **sizes)
         >>> from slotcon_tf.interop import save_slotcon
         >>> _ = save_slotcon(model, "slotcon.pth")
         >>> with open_weights("slotcon.pth") as weights:
@@ -236,8 +236,8 @@ def encoder_tensors(
     Example:
         >>> from slotcon_tf import backbone
         >>> from slotcon_tf.interop import save_encoder
-        >>> _ = save_encoder(backbone("resnet18"), "resnet18.pth", "torchvision")
-        >>> with open_weights("resnet18.pth") as weights:
+        >>> _ = save_encoder(backbone("resnet10", width=8), "resnet10.pth", "timm")
+        >>> with open_weights("resnet10.pth") as weights:
         ...     "conv1.weight" in encoder_tensors(weights.tensors)
         True
     """

@@ -107,7 +107,14 @@ pretraining.
 
 
 def texts(encoder: ResNet, weights: pathlib.Path) -> dict[str, str]:
-    """Texts of the configurations by file name, for weights at a pathlib.Path."""
+    """Texts of the configurations by file name, for weights at a pathlib.Path.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> found = texts(backbone("resnet10", width=8), pathlib.Path("slotcon.pth"))
+        >>> "'base_channels': 8" in found["slotcon_ade20k_512_80k.py"]
+        True
+    """
     found = {}
     for name, own in _PROTOCOLS.items():
         config = f"{weights.stem}_{name}.py"

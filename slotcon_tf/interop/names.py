@@ -27,7 +27,7 @@ TRACKED = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
-class Layout:
+class _Layout:
     """How a Keras variable lies in torch.
 
     Attributes:
@@ -53,20 +53,32 @@ class Layout:
         return np.reshape(value, inner).transpose(np.argsort(self.axes))
 
 
-VECTOR = Layout((0,))
-ROW = Layout((0,), before=1)
-TABLE = Layout((0, 1))
-CONV = Layout((3, 2, 0, 1))
-DENSE = Layout((1, 0))
-POINTWISE = Layout((1, 0), after=2)  # a dense layer that is a 1x1 convolution in torch
+VECTOR = _Layout((0,))
+ROW = _Layout((0,), before=1)
+TABLE = _Layout((0, 1))
+CONV = _Layout((3, 2, 0, 1))
+DENSE = _Layout((1, 0))
+# A dense layer that is a 1x1 convolution in torch.
+POINTWISE = _Layout((1, 0), after=2)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A variable, and its layout in torch."""
+    """A variable, and its layout in torch.
+
+    Example:
+        >>> dense = keras.layers.Dense(2)
+        >>> dense.build((None, 3))
+        >>> entry = Entry(dense.kernel, DENSE)
+        >>> entry.shape
+        (2, 3)
+        >>> entry.assign(np.ones((2, 3)))
+        >>> dense.kernel.numpy().sum()
+        np.float32(6.0)
+    """
 
     variable: keras.Variable
-    layout: Layout
+    layout: _Layout
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -96,6 +108,14 @@ def encoder_entries(encoder: ResNet, style: str = "original") -> dict[str, Entry
     Raises:
         ValueError: If the style has no name for a layer: detectron2 has no deep stem
             with average-pooled shortcuts.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> entries = encoder_entries(backbone("resnet10", width=8), "detectron2")
+        >>> list(entries)[:2]
+        ['stem.conv1.weight', 'stem.conv1.norm.weight']
+        >>> entries["stem.conv1.weight"].shape
+        (8, 3, 7, 7)
     """
     if style == "detectron2" and (encoder.deep_stem or encoder.avg_pool_shortcut):
         raise ValueError(
@@ -159,6 +179,14 @@ def model_entries(model: SlotCon) -> dict[str, Entry]:
 
     Returns:
         Dict of name, without `module.`, to `Entry`.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> sizes = {"num_prototypes": 4, "hidden_dim": 8, "projection_dim": 4}
+        >>> model = SlotCon(backbone("resnet10", width=8), total_steps=1, **sizes)
+        >>> entries = model_entries(model)
+        >>> entries["grouping_k.slot_embed.weight"].shape
+        (4, 4)
     """
     found = {"center": Entry(model.center, ROW)}
     sides = {"q": model.student, "k": model.teacher}
@@ -192,6 +220,13 @@ def with_batches_tracked(
 
     Returns:
         Dict of name to NumPy array.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> entries = encoder_entries(backbone("resnet10", width=8))
+        >>> values = with_batches_tracked(entries, batches=200)
+        >>> values["conv1.weight"].shape, values["bn1.num_batches_tracked"]
+        ((8, 3, 7, 7), array(200))
     """
     found = {}
     for name, entry in entries.items():

@@ -49,6 +49,11 @@ class Network:
             stands below the prefix.
         spelled: Dict of the same name to the one in the file, without the prefix.
         settings: Arguments of `ResNet`, without `output_stride`.
+
+    Example:
+        >>> network = Network("state_dict.encoder_k.", {}, {}, {"width": 64})
+        >>> network.shown, network.rank("teacher")
+        ('state_dict.encoder_k', (0, -1))
     """
 
     prefix: str
@@ -67,7 +72,13 @@ class Network:
 
 
 def side_rank(prefix: str, which: str) -> tuple[int, int]:
-    """Sorts prefixes: those of a side ("teacher", "student") before any others."""
+    """Sorts prefixes: those of a side ("teacher", "student") before any others.
+
+    Example:
+        >>> prefixes = ["encoder_q.", "backbone.", "encoder_k."]
+        >>> sorted(prefixes, key=lambda prefix: side_rank(prefix, "teacher"))
+        ['encoder_k.', 'backbone.', 'encoder_q.']
+    """
     prefix = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", prefix)  # encoderK, netTeacher
     words = re.split(r"[^a-z]+", prefix.lower())
     wanted, other = (
@@ -93,8 +104,20 @@ def choose_network(
 
     Raises:
         CheckpointFileError: If there is none, or several and nothing that says which.
+
+    Example:
+        >>> from slotcon_tf import SlotCon, backbone
+        >>> from slotcon_tf.interop import save_slotcon
+        >>> from slotcon_tf.interop.weights import open_weights
+        >>> sizes = {"num_prototypes": 4, "hidden_dim": 8, "projection_dim": 4}
+        >>> model = SlotCon(backbone("resnet10", width=8), total_steps=1, **sizes)
+        >>> _ = save_slotcon(model, "slotcon.pth")
+        >>> with open_weights("slotcon.pth") as weights:
+        ...     chosen, others = choose_network(weights.tensors)
+        >>> chosen.shown, [other.shown for other in others]
+        ('model.module.encoder_k', ['model.module.encoder_q'])
     """
-    found = find_networks(tensors)
+    found = _find_networks(tensors)
     fitting = [n for n in found if _is_named(n.prefix, prefix)] if prefix else found
     if not fitting:
         raise CheckpointFileError(
@@ -120,7 +143,7 @@ def choose_network(
     return chosen, [network for network in found if network is not chosen]
 
 
-def find_networks(tensors: Mapping[str, Any]) -> list[Network]:
+def _find_networks(tensors: Mapping[str, Any]) -> list[Network]:
     """Every ResNet among the tensors, as a list of `Network`, in the file's order.
 
     Raises:
@@ -164,6 +187,17 @@ def check_shapes(settings: Mapping[str, Any], tensors: Mapping[str, Any]) -> Non
 
     Raises:
         CheckpointFileError: If it cannot.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> from slotcon_tf.interop.names import encoder_entries
+        >>> tensors = encoder_entries(backbone("resnet10", width=8))
+        >>> settings = resnet_settings({name: x.shape for name, x in tensors.items()})
+        >>> check_shapes(settings, tensors)
+        >>> check_shapes(settings, {"conv1.weight": tensors["conv1.weight"]})
+        Traceback (most recent call last):
+            ...
+        slotcon_tf.interop.pickles.CheckpointFileError: The weights must be those of ...
     """
     expected = resnet_shapes(settings)
     missing = [name for name in expected if name not in tensors]

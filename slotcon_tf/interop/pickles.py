@@ -48,13 +48,23 @@ class UnsafePickleError(CheckpointFileError):
 
 
 def one_line(error: object, most: int = 200) -> str:
-    """What an error of a library says, in one short line."""
+    """What an error of a library says, in one short line.
+
+    Example:
+        >>> one_line(OSError("Unable to open file:\\n  bad header"))
+        'Unable to open file: bad header'
+    """
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
 @dataclass(frozen=True)
 class Name:
-    """A name that a pickle refers to, such as `torch.FloatStorage`."""
+    """A name that a pickle refers to, such as `torch.FloatStorage`.
+
+    Example:
+        >>> str(Name("torch", "FloatStorage"))
+        'torch.FloatStorage'
+    """
 
     module: str
     name: str
@@ -65,7 +75,15 @@ class Name:
 
 @dataclass
 class Record:
-    """An object of which only the fields are kept (argparse.Namespace)."""
+    """An object of which only the fields are kept (argparse.Namespace).
+
+    Example:
+        >>> import argparse
+        >>> import pickle
+        >>> data = pickle.dumps(argparse.Namespace(arch="resnet50"))
+        >>> load(data, {}, (), persistent=repr)
+        Record(fields={'arch': 'resnet50'})
+    """
 
     fields: dict = field(default_factory=dict)
 
@@ -173,6 +191,15 @@ def load(
     Raises:
         UnsafePickleError: If a name or an operation is not on the list; it is named.
         CheckpointFileError: If the pickle is damaged.
+
+    Example:
+        >>> import pickle
+        >>> load(pickle.dumps({"epoch": 3}), {}, (), persistent=repr)
+        {'epoch': 3}
+        >>> load(pickle.dumps({"epoch": print}), {}, (), persistent=repr)
+        Traceback (most recent call last):
+            ...
+        slotcon_tf.interop.pickles.UnsafePickleError: A pickle of weights must ...
     """
     if len(data) > MAX_BYTES:
         raise CheckpointFileError(

@@ -21,19 +21,8 @@ _ABOUT_FILE = "preset.json"
 _ENDINGS = (".keras", ".pth", ".pt", ".safetensors", "")
 
 
-def find_pretrained(source: str | os.PathLike) -> pathlib.Path:
-    """The file of a preset's name, a directory, or a file.
-
-    Args:
-        source: Name in `slotcon_tf.presets.PUBLISHED`; a directory of `save_to_preset`
-            or a finished run's; a .keras, .pth or .safetensors file.
-
-    Returns:
-        pathlib.Path of a file.
-
-    Raises:
-        FileNotFoundError: If it is not there; it says where the authors publish theirs.
-    """
+def _find_pretrained(source: str | os.PathLike) -> pathlib.Path:
+    """The file of a source of `load_pretrained`."""
     path = pathlib.Path(source)
     if str(source) in PUBLISHED and not path.exists():
         folder = pathlib.Path(os.environ.get(*FOLDER)).expanduser()
@@ -70,7 +59,8 @@ def load_pretrained(
     """A SlotCon model, or an encoder where the file has no more.
 
     Args:
-        source: As for `find_pretrained`.
+        source: Name in `slotcon_tf.presets.PUBLISHED`; a directory of `save_to_preset`
+            or a finished run's; a .keras, .pth or .safetensors file.
         strict: Whether a tensor of a torch file that is not matched on either side is
             an error.
         output_stride: Of the encoder of a torch file; no shape tells it.
@@ -82,19 +72,19 @@ def load_pretrained(
         `Report`, which is None for a .keras file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If there is no such file; of a name in `PUBLISHED` it says
+            where the authors publish theirs.
         CheckpointFileError: If it is damaged, hostile, or something else.
 
     Example:
-        >>> from slotcon_tf import SlotCon, backbone
-        >>> sizes = {"num_prototypes": 4, "hidden_dim": 8, "projection_dim": 4}
-        >>> model = SlotCon(backbone("resnet10"), total_steps=1, **sizes)
-        >>> _ = model.save_to_preset("preset")
-        >>> loaded, report = load_pretrained("preset")
-        >>> loaded.num_prototypes
-        4
+        >>> from slotcon_tf import backbone
+        >>> from slotcon_tf.interop import save_encoder
+        >>> _ = save_encoder(backbone("resnet10", width=8), "resnet10.pth", "timm")
+        >>> encoder, report = load_pretrained("resnet10.pth")
+        >>> encoder.width, report.missing
+        (8, [])
     """
-    path = find_pretrained(source)
+    path = _find_pretrained(source)
     if path.suffix == ".keras":
         if prefix:
             raise ValueError(
@@ -115,7 +105,16 @@ def load_pretrained(
 
 
 def from_preset(source: str | os.PathLike, **settings: Any) -> SlotCon:
-    """See `SlotCon.from_preset`."""
+    """See `SlotCon.from_preset`.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> sizes = {"num_prototypes": 4, "hidden_dim": 8, "projection_dim": 4}
+        >>> model = SlotCon(backbone("resnet10", width=8), total_steps=1, **sizes)
+        >>> _ = save_to_preset(model, "preset")
+        >>> from_preset("preset").projection_dim
+        4
+    """
     model, _ = load_pretrained(source)
     if not isinstance(model, SlotCon):
         raise ValueError(
@@ -141,8 +140,8 @@ def copy_weights(source: SlotCon, target: SlotCon) -> None:
     Example:
         >>> from slotcon_tf import SlotCon, backbone
         >>> sizes = {"num_prototypes": 4, "hidden_dim": 8, "projection_dim": 4}
-        >>> model = SlotCon(backbone("resnet10"), total_steps=1, **sizes)
-        >>> other = SlotCon(backbone("resnet10"), total_steps=9, **sizes)
+        >>> model = SlotCon(backbone("resnet10", width=8), total_steps=1, **sizes)
+        >>> other = SlotCon(backbone("resnet10", width=8), total_steps=9, **sizes)
         >>> copy_weights(model, other)
         >>> bool((other.teacher.weights[0] == model.teacher.weights[0]).numpy().all())
         True
@@ -168,7 +167,15 @@ def copy_weights(source: SlotCon, target: SlotCon) -> None:
 
 
 def save_to_preset(model: SlotCon, directory: str | os.PathLike) -> pathlib.Path:
-    """See `SlotCon.save_to_preset`."""
+    """See `SlotCon.save_to_preset`.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> sizes = {"num_prototypes": 4, "hidden_dim": 8, "projection_dim": 4}
+        >>> model = SlotCon(backbone("resnet10", width=8), total_steps=1, **sizes)
+        >>> save_to_preset(model, "preset")
+        PosixPath('preset/slotcon.keras')
+    """
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     model.save(directory / MODEL_FILE)

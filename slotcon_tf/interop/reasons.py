@@ -25,6 +25,11 @@ def refusal(
 
     Returns:
         A CheckpointFileError.
+
+    Example:
+        >>> error = ValueError("Layer conv1 has no weights.")
+        >>> refusal("a.keras", error, "a.keras must be a whole file.")
+        CheckpointFileError('a.keras must be a whole file. Received: Layer conv1 ...')
     """
     if reason := told(error):
         return CheckpointFileError(f"{path}: {reason}")
@@ -40,6 +45,12 @@ def told(error: BaseException | None) -> str | None:
     Returns:
         Whole text of this project's own refusal, in one line; or what to do about a
         class that nobody has registered; or None for any other error.
+
+    Example:
+        >>> told(TypeError("Could not locate class 'MyEncoder'."))
+        "Every class of a model must be known when it is loaded. Received: 'MyEnc..."
+        >>> told(OSError("No space left on device")) is None
+        True
     """
     seen = set()
     while error is not None and id(error) not in seen:

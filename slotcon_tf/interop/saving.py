@@ -98,7 +98,7 @@ def save_slotcon(model: SlotCon, path: str | os.PathLike) -> list[pathlib.Path]:
     Example:
         >>> from slotcon_tf import SlotCon, backbone
         >>> sizes = {"num_prototypes": 4, "hidden_dim": 8, "projection_dim": 4}
-        >>> model = SlotCon(backbone("resnet10"), total_steps=1, **sizes)
+        >>> model = SlotCon(backbone("resnet10", width=8), total_steps=1, **sizes)
         >>> save_slotcon(model, "slotcon.pth")
         [PosixPath('slotcon.pth')]
     """

@@ -26,6 +26,11 @@ def from_torch(names: Iterable[str], rank: Callable[[str], int]) -> dict[str, st
     Args:
         names: Names below the prefix.
         rank: Function of such a name: its tensor's number of axes.
+
+    Example:
+        >>> names = ["conv1.0.weight", "conv1.6.weight", "fc.bias"]  # timm's deep stem
+        >>> list(from_torch(names, rank=len))
+        ['conv1.0.0.weight', 'conv1.2.weight', 'fc.bias']
     """
     renames = {}
     for style in ("timm", "mmsegmentation"):
@@ -36,7 +41,13 @@ def from_torch(names: Iterable[str], rank: Callable[[str], int]) -> dict[str, st
 
 
 def from_detectron2(names: Iterable[str], rank: Callable[[str], int]) -> dict[str, str]:
-    """detectron2: res2 .. res5, shortcut, and norms inside the convolutions."""
+    """detectron2: res2 .. res5, shortcut, and norms inside the convolutions.
+
+    Example:
+        >>> names = ["res2.0.conv1.norm.weight", "res3.0.shortcut.weight"]
+        >>> list(from_detectron2(names, rank=len))
+        ['layer1.0.bn1.weight', 'layer2.0.downsample.0.weight']
+    """
     return {_renamed(name, _from_d2_module): name for name in names}
 
 
@@ -45,6 +56,12 @@ def from_numbers(names: Iterable[str], rank: Callable[[str], int]) -> dict[str, 
 
     What is not counted alike (some leave the pooling out) is still in order: a
     convolution, its norm, four stages.
+
+    Example:
+        >>> names = ["0.weight", "1.running_mean"]
+        >>> names += [f"{stage}.0.conv1.weight" for stage in (4, 5, 6, 7)]
+        >>> list(from_numbers(names, rank=lambda name: 4))[:3]
+        ['conv1.weight', 'bn1.running_mean', 'layer1.0.conv1.weight']
     """
     stages = sorted({int(n.split(".")[0]) for n in names if _starts_stage(n)})
     if len(stages) != 4:

@@ -25,6 +25,12 @@ def write_configurations(
 
     Returns:
         List of the paths that were written.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> encoder = backbone("resnet10", width=8)
+        >>> write_configurations(encoder, pathlib.Path("slotcon.pkl"), "detectron2")
+        [PosixPath('slotcon_coco_1x.yaml')]
     """
     paths = []
     texts = TOOLBOXES.get(target, lambda *_: {})(encoder, weights)

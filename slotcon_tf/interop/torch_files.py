@@ -80,6 +80,12 @@ class TorchFile:
     Raises:
         UnsafePickleError: If its pickle asks for more than tensors and plain values.
         CheckpointFileError: If it is damaged or of another format.
+
+    Example:
+        >>> write_torch("weights.pth", {"epoch": 3, "bias": np.ones(2, np.float32)})
+        >>> with TorchFile("weights.pth") as file:
+        ...     file.value["epoch"], file.value["bias"].numpy()
+        (3, array([1., 1.], dtype=float32))
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -176,6 +182,13 @@ class StoredTensor:
     Attributes:
         shape: Tuple.
         dtype: Of NumPy.
+
+    Example:
+        >>> write_torch("weights.pth", {"kernel": np.ones((3, 2))})
+        >>> with TorchFile("weights.pth") as file:
+        ...     tensor = file.value["kernel"]
+        ...     tensor.shape, tensor.dtype, tensor.numpy().sum()
+        ((3, 2), dtype('float64'), np.float64(6.0))
     """
 
     storage: _Storage
@@ -203,6 +216,11 @@ class OtherTensor:
     Attributes:
         shape: Tuple.
         dtype: None.
+
+    Example:
+        >>> tensor = OtherTensor((64, 3, 7, 7))
+        >>> tensor.shape, tensor.dtype
+        ((64, 3, 7, 7), None)
     """
 
     shape: tuple
@@ -243,6 +261,12 @@ def write_torch(path: str | os.PathLike, value: Any) -> None:
     Args:
         path: Of the file.
         value: Dict of str to NumPy arrays, scalars, str, and such dicts.
+
+    Example:
+        >>> write_torch("model.pth", {"state_dict": {"bias": np.zeros(4, np.float32)}})
+        >>> with TorchFile("model.pth") as file:
+        ...     file.value["state_dict"]["bias"].shape
+        (4,)
     """
     arrays = []
     body = b"\x80\x02" + _pickled(value, arrays) + b"."

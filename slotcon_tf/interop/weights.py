@@ -39,6 +39,12 @@ class Weights:
             between, to what has `shape`, `dtype` and `numpy()`.
         settings: Dict of the settings that the file keeps beside them, or empty.
         path: Of the file.
+
+    Example:
+        >>> tensors = {"module.grouping_k.slot_embed.weight": np.zeros((4, 8))}
+        >>> weights = Weights(tensors, {}, pathlib.Path("slotcon.pth"))
+        >>> weights.has_groups, weights.method_prefixes
+        (True, ['module.'])
     """
 
     tensors: dict
@@ -100,6 +106,14 @@ def open_weights(path: str | os.PathLike) -> Iterator[Weights]:
         FileNotFoundError: If there is no such file.
         CheckpointFileError: If it is damaged, hostile (`UnsafePickleError`) or of a
             format that is not read.
+
+    Example:
+        >>> from slotcon_tf.interop.torch_files import write_torch
+        >>> kernel = np.ones((8, 3, 7, 7), np.float32)
+        >>> write_torch("moco.pth", {"state_dict": {"conv1.weight": kernel}})
+        >>> with open_weights("moco.pth") as weights:
+        ...     {name: tensor.shape for name, tensor in weights.tensors.items()}
+        {'state_dict.conv1.weight': (8, 3, 7, 7)}
     """
     path = pathlib.Path(path)
     if not path.is_file():

@@ -6,8 +6,8 @@ from typing import Any, Self
 
 import keras
 
+from slotcon_tf.encoders.freezing import parameters_of
 from slotcon_tf.method.objective import cosine
-from slotcon_tf.method.teacher import parameters_of
 from slotcon_tf.training.memory import rematerialize, stage_models
 from slotcon_tf.training.normalization import BatchNormalization
 from slotcon_tf.types import Shape, Tensor, Variable

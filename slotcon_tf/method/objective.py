@@ -9,9 +9,9 @@
 Axes: B images, H x W cells of a map, D projection, K prototypes, M = min(K, H*W) packed
 slots of an image, S = B*M of a replica, G = S * replicas.
 
-A loss returns `(loss, diagnostics)`. It is this replica's *share*: the shares of all
-replicas add up to the mean over the global batch, so that gradients which a strategy
-sums over replicas are those of one device.
+A loss is this replica's *share*: the shares of all replicas add up to the mean over the
+global batch, so that gradients which a strategy sums over replicas are those of one
+device.
 
 Frames. A map of H x W cells covers [0, 1] x [0, 1] of its crop; cell (i, j) has its
 centre at ((j + 0.5) / W, (i + 0.5) / H), x before y (half-pixel centres). An overlap
@@ -355,7 +355,7 @@ def slot_contrastive_loss(
     labels: Tensor,
     num_queries: Tensor,
     temperature: float,
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> Tensor:
     """InfoNCE between predicted slots and the teacher's slots of all images.
 
     `2 * temperature * mean_i cross_entropy(cosine(query_i, keys) / temperature,
@@ -371,7 +371,7 @@ def slot_contrastive_loss(
         temperature: Of the softmax.
 
     Returns:
-        Tuple of the scalar loss (this replica's share) and an empty dict.
+        Scalar loss, this replica's share.
 
     Reference: Wen et al. 2022 (arXiv 2205.15288), equation 5.
     Differs: the mean runs over the queries of all replicas, where the original
@@ -379,7 +379,7 @@ def slot_contrastive_loss(
 
     Example:
         >>> slots, valid = ops.eye(3), ops.array([True, True, False])
-        >>> loss, _ = slot_contrastive_loss(slots, valid, slots, valid,
+        >>> loss = slot_contrastive_loss(slots, valid, slots, valid,
         ...     labels=ops.arange(3), num_queries=2, temperature=0.2)
         >>> round(float(loss), 4)  # 2 * 0.2 * log(1 + exp(-1 / 0.2))
         0.0027
@@ -392,4 +392,4 @@ def slot_contrastive_loss(
     weight = ops.cast(query_valid, cross_entropy.dtype)
     count = ops.maximum(ops.cast(num_queries, cross_entropy.dtype), 1.0)
     total = ops.sum(ops.where(query_valid, cross_entropy, 0.0) * weight)
-    return 2.0 * temperature * total / count, {}
+    return 2.0 * temperature * total / count

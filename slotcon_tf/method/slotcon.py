@@ -25,6 +25,12 @@ from slotcon_tf.encoders.added_losses import (
     losses_of_weights,
 )
 from slotcon_tf.encoders.contract import as_encoder, check_policy, in_policy, loading
+from slotcon_tf.encoders.copies import free_copy, twin
+from slotcon_tf.encoders.freezing import (
+    copy_trainable,
+    freeze_layers,
+    frozen_layers,
+)
 from slotcon_tf.images.statistics import ImageStatistics, chosen_statistics
 from slotcon_tf.method import health, objective
 from slotcon_tf.method.networks import GroupingNetwork, MLPHead
@@ -36,15 +42,7 @@ from slotcon_tf.method.settings import (
     settings_of,
 )
 from slotcon_tf.method.slots import check_called_on, read_slots
-from slotcon_tf.method.teacher import (
-    copy_trainable,
-    free_copy,
-    freeze_layers,
-    frozen_layers,
-    teacher_update_rate,
-    twin,
-    update_teacher,
-)
+from slotcon_tf.method.teacher import teacher_update_rate, update_teacher
 from slotcon_tf.training import replicas
 from slotcon_tf.training.batches import as_batch
 from slotcon_tf.training.fitting import Fitting
@@ -322,7 +320,7 @@ class SlotCon(Fitting):
             query_valid = ops.take(query_valid, kept)
         # Batch statistics of the queries that count, on all replicas.
         queries = self.predictor(queries, training=training, mask=query_valid)
-        loss, _ = objective.slot_contrastive_loss(
+        return objective.slot_contrastive_loss(
             queries,
             query_valid,
             keys,
@@ -331,7 +329,6 @@ class SlotCon(Fitting):
             num_queries=replicas.sum_over_replicas(num_queries),
             temperature=self.contrastive_temperature,
         )
-        return loss
 
     # The step.
 

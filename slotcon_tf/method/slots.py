@@ -52,6 +52,30 @@ def read_slots(
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+def unit_slots(
+    projected: Tensor,
+    assignment_logits: Tensor,
+    temperature: float,
+    indices: Tensor | None = None,
+) -> Tensor:
+    """Slots of length 1, pooled as in training.
+
+    Args:
+        projected: Projected map (B, H, W, D).
+        assignment_logits, temperature, indices: See `objective.pool_slots`.
+
+    Returns:
+        (B, K, D), or (B, M, D) of `indices`; float32 or better.
+
+    Example:
+        >>> slots = unit_slots(tf.ones((1, 7, 7, 4)), tf.zeros((1, 7, 7, 3)), 0.07)
+        >>> slots.shape, round(float(tf.norm(slots[0, 0])), 4)
+        (TensorShape([1, 3, 4]), 1.0)
+    """
+    slots = pool_slots(projected, assignment_logits, temperature, indices)
+    return l2_normalize(slots)
+
+
 def check_called_on(inputs: Any) -> None:
     """Refuses what a model cannot be called on: a batch of pairs, grey levels.
 
@@ -110,7 +134,7 @@ def _read(
         images = statistics.normalize(tf.cast(images, tf.float32))
     found = network(images, training=False)
     logits = found["assignment_logits"]
-    slots = l2_normalize(pool_slots(found["projected"], logits, temperature))
+    slots = unit_slots(found["projected"], logits, temperature)
     return {
         "slots": tf.cast(slots, tf.float32),
         "assignments": tf.argmax(logits, axis=-1, output_type=tf.int32),

@@ -45,6 +45,11 @@ class Row(NamedTuple):
         width, height: Pixels.
         range: (low, high) that values of more than 8 bits were read in; None for 8.
         few: The path where there are few grey levels, else None.
+
+    Example:
+        >>> row = Row("JPEG", "RGB", width=640, height=480, range=None, few=None)
+        >>> min(row.width, row.height)
+        480
     """
 
     format: str | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import sys
 import textwrap
@@ -109,7 +110,7 @@ class Command:
             garbage.collect_seldom()  # the process is this command's
             argv = sys.argv
         if any(word in ("--help", "-h", "--helpfull", "-help") for word in argv[1:]):
-            print(self.help())
+            print(as_called(self.help(), argv[0]))
             sys.exit(0)
         if "--version" in argv[1:] and "version" not in self.config_class.settings():
             print(f"slotcon_tf {__version__}")
@@ -195,6 +196,25 @@ class Command:
             sys.stderr.flush()
             os._exit(status)
         sys.exit(status)
+
+
+def as_called(text: str, program: str) -> str:
+    """A text that names commands as modules, as a console script's user types them.
+
+    Args:
+        text: With `python -m trainers.NAME` in it, which a checkout has.
+        program: What was called.
+
+    Example:
+        >>> as_called("python -m trainers.pretrain --epochs=3", "trainers/pretrain.py")
+        'python -m trainers.pretrain --epochs=3'
+    """
+    if not os.path.basename(program).startswith("slotcon-"):
+        return text
+    for script in importlib.metadata.entry_points(group="console_scripts"):
+        module = script.value.partition(":")[0].removeprefix("slotcon_tf.")
+        text = text.replace(f"python -m {module} ", f"{script.name} ")
+    return text
 
 
 def flag_help(known: Setting) -> list[str]:

@@ -19,6 +19,7 @@ from slotcon_tf.data.labelled import (
     open_segmented,
 )
 from slotcon_tf.data.labelled.classified import CLASSIFIED
+from slotcon_tf.encoders.copies import twin
 from slotcon_tf.evaluation import classification, tasks
 from slotcon_tf.evaluation.bootstrap import RESAMPLES
 from slotcon_tf.evaluation.inference import Inference
@@ -26,7 +27,6 @@ from slotcon_tf.evaluation.linear import LinearSettings
 from slotcon_tf.evaluation.results import result_of, show_result, write_result
 from slotcon_tf.images.statistics import PixelRange, statistics_of
 from slotcon_tf.method.slotcon import SlotCon
-from slotcon_tf.method.teacher import twin
 from slotcon_tf.progress import bar
 from slotcon_tf.runs.label_settings import LabelSettings, label_options
 from slotcon_tf.runs.load_settings import ModelSettings, scale_setting, which_setting
@@ -114,12 +114,23 @@ def evaluate(config: EvaluateConfig) -> list[dict[str, Any]]:
         ValueError, OSError: If the model or the images cannot be read, or do not fit.
 
     Example:
-        >>> config = EvaluateConfig(
-        ...     model="runs/photos", task=("groups", "knn"), output="one.json"
-        ... )
-        >>> evaluate(config)  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        slotcon_tf.runs.settings.SettingError: `output` is for one task. Received: 2...
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> from slotcon_tf import backbone
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> backbone("resnet10", width=4).save(folder / "encoder.keras")
+        >>> for color in ("red", "blue"):
+        ...     (folder / "all" / color).mkdir(parents=True)
+        ...     Image.new("RGB", (32, 32), color).save(folder / "all" / color / "a.png")
+        >>> found = evaluate(EvaluateConfig(
+        ...     model=folder / "encoder.keras", task=("knn",), dataset="class_folders",
+        ...     data_dir=folder, split="all", train_split="all", crop_size=32,
+        ...     baseline=False, resamples=0, output=folder / "scores.json",
+        ... ))  # doctest: +ELLIPSIS
+        knn: class_folders .../all: 2 images, 2 classes
+        score     trained
+        accuracy    1.000
+        Written: .../scores.json
     """
     if config.output and len(config.task) > 1:
         raise SettingError(

@@ -42,19 +42,22 @@ class LabelledMonitor:
         ValueError, OSError: If the labelled set cannot be used.
 
     Example:
-        ```python
-        monitor = LabelledMonitor(
-            model,
-            "groups",
-            "folders",
-            "camvid",
-            "val",
-            None,
-            num_images=25,
-            crop_size=0,
-        )
-        miou = monitor()["miou"]
-        ```
+        >>> import pathlib, tempfile
+        >>> from PIL import Image
+        >>> from slotcon_tf import backbone
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> (folder / "val").mkdir(), (folder / "valannot").mkdir()
+        (None, None)
+        >>> Image.new("RGB", (64, 64)).save(folder / "val" / "a.png")
+        >>> masks = Image.fromarray(np.eye(64, dtype=np.uint8))
+        >>> masks.save(folder / "valannot" / "a.png")
+        >>> sizes = {"num_prototypes": 3, "hidden_dim": 8, "projection_dim": 4}
+        >>> model = SlotCon(backbone("resnet10", width=8), total_steps=1, **sizes)
+        >>> data = "folders", str(folder), "val", None
+        >>> options = {"num_images": None, "crop_size": 0}
+        >>> monitor = LabelledMonitor(model, "groups", *data, **options)
+        >>> sorted(monitor())[:2]
+        ['ari', 'majority_accuracy']
     """
 
     def __init__(

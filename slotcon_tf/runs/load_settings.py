@@ -9,14 +9,30 @@ from slotcon_tf.runs.settings import Config, setting
 
 
 def which_setting() -> Any:
-    """The field `which` of commands that take one of a model's two networks."""
+    """The field `which` of commands that take one of a model's two networks.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+        ... class Look(ModelSettings):
+        ...     which: str = which_setting()
+        >>> Look(model="runs/photos").which
+        'teacher'
+    """
     return setting(
         "teacher", "Whose groups and features.", choices=("teacher", "student")
     )
 
 
 def scale_setting() -> Any:
-    """The field `scale` of commands that look at images of any size."""
+    """The field `scale` of commands that look at images of any size.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+        ... class Look(ModelSettings):
+        ...     scale: float = scale_setting()
+        >>> Look(model="runs/photos", scale=2).lines()
+        ['--model=runs/photos', '--scale=2.0']
+    """
     return setting(
         1.0,
         "Images are resized by this factor first: larger ones give finer maps.",

@@ -40,7 +40,12 @@ def with_dashes(text: str, config: type[Config]) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The text of an error that a user caused."""
+    """The text of an error that a user caused.
+
+    Example:
+        >>> one_line(ValueError("No class   has pixels"))
+        'No class has pixels.'
+    """
     if isinstance(error, OSError) and error.filename and error.strerror:
         return (
             "Files and folders must be there and be allowed to be used. Received: "
@@ -52,7 +57,13 @@ def one_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def told_as(name: str, config: type[Config]) -> Iterator[None]:
-    """Warnings and logged errors are lines as errors are: "NAME: warning: ..."."""
+    """Warnings and logged errors are lines as errors are: "NAME: warning: ...".
+
+    Example:
+        >>> with contextlib.redirect_stderr(sys.stdout), told_as("train", Config):
+        ...     warnings.warn("3 images are bad.", stacklevel=1)
+        train: warning: 3 images are bad.
+    """
     tf.get_logger().setLevel("ERROR")
     logging.use_absl_handler()
     handler = logging.get_absl_handler()

@@ -24,11 +24,10 @@ from slotcon_tf.evaluation.results import (
 )
 from slotcon_tf.images import square
 from slotcon_tf.method.slotcon import SlotCon
-from slotcon_tf.runs.labelled_monitor import LabelledMonitor
+from slotcon_tf.runs.labelled_monitor import PICTURES, LabelledMonitor
 from slotcon_tf.visualize import save_slots
 
 REPORTED = ("miou", "nmi", "ari", "pixel_accuracy", "majority_accuracy")
-NUM_PICTURES = 6
 HELD_OUT_SCENES = 100
 
 
@@ -56,7 +55,16 @@ def log_start(
     peak_lr: float,
     model: SlotCon,
 ) -> None:
-    """Versions, devices, batch arithmetic and parameter counts."""
+    """Versions, devices, batch arithmetic and parameter counts.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> from slotcon_tf.data import open_source
+        >>> sizes = {"num_prototypes": 3, "hidden_dim": 8, "projection_dim": 4}
+        >>> model = SlotCon(backbone("resnet10", width=8), total_steps=6, **sizes)
+        >>> strategy, source = tf.distribute.get_strategy(), open_source("fake")
+        >>> log_start(strategy, source, 8, 2, 3, 0.1, model)
+    """
     replicas = strategy.num_replicas_in_sync
     devices = [d.name.replace("/physical_device:", "") for d in _devices()]
     logging.info("TensorFlow %s, Keras %s", tf.__version__, keras.__version__)
@@ -127,6 +135,11 @@ class SceneScores:
         workdir: Of the run.
         data_dir: tensorflow-datasets' folder, or None.
         scale: Factor by which the scenes are enlarged for evaluation.
+
+    Example:
+        >>> scores = SceneScores(model, "run", None, scale=4.0)  # doctest: +SKIP
+        >>> scores.before()  # doctest: +SKIP
+        >>> scores.after("run/slots.png")  # doctest: +SKIP
     """
 
     def __init__(
@@ -186,7 +199,7 @@ class SceneScores:
         )
 
 
-def sample_images(source: Source, size: int, count: int = NUM_PICTURES) -> np.ndarray:
+def sample_images(source: Source, size: int, count: int = PICTURES) -> np.ndarray:
     """Evenly spaced images of a source, cut to squares of one size.
 
     Returns:
@@ -202,5 +215,16 @@ def sample_images(source: Source, size: int, count: int = NUM_PICTURES) -> np.nd
 
 
 def draw_slots(model: SlotCon, images: np.ndarray, path: str | os.PathLike) -> None:
-    """Writes a picture of the teacher's groups on images without masks."""
+    """Writes a picture of the teacher's groups on images without masks.
+
+    Example:
+        >>> import tempfile
+        >>> from slotcon_tf import backbone
+        >>> sizes = {"num_prototypes": 3, "hidden_dim": 8, "projection_dim": 4}
+        >>> model = SlotCon(backbone("resnet10", width=8), total_steps=1, **sizes)
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "slots.png"
+        >>> draw_slots(model, np.zeros((1, 64, 64, 3), np.uint8), path)
+        >>> path.exists()
+        True
+    """
     save_slots(str(path), images, predict_groups(model, images))

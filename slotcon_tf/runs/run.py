@@ -48,6 +48,20 @@ class Run(abc.ABC):
     Raises:
         ValueError, OSError: If a setting or an image set cannot be used.
         CheckpointError: If no checkpoint of the run can be read.
+
+    Example:
+        >>> import tempfile
+        >>> from slotcon_tf.runs import PretrainConfig
+        >>> from slotcon_tf.runs.pretraining import PretrainRun
+        >>> config = PretrainConfig(
+        ...     dataset="fake", arch="resnet10", image_size=32, batch_size=2, epochs=3,
+        ...     max_steps_per_epoch=2, num_prototypes=4, hidden_dim=8, projection_dim=8,
+        ...     warmup_epochs=0, precision="float32", workdir=tempfile.mkdtemp(),
+        ... )
+        >>> with own_process():
+        ...     run: Run = PretrainRun(config)  # nothing is trained yet
+        >>> run.first_step, run.steps_per_epoch, run.length
+        (0, 2, 'All 3 epochs')
     """
 
     look_at: Callable[[dict[str, tf.Tensor]], None] | None = None

@@ -67,12 +67,17 @@ def visualize(config: VisualizeConfig) -> pathlib.Path:
         ValueError, OSError: If the model or all images cannot be read.
 
     Example:
-        >>> import pathlib, tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> config = VisualizeConfig(model="runs/photos", output=folder)
-        >>> visualize(config)  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        slotcon_tf.runs.settings.SettingError: `output` must be a file to write. ...
+        >>> import tempfile
+        >>> from slotcon_tf import backbone
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> backbone("resnet10", width=4).save(folder / "encoder.keras")
+        >>> config = VisualizeConfig(
+        ...     model=folder / "encoder.keras", dataset="fake", num_images=1,
+        ...     output=folder / "report.html",
+        ... )
+        >>> visualize(config).name  # doctest: +ELLIPSIS
+        Written: .../report.html (... MB)
+        'report.html'
     """
     checkpoint = pathlib.Path(config.model)
     folder = results_folder(checkpoint)

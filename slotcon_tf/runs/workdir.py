@@ -75,7 +75,13 @@ def claim(config: RunSettings) -> None:
     Raises:
         OSError: If the directory cannot be written.
 
-    Example: See `check`.
+    Example:
+        >>> import tempfile
+        >>> from slotcon_tf.runs import PretrainConfig
+        >>> config = PretrainConfig(dataset="fake", workdir=tempfile.mkdtemp())
+        >>> claim(config)
+        >>> sorted(path.name for path in pathlib.Path(config.workdir).iterdir())
+        ['pretrain.flags']
     """
     workdir = pathlib.Path(config.workdir)
     path = workdir / config.flagfile

@@ -27,15 +27,20 @@ CONTRAST_RANGE = SATURATION_RANGE = (0.5, 1.5)
 HUE_DELTA = 18  # of 180, OpenCV's full circle
 
 
-def fitting_scale(height: int, width: int, scale: Sequence[int]) -> float:
+def _fitting_scale(height: int, width: int, scale: Sequence[int]) -> float:
     """Factor by which an image just fits into (long edge, short edge), pixels."""
     longer, shorter = max(scale), min(scale)
     return min(longer / max(height, width), shorter / min(height, width))
 
 
 def fitted_size(height: int, width: int, scale: Sequence[int]) -> tuple[int, int]:
-    """Height and width of an image that was resized to fit, the aspect kept."""
-    factor = fitting_scale(height, width, scale)
+    """Height and width of an image that was resized to fit, the aspect kept.
+
+    Example:
+        >>> fitted_size(480, 640, (2048, 512))
+        (512, 683)
+    """
+    factor = _fitting_scale(height, width, scale)
     return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
 
@@ -135,6 +140,12 @@ def distort_colors(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
     Returns:
         uint8 (H, W, 3).
+
+    Example:
+        >>> image = np.full((2, 3, 3), 100, np.uint8)
+        >>> found = distort_colors(image, np.random.default_rng(1))
+        >>> found.shape, found.dtype.name, bool((found == image).all())
+        ((2, 3, 3), 'uint8', False)
     """
 
     def chosen():
@@ -165,6 +176,11 @@ def change_saturation(pixels: np.ndarray, factor: float) -> np.ndarray:
 
     Returns:
         float32 (H, W, 3).
+
+    Example:
+        >>> red = np.float32([[[200, 100, 100]]])
+        >>> change_saturation(red, 0.5).tolist(), change_saturation(red, 2.0).tolist()
+        ([[[200.0, 150.0, 150.0]]], [[[200.0, 0.0, 0.0]]])
     """
     value = pixels.max(axis=-1, keepdims=True)
     chroma = value - pixels.min(axis=-1, keepdims=True)
@@ -182,6 +198,10 @@ def turn_hue(pixels: np.ndarray, turn: float) -> np.ndarray:
 
     Returns:
         float32 (H, W, 3).
+
+    Example:
+        >>> turn_hue(np.float32([[[200, 0, 0]]]), 1 / 3).round().tolist()  # green
+        [[[0.0, 200.0, 0.0]]]
     """
     red, green, blue = np.moveaxis(pixels, -1, 0)
     value = pixels.max(axis=-1)

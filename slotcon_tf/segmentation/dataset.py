@@ -13,7 +13,17 @@ from slotcon_tf.segmentation.augmentation import Augmentation
 
 
 class LabelledImages(Protocol):
-    """What is cut: `SegmentedImages`, or another that counts and loads as it does."""
+    """What is cut: `SegmentedImages`, or another that counts and loads as it does.
+
+    Example:
+        >>> class Blank:
+        ...     num_images = 1
+        ...     def load(self, index):
+        ...         return np.zeros((3, 4, 3), np.uint8), np.zeros((3, 4), np.uint8)
+        >>> images: LabelledImages = Blank()
+        >>> [x.shape for x in images.load(0)]
+        [(3, 4, 3), (3, 4)]
+    """
 
     @property
     def num_images(self) -> int: ...

@@ -31,6 +31,11 @@ class ChannelDropout(layers.Layer):
         The inputs' shape.
 
     Reference: torch.nn.Dropout2d, which mmsegmentation's heads have.
+
+    Example:
+        >>> drop, key = ChannelDropout(0.5), ops.array([0, 1], "int64")
+        >>> drop(ops.ones((1, 1, 2, 4)), key).numpy().tolist()
+        [[[[2.0, 0.0, 0.0, 2.0], [2.0, 0.0, 0.0, 2.0]]]]
     """
 
     def __init__(self, rate: float, **kwargs: Any) -> None:

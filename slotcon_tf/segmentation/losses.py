@@ -27,6 +27,12 @@ def pixel_cross_entropy(
         its numbers of rightly named and of valid pixels.
 
     Reference: mmsegmentation's CrossEntropyLoss, avg_non_ignore=False (the default).
+
+    Example:
+        >>> logits = ops.zeros((1, 1, 2, 4))
+        >>> loss, found = pixel_cross_entropy(logits, ops.array([[[0, VOID]]]))
+        >>> round(float(loss), 4), float(found["valid"])  # log(4) / 2
+        (0.6931, 1.0)
     """
     labels = ops.cast(labels, "int32")
     valid = ops.not_equal(labels, VOID)  # (B, H, W)

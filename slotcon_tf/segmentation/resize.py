@@ -33,6 +33,10 @@ def bilinear_matrix(
         (size, length); rows sum to 1.
 
     Reference: torch.nn.functional.interpolate(mode="bilinear").
+
+    Example:
+        >>> bilinear_matrix(2, 3, align_corners=True).numpy().tolist()
+        [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
     """
     last = ops.cast(length - 1, dtype)
     places = ops.cast(ops.arange(size), dtype)  # (size,)
@@ -57,6 +61,11 @@ def resize_bilinear(
 
     Returns:
         (B, height, width, C).
+
+    Example:
+        >>> maps = ops.reshape(ops.array([0.0, 1.0]), (1, 1, 2, 1))
+        >>> resize_bilinear(maps, (1, 4), align_corners=False).numpy().ravel().tolist()
+        [0.0, 0.25, 0.75, 1.0]
     """
     shape, dtype = ops.shape(maps), maps.dtype
     rows, columns = (

@@ -39,7 +39,18 @@ def write_quantized(
         ValueError: If int8 is asked for without images, or of an encoder that is no
             functional model.
 
-    Example: See `slotcon_tf.serving.export_model`.
+    Example:
+        >>> import tempfile
+        >>> from slotcon_tf.serving.signatures import ServingOptions
+        >>> images = keras.Input((None, None, 3))
+        >>> encoder = keras.Model(images, keras.layers.Conv2D(4, 3)(images))
+        >>> pyramid = keras.Model(images, {"map": encoder.output})
+        >>> served = ServedModel(pyramid, None, None, ServingOptions())
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> photos = np.full((2, 8, 8, 3), 99, np.uint8)
+        >>> write_quantized(folder, encoder, served, None, photos)
+        >>> json.loads((folder / REPORT_FILE).read_text())["images"]
+        2
     """
     if quantize and (images is None or not can_fold(encoder)):
         raise ValueError(

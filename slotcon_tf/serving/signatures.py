@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from slotcon_tf.images.statistics import IMAGENET, ImageStatistics
-from slotcon_tf.method.objective import l2_normalize, pool_slots
+from slotcon_tf.method.slots import unit_slots
 from slotcon_tf.method.upsampled import upsampled_confidence
 from slotcon_tf.serving.decoding import OK, decode_batch
 from slotcon_tf.types import Tensor
@@ -223,7 +223,7 @@ def largest_slots(
     wins, ids = tf.math.top_k(wins, min(max_objects, num_prototypes))  # (N, S)  # pyright: ignore[reportArgumentType]
     valid = wins > 0
     # Its positions in rows; pooling wants the number of them known or -1.
-    vectors = l2_normalize(pool_slots(projected, logits, temperature, ids))
+    vectors = unit_slots(projected, logits, temperature, ids)
     mine = winners[:, None] == ids[..., None, None]  # (N, S, h, w)
     ends = []
     for axis, length in ((2, width), (3, height)):

@@ -26,7 +26,7 @@ _DOOR = (
     "images."
 )
 _NEED = f"A batch must be a dict with the keys {', '.join(BATCH_KEYS)}."
-_LOOKED_AT = 32  # images of a batch whose values are looked at
+LOOKED_AT = 32  # images of a batch whose values are looked at
 # Normalised by mean and standard deviation, pixels lie within 3 or so of 0; 50 leaves
 # room for data of little contrast, and none for grey levels less their mean. A model's
 # own statistics may need more.
@@ -225,7 +225,7 @@ def check_values(batch: Batch, statistics: ImageStatistics = IMAGENET) -> None:
         >>> check_values({f"{k}_{v}": own[k] for k in own for v in "ab"})
     """
     for v in "ab":
-        view = np.asarray(batch[f"view_{v}"][:_LOOKED_AT])
+        view = np.asarray(batch[f"view_{v}"][:LOOKED_AT])
         if view.dtype != np.uint8:  # of those, the step changes the colours first
             check_normalised(f"view_{v}", view, statistics)
         _check_boxes(f"overlap_{v}", np.asarray(batch[f"overlap_{v}"]))

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from slotcon_tf.images.statistics import ImageStatistics
 from slotcon_tf.training.batches import (
+    LOOKED_AT,
     check_kind,
     check_normalised,
     check_values,
@@ -24,7 +25,6 @@ from slotcon_tf.types import Shape
 
 _FIT = inspect.signature(keras.Model.fit)
 _EVALUATE = inspect.signature(keras.Model.evaluate)
-_LOOKED_AT = 32  # images that predict is given
 
 
 class Fitting(keras.Model):
@@ -171,7 +171,7 @@ class Fitting(keras.Model):
             ValueError: If an array holds images that are not normalised.
         """
         if isinstance(x, np.ndarray) or tf.is_tensor(x):
-            check_normalised("x", x[:_LOOKED_AT], self.images_taken()[1])
+            check_normalised("x", x[:LOOKED_AT], self.images_taken()[1])
         return super().predict(x, *args, **kwargs)
 
     def _maybe_symbolic_build(

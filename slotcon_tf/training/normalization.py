@@ -11,12 +11,12 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from slotcon_tf.devices import at_least_float32
+from slotcon_tf.devices import HALF_DTYPES, at_least_float32
 from slotcon_tf.training import replicas
 from slotcon_tf.types import Shape, Tensor
 
 # The fused kernel has no float64 form.
-_FUSED_DTYPES = ("float32", "float16", "bfloat16")
+_FUSED_DTYPES = ("float32", *HALF_DTYPES)
 _STATE = threading.local()  # replicas trace in threads of their own
 
 

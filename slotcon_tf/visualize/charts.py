@@ -61,7 +61,6 @@ TITLES = {
     ),
     "knn_accuracy": ("nearest neighbours", "Images whose class their neighbours tell."),
 }
-_LOSSES = ("loss", "grouping_loss", "slot_contrastive_loss")
 _VALIDATION = "val_"
 
 
@@ -74,6 +73,11 @@ class Curve(NamedTuple):
         help: How to read it; may be empty.
         lines: Dict of "training", "validation" or both to float (E,), NaN where it was
             not measured.
+
+    Example:
+        >>> curve = Curve("loss", "total loss", "", {"training": np.array([2.5, 2.0])})
+        >>> f"{curve.title}: {curve.lines['training'][-1]}"
+        'total loss: 2.0'
     """
 
     name: str
@@ -91,6 +95,13 @@ def read_history(path: str | pathlib.Path) -> tuple[np.ndarray, dict[str, np.nda
     Returns:
         Tuple of epochs int (E,), counted from 1, and a dict of column to float (E,),
         NaN where nothing was measured. Columns without any number are left out.
+
+    Example:
+        >>> text = "epoch,loss,val_nmi\\n0,2.5,\\n1,2.0,0.25\\n2,1"
+        >>> _ = pathlib.Path("history.csv").write_text(text)
+        >>> epochs, columns = read_history("history.csv")
+        >>> epochs, columns["val_nmi"]
+        (array([1, 2]), array([ nan, 0.25]))
     """
     with pathlib.Path(path).open(newline="") as file:
         rows = list(csv.reader(file))
@@ -121,6 +132,13 @@ def grouped_curves(columns: Mapping[str, np.ndarray]) -> dict[str, list[Curve]]:
     Returns:
         Dict of "Losses", "Health" and "Evaluation" to lists of `Curve`. A column
         `val_NAME` joins NAME's chart where there is one.
+
+    Example:
+        >>> names = ("loss", "val_loss", "active_slots", "val_nmi")
+        >>> groups = grouped_curves({name: np.ones(2) for name in names})
+        >>> {name: [curve.title for curve in curves] for name, curves in groups.items()}
+        {'Losses': ['total loss'], 'Health': ['active slots per view'],
+         'Evaluation': ['NMI']}
     """
     groups = {"Losses": [], "Health": [], "Evaluation": []}
     known = [name for name in TITLES if name in columns]
@@ -129,7 +147,8 @@ def grouped_curves(columns: Mapping[str, np.ndarray]) -> dict[str, list[Curve]]:
         lines = {"training": columns[name]}
         if _VALIDATION + name in columns:
             lines["validation"] = columns[_VALIDATION + name]
-        group = "Losses" if name in _LOSSES or name.endswith("_loss") else "Health"
+        is_loss = name == "loss" or name.endswith("_loss")
+        group = "Losses" if is_loss else "Health"
         groups[group].append(_curve(name, lines))
     for name in columns:
         alone = name.removeprefix(_VALIDATION)
@@ -169,7 +188,13 @@ _STEPS = [1, 2, 5, 10]
 
 
 def svg_of(figure: Figure) -> str:
-    """A figure as SVG for a page: no XML prologue, no addresses, no fixed size."""
+    """A figure as SVG for a page: no XML prologue, no addresses, no fixed size.
+
+    Example:
+        >>> text = svg_of(Figure(figsize=(2, 1)))
+        >>> text[:38], text[-6:]
+        ('<svg viewBox="0 0 144 72" aria-hidden=', '</svg>')
+    """
     file = io.StringIO()
     with matplotlib.rc_context(_RC):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
@@ -196,6 +221,13 @@ def line_chart(
 
     Returns:
         A matplotlib Figure.
+
+    Example:
+        >>> lines = {"training": np.array([2.5, 2.0])}
+        >>> drawing = line_chart(np.array([1, 2]), lines, "loss")
+        >>> drawing.axes[0].get_title(loc="left")
+        'loss'
+        >>> drawing.savefig("loss.png")
     """
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(3.3, 2.2), layout="constrained")
@@ -235,6 +267,12 @@ def usage_chart(usage: Usage, most: int = 256) -> Figure:
 
     Returns:
         A matplotlib Figure.
+
+    Example:
+        >>> from slotcon_tf.visualize.prototypes import usage_of
+        >>> drawing = usage_chart(usage_of(np.array([6, 3, 0, 1])))
+        >>> [label.get_text() for label in drawing.axes[0].get_xticklabels()]
+        ['0', '1', '3']
     """
     shown = usage.order[usage.shares[usage.order] > 0][:most]
     colors = label_colors(len(usage.shares))[shown] / 255.0

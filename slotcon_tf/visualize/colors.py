@@ -77,12 +77,22 @@ def matched_colors(
 
 
 def hex_color(color: Sequence[int] | np.ndarray) -> str:
-    """A colour, three numbers from 0 to 255, as `#rrggbb`."""
+    """A colour, three numbers from 0 to 255, as `#rrggbb`.
+
+    Example:
+        >>> hex_color([255, 160, 0])
+        '#ffa000'
+    """
     return "#" + "".join(f"{int(c):02x}" for c in color)
 
 
 def text_color(color: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Black or white, uint8 (3,), whichever reads better on a colour."""
+    """Black or white, uint8 (3,), whichever reads better on a colour.
+
+    Example:
+        >>> text_color([255, 255, 0])  # black on yellow
+        array([0, 0, 0], dtype=uint8)
+    """
     share = np.asarray(color, np.float64) / 255.0
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
     level = 0 if linear @ _LUMINANCE > _MIDDLE else 255

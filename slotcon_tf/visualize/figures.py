@@ -64,10 +64,10 @@ def slots_figure(
     ]
     titles = [title for title, _, _ in columns]
     legend = zip(class_names, label_colors(len(class_names)), strict=True)
-    return picture_grid(rows, titles, list(legend))
+    return _picture_grid(rows, titles, list(legend))
 
 
-def picture_grid(
+def _picture_grid(
     rows: Sequence[Sequence[np.ndarray]],
     titles: Sequence[str],
     legend: Sequence[tuple[str, np.ndarray]] = (),
@@ -148,7 +148,12 @@ def picture_of(model: SlotCon, images: np.ndarray) -> np.ndarray:
 
 
 def figure_pixels(figure: Figure) -> np.ndarray:
-    """A matplotlib Figure as uint8 (height, width, 3)."""
+    """A matplotlib Figure as uint8 (height, width, 3).
+
+    Example:
+        >>> figure_pixels(Figure(figsize=(2, 1), dpi=50)).shape
+        (50, 100, 3)
+    """
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
@@ -170,6 +175,13 @@ def masks_figure(
 
     Returns:
         A matplotlib Figure.
+
+    Example:
+        >>> image = np.zeros((48, 64, 3), np.uint8)
+        >>> labels = np.arange(48 * 64).reshape(48, 64) % 2
+        >>> figure = masks_figure([image], [labels], [labels], ("sky", "road", "car"))
+        >>> [label.get_text() for label in figure.legends[0].get_texts()]
+        ['sky', 'road']
     """
     colors = label_colors(len(class_names))
     rows = [
@@ -178,7 +190,7 @@ def masks_figure(
     ]
     seen = np.unique(np.concatenate([np.ravel(m) for m in (*truths, *predictions)]))
     legend = [(str(class_names[c]), colors[c]) for c in seen if c < len(class_names)]
-    return picture_grid(rows, ("image", "truth", "prediction"), legend)
+    return _picture_grid(rows, ("image", "truth", "prediction"), legend)
 
 
 def save_masks(path: str | pathlib.Path, *args: Any) -> None:

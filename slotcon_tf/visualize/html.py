@@ -83,19 +83,35 @@ _JPEG_QUALITY = 84
 
 
 def escaped(text: object) -> str:
-    """Any text as HTML; bytes of a path that are no text are shown as such."""
+    """Any text as HTML; bytes of a path that are no text are shown as such.
+
+    Example:
+        >>> escaped("a < b")
+        'a &lt; b'
+    """
     text = str(text).encode("utf-8", "backslashreplace").decode()
     return html.escape(text)
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    """A paragraph of plain text."""
+    """A paragraph of plain text.
+
+    Example:
+        >>> paragraph("No groups & no prototypes.", "note")
+        '<p class="note">No groups &amp; no prototypes.</p>'
+    """
     mark = f' class="{kind}"' if kind else ""
     return f"<p{mark}>{escaped(text)}</p>"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of plain text; the first cell of a row is its heading."""
+    """A table of plain text; the first cell of a row is its heading.
+
+    Example:
+        >>> text = table(["score", "trained"], [["nmi", "0.41"]])
+        >>> text[text.index("<tbody>") : text.index("</tbody>")]
+        '<tbody><tr><th scope="row">nmi</th><td>0.41</td></tr>'
+    """
     head = "".join(f'<th scope="col">{escaped(cell)}</th>' for cell in header)
     lines = []
     for first, *others in rows:
@@ -108,12 +124,22 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def folded(summary: str, content: str) -> str:
-    """HTML that opens on a click."""
+    """HTML that opens on a click.
+
+    Example:
+        >>> folded("Settings", paragraph("none"))
+        '<details><summary>Settings</summary><p>none</p></details>'
+    """
     return f"<details><summary>{escaped(summary)}</summary>{content}</details>"
 
 
 def chip(number: int, color: np.ndarray, text: str = "") -> str:
-    """A prototype's number on its colour, and plain text behind it."""
+    """A prototype's number on its colour, and plain text behind it.
+
+    Example:
+        >>> chip(7, np.array([255, 160, 0]), "12%")
+        '<span class="chip"><b style="background:#ffa000;color:#000000">7</b>12%</span>'
+    """
     style = f"background:{hex_color(color)};color:{hex_color(text_color(color))}"
     return (
         f'<span class="chip"><b style="{style}">{int(number)}</b>{escaped(text)}</span>'
@@ -121,13 +147,23 @@ def chip(number: int, color: np.ndarray, text: str = "") -> str:
 
 
 def figure(content: str, caption: str, kind: str = "") -> str:
-    """HTML with a caption, which is HTML too."""
+    """HTML with a caption, which is HTML too.
+
+    Example:
+        >>> figure("<svg></svg>", "total loss")
+        '<figure><svg></svg><figcaption>total loss</figcaption></figure>'
+    """
     mark = f' class="{kind}"' if kind else ""
     return f"<figure{mark}>{content}<figcaption>{caption}</figcaption></figure>"
 
 
 def section(name: str, title: str, help_text: str, content: str) -> str:
-    """A section: its anchor, its title, how to read it, and HTML."""
+    """A section: its anchor, its title, how to read it, and HTML.
+
+    Example:
+        >>> section("usage", "Usage", "One bar each.", "<svg></svg>")
+        '<section id="usage"><h2>Usage</h2><p class="help">One bar each.</p><svg>...'
+    """
     return (
         f'<section id="{name}"><h2>{escaped(title)}</h2>'
         f"{paragraph(help_text, 'help')}{content}</section>"
@@ -144,6 +180,12 @@ def page(title: str, head: str, sections: Mapping[tuple[str, str], str]) -> str:
 
     Returns:
         HTML of the whole document.
+
+    Example:
+        >>> usage = section("usage", "Usage", "One bar each.", "<svg></svg>")
+        >>> text = page("coco", "<h1>coco</h1>", {("usage", "Usage"): usage})
+        >>> '<nav><a href="#usage">Usage</a></nav>' in text
+        True
     """
     links = "".join(f'<a href="#{name}">{escaped(text)}</a>' for name, text in sections)
     return (
@@ -160,6 +202,14 @@ class Pictures:
 
     Args:
         folder: Of the PNG files, created if missing; None: no files.
+
+    Example:
+        >>> pictures = Pictures(pathlib.Path("pictures"))
+        >>> text = pictures.image("cat", np.zeros((8, 8, 3), np.uint8), "a cat")
+        >>> text[:32], text[-33:]
+        ('<img src="data:image/jpeg;base64', 'alt="a cat" width="8" height="8">')
+        >>> pathlib.Path("pictures/cat.png").exists()
+        True
     """
 
     def __init__(self, folder: pathlib.Path | None = None) -> None:

@@ -21,6 +21,12 @@ class ImageMaps(NamedTuple):
         features: float32 (H, W, C), the encoder's map.
         logits: float32 (H, W, K), assignment logits.
         similarity: float32 (K,), cosine of each prototype and the slot that it pools.
+
+    Example:
+        >>> logits = np.eye(4, dtype=np.float32).reshape(2, 2, 4)
+        >>> ImageMaps(np.zeros((2, 2, 8), np.float32), logits).winners
+        array([[0, 1],
+               [2, 3]])
     """
 
     features: np.ndarray
@@ -45,6 +51,13 @@ def map_reader(
 
     Raises:
         ValueError: If it is another model or network, or the scale is not positive.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> read = map_reader(backbone("resnet10", width=8))
+        >>> maps = read(np.zeros((64, 96, 3), np.uint8))
+        >>> maps.features.shape, maps.logits
+        ((2, 3, 64), None)
     """
     inference = Inference(model, which, scale)
 
@@ -65,6 +78,11 @@ def groups_at(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     Returns:
         int32 (height, width) of prototype ids.
+
+    Example:
+        >>> logits = np.eye(2, dtype=np.float32)[None]  # prototype 0 left of 1
+        >>> groups_at(logits, (1, 4))
+        array([[0, 0, 1, 1]], dtype=int32)
     """
     return upsampled_argmax(logits[None], size)[0].numpy()
 
@@ -90,6 +108,12 @@ class FeatureColors:
 
     Raises:
         ValueError: If there is no position.
+
+    Example:
+        >>> maps = list(np.random.default_rng(0).normal(size=(2, 4, 4, 8)))
+        >>> colors = FeatureColors(maps)
+        >>> colors(maps[0]).shape, bool(colors.explained.sum() < 1)
+        ((4, 4, 3), True)
     """
 
     def __init__(self, maps: Iterable[np.ndarray], seed: int = 0) -> None:
@@ -134,6 +158,11 @@ def smooth(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     Returns:
         float32 (height, width, n) in [0, 1].
+
+    Example:
+        >>> values = np.array([[[0.0], [1.0]]], np.float32)
+        >>> smooth(values, (1, 4))[0, :, 0].round(2)
+        array([0.  , 0.21, 0.79, 1.  ], dtype=float32)
     """
     height, width = size
     channels = [

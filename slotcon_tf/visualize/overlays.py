@@ -12,7 +12,13 @@ from slotcon_tf.visualize.colors import text_color
 
 
 class Point(NamedTuple):
-    """A pixel of a region, and its distance to the nearest pixel outside, in pixels."""
+    """A pixel of a region, and its distance to the nearest pixel outside, in pixels.
+
+    Example:
+        >>> point = Point(label=3, row=10, column=20, radius=4.5)
+        >>> point.column, point.radius
+        (20, 4.5)
+    """
 
     label: int
     row: int
@@ -31,6 +37,12 @@ def region_points(labels: np.ndarray, least_radius: float = np.inf) -> list[Poin
     Returns:
         List of `Point`, by label, the largest component first. The border of the map
         counts as outside.
+
+    Example:
+        >>> labels = np.zeros((5, 9), int)
+        >>> labels[:, 4:] = 1
+        >>> region_points(labels)[1]
+        Point(label=1, row=2, column=6, radius=3.0)
     """
     points = []
     for label in np.unique(labels):
@@ -52,7 +64,7 @@ def region_points(labels: np.ndarray, least_radius: float = np.inf) -> list[Poin
     return points
 
 
-def grown(region: np.ndarray, pixels: int) -> np.ndarray:
+def _grown(region: np.ndarray, pixels: int) -> np.ndarray:
     """A region bool (H, W) and all pixels up to a distance from it."""
     if not region.any():
         return region.copy()
@@ -118,6 +130,14 @@ def numbered_overlay(
 
     Returns:
         uint8 (H, W, 3).
+
+    Example:
+        >>> from slotcon_tf.visualize import label_colors
+        >>> image = np.zeros((64, 64, 3), np.uint8)
+        >>> labels = np.repeat([[0, 1]], 32, axis=1).repeat(64, axis=0)
+        >>> picture = numbered_overlay(image, labels, label_colors(2))
+        >>> picture.shape
+        (64, 64, 3)
     """
     edge = max(image.shape[:2])
     height = max(_SMALLEST_TEXT, round(_TEXT_SHARE * edge))  # px, of numbers
@@ -174,12 +194,20 @@ def spotlight(image: np.ndarray, region: np.ndarray, color: np.ndarray) -> np.nd
 
     Returns:
         uint8 (H, W, 3).
+
+    Example:
+        >>> image = np.full((32, 32, 3), 200, np.uint8)
+        >>> region = np.zeros((32, 32), bool)
+        >>> region[8:24, 8:24] = True
+        >>> lit = spotlight(image, region, np.array([255, 160, 0], np.uint8))
+        >>> lit[16, 16].tolist(), lit[16, 7].tolist(), lit[0, 0].tolist()
+        ([200, 200, 200], [255, 160, 0], [132, 132, 132])
     """
     grey = np.asarray(Image.fromarray(image).convert("L"))[..., None]
     veiled = _VEIL[0] + (_VEIL[1] - _VEIL[0]) / 255.0 * grey
     out = np.where(region[..., None], image, veiled.astype(np.uint8))
     width = max(2, round(max(region.shape) / 110))  # px
-    inner, outer = grown(region, width), grown(region, width + max(1, width // 2))
+    inner, outer = _grown(region, width), _grown(region, width + max(1, width // 2))
     out[outer & ~inner] = text_color(color)
     out[inner & ~region] = color
     return out
@@ -194,6 +222,10 @@ def fit_edge(image: np.ndarray, largest: int, smallest: int = 1) -> np.ndarray:
 
     Returns:
         uint8 (h, w, 3) of the same aspect; the image itself where it fits.
+
+    Example:
+        >>> fit_edge(np.zeros((480, 640, 3), np.uint8), largest=320).shape
+        (240, 320, 3)
     """
     edge = max(image.shape[:2])
     wanted = min(max(edge, smallest), largest)

@@ -21,6 +21,11 @@ class Usage(NamedTuple):
         entropy: In bits; log2(K) at most.
         perplexity: 2 ** entropy: as many prototypes used equally would have it.
         unused: Number of prototypes that win nowhere.
+
+    Example:
+        >>> usage = usage_of(np.array([6, 2, 0, 0]))
+        >>> usage.order.tolist(), usage.unused
+        ([0, 1, 2, 3], 2)
     """
 
     shares: np.ndarray
@@ -38,6 +43,11 @@ def usage_of(counts: np.ndarray) -> Usage:
 
     Raises:
         ValueError: If no position is counted.
+
+    Example:
+        >>> usage = usage_of(np.array([5, 5, 0]))
+        >>> usage.shares, usage.perplexity
+        (array([0.5, 0.5, 0. ]), 2.0)
     """
     counts = np.asarray(counts, np.float64)
     if not counts.sum() > 0:
@@ -67,6 +77,11 @@ def nearest_images(
 
     Returns:
         int (n,), n <= count, the nearest first, early images first among equals.
+
+    Example:
+        >>> active = np.array([True, True, False])
+        >>> nearest_images(np.array([0.2, 0.8, 0.9]), active, count=5)
+        array([1, 0])
     """
     found = np.flatnonzero(active)
     order = np.argsort(-np.asarray(similarity)[found], kind="stable")
@@ -81,6 +96,15 @@ class PrototypeAtlas:
 
     Args:
         num_prototypes: K.
+
+    Example:
+        >>> logits = np.zeros((2, 2, 3), np.float32)
+        >>> logits[..., 1] = 1
+        >>> maps = ImageMaps(logits, logits, np.array([0.1, 0.9, 0.3]))
+        >>> atlas = PrototypeAtlas(3)
+        >>> atlas.add("cat.jpg", np.zeros((64, 64, 3), np.uint8), maps)
+        >>> atlas.nearest(1, count=5), atlas.usage().unused
+        ([(0, 0.9)], 2)
     """
 
     def __init__(self, num_prototypes: int) -> None:

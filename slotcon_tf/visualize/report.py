@@ -46,6 +46,15 @@ class Report:
         atlas: `PrototypeAtlas`, or None of an encoder alone.
         skipped: Dict of path to reason, of images that could not be used.
         max_prototypes: Prototypes shown at most.
+
+    Example:
+        >>> import numpy as np
+        >>> from slotcon_tf.visualize.maps import ImageMaps
+        >>> maps = ImageMaps(np.random.default_rng(0).normal(size=(2, 2, 8)))
+        >>> shown = [("cat.jpg", np.zeros((64, 64, 3), np.uint8), maps)]
+        >>> text = Report("coco", {"epochs": 800}, shown=shown).html()
+        >>> "<h1>coco</h1>" in text, "Dense features" in text
+        (True, True)
     """
 
     name: str

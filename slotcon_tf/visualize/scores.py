@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import pathlib
 from typing import NamedTuple
 
-from slotcon_tf.evaluation.results import STAGES, read_result
+from slotcon_tf.evaluation.results import read_result, score_text, stages_of
 
 EVALUATION, SCORES = "evaluation", "scores.json"
 
@@ -20,6 +19,11 @@ class ScoreTable(NamedTuple):
         rows: Lists of text.
         classes: Rows of name, untrained, trained; may be empty.
         settings: Dict of text.
+
+    Example:
+        >>> found = ScoreTable("groups", ["score", "trained"], [["nmi", "0.4"]], [], {})
+        >>> dict(zip(found.header, found.rows[0], strict=True))
+        {'score': 'nmi', 'trained': '0.4'}
     """
 
     title: str
@@ -38,6 +42,13 @@ def read_scores(folder: str | pathlib.Path) -> tuple[list[ScoreTable], list[str]
     Returns:
         Tuple of a list of `ScoreTable` and a list of sentences about files that could
         not be read.
+
+    Example:
+        >>> text = '{"task": "groups", "rows": {"nmi": {"trained": 0.41}}}'
+        >>> _ = pathlib.Path("scores.json").write_text(text)
+        >>> tables, troubles = read_scores(".")
+        >>> tables[0].title, tables[0].rows, troubles
+        ('groups', [['nmi', '0.410']], [])
     """
     folder = pathlib.Path(folder)
     paths = sorted((folder / EVALUATION).glob("*.json"))
@@ -56,14 +67,14 @@ def _table(content, stem):
     where = content.get("dataset")
     task = str(content.get("task") or stem).replace("_", " ")
     rows, classes = content["rows"], content.get("classes") or {}
-    there = [s for s in STAGES if any(s in row for row in rows.values())]
+    there = stages_of(rows)
     settings = {k: str(v) for k, v in (content.get("settings") or {}).items()}
     if "which" in settings:
         task += f" ({settings['which']})"
     return ScoreTable(
         f"{task}: {where}" if where else task,
         ["score", *there],
-        [[name, *(_interval(row.get(s)) for s in there)] for name, row in rows.items()],
+        [[name, *(_text(row.get(s)) for s in there)] for name, row in rows.items()],
         [
             [name, _text(found.get("untrained")), _text(found.get("trained"))]
             for name, found in classes.items()
@@ -72,20 +83,7 @@ def _table(content, stem):
     )
 
 
-def _interval(values):
-    """A value with its interval; either may be missing."""
-    if values is None:
-        return _text(None)
-    if not isinstance(values, list):
-        return _text(values)
-    value, low, high = (*values, None, None)[:3]
-    if low is None or high is None:
-        return _text(value)
+def _text(values):
     # The spaces inside do not break: a narrow page cuts before the bracket.
-    return f"{_text(value)} ({_text(low)}\u00a0to\u00a0{_text(high)})"
-
-
-def _text(value):
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{value:.3f}".replace("-", "−")
+    interval = " ({}\u00a0to\u00a0{})"
+    return score_text(values, interval=interval, missing="–").replace("-", "−")

@@ -30,13 +30,20 @@ _EDGE, _SMALL_EDGE, _LEAST_EDGE = 640, 400, 320  # px, longer edge on the page
 _FULL_SIZE = 24  # images up to which the page shows them at _EDGE
 
 
-def page_edge(num_images: int) -> int:
+def _page_edge(num_images: int) -> int:
     """Longer edge of photographs on the page, in pixels: the file stays below 15 MB."""
     return int(max(160, _EDGE * min(1.0, (_FULL_SIZE / num_images) ** 0.5)))
 
 
 def scores_section(tables: Sequence[ScoreTable], troubles: Sequence[str]) -> str:
-    """Tables of `read_scores`."""
+    """Tables of `read_scores`.
+
+    Example:
+        >>> found = ScoreTable("groups", ["score", "trained"], [["nmi", "0.4"]], [], {})
+        >>> text = scores_section([found], ["b.json is no file of scores: empty"])
+        >>> "<td>0.4</td>" in text, "b.json is no file" in text
+        (True, True)
+    """
     parts = []
     for found in tables:
         parts.append(f"<h3>{escaped(found.title)}</h3>")
@@ -67,6 +74,12 @@ def curves_section(
     Args:
         history: Tuple of `read_history`.
         pictures: `Pictures`.
+
+    Example:
+        >>> history = (np.array([1, 2]), {"loss": np.array([2.5, 2.0])})
+        >>> text = curves_section(history, Pictures())
+        >>> text.count("<svg"), "At the end: 2." in text
+        (1, True)
     """
     epochs, columns = history
     parts = []
@@ -105,8 +118,16 @@ def slots_section(
         shown: List of (name, image uint8 (height, width, 3), `ImageMaps`).
         num_prototypes: K.
         pictures: `Pictures`.
+
+    Example:
+        >>> logits = np.eye(4, dtype="f4").reshape(2, 2, 4)
+        >>> maps = ImageMaps(logits, logits)
+        >>> shown = [("cat.jpg", np.zeros((64, 64, 3), np.uint8), maps)]
+        >>> text = slots_section(shown, num_prototypes=4, pictures=Pictures())
+        >>> text.count("<img"), text.count('class="chip"')
+        (2, 4)
     """
-    colors, edge, parts = label_colors(num_prototypes), page_edge(len(shown)), []
+    colors, edge, parts = label_colors(num_prototypes), _page_edge(len(shown)), []
     for number, (name, image, maps) in enumerate(shown):
         image = fit_edge(image, edge, _LEAST_EDGE)
         groups = groups_at(maps.logits, image.shape[:2])  # pyright: ignore[reportArgumentType]
@@ -138,9 +159,16 @@ def slots_section(
 def components_section(
     shown: Sequence[tuple[str, np.ndarray, ImageMaps]], pictures: Pictures
 ) -> str:
-    """Principal components of dense features; arguments as of `slots_section`."""
+    """Principal components of dense features; arguments as of `slots_section`.
+
+    Example:
+        >>> maps = ImageMaps(np.random.default_rng(0).normal(size=(2, 2, 8)))
+        >>> shown = [("cat.jpg", np.zeros((64, 64, 3), np.uint8), maps)]
+        >>> components_section(shown, Pictures()).count("<img")
+        3
+    """
     colors = FeatureColors([maps.features for _, _, maps in shown])
-    edge, parts = min(_SMALL_EDGE, page_edge(len(shown))), []
+    edge, parts = min(_SMALL_EDGE, _page_edge(len(shown))), []
     scale = matplotlib.colormaps["cividis"]
     for number, (name, image, maps) in enumerate(shown):
         image = fit_edge(image, edge, _LEAST_EDGE)
@@ -178,6 +206,15 @@ def prototypes_section(atlas: PrototypeAtlas, most: int, pictures: Pictures) -> 
         atlas: `PrototypeAtlas`.
         most: Prototypes shown at most, the most used first.
         pictures: `Pictures`.
+
+    Example:
+        >>> logits = np.eye(4, dtype="f4").reshape(2, 2, 4)
+        >>> atlas = PrototypeAtlas(4)
+        >>> maps = ImageMaps(logits, logits, np.array([0.9, 0.8, 0.7, 0.6]))
+        >>> atlas.add("cat.jpg", np.zeros((64, 64, 3), np.uint8), maps)
+        >>> text = prototypes_section(atlas, most=2, pictures=Pictures())
+        >>> text.count("<img"), "the 2 most used ones are shown" in text
+        (2, True)
     """
     usage = atlas.usage()
     colors = label_colors(atlas.num_prototypes)
@@ -221,7 +258,16 @@ def _how_many(used, most, total, num_images):
 
 
 def usage_section(atlas: PrototypeAtlas, pictures: Pictures) -> str:
-    """Bars of the share of positions per prototype, and what they come to."""
+    """Bars of the share of positions per prototype, and what they come to.
+
+    Example:
+        >>> logits = np.eye(4, dtype="f4").reshape(2, 2, 4)
+        >>> atlas = PrototypeAtlas(4)
+        >>> maps = ImageMaps(logits, logits, np.array([0.9, 0.8, 0.7, 0.6]))
+        >>> atlas.add("cat.jpg", np.zeros((64, 64, 3), np.uint8), maps)
+        >>> "2.00 of 2.00 bits" in usage_section(atlas, Pictures())
+        True
+    """
     usage, total = atlas.usage(), atlas.num_prototypes
     used = total - usage.unused
     words = (

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from slotcon_tf import LARS, SlotCon, backbone
-from slotcon_tf.method.teacher import frozen_layers
+from slotcon_tf.encoders.freezing import frozen_layers
 from tests.support.small_case import SIZES, batch, dataset, small_encoder, small_model
 
 

@@ -73,3 +73,13 @@ def test_precision_of_a_gpu(capability, precision, monkeypatch):
         tf.config.experimental, "get_device_details", lambda gpu: details
     )
     assert devices.best_precision() == precision
+
+
+def test_numbers_of_float64_are_not_rounded_to_float32():
+    """A momentum of 0.9 as float32 is off by 2e-8, which golden steps would show."""
+    variable = tf.Variable([1.0], dtype=tf.float64)
+    buffer = tf.Variable([1.0], dtype=tf.float64)
+    direction = tf.zeros([1], tf.float64)
+    apply_momentum(variable, buffer, direction, learning_rate=0.1, momentum=0.9)
+    assert float(buffer[0]) == 0.9
+    assert float(variable[0]) == 1.0 - 0.1 * 0.9

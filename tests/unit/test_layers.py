@@ -148,7 +148,7 @@ def test_packed_contrastive_loss_equals_its_definition():
     packed_q = np.take_along_axis(queries, indices[..., None], 1).reshape(-1, 6)
     packed_k = np.take_along_axis(keys, indices[..., None], 1).reshape(-1, 6)
     valid = key_valid & np.take_along_axis(query_active, indices, 1)
-    loss, _ = slot_contrastive_loss(
+    loss = slot_contrastive_loss(
         packed_q,
         valid.reshape(-1),
         packed_k,

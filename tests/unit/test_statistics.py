@@ -12,6 +12,7 @@ from PIL import Image
 
 from slotcon_tf import SGD, ResNet, SlotCon, WarmupCosine
 from slotcon_tf.data import crop_pair_dataset
+from slotcon_tf.encoders.copies import twin
 from slotcon_tf.evaluation.inference import Inference
 from slotcon_tf.images.statistics import (
     IMAGENET,
@@ -20,7 +21,6 @@ from slotcon_tf.images.statistics import (
 )
 from slotcon_tf.interop import detectron2_config, mmsegmentation_config
 from slotcon_tf.interop.keras_backbones import keras_hub_backbone
-from slotcon_tf.method.teacher import twin
 from slotcon_tf.runs import PretrainConfig
 from slotcon_tf.runs.initialization import initialize
 from slotcon_tf.runs.settings import SettingError

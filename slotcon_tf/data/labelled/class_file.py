@@ -12,7 +12,7 @@ from absl import logging
 
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.labelled.classes import ClassTable
-from slotcon_tf.data.labelled.decoding import MAX_CLASSES, VOID, LabelError
+from slotcon_tf.data.labelled.decoding import MAX_CLASSES, MAX_ID, VOID, LabelError
 from slotcon_tf.data.lists import MAX_LIST_BYTES
 from slotcon_tf.data.reading import read_file, reason_of
 from slotcon_tf.images.pixels import BadImage
@@ -37,7 +37,7 @@ _COLOUR_FIRST = re.compile(r"\d{1,3}[\s,;]+\d{1,3}[\s,;]+\d{1,3}[\s,;]+\D.*")
 _ID_BEHIND = re.compile(r"(.*?\S)(\s*[,\t;:=|]\s*|\s+)(\d{1,3})")
 _FRACTION = re.compile(r"[+-]?\d+\.\d")
 _OTHER_SYNTAX = re.compile(r"\w*\s*\{|\}")  # of protobuf's text, JSON in lines
-_MAX_ID, _MAX_NAME = 2**31 - 1, 1000
+_MAX_NAME = 1000
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -159,7 +159,7 @@ def _numbered(path, rows):
     """Triples of line number, id and name, of lines with an id each."""
     for place, line in rows:
         digits, mark, rest = _NUMBERED.match(line).groups()
-        if len(digits) > 11 or abs(int(digits)) > _MAX_ID:
+        if len(digits) > 11 or abs(int(digits)) > MAX_ID:
             raise _error(path, "have ids below 2^31", f"{line[:40]!r} in line {place}")
         mark = mark if mark in (",", ";") else "\t"
         name = next(iter(_fields(rest, mark)), "")

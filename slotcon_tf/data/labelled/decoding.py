@@ -16,6 +16,7 @@ from slotcon_tf.images.statistics import PixelRange
 
 VOID = 255  # label of pixels that count nowhere
 MAX_CLASSES = 255
+MAX_ID = 2**31 - 1
 _ID_MODES = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L"}
 _GREY_MODES = {"RGB", "RGBA", "LA", "PA"}  # if all channels agree and nothing shines
 _MAX_BYTES = 2**30  # of a file; a label map of 89 megapixels with 32 bits has a third

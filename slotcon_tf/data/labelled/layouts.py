@@ -68,6 +68,15 @@ def folders(root: pathlib.Path, split: str) -> Found:
 
     Images and label maps have the same name but for the ending. `classes.txt`, if there
     is one, names the classes.
+
+    Example:
+        >>> import tempfile
+        >>> root = pathlib.Path(tempfile.mkdtemp())
+        >>> for name in ("val/a.jpg", "valannot/a.png"):
+        ...     (root / name).parent.mkdir(parents=True)
+        ...     (root / name).touch()
+        >>> [(image.name, labels.name) for image, labels in folders(root, "val").pairs]
+        [('a.jpg', 'a.png')]
     """
     candidates = [(root / split, root / f"{split}annot")]
     for labels in ("annotations", "labels", "masks"):
@@ -84,7 +93,16 @@ def folders(root: pathlib.Path, split: str) -> Found:
 
 
 def listed(root: pathlib.Path, split: str) -> Found:
-    """`SPLIT.txt`, or the list that is named: an image and its label map per line."""
+    """`SPLIT.txt`, or the list that is named: an image and its label map per line.
+
+    Example:
+        >>> import tempfile
+        >>> root = pathlib.Path(tempfile.mkdtemp())
+        >>> _ = (root / "val.txt").write_text("photos/a.jpg masks/a.png")
+        >>> ((image, labels),) = listed(root, "val").pairs
+        >>> image == root / "photos" / "a.jpg", labels.name
+        (True, 'a.png')
+    """
     path = root if root.is_file() else root / f"{split}.txt"
     if not path.is_file():
         raise FileNotFoundError(
@@ -113,7 +131,17 @@ def listed(root: pathlib.Path, split: str) -> Found:
 
 
 def voc(root: pathlib.Path, split: str) -> Found:
-    """PASCAL VOC 2012; split "trainaug" is train with SBD's SegmentationClassAug."""
+    """PASCAL VOC 2012; split "trainaug" is train with SBD's SegmentationClassAug.
+
+    Example:
+        >>> import tempfile
+        >>> root = pathlib.Path(tempfile.mkdtemp())
+        >>> lists = root / "ImageSets" / "Segmentation"
+        >>> lists.mkdir(parents=True)
+        >>> _ = (lists / "val.txt").write_text("2007_000033")
+        >>> [(image.name, labels.name) for image, labels in voc(root, "val").pairs]
+        [('2007_000033.jpg', '2007_000033.png')]
+    """
     for below in ("", "VOC2012", "VOCdevkit/VOC2012"):
         if (root / below / "JPEGImages").is_dir():
             root = root / below
@@ -135,7 +163,17 @@ def voc(root: pathlib.Path, split: str) -> Found:
 
 
 def cityscapes(root: pathlib.Path, split: str) -> Found:
-    """`leftImg8bit/SPLIT/CITY/` and `gtFine/SPLIT/CITY/`, by their ids."""
+    """`leftImg8bit/SPLIT/CITY/` and `gtFine/SPLIT/CITY/`, by their ids.
+
+    Example:
+        >>> import tempfile
+        >>> root = pathlib.Path(tempfile.mkdtemp())
+        >>> city = root / "leftImg8bit" / "val" / "ulm"
+        >>> city.mkdir(parents=True)
+        >>> (city / "ulm_000000_000019_leftImg8bit.png").touch()
+        >>> [labels.name for _, labels in cityscapes(root, "val").pairs]
+        ['ulm_000000_000019_gtFine_labelIds.png']
+    """
     images = _folder(root / "leftImg8bit" / split)
     pairs = []
     for image in map(pathlib.Path, list_images("folder", images)):
@@ -147,7 +185,17 @@ def cityscapes(root: pathlib.Path, split: str) -> Found:
 
 
 def ade20k(root: pathlib.Path, split: str) -> Found:
-    """ADEChallengeData2016: `images/` and `annotations/` with training, validation."""
+    """ADEChallengeData2016: `images/` and `annotations/` with training, validation.
+
+    Example:
+        >>> import tempfile
+        >>> root = pathlib.Path(tempfile.mkdtemp())
+        >>> for name in ("images/validation/a.jpg", "annotations/validation/a.png"):
+        ...     (root / name).parent.mkdir(parents=True)
+        ...     (root / name).touch()
+        >>> [(image.name, labels.name) for image, labels in ade20k(root, "val").pairs]
+        [('a.jpg', 'a.png')]
+    """
     if (root / "ADEChallengeData2016").is_dir():
         root = root / "ADEChallengeData2016"
     folder = {"train": "training", "val": "validation"}.get(split, split)
@@ -168,7 +216,21 @@ def ade20k(root: pathlib.Path, split: str) -> Found:
 
 
 def coco_panoptic(root: pathlib.Path, split: str, *, merge: bool = False) -> Found:
-    """`SPLIT2017/`, `annotations/panoptic_SPLIT2017.json` and its folder of PNGs."""
+    """`SPLIT2017/`, `annotations/panoptic_SPLIT2017.json` and its folder of PNGs.
+
+    Example:
+        >>> import json, tempfile
+        >>> root = pathlib.Path(tempfile.mkdtemp())
+        >>> (root / "val2017").mkdir(), (root / "annotations").mkdir()
+        (None, None)
+        >>> row = {"image_id": 1, "file_name": "a.png", "segments_info": []}
+        >>> about = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [row]}
+        >>> about["categories"] = [{"id": 1, "name": "person", "isthing": 1}]
+        >>> text = json.dumps(about)
+        >>> _ = (root / "annotations" / "panoptic_val2017.json").write_text(text)
+        >>> coco_panoptic(root, "val").table.names
+        ('person',)
+    """
     images, name = _folder(root / f"{split}2017"), f"panoptic_{split}2017"
     about = root / "annotations" / f"{name}.json"
     if not about.is_file():
@@ -186,6 +248,15 @@ def coco_stuff27(root: pathlib.Path, split: str) -> Found:
     """COCO merged to 27 supercategories: of `stuffthingmaps/SPLIT2017/`, else panoptic.
 
     The published numbers are those of the stuffthingmaps.
+
+    Example:
+        >>> import tempfile
+        >>> root = pathlib.Path(tempfile.mkdtemp())
+        >>> for name in ("val2017/a.jpg", "stuffthingmaps/val2017/a.png"):
+        ...     (root / name).parent.mkdir(parents=True)
+        ...     (root / name).touch()
+        >>> len(coco_stuff27(root, "val").table.names)
+        27
     """
     maps = root / "stuffthingmaps" / f"{split}2017"
     if not maps.is_dir():

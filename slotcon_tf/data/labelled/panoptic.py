@@ -10,11 +10,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from slotcon_tf.data.labelled.decoding import MAX_CLASSES, LabelError
+from slotcon_tf.data.labelled.decoding import MAX_CLASSES, MAX_ID, LabelError
 from slotcon_tf.data.reading import read_file
 
 _MAX_SEGMENT = 256**3 - 1  # what the three channels of a pixel hold; 0 is no segment
-_MAX_ID = 2**31 - 1
 _MAX_BYTES = 2**32  # of the file; COCO's largest has a tenth
 _ODD = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # in no name
 
@@ -166,7 +165,7 @@ def _parsed(path):
 def _categories(whole, supercategories):
     categories, ids, names = [], set(), set()
     for entry in whole.entries("categories"):
-        number = entry.number("id", 0, _MAX_ID)
+        number = entry.number("id", 0, MAX_ID)
         name = entry.text("name")
         if number in ids or name in names:
             raise entry.error("an 'id' and a 'name' of its own", f"{number} {name}")
@@ -202,7 +201,7 @@ def _segments(annotation, known):
         number = entry.number("id", 1, _MAX_SEGMENT)
         if number in segments:
             raise entry.error("an 'id' of its own", number)
-        category = entry.number("category_id", 0, _MAX_ID)
+        category = entry.number("category_id", 0, MAX_ID)
         if category not in known:
             raise entry.error("the 'category_id' of a category", category)
         segments[number] = category

@@ -116,7 +116,17 @@ def file_reader(
     Returns:
         Function of 0 .. len(kept) - 1 to image, ids and the label map's path.
 
-    Example: See `segmented.open_segmented`, which reads by it.
+    Example:
+        >>> import pathlib, tempfile
+        >>> from PIL import Image
+        >>> from slotcon_tf.data.labelled.layouts import Found
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> Image.new("RGB", (4, 3)).save(folder / "a.png")
+        >>> Image.new("L", (4, 3), 7).save(folder / "ids.png")
+        >>> found = Found([(folder / "a.png", folder / "ids.png")])
+        >>> image, ids, _ = file_reader(found, [0], named=True)(0)
+        >>> image.shape, np.unique(ids).tolist()
+        ((3, 4, 3), [7])
     """
     watch, palettes = PixelWatch(found.pairs[kept[0]][0].parent), Palettes()
 
@@ -181,7 +191,10 @@ def builder_reader(
     Returns:
         As `file_reader`, and the number of images.
 
-    Example: See `segmented.open_segmented`, which reads by it.
+    Example:
+        >>> from slotcon_tf.data.scenes import scenes_builder
+        >>> read, count = builder_reader(scenes_builder(), "test", 3)  # doctest: +SKIP
+        >>> image, ids, path = read(0)  # doctest: +SKIP
     """
     from slotcon_tf.data.builders import split_size, tfds
 

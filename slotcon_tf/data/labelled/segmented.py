@@ -16,7 +16,7 @@ from slotcon_tf.data.labelled.classes import (
     table_of_found,
     table_of_values,
 )
-from slotcon_tf.data.labelled.decoding import LabelError
+from slotcon_tf.data.labelled.decoding import MAX_ID, LabelError
 from slotcon_tf.data.labelled.layouts import LAYOUTS
 from slotcon_tf.data.labelled.readers import LABEL_FEATURES as LABEL_FEATURES
 from slotcon_tf.data.labelled.readers import (
@@ -32,7 +32,6 @@ from slotcon_tf.images.squares import square
 from slotcon_tf.images.statistics import check_pixel_range
 
 SEGMENTED = (*LAYOUTS, "scenes", "tfds:NAME")
-_MAX_ID = 2**31 - 1
 
 
 class SegmentedImages:
@@ -278,7 +277,7 @@ def _numbers(name, values):
         found = [int(value) for value in values]
     except (TypeError, ValueError):
         found = None
-    if found is None or any(abs(number) > _MAX_ID for number in found):
+    if found is None or any(abs(number) > MAX_ID for number in found):
         raise ValueError(
             f"`{name}` must be a list of whole numbers below 2^31. Received: {values}."
         )
