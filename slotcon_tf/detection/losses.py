@@ -80,7 +80,9 @@ def box_losses(
     return entropy, tf.reduce_sum(tf.where(foreground, apart, 0))
 
 
-def mask_loss(logits: Tensor, classes: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
+def mask_loss(
+    logits: Tensor, classes: Tensor, targets: Tensor, valid: Tensor
+) -> Tensor:
     """Binary cross-entropy of the mask of the true class, summed over cells.
 
     Args:

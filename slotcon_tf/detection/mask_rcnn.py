@@ -249,9 +249,7 @@ class MaskRCNN(keras.Model):
         first = replicas.replica_index() * batch["images"].shape[0]
         anchor_parts, region_parts = [], []
         for image in range(batch["images"].shape[0]):
-            truth = {
-                name: batch[name][image] for name in ("boxes", "classes", "valid")
-            }
+            truth = {name: batch[name][image] for name in ("boxes", "classes", "valid")}
             of_anchors, of_regions = choices(first + image)
             anchor_parts.append(self._anchor_goals(all_anchors, truth, of_anchors))
             found = self._proposed(
@@ -410,7 +408,10 @@ class MaskRCNN(keras.Model):
             anchors, logits, deltas, size, image, self.test_proposals
         )
         pooled = pool_regions(
-            maps, boxes, tf.fill(tf.shape(there), image), bins=BOX_BINS,
+            maps,
+            boxes,
+            tf.fill(tf.shape(there), image),
+            bins=BOX_BINS,
             fixed_shapes=self.fixed_shapes,
         )
         scores, moves = self.box_head(pooled, training=False)

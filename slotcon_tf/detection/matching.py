@@ -50,7 +50,9 @@ def match(
     overlap = tf.pad(overlap, pads, constant_values=nothing)
     best = tf.reduce_max(overlap, axis=-2)  # (..., A)
     index = tf.argmax(overlap, axis=-2, output_type=tf.int32)  # (..., A)
-    label = tf.where(best >= high, FOREGROUND, tf.where(best < low, BACKGROUND, IGNORED))
+    label = tf.where(
+        best >= high, FOREGROUND, tf.where(best < low, BACKGROUND, IGNORED)
+    )
     if keeps_best:
         largest = tf.reduce_max(overlap, axis=-1, keepdims=True)  # (..., G, 1)
         equal = (overlap == largest) & (largest >= 0)

@@ -28,7 +28,9 @@ class _Flattened:
     def to_torch(self, value: Any) -> np.ndarray:
         value = np.asarray(value)
         maps = value.reshape(self.bins, self.bins, -1, value.shape[-1])
-        return np.ascontiguousarray(maps.transpose(3, 2, 0, 1)).reshape(value.shape[::-1])
+        return np.ascontiguousarray(maps.transpose(3, 2, 0, 1)).reshape(
+            value.shape[::-1]
+        )
 
     def to_keras(self, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         maps = np.reshape(value, (shape[-1], -1, self.bins, self.bins))

@@ -49,12 +49,15 @@ def select_proposals(
     Reference: detectron2's find_top_rpn_proposals.
     """
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
-    for level_boxes, level_logits in zip(boxes, logits, strict=True):
+    for level in zip(boxes, logits, strict=True):
+        level_boxes, level_logits = (tf.convert_to_tensor(x) for x in level)
         count = tf.minimum(tf.shape(level_logits)[0], before)
         if level_logits.shape[0] is not None:
             count = min(level_logits.shape[0], before)
         # An unordered number would be anywhere; it drops out below.
-        order = tf.where(tf.math.is_nan(level_logits), level_logits.dtype.min, level_logits)
+        order = tf.where(
+            tf.math.is_nan(level_logits), level_logits.dtype.min, level_logits
+        )
         order = tf.math.top_k(order, count).indices  # stable
         best, score = tf.gather(level_boxes, order), tf.gather(level_logits, order)
         finite = tf.reduce_all(tf.math.is_finite(best), axis=-1)
@@ -64,7 +67,9 @@ def select_proposals(
         valid = finite & tf.reduce_all(sides > 0, axis=-1)
         stays = suppress(best, threshold, valid=valid)
         kept.append((best, score, stays))
-    found, scores, stays = (tf.concat(parts, axis=0) for parts in zip(*kept, strict=True))
+    found, scores, stays = (
+        tf.concat(parts, axis=0) for parts in zip(*kept, strict=True)
+    )
     return best_of(found, scores, stays, after)
 
 
@@ -92,7 +97,9 @@ def best_of(
     missing = tf.maximum(count - tf.shape(scores)[0], 0)
     if scores.shape[0] is not None:
         missing = max(count - scores.shape[0], 0)
-    scores = tf.pad(tf.where(stays, scores, lowest), [[0, missing]], constant_values=lowest)
+    scores = tf.pad(
+        tf.where(stays, scores, lowest), [[0, missing]], constant_values=lowest
+    )
     stays = tf.pad(stays, [[0, missing]])
     rest = [[0, 0]] * (boxes.shape.rank - 1)
     boxes = tf.pad(boxes, [[0, missing], *rest])

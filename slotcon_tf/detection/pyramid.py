@@ -33,12 +33,10 @@ class FeaturePyramid(layers.Layer):
         Dict of P2 .. P6, maps (N, H_l, W_l, channels).
 
     Example:
-        >>> from slotcon_tf import backbone
-        >>> stages = backbone("resnet10", width=8).pyramid_outputs
         >>> pyramid = FeaturePyramid(16)
-        >>> pyramid.build({level: x.shape for level, x in stages.items()})
         >>> maps = {f"P{i}": ops.ones((1, 64 >> i, 64 >> i, 4 << i)) for i in range(2, 6)}
-        >>> maps = {name: maps[name][..., : stages[name].shape[-1]] for name in stages}
+        >>> [tuple(found.shape)[1:] for found in pyramid(maps).values()][-2:]
+        [(2, 2, 16), (1, 1, 16)]
 
     Reference: Lin et al. 2017 (arXiv 1612.03144); detectron2's FPN with
     LastLevelMaxPool and NORM SyncBN.

@@ -35,13 +35,17 @@ def level_of(boxes: Tensor, lowest: int = 2, highest: int = 5) -> Tensor:
     assign_boxes_to_levels.
     """
     scale = tf.sqrt(areas(boxes)) / CANONICAL_SIZE + _LEVEL_EPSILON
-    level = CANONICAL_LEVEL + tf.math.log(scale) / tf.math.log(tf.constant(2, scale.dtype))
+    level = CANONICAL_LEVEL + tf.math.log(scale) / tf.math.log(
+        tf.constant(2, scale.dtype)
+    )
     # A turned box has no area's root; where it is looked at does not matter.
     level = tf.where(tf.math.is_finite(level), tf.floor(level), lowest)
     return tf.cast(tf.clip_by_value(level, lowest, highest), tf.int32)
 
 
-def bin_weights(start: Tensor, length: Tensor, bins: int, cells: int | Tensor) -> Tensor:
+def bin_weights(
+    start: Tensor, length: Tensor, bins: int, cells: int | Tensor
+) -> Tensor:
     """Weights of a map's cells in each bin of boxes, along one axis.
 
     A box is cut into `bins` bins; a bin has `ceil(length / bins)` samples, evenly
@@ -133,7 +137,10 @@ def roi_align(
 
 
 def _by_matrices(maps, boxes, images, bins):
-    height, width = maps.shape[1] or tf.shape(maps)[1], maps.shape[2] or tf.shape(maps)[2]
+    height, width = (
+        maps.shape[1] or tf.shape(maps)[1],
+        maps.shape[2] or tf.shape(maps)[2],
+    )
     rows = bin_weights(boxes[:, 1], boxes[:, 3] - boxes[:, 1], bins, height)
     columns = bin_weights(boxes[:, 0], boxes[:, 2] - boxes[:, 0], bins, width)
     number = maps.shape[0] or tf.shape(maps)[0]
@@ -199,7 +206,9 @@ def _taps(start, length, bins, cells, known):
     highest = tf.reduce_max(tf.where(counted, places, dtype.min), axis=-1)
     some = (highest >= lowest) & known[:, None]  # (R, bins)
     first = tf.floor(tf.where(some, lowest, 0))
-    last = tf.minimum(tf.floor(tf.where(some, highest, 0)) + 1, tf.cast(cells - 1, dtype))
+    last = tf.minimum(
+        tf.floor(tf.where(some, highest, 0)) + 1, tf.cast(cells - 1, dtype)
+    )
     counts = tf.where(some, tf.cast(last - first, tf.int32) + 1, 0)
     offsets = tf.cast(tf.range(tf.maximum(tf.reduce_max(counts), 1)), dtype)  # (T,)
     apart = (places - first[..., None])[..., None] - offsets  # (R, bins, G, T)

@@ -60,7 +60,10 @@ def even_choice(candidates: Tensor, wanted: Tensor, most: int) -> Tensor:
 
 
 def sample(
-    label: Tensor, number: int, positive_share: float, choose: Choice | tuple[Choice, Choice]
+    label: Tensor,
+    number: int,
+    positive_share: float,
+    choose: Choice | tuple[Choice, Choice],
 ) -> tuple[Tensor, Tensor]:
     """Chooses foreground, up to a share of `number`, and fills with background.
 
@@ -75,13 +78,15 @@ def sample(
         than `number` where there are fewer.
 
     Example:
-        >>> label = tf.constant([1, 0, 0, -1, 1, 1])
-        >>> [taken.numpy().tolist() for taken in sample(label, 4, 0.5, even_choice)]
-        [[True, False, False, False, True, False], [False, True, True, False, False, False]]
+        >>> label = tf.constant([1, 0, -1, 1, 1])
+        >>> [taken.numpy().tolist() for taken in sample(label, 3, 0.67, even_choice)]
+        [[True, False, False, True, False], [False, True, False, False, False]]
 
     Reference: detectron2's subsample_labels.
     """
-    of_foreground, of_background = choose if isinstance(choose, tuple) else (choose,) * 2
+    of_foreground, of_background = (
+        choose if isinstance(choose, tuple) else (choose,) * 2
+    )
     foreground, background = label == FOREGROUND, label == BACKGROUND
     most = int(number * positive_share)
     positives = tf.minimum(tf.math.count_nonzero(foreground, dtype=tf.int32), most)

@@ -68,7 +68,9 @@ def suppress(
         row_groups = tf.slice(groups, (start,), (block,))
         before = stays & (places < start)
         gone = overlapping(rows, row_groups, boxes, groups) & before[None, :]
-        may = tf.slice(valid, (start,), (block,)) & ~tf.reduce_any(gone, axis=1)  # (block,)
+        may = tf.slice(valid, (start,), (block,)) & ~tf.reduce_any(
+            gone, axis=1
+        )  # (block,)
         rivals = overlapping(rows, row_groups, rows, row_groups) & earlier
 
         def again(now, last):
