@@ -34,7 +34,8 @@ class FeaturePyramid(layers.Layer):
 
     Example:
         >>> pyramid = FeaturePyramid(16)
-        >>> maps = {f"P{i}": ops.ones((1, 64 >> i, 64 >> i, 4 << i)) for i in range(2, 6)}
+        >>> sizes = {"P2": 16, "P3": 8, "P4": 4, "P5": 2}
+        >>> maps = {level: ops.ones((1, s, s, 4)) for level, s in sizes.items()}
         >>> [tuple(found.shape)[1:] for found in pyramid(maps).values()][-2:]
         [(2, 2, 16), (1, 1, 16)]
 

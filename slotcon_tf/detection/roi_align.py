@@ -28,7 +28,8 @@ def level_of(boxes: Tensor, lowest: int = 2, highest: int = 5) -> Tensor:
         int32 (...,).
 
     Example:
-        >>> level_of(tf.constant([[0.0, 0, 112, 112], [0, 0, 500, 500]])).numpy().tolist()
+        >>> boxes = tf.constant([[0.0, 0, 112, 112], [0, 0, 500, 500]])
+        >>> level_of(boxes).numpy().tolist()
         [3, 5]
 
     Reference: Lin et al. 2017 (arXiv 1612.03144), equation 1; detectron2's

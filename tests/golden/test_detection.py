@@ -38,8 +38,10 @@ from tests.support.golden_case import draw
 # float64 against float64: what is left is the order of summation. Seen: 3e-13 in
 # losses, 2e-13 in the state after three steps, 1e-9 in boxes of 500 pixels.
 LOSSES, STATE, BOXES, SCORES = 1e-11, 1e-11, 1e-7, 1e-9
-# detectron2's own float32 against float64 is 5e-7 here; ours sums in another order.
-FLOAT32_LOSSES = 5e-6
+# detectron2's own float32 against float64 is 5e-7 here. TensorFlow's fused batch
+# normalisation adds 122,880 numbers of the first layer one by one, which is 3e-4 off
+# after it; seen in losses: 2.4e-4.
+FLOAT32_LOSSES = 1e-3
 
 
 @pytest.fixture
