@@ -91,8 +91,8 @@ def encode(
         (..., 4).
 
     Example:
-        >>> box, target = ops.array([0.0, 0.0, 2.0, 2.0]), ops.array([1.0, 0.0, 3.0, 2.0])
-        >>> encode(box, target).numpy().tolist()
+        >>> box = ops.array([0.0, 0.0, 2.0, 2.0])
+        >>> encode(box, box + ops.array([1.0, 0.0, 1.0, 0.0])).numpy().tolist()
         [0.5, 0.0, 0.0, 0.0]
     """
     x, y, width, height = _centred(boxes)

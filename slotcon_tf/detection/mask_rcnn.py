@@ -87,6 +87,15 @@ class MaskRCNN(keras.Model):
     Raises:
         ValueError: If the encoder has no such pyramid.
 
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> encoder = backbone("resnet10", width=8)
+        >>> sizes = {"channels": 8, "units": 16, "max_detections": 3}
+        >>> model = MaskRCNN(encoder, class_names=("cat", "dog"), **sizes)
+        >>> found = model(tf.zeros((1, 64, 64, 3)))
+        >>> found.boxes.shape
+        TensorShape([1, 3, 4])
+
     Reference: He et al. 2017 (arXiv 1703.06870); Lin et al. 2017 (arXiv 1612.03144);
     the settings of Wen et al. 2022 (arXiv 2205.15288), section 4.1, in detectron2.
     """

@@ -45,6 +45,14 @@ def detector_entries(model: MaskRCNN) -> dict[str, Entry]:
 
     Returns:
         Dict of name to `Entry`, without `num_batches_tracked`.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> sizes = {"channels": 8, "units": 16}
+        >>> encoder = backbone("resnet10", width=8)
+        >>> model = MaskRCNN(encoder, class_names=("cat", "dog"), **sizes)
+        >>> detector_entries(model)["roi_heads.box_head.fc1.weight"].shape
+        (16, 392)
     """
     found: dict[str, Entry] = {}
     for level in LEVELS:

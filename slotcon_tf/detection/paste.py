@@ -1,4 +1,7 @@
-"""Pasting: a detection's small mask on the pixels of its image. NumPy only, for clients."""
+"""Pasting: a detection's small mask on the pixels of its image.
+
+NumPy only: clients of a server do it.
+"""
 
 from __future__ import annotations
 
