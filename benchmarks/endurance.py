@@ -1,173 +1,201 @@
-"""Kills a training run again and again; its end must be that of an undisturbed one.
+"""Kills a training run again and again, and what it depends on, too.
 
-    python -m benchmarks.endurance --minutes=30
+    python -m benchmarks.endurance --minutes=20
 
-Both runs are `trainers.pretrain` in processes of their own, on one device. One of them
-is killed with SIGKILL at random moments, most of them while it trains or writes a
-checkpoint, and started again with the same command. Printed are the kills survived,
-those that left a half-written checkpoint, and the steps that had to be done again.
+Two runs of `slotcon_tf.runs.pretrain` on one folder of images, in processes of their
+own, on one device. One of them is left alone. The other is killed with SIGKILL at
+random moments, most of them while it trains or writes a checkpoint, and started again
+with the same command; in between its images are changed, its disk is filled (a small
+one in memory, where this process may mount it), another run wants its work directory
+(--faults). A third run, of two hosts on loopback, loses one of them. In the end the
+first two must be equal, bit for bit, no checkpoint may have been lost on the way, the
+histories must have every epoch once, and every end must have been one line.
 """
 
+import collections
 import dataclasses
 import pathlib
 import random
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 
 import keras
 
-from slotcon_tf.runs import PretrainConfig
-from slotcon_tf.runs.checkpoints import checkpoint_paths, largest_difference, step_of
+from benchmarks import courses, faults
+from benchmarks.courses import Broken, Course, Started
+from benchmarks.faults import TwoHosts
+from slotcon_tf.runs import PretrainConfig, pretrain
+from slotcon_tf.runs.checkpoints import largest_difference
 from slotcon_tf.runs.command import Command, CommandError
-from slotcon_tf.runs.pretraining import PretrainRun
 from slotcon_tf.runs.settings import Config, setting
+
+EPOCHS = 10
+HOST_STEPS = 40  # of the run of two hosts
+_ODDS = 0.5  # that another fault than a kill follows
+_END_SECONDS = 1800  # that a run may take to its end
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EnduranceConfig(Config):
-    minutes: float = setting(30, "Kill for so long, then let it end.", low=0.0)
+    minutes: float = setting(20, "Kill for so long, then let it end.", low=0.0)
     kills: int = setting(0, "Kill so often instead; 0: by minutes.", low=0)
-    steps: int = setting(400, "Steps of the run.", low=2)
+    steps: int = setting(400, "Steps of the run.", low=EPOCHS)
     kill_seed: int = setting(0, "Of the moments.", low=0)
+    faults: tuple[str, ...] = setting(
+        tuple(faults.FAULTS), "Beside kills.", choices=("none", *faults.FAULTS)
+    )
     watched: str | None = setting(
         None, "Internal: this process is a run that is written to, in this folder."
     )
+    notes: str | None = setting(None, "Internal: where it notes its steps.")
+    data: str | None = setting(None, "Internal: its images.")
+    changed: bool = setting(False, "Internal: they may have changed.")
 
     @property
     def run(self) -> PretrainConfig:
         """The run that is killed, and the one that is not; in the folder `watched`."""
-        epochs = 2
+        allowed = {"allow_changed_data": True} if self.changed else {}
         return PretrainConfig(
             workdir=self.watched,
-            dataset="fake",
+            data_dir=self.data,
             arch="resnet10",
             image_size=32,
             num_prototypes=8,
             hidden_dim=16,
             projection_dim=8,
-            batch_size=4,
+            batch_size=faults.BATCH,
             precision="float32",
-            epochs=epochs,
-            max_steps_per_epoch=self.steps // epochs,
+            epochs=EPOCHS,
+            max_steps_per_epoch=self.steps // EPOCHS,
             warmup_epochs=1,
             checkpoint_steps=2,
             export=False,
+            **allowed,
         )
 
 
-_LAST_WORD = "last_step"
+class Notes(keras.callbacks.Callback):
+    """Notes, elsewhere, at which step the process began, and every step it has done."""
 
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = pathlib.Path(folder)
 
-class WatchedRun(PretrainRun):
-    """A run that writes down every step it has done."""
+    def on_train_begin(self, logs=None):
+        self._note(courses.FIRST)
 
-    def callbacks(self, stop):
-        file = self.workdir / _LAST_WORD
-        note = keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda *_, **__: file.write_text(
-                str(int(self.model.step.numpy()))
-            )
-        )
-        return [note, *super().callbacks(stop)]
+    def on_train_batch_end(self, batch, logs=None):
+        self._note(courses.LAST)
+
+    def _note(self, name):
+        (self.folder / name).write_text(str(int(self.model.step.numpy())))
 
 
 def endurance(config: EnduranceConfig) -> None:
     if config.watched:
-        WatchedRun(config.run).to_the_end()
+        pretrain(config.run, callbacks=[Notes(config.notes)])
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, faults.small_disk(folder) as disk:
         folder = pathlib.Path(folder)
-        for name in ("undisturbed", "killed"):
-            (folder / name).mkdir()
-        if run(command(config, folder / "undisturbed")).wait():
-            raise CommandError("The undisturbed run failed.")
-        report = endure(config, folder / "killed")
-        worst = largest_difference(
-            newest_checkpoint(folder / "undisturbed"),
-            newest_checkpoint(folder / "killed"),
-        )
-    for name, value in report.items():
-        print(f"{name:44}{value:>8}")
+        images = faults.draw_images(folder / "images", config.steps // EPOCHS)
+        alone = Course(config, folder / "notes", folder / "undisturbed", images)
+        process = Started(alone)
+        if process.wait(_END_SECONDS) != 0:
+            process.kill()
+            raise CommandError(f"The undisturbed run failed: {process.said()}.")
+        place = (disk or folder) / "killed"
+        seen = Seen(Course(config, folder / "notes", place, images, disk is not None))
+        seen.endure()
+        worst = largest_difference(alone.newest(), seen.course.newest())
+    for name, count in seen.counts.items():
+        print(f"{name:44}{count:>8}")
     print(f"{'largest difference of any saved number':44}{worst:8g}")
+    for text in seen.broken:
+        print(f"broken: {text}")
     if worst:
         raise CommandError("The killed run ended elsewhere.")
+    if seen.broken:
+        raise CommandError(f"What must hold was broken {len(seen.broken)} time(s).")
 
 
-def command(config, workdir):
-    """The command line of a run, watched."""
-    lines = config.replace(watched=str(workdir)).lines()
-    return [sys.executable, "-m", "benchmarks.endurance", *lines]
+class Seen:
+    """A run that is killed, and what was seen of it.
 
-
-def run(words):
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def endure(config, workdir):
-    """Kills and restarts a run until enough is enough; then lets it end.
-
-    Returns:
-        Dict of what was seen.
+    Attributes:
+        counts: Number of each event.
+        broken: What did not hold, in words.
     """
-    dice = random.Random(config.kill_seed)
-    end = time.monotonic() + config.minutes * 60
-    kills = half_written = repeated = 0
 
-    def enough():
-        return kills >= config.kills if config.kills else time.monotonic() > end
+    def __init__(self, course: Course) -> None:
+        self.course, self.config = course, course.config
+        self.dice = random.Random(self.config.kill_seed)
+        self.counts = collections.Counter({"kills survived": 0})
+        self.broken: list[str] = []
+        self.hosts = TwoHosts(course, HOST_STEPS)
+        disk = () if course.on_small_disk else faults.OF_DISKS
+        self._known = [n for n in self.config.faults if n not in (*disk, "none")]
+        self._turns: list[str] = []
 
-    while True:
-        # What this process leaves behind is counted, not what the one before did.
-        (workdir / _LAST_WORD).unlink(missing_ok=True)
-        half, started = workdir / "checkpoints" / ".writing", time.time()
-        process = run(command(config, workdir))
-        if enough():
-            break
-        # One in four kills is blind, and may hit the start; the others wait for steps.
-        if dice.random() < 0.25:
-            moment = time.monotonic() + dice.uniform(1, 10)
-            done = wait(process, lambda moment=moment: time.monotonic() > moment)
-        else:
-            done = wait(process, lambda: steps_done(workdir) > 0)
-            time.sleep(dice.uniform(0, 0.5))
-        if done or process.poll() is not None:
-            break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills += 1
-        half_written += half.exists() and half.stat().st_mtime > started
-        newest = newest_checkpoint(workdir)
-        repeated += max(steps_done(workdir) - (step_of(newest) if newest else 0), 0)
-    if process.wait():
-        raise CommandError(f"The run failed with status {process.returncode}.")
-    return {
-        "kills survived": kills,
-        "of them with a half-written checkpoint": half_written,
-        "steps done twice": repeated,
-    }
+    def endure(self):
+        """Kills and restarts the run until enough is enough; then lets it end."""
+        end = time.monotonic() + 60 * self.config.minutes
+        while True:
+            process = Started(self.course)
+            kills = self.counts["kills survived"]
+            most = self.config.kills
+            if kills >= most if most else time.monotonic() > end:
+                break
+            # One in four kills is blind, and may hit the start; the others wait.
+            if self.dice.random() < 0.25:
+                process.wait(self.dice.uniform(1, 10))
+            elif process.trains():
+                process.wait(self.dice.uniform(0, 0.5))
+            if process.status is not None:
+                break
+            begun = process.step(courses.LAST)
+            if begun and self._known and self.dice.random() < _ODDS:
+                self._turns = self._turns or self.dice.sample(
+                    self._known, len(self._known)
+                )
+                self._meet(self._turns.pop(), process)
+            if process.kill():
+                self._killed(process)
+        if process.wait(_END_SECONDS) != 0:
+            process.kill()
+            raise CommandError(f"The run failed: {process.said()}.")
+        self._holds("the end", self.course.check_history, EPOCHS)
+        if self.hosts.begun:
+            self._holds("two hosts", self.hosts.finish, _END_SECONDS)
+            self._holds("two hosts", self.hosts.course.check_history, EPOCHS)
 
+    def _meet(self, name, process):
+        """A fault, once there is a checkpoint, and what it must leave."""
+        if not process.until(self.course.newest):
+            return
+        fault = faults.FAULTS[name] or self.hosts.lose_one
+        before = self.course.newest_step()
+        held = self._holds(name, fault, self.course, process, self.dice)
+        self.counts[f"{name}: {'held' if held else 'broken'}"] += 1
+        if self.course.newest_step() < before:
+            self.broken.append(f"{name}: checkpoint {before} is lost")
 
-def wait(process, condition):
-    """Waits for a condition or the process's end; True if it ended."""
-    while not condition():
-        if process.poll() is not None:
-            return True
-        time.sleep(0.02)
-    return False
+    def _killed(self, process):
+        course, newest = self.course, self.course.newest_step()
+        self._holds("a kill", process.check_first)
+        self.counts["kills survived"] += 1
+        asides = (course.workdir / "checkpoints").glob(".writing*")
+        half = any(aside.stat().st_mtime > process.at for aside in asides)
+        self.counts["of them with a half-written checkpoint"] += half
+        self.counts["steps done twice"] += max(process.step(courses.LAST) - newest, 0)
 
-
-def steps_done(workdir):
-    """The last step that the run has noted, 0 before the first."""
-    file = workdir / _LAST_WORD
-    text = file.read_text() if file.exists() else ""
-    return int(text or 0)
-
-
-def newest_checkpoint(workdir):
-    return next(iter(checkpoint_paths(workdir / "checkpoints")), None)
+    def _holds(self, name, check, *arguments):
+        try:
+            check(*arguments)
+        except Broken as error:
+            self.broken.append(f"{name}: {error}")
+            print(self.broken[-1], flush=True)
+            return False
+        return True
 
 
 main = Command("endurance", EnduranceConfig, endurance, __doc__)

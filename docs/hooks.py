@@ -102,6 +102,7 @@ def _row(known):
         high = "" if known.high is None else f"{known.high} or less"
         told.append(", ".join(filter(None, (low, high))).capitalize() + ".")
     told += ["*Free.*"] * known.free + ["*Addable.*"] * known.addable
+    told += ["*A place.*"] * known.place
     if known.above is not None:
         told.append(f"Above {known.above}.")
     if known.aliases:

@@ -62,11 +62,12 @@ def compare_exports(config: CompareConfig) -> None:
         >>> config = CompareConfig(first="none/1", second="none/2", images="photos")
         >>> compare_exports(config)  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        FileNotFoundError: No SavedModel in none/1. ...
+        FileNotFoundError: Dataset 'folder' needs the folder photos. ...
     """
     places = (config.first, config.second)
-    first, second = (load_version(path) for path in places)
+    # First what is soon known.
     paths = [str(path) for path in listed_images(config.images).paths]
+    first, second = (load_version(path) for path in places)
     print(table(places[0], places[1], compare(first, second, paths, config.batch_size)))
 
 

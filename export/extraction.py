@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 import stat
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from slotcon_tf.data.bad_images import printable
-from slotcon_tf.files import write_whole
+from slotcon_tf.files import write_text, write_whole
 from slotcon_tf.images.decoding import BadImage
 from slotcon_tf.progress import bar
 from slotcon_tf.serving.formats import reason_of
@@ -132,7 +133,7 @@ def extract(
     output = pathlib.Path(output)
     parts = _Parts(output, images, settings, batch_size)
     starts = range(0, len(images.paths), batch_size)
-    todo = [start for start in starts if not parts.path(start).exists()]
+    todo = [start for start in starts if not parts.done(start)]
 
     def work(start):
         paths = images.paths[start : start + batch_size]
@@ -243,7 +244,7 @@ class _Parts:
         header = {"images": digest, "batch_size": batch_size, **settings}
         file = self.folder / "settings.json"
         if file.exists():
-            there = json.loads(file.read_text())
+            there = _settings_of(file)
             if there != header:
                 differing = sorted(
                     k for k in {*there, *header} if there.get(k) != header.get(k)
@@ -254,11 +255,14 @@ class _Parts:
                     "it to start anew."
                 )
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(file, lambda f: f.write(json.dumps(header).encode()))
+        write_text(file, json.dumps(header))
 
     def path(self, start):
         return self.folder / f"{start:09d}.npz"
+
+    def done(self, start):
+        """Whether a part is there; one that a broken disk cut short is not."""
+        return zipfile.is_zipfile(self.path(start))
 
     def write(self, start, rows):
         write_whole(self.path(start), lambda file: np.savez(file, **rows))
@@ -287,12 +291,20 @@ class _Parts:
         shutil.rmtree(self.folder)
 
 
+def _settings_of(file):
+    try:
+        return dict(json.loads(file.read_text()))
+    except ValueError:
+        return {}
+
+
 def _list_failed(output, failed):
     path = output.with_name(output.name + ".failed.txt")
-    path.unlink(missing_ok=True)
     if failed:
         lines = [f"{name}\t{reason}\n" for name, reason in failed.items()]
-        path.write_text("".join(lines), encoding="utf-8")
+        write_text(path, "".join(lines))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def report(

@@ -77,6 +77,7 @@ def run(
         config: Where the features go, and how images are sent.
 
     Raises:
+        SettingError: If the output is a folder.
         CommandError: If the model refuses every batch.
 
     Example:
@@ -86,6 +87,11 @@ def run(
         >>> run(extract, Images(pathlib.Path(), ("a.jpg", "b.jpg")), config)
         1 of 2 images in features.npz
     """
+    if pathlib.Path(config.output).is_dir():
+        raise SettingError(
+            f"`output` must be a file to write. Received: output={config.output}, a "
+            "folder."
+        )
     try:
         failed = extract(
             images,

@@ -32,7 +32,6 @@ def write_table(
         >>> np.load(path)["paths"].tolist()
         ['a.jpg']
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npz":
         arrays: dict[str, Any] = {"paths": np.array(names, dtype=np.str_), **columns}
         write_whole(path, lambda file: np.savez(file, **arrays))

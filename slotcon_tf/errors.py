@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def first_line(error: BaseException, most: int | None = None) -> str:
     """The first line of an error's text, or its class where it has none.
@@ -16,4 +18,5 @@ def first_line(error: BaseException, most: int | None = None) -> str:
         >>> first_line(KeyError())
         'KeyError'
     """
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
+    text = re.sub(r"^\{\{.*?\}\} ", "", str(error).strip())  # TensorFlow's node
+    return (text.splitlines() or [type(error).__name__])[0][:most]

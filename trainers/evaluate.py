@@ -5,7 +5,9 @@
 
 Every score stands beside that of the same network untrained, with the difference, and
 with 95% intervals of a bootstrap over images. A run's scores are also written to its
-evaluation/TASK_DATASET_SPLIT_NETWORK.json, which trainers.visualize shows.
+evaluation/TASK_DATASET_SPLIT_NETWORK.json, which trainers.visualize shows. With --all
+every checkpoint of a run is measured, into one table and one curve per task there; the
+same command goes on with those that are new.
 
 Tasks:
   groups          the winning prototype of every pixel against label maps: mIoU and

@@ -5,11 +5,13 @@
 
 Writes into the work directory: finetune.flags (every flag; repeats the run),
 checkpoints/, history.csv, tensorboard/, scores.json (of --val_split, newest
-evaluation), segmenter.keras (loads after `import slotcon_tf.segmentation`) and
-masks.png.
+evaluation), segmenter.keras (loads after `import slotcon_tf.segmentation`), masks.png
+and finished.json (what was made after the last step). Given again after the end, the
+command writes nothing, or what is missing.
 
 The exit status is 143 after SIGTERM or Ctrl-C, whose state is saved, 2 after an error
-in the flags, and 1 after another one.
+in the flags, and 1 after another one, or where segmenter.keras or scores.json could not
+be written; evaluation, history, TensorBoard and pictures that fail are warned of.
 """
 
 from slotcon_tf.runs import FinetuneConfig, finetune

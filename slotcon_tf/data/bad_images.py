@@ -10,6 +10,8 @@ from typing import NoReturn
 
 from absl import logging
 
+from slotcon_tf.files import write_text
+
 _NAMED = 100  # warnings; what follows is in the list and counted
 # A share of fewer images than the source has says little: from so many on, and so many
 # standard deviations above the limit, it is told from chance.
@@ -79,12 +81,16 @@ class BadImages:
     def write_to(self, path: str | os.PathLike[str]) -> None:
         """Lists the bad images in a text file, one per line, as they are found.
 
-        What the file lists already, from an earlier part of the run, stays.
+        What the file lists already, from an earlier part of the run, stays, but for
+        half a line that a killed one left.
         """
         self._list = path
         if os.path.exists(path):
-            with open(path, encoding="utf-8") as lines:
-                self._listed = {line.partition("\t")[0] for line in lines}
+            with open(path, encoding="utf-8", errors="replace") as lines:
+                text = lines.read()
+            whole = text[: text.rfind("\n") + 1]
+            write_text(path, whole)
+            self._listed = {line.partition("\t")[0] for line in whole.split("\n")}
 
     def check(self) -> None:
         """Raises `TooManyBadImages` if there were too many once."""
@@ -122,10 +128,7 @@ class BadImages:
                 logging.warning("Skipped %s: %s", printable(path), reason)
             if count == _NAMED:
                 logging.warning("More bad images are counted, not named.")
-            if self._list and printable(path) not in self._listed:
-                with open(self._list, "a", encoding="utf-8") as lines:
-                    lines.write(f"{printable(path)}\t{printable(reason)}\n")
-                self._listed.add(printable(path))
+            self._put_on_list(printable(path), printable(reason))
             among = self._too_many(count)
             if among:
                 self.stop(
@@ -134,6 +137,19 @@ class BadImages:
                     f"{printable(path)} ({reason}). Mend or remove them "
                     "(slotcon-check-data lists them), or raise max_bad_share."
                 )
+
+    def _put_on_list(self, path, reason):
+        """Without a place for the list the images are counted all the same."""
+        if not self._list or path in self._listed:
+            return
+        try:
+            with open(self._list, "a", encoding="utf-8") as lines:
+                lines.write(f"{path}\t{reason}\n")
+        except OSError as error:
+            told = error.strerror or error
+            logging.warning("%s cannot be written: %s. It is left.", self._list, told)
+            self._list = None
+        self._listed.add(path)
 
     def stop(self, message: str) -> NoReturn:
         """Ends the use of the source.

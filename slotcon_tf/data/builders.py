@@ -13,6 +13,8 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from slotcon_tf.data.identity import ImageSet
+from slotcon_tf.data.known_files import files_of
 from slotcon_tf.data.source import SequentialSource
 
 
@@ -35,6 +37,10 @@ class BuilderSource(SequentialSource):
         count = split_size(builder, split)
         super().__init__(f"{builder.info.full_name} ({split})", count, **limits)
 
+    def identity(self) -> ImageSet:
+        """By version, split and number, and the shards' names, sizes and ends."""
+        return builder_identity(self.builder, self.split)
+
     def stored(self) -> tf.data.Dataset:
         return self.builder.as_dataset(
             split=self.split,
@@ -42,6 +48,28 @@ class BuilderSource(SequentialSource):
             decoders={"image": tfds.decode.SkipDecoding()},
             read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
         ).map(lambda example: example["image"])
+
+
+def builder_identity(builder: Any, split: str) -> ImageSet:
+    """What is known of a tensorflow-datasets split without reading it.
+
+    Args:
+        builder: A prepared one. Sets that are drawn, not downloaded, have the version
+            of their drawing alone: encoders of images differ between machines.
+        split: Of it, or a slice.
+
+    Example:
+        >>> from slotcon_tf.data.scenes import scenes_builder
+        >>> builder_identity(scenes_builder(), "train")  # doctest: +SKIP
+        3,000 images
+    """
+    settings = {"source": f"tfds {builder.info.full_name}", "split": split}
+    count = split_size(builder, split)
+    if getattr(builder, "drawn", False):
+        return ImageSet(count, settings)
+    parts = builder.info.splits[split].file_instructions
+    found = files_of([part.filename for part in parts], builder.data_dir)
+    return ImageSet(count, settings, **found)
 
 
 def split_size(builder: Any, split: str) -> int:

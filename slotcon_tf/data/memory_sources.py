@@ -13,6 +13,7 @@ from absl import logging
 
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.extensions import is_image_file
+from slotcon_tf.data.identity import ImageSet
 from slotcon_tf.data.image_values import UnfitImage, decoded, image_of
 from slotcon_tf.data.source import (
     ImageSource,
@@ -226,6 +227,11 @@ class CheckedSource(ImageSource):
 
     def examples(self, seed: Any) -> tf.data.Dataset:
         return self._source.examples(seed)
+
+    def identity(self) -> ImageSet:
+        """What the source says of itself, if it does."""
+        own = getattr(self._source, "identity", super().identity)
+        return own()
 
     def decode(self, data: Any) -> Decoded:
         return decoded(data, self.max_pixels, self.pixel_range)

@@ -19,6 +19,7 @@ from PIL import Image
 from slotcon_tf import processor
 from slotcon_tf.data.drawing import CATEGORIES, draw_scene
 from slotcon_tf.data.reading import remote_errors
+from slotcon_tf.errors import first_line
 from slotcon_tf.progress import bar
 
 HEIGHT, WIDTH = 144, 192  # pixels
@@ -42,6 +43,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
         (144, 192, 3)
     """
 
+    drawn = True  # its version says what its images are
     # File that progress is told in; standard error if None.
     shown_on: TextIO | None = None
     # Raise it with every change of the drawing: tfds goes on reading what it prepared.
@@ -107,12 +109,13 @@ def scenes_builder(data_dir: str | os.PathLike[str] | None = None) -> Scenes:
 
     Raises:
         OSError: If the folder cannot be written.
+        ValueError: If it holds scenes without their description, or not all of them.
 
     Example:
         >>> scenes_builder().info.splits["train"].num_examples  # doctest: +SKIP
         3000
     """
-    builder = Scenes(data_dir=data_dir)
+    builder = _opened(data_dir)
     folder = pathlib.Path(builder.data_dir)
     if folder.is_dir():
         return builder
@@ -127,7 +130,46 @@ def scenes_builder(data_dir: str | os.PathLike[str] | None = None) -> Scenes:
         # Another process may have renamed its folder to this place first.
         if not folder.is_dir():
             raise
-    return Scenes(data_dir=data_dir)
+    return _opened(data_dir)
+
+
+def _opened(data_dir: str | os.PathLike[str] | None) -> Scenes:
+    """The builder; if its folder is there, with all that was written into it."""
+    try:
+        builder = Scenes(data_dir=data_dir)
+        folder = pathlib.Path(builder.data_dir)
+        trouble = _trouble(builder) if folder.exists() else ""
+    except (OSError, tf.errors.UnimplementedError):
+        raise  # no damage: no right, or no way to where it lies
+    except Exception as error:  # noqa: BLE001  whatever a damaged description raises
+        folder = pathlib.Path(Scenes.name, str(Scenes.VERSION))
+        default = tfds.core.constants.DATA_DIR  # pyright: ignore[reportAttributeAccessIssue]
+        folder = pathlib.Path(data_dir or default) / folder
+        reason = first_line(error, 100).rstrip(".")
+        trouble = f"a description that cannot be read ({reason})"
+    if trouble:
+        raise ValueError(
+            f"{folder} must hold the scenes that were drawn into it. Received: "
+            f"{trouble}. Delete that folder: they are drawn again."
+        )
+    return builder
+
+
+def _trouble(builder: Scenes) -> str:
+    """What is wrong with a builder's folder, if anything."""
+    if not pathlib.Path(builder.data_dir).is_dir():
+        return "a file"
+    splits = builder.info.splits
+    if not {*_SPLIT_SEEDS} <= {*splits}:
+        return "no description of them, dataset_info.json"
+    for split in (splits[name] for name in _SPLIT_SEEDS):
+        files = [pathlib.Path(path) for path in split.filepaths]
+        lost = [path.name for path in files if not path.is_file()]
+        if lost:
+            return f"no {lost[0]}"
+        if sum(path.stat().st_size for path in files) < split.num_bytes:
+            return f"a part of {files[0].name}"
+    return ""
 
 
 def load_scenes(

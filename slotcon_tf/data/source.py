@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from slotcon_tf.data.bad_images import BadImages, printable
 from slotcon_tf.data.extensions import PassedOver
+from slotcon_tf.data.identity import ImageSet
 from slotcon_tf.data.reading import Patience, reason_of
 from slotcon_tf.images.decoding import MAX_PIXELS, BadImage, Decoded, decode_pixels
 from slotcon_tf.images.pixels import PixelWatch
@@ -174,6 +175,10 @@ class ImageSource:
     def decode(self, data: Any) -> Decoded:
         """What was read as a `Decoded`; BadImage if it is no image."""
         return decode_pixels(data, self.max_pixels, self.pixel_range)
+
+    def identity(self) -> ImageSet:
+        """What is known of the images without reading them all."""
+        return ImageSet(self.num_images, {"source": type(self).__name__})
 
     def caption(self, number: int) -> str:
         """A short name of image `number`."""

@@ -19,7 +19,7 @@ from slotcon_tf.data.memory_sources import (
     GeneratorSource,
     kind_of,
 )
-from slotcon_tf.data.reading import read_file, remote_errors
+from slotcon_tf.data.reading import read_file, remote_errors, without_scheme
 from slotcon_tf.data.source import ImageSource, NumberedSource, SequentialSource
 from slotcon_tf.data.stored_sources import FakeSource, FileSource, RecordSource
 
@@ -140,10 +140,12 @@ def _files(dataset, data_dir, allow_remote, limits):
     name = f"{dataset} {data_dir}"
     if dataset == "list":
         paths = read_list(data_dir, allow_remote)
-        return FileSource(paths, name, folders_known=False, **limits)
+        root = os.path.dirname(without_scheme(os.fspath(data_dir)))
+        return FileSource(paths, name, root=root, folders_known=False, **limits)
     passed_over = PassedOver()
     paths = list_images(dataset, data_dir, passed_over)
-    return FileSource(paths, name, passed_over=passed_over, **limits)
+    root = without_scheme(os.fspath(data_dir))
+    return FileSource(paths, name, root=root, passed_over=passed_over, **limits)
 
 
 def open_images(

@@ -11,6 +11,8 @@ import numpy as np
 
 from slotcon_tf.data.bad_images import printable
 from slotcon_tf.data.extensions import PassedOver
+from slotcon_tf.data.identity import ImageSet
+from slotcon_tf.data.known_files import files_of
 from slotcon_tf.data.reading import Patience, largest_file, read_file
 from slotcon_tf.data.records import RecordReader
 from slotcon_tf.data.source import NumberedSource
@@ -25,6 +27,7 @@ class FileSource(NumberedSource):
     Args:
         paths: Paths that tf.io.gfile reads.
         name: What to call the source in messages.
+        root: Folder that the names of `identity` are relative to; None: their own.
         folders_known: Whether their folders were all there.
         passed_over: What was not taken of a folder.
         **limits: Of `ImageSource`: `max_pixels`, `max_bad_share`, `pixel_range`.
@@ -43,15 +46,22 @@ class FileSource(NumberedSource):
         paths: Sequence[str],
         name: str,
         *,
+        root: str | os.PathLike[str] | None = None,
         folders_known: bool = True,
         passed_over: PassedOver | None = None,
         **limits: Any,
     ) -> None:
         super().__init__(name, len(paths), **limits)
         self.paths = paths
+        self._root = root
         self.passed_over = passed_over or self.passed_over
         self.patience = Patience(folders_known=folders_known)
         self._max_bytes = largest_file(self.max_pixels)
+
+    def identity(self) -> ImageSet:
+        """By the files' names and sizes, and the ends of some; a question per file."""
+        files = files_of(self.paths, self._root)
+        return ImageSet(self.num_images, {"source": "files"}, **files)
 
     def label(self, number: int) -> str:
         return self.paths[number]
@@ -94,6 +104,12 @@ class RecordSource(NumberedSource):
         self._reader = RecordReader(folder)
         super().__init__(f"records {folder}", self._reader.num_images, **limits)
         self._reader.max_bytes = largest_file(self.max_pixels)
+
+    def identity(self) -> ImageSet:
+        """By the index, and the shards' names, sizes and ends."""
+        settings = {"source": "records", "index": self._reader.digest()}
+        files = files_of(self._reader.shards, self._reader.folder)
+        return ImageSet(self.num_images, settings, **files)
 
     def label(self, number: int) -> str:
         return self._reader.label(number)

@@ -30,6 +30,7 @@ from slotcon_tf.evaluation.bootstrap import LEVEL, compare, summed
 from slotcon_tf.evaluation.tasks import Sums, Task
 from slotcon_tf.files import write_text
 
+SCORES = "scores.json"  # in the folder of what was measured
 UNTRAINED, TRAINED, DIFFERENCE = STAGES = ("untrained", "trained", "difference")
 
 
@@ -150,8 +151,6 @@ def write_result(path: str | pathlib.Path, found: Mapping[str, Any]) -> None:
         >>> json.loads(path.read_text())["rows"]
         {'nmi': {'trained': [None, None, None]}}
     """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_finite(found), indent=1, allow_nan=False)
     write_text(path, text + "\n")
 

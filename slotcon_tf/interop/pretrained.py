@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from slotcon_tf.files import write_text, written_whole
 from slotcon_tf.interop.entries import Report
 from slotcon_tf.interop.keras_files import load_keras
 from slotcon_tf.interop.loading import read_encoder, read_slotcon
@@ -177,8 +178,8 @@ def save_to_preset(model: SlotCon, directory: str | os.PathLike) -> pathlib.Path
         PosixPath('preset/slotcon.keras')
     """
     directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    model.save(directory / MODEL_FILE)
+    with written_whole(directory / MODEL_FILE) as aside:
+        model.save(aside)
     about = {
         "class": "slotcon_tf.SlotCon",
         "arch": model.encoder.name,
@@ -191,5 +192,5 @@ def save_to_preset(model: SlotCon, directory: str | os.PathLike) -> pathlib.Path
         "pixel_range": model.pixel_range,
         "paper": "arXiv 2205.15288",
     }
-    (directory / _ABOUT_FILE).write_text(json.dumps(about, indent=2) + "\n")
+    write_text(directory / _ABOUT_FILE, json.dumps(about, indent=2) + "\n")
     return directory / MODEL_FILE

@@ -8,6 +8,7 @@ import pickle
 
 from slotcon_tf.encoders.resnet import ResNet
 from slotcon_tf.extras import needed
+from slotcon_tf.files import write_whole, written_whole
 from slotcon_tf.interop.image_statistics import written_statistics
 from slotcon_tf.interop.keras_backbones import as_resnet
 from slotcon_tf.interop.names import (
@@ -54,9 +55,9 @@ def save_encoder(
     """
     path = pathlib.Path(path)
     encoder = as_resnet(encoder)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if target == "keras":
-        encoder.save(path)
+        with written_whole(path) as aside:
+            encoder.save(aside)
         return [path]
     style = {
         "torchvision": "original",
@@ -70,14 +71,15 @@ def save_encoder(
     values = with_batches_tracked(encoder_entries(encoder, style), batches_tracked)
     if target == "detectron2":
         saved = {"model": values, "__author__": _AUTHOR, "matching_heuristics": True}
-        path.write_bytes(pickle.dumps(saved, protocol=4))
+        write_whole(path, lambda file: pickle.dump(saved, file, protocol=4))
     elif target == "mmsegmentation":
         write_torch(path, {"state_dict": values})
     elif target == "safetensors":
         about = {"format": "pt", "arch": encoder.name, **written_statistics(encoder)}
         with needed("interop"):
             from safetensors.numpy import save_file
-        save_file(values, path, about)
+        with written_whole(path) as aside:
+            save_file(values, aside, about)
     elif target in ("torchvision", "timm"):
         write_torch(path, values)
     else:
@@ -119,7 +121,6 @@ def save_slotcon(model: SlotCon, path: str | os.PathLike) -> list[pathlib.Path]:
         **written_statistics(model),
     }
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     modules = {f"module.{name}": value for name, value in values.items()}
     write_torch(path, {"args": settings, "model": modules})
     return [path]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 
 from slotcon_tf.encoders.resnet import ResNet
+from slotcon_tf.files import write_text
 from slotcon_tf.interop import detectron2_config, mmsegmentation_config
 
 TOOLBOXES = {
@@ -36,5 +37,5 @@ def write_configurations(
     texts = TOOLBOXES.get(target, lambda *_: {})(encoder, weights)
     for name, text in texts.items():
         paths.append(weights.with_name(name))
-        paths[-1].write_text(text)
+        write_text(paths[-1], text)
     return paths

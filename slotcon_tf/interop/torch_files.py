@@ -16,6 +16,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from slotcon_tf.files import written_whole
 from slotcon_tf.interop.pickles import (
     CheckpointFileError,
     Name,
@@ -270,7 +271,10 @@ def write_torch(path: str | os.PathLike, value: Any) -> None:
     """
     arrays = []
     body = b"\x80\x02" + _pickled(value, arrays) + b"."
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
+    with (
+        written_whole(path) as aside,
+        zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as file,
+    ):
         file.writestr("archive/data.pkl", body)
         file.writestr("archive/byteorder", "little")
         for index, array in enumerate(arrays):

@@ -26,10 +26,14 @@ if typing.TYPE_CHECKING:
     from slotcon_tf.runs.exporting import export as export
     from slotcon_tf.runs.finetune_config import FinetuneConfig as FinetuneConfig
     from slotcon_tf.runs.finetuning import finetune as finetune
+    from slotcon_tf.runs.meeting import HostError as HostError
+    from slotcon_tf.runs.planning import plan as plan
     from slotcon_tf.runs.preparing import PrepareConfig as PrepareConfig
     from slotcon_tf.runs.preparing import prepare as prepare
     from slotcon_tf.runs.pretrain_config import PretrainConfig as PretrainConfig
     from slotcon_tf.runs.pretraining import pretrain as pretrain
+    from slotcon_tf.runs.products import RunUnfinished as RunUnfinished
+    from slotcon_tf.runs.run_plan import Plan as Plan
     from slotcon_tf.runs.signals import RunStopped as RunStopped
     from slotcon_tf.runs.visualizing import VisualizeConfig as VisualizeConfig
     from slotcon_tf.runs.visualizing import visualize as visualize
@@ -40,15 +44,19 @@ __all__ = [
     "EvaluateConfig",
     "ExportConfig",
     "FinetuneConfig",
+    "HostError",
+    "Plan",
     "PrepareConfig",
     "PretrainConfig",
     "RunStopped",
+    "RunUnfinished",
     "VisualizeConfig",
     "check_data",
     "convert",
     "evaluate",
     "export",
     "finetune",
+    "plan",
     "prepare",
     "pretrain",
     "visualize",
@@ -60,15 +68,19 @@ _PLACES = {
     "EvaluateConfig": "evaluating",
     "ExportConfig": "exporting",
     "FinetuneConfig": "finetune_config",
+    "HostError": "meeting",
+    "Plan": "run_plan",
     "PrepareConfig": "preparing",
     "PretrainConfig": "pretrain_config",
     "RunStopped": "signals",
+    "RunUnfinished": "products",
     "VisualizeConfig": "visualizing",
     "check_data": "checking",
     "convert": "converting",
     "evaluate": "evaluating",
     "export": "exporting",
     "finetune": "finetuning",
+    "plan": "planning",
     "prepare": "preparing",
     "pretrain": "pretraining",
     "visualize": "visualizing",

@@ -21,7 +21,7 @@ from slotcon_tf.files import write_text
 from slotcon_tf.images.decoding import decode_pixels, open_image
 from slotcon_tf.images.pixels import FEW_LEVELS, BadImage, has_few_levels
 from slotcon_tf.progress import bar
-from slotcon_tf.runs.settings import setting
+from slotcon_tf.runs.settings import SettingError, setting
 from slotcon_tf.runs.source_settings import FileSettings
 
 
@@ -73,6 +73,7 @@ def check_data(config: CheckDataConfig) -> dict[str, str]:
         Path of each bad image to its reason.
 
     Raises:
+        SettingError: If `bad_list` is a folder.
         ValueError, OSError: If there are no images, or the folder or list cannot be
             read.
 
@@ -87,6 +88,11 @@ def check_data(config: CheckDataConfig) -> dict[str, str]:
         >>> list(bad.values())
         ['a text file']
     """
+    if config.bad_list and pathlib.Path(config.bad_list).is_dir():
+        raise SettingError(
+            f"`bad_list` must be a file to write. Received: bad_list={config.bad_list}"
+            ", a folder. Name a file in it."
+        )
     source = open_files(config.dataset, config.data_dir, **config.limits())
     rows, bad = _check(source)
     print("\n".join([_summary(rows, bad, source.num_images), *_remarks(source)]))

@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import time
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -13,11 +14,16 @@ import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.errors import first_line
+from slotcon_tf.files import to_disk
 from slotcon_tf.runs import workdir
 from slotcon_tf.runs.command import CommandError
+from slotcon_tf.runs.kept_data import RunData, check_data, read_data, write_data
+from slotcon_tf.runs.lock import check_held
+from slotcon_tf.runs.model_config import write_model_config
+from slotcon_tf.runs.places import PREFIX as _PREFIX
+from slotcon_tf.runs.places import checkpoint_paths, step_of
 from slotcon_tf.runs.run_settings import RunSettings
 
-_PREFIX = "step_"
 STATE = "state"
 # What reading a damaged checkpoint raises, from TensorFlow's readers too.
 _UNREADABLE = (
@@ -40,7 +46,7 @@ class CheckpointError(CommandError):
 
 
 class Checkpoints:
-    """Model, teacher, center, optimizer, step and flags of a run, by step.
+    """Model, teacher, center, optimizer, step, flags and data of a run, by step.
 
     A checkpoint is a folder that is written under another name and then renamed: what
     is killed while it writes leaves nothing that counts. The position in the data is
@@ -51,12 +57,16 @@ class Checkpoints:
         model: A compiled model with a built optimizer, and its `step`.
         config: Of the run; its flags are kept with every checkpoint.
         steps_per_epoch: Of the run.
+        data: `RunData` that it is trained on; None: it is neither kept nor compared.
         keep: Newest checkpoints kept.
         keep_every_epochs: Checkpoints at the ends of these epochs are kept for good; 0
             for none.
         writes: Whether this process writes, or reads only.
         means: Whether an epoch's running means are kept too. Several hosts would have
             to meet to write those, and one of them writes alone.
+
+    Attributes:
+        ended: Whether `restore` found the end of a run on other data.
 
     Example:
         >>> import tempfile
@@ -84,6 +94,7 @@ class Checkpoints:
         *,
         steps_per_epoch: int,
         keep: int,
+        data: RunData | None = None,
         keep_every_epochs: int = 0,
         writes: bool = True,
         means: bool = True,
@@ -91,14 +102,17 @@ class Checkpoints:
         self.folder = pathlib.Path(folder)
         self.model = model
         self.config = config
+        self.data = data
+        self.ended = False
         self.keep = keep
         self.writes = writes
-        self.kept_steps = steps_per_epoch * keep_every_epochs
+        self.steps_per_epoch = steps_per_epoch
+        self.keep_every_epochs = keep_every_epochs
+        # The running means of an epoch; Keras leaves them out of its model.
+        metrics = [v.value for m in model.metrics for v in m.variables if means]
+        self.variables = [*model.variables, *model.optimizer.variables, *metrics]
         self._checkpoint = tf.train.Checkpoint(
-            model=model,
-            optimizer=model.optimizer,
-            # The running means of an epoch; Keras leaves them out of its model.
-            metrics=[v.value for m in model.metrics for v in m.variables if means],
+            model=model, optimizer=model.optimizer, metrics=metrics
         )
 
     def paths(self) -> list[pathlib.Path]:
@@ -109,15 +123,20 @@ class Checkpoints:
         """Folder of the newest checkpoint, or None."""
         return next(iter(self.paths()), None)
 
-    def save(self) -> pathlib.Path:
+    def save(self, texts: Mapping[str, str] | None = None) -> pathlib.Path:
         """Writes a checkpoint of this step, unless there is one, and drops old ones.
+
+        Args:
+            texts: Of files that lie beside the state, by their names.
 
         Returns:
             Its folder.
 
         Raises:
             CheckpointError: If it cannot be written; the others stay as they are.
+            WorkdirBusy: If another run has taken the work directory over.
         """
+        check_held(self.folder.parent)
         step = int(self.model.step.numpy())
         target = self.folder / f"{_PREFIX}{step:09d}"
         if target.exists():
@@ -127,8 +146,14 @@ class Checkpoints:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
             self._checkpoint.write(str(aside / STATE))
-            lines = "\n".join(self.config.lines())
-            (aside / self.config.flagfile).write_text(lines + "\n")
+            lines = "\n".join(workdir.kept_lines(self.config))
+            texts = {self.config.flagfile: lines + "\n", **(texts or {})}
+            for name, text in texts.items():
+                (aside / name).write_text(text)
+            if self.data is not None:
+                write_data(aside, self.folder, self.data)
+            write_model_config(aside, self.model)
+            to_disk(aside)  # a power cut must not leave a whole name of half a file
             aside.rename(target)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(aside, ignore_errors=True)
@@ -144,8 +169,29 @@ class Checkpoints:
 
     def _drop_old(self):
         for path in self.paths()[self.keep :]:
-            if not (self.kept_steps and step_of(path) % self.kept_steps == 0):
+            if not self._for_good(path):
                 shutil.rmtree(path, ignore_errors=True)
+
+    def _for_good(self, path):
+        """Whether it ends an epoch that is kept: one of now, or of its own data."""
+        every, step = self.keep_every_epochs, step_of(path)
+        if not every or step % (every * self.steps_per_epoch) == 0:
+            return bool(every)
+        try:
+            then = (read_data(path) or {}).get("steps_per_epoch", 0)
+        except (OSError, ValueError):
+            return False
+        return bool(then) and step % (every * then) == 0
+
+    def keep_data(self) -> None:
+        """Notes the data of now in the newest checkpoint, of which none will follow.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        latest = self.latest()
+        if self.data is not None and latest is not None:
+            write_data(latest, self.folder, self.data)
 
     def restore(self) -> int:
         """Reads the newest checkpoint that is whole.
@@ -154,7 +200,8 @@ class Checkpoints:
             The step that it was written after; 0 if there is no checkpoint.
 
         Raises:
-            workdir.WorkdirError: If it belongs to another configuration.
+            workdir.WorkdirError: If it belongs to another configuration, or to other
+                data.
             CheckpointError: If there are checkpoints, and none can be read.
         """
         damaged = []
@@ -193,25 +240,14 @@ class Checkpoints:
         written = (path / self.config.flagfile).read_text().splitlines()
         if not written:
             raise ValueError("its flags are missing")
-        workdir.check_same(path, written, self.config)
+        old = workdir.check_same(path, written, self.config)
+        if self.data is not None:
+            self.ended = check_data(path, self.data, self.config, old)
         status = self._checkpoint.read(str(path / STATE))
         status.assert_existing_objects_matched()
         step = int(self.model.step.numpy())
         if step != step_of(path):
             raise ValueError(f"it holds step {step}")
-
-
-def checkpoint_paths(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """Checkpoints in a folder, the newest first.
-
-    Example:
-        >>> checkpoint_paths("a/folder/that/is/not/there")
-        []
-    """
-    found = pathlib.Path(folder).glob(f"{_PREFIX}*")
-    # A copy that somebody has named otherwise is theirs.
-    found = [p for p in found if p.name.removeprefix(_PREFIX).isdigit()]
-    return sorted(found, key=step_of, reverse=True)
 
 
 def largest_difference(
@@ -248,13 +284,3 @@ def largest_difference(
         a, b = (np.asarray(r.get_tensor(name), np.float64) for r in readers)
         errors.append(np.abs(a - b).max(initial=0.0))
     return float(np.max(errors))  # NaN stays NaN
-
-
-def step_of(path: pathlib.Path) -> int:
-    """The step after which a checkpoint's folder was written.
-
-    Example:
-        >>> step_of(pathlib.Path("checkpoints/step_000000042"))
-        42
-    """
-    return int(path.name.removeprefix(_PREFIX))

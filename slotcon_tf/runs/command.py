@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
+import signal
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+import threading
+import types
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -21,6 +25,7 @@ from slotcon_tf.runs.settings import Config, Setting, SettingError
 
 TRACEBACK = "SLOTCON_TRACEBACK"  # environment variable: 1 shows where an error is from
 USAGE_STATUS, ERROR_STATUS, INTERRUPTED_STATUS = 2, 1, 130  # of the process
+TERMINATED_STATUS = 143  # 128 + SIGTERM
 
 
 class CommandError(RuntimeError):
@@ -39,6 +44,44 @@ class CommandError(RuntimeError):
 
     status = 1
     at_once = False
+
+
+class Terminated(BaseException):
+    """SIGTERM, where nothing is trained: the command ends like after Ctrl-C.
+
+    Example:
+        >>> issubclass(Terminated, Exception)  # nothing may go on after it
+        False
+    """
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Context in which SIGTERM raises `Terminated`.
+
+    Without a handler it does nothing to the first process of a container, and another
+    one leaves its lock behind. Handlers that are there stay, and in a thread other than
+    the main one all is left as it is.
+
+    Example:
+        >>> with ended_by_sigterm():
+        ...     signal.raise_signal(signal.SIGTERM)
+        Traceback (most recent call last):
+        slotcon_tf.runs.command.Terminated: stopped by SIGTERM
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(number: int, frame: types.FrameType | None) -> None:
+    raise Terminated("stopped by SIGTERM")
 
 
 # What users' files, settings and machines raise; all else is a fault of this project.
@@ -77,8 +120,8 @@ class Command:
 
     Raises:
         SystemExit: Always: with 0, the status that `run` returned, 1 after an error of
-            the run, 2 after one in the settings, or 130 after Ctrl-C. Errors take one
-            line on stderr.
+            the run, 2 after one in the settings, 130 after Ctrl-C, or 143 after
+            SIGTERM. Errors take one line on stderr.
 
     Example:
         >>> import dataclasses
@@ -121,7 +164,7 @@ class Command:
             self._end(error, USAGE_STATUS)
         print(f"Processor: {processor.describe()}", file=sys.stderr, flush=True)
         try:
-            with told_as(self.name, self.config_class):
+            with ended_by_sigterm(), told_as(self.name, self.config_class):
                 status = self.run(config)
         except SettingError as error:
             self._end(error, USAGE_STATUS)
@@ -130,6 +173,9 @@ class Command:
         except KeyboardInterrupt:
             self._note("Interrupted.")
             sys.exit(INTERRUPTED_STATUS)
+        except Terminated:
+            self._note("Stopped by SIGTERM.")
+            _exit_at_once(TERMINATED_STATUS)
         sys.exit(status if type(status) is int else 0)
 
     def config(self, argv: Sequence[str]) -> Any:
@@ -192,10 +238,14 @@ class Command:
             text += " See --help for all flags."
         self._note(text)
         if getattr(error, "at_once", False):
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
+            _exit_at_once(status)
         sys.exit(status)
+
+
+def _exit_at_once(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def as_called(text: str, program: str) -> str:

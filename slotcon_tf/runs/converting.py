@@ -7,6 +7,7 @@ import pathlib
 
 import keras
 
+from slotcon_tf.files import written_whole
 from slotcon_tf.images.statistics import IMAGENET, statistics_of
 from slotcon_tf.interop import TARGETS, save_encoder, save_slotcon
 from slotcon_tf.method.slotcon import SlotCon
@@ -138,6 +139,6 @@ def _write_model(
         )
     if output.suffix != ".keras":
         return [model.save_to_preset(output)]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    model.save(output)
+    with written_whole(output) as aside:
+        model.save(aside)
     return [output]

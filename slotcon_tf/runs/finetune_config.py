@@ -43,7 +43,7 @@ class FinetuneConfig(RunSettings, LabelSettings):
 
     workdir: str = workdir_setting("runs/finetune")
     dataset: str = setting("voc", f"Labelled images: {', '.join(SEGMENTED)}.")
-    data_dir: str | None = setting(None, "Folder of the labelled images.")
+    data_dir: str | None = setting(None, "Folder of the labelled images.", place=True)
     train_split: str = setting("train", "What is learned from.")
     val_split: str = setting("val", "What is measured.")
     max_train_images: int | None = setting(

@@ -21,7 +21,6 @@ from slotcon_tf.runs.finetune_config import FinetuneConfig
 from slotcon_tf.runs.label_settings import label_options
 from slotcon_tf.runs.loading import load_trained
 from slotcon_tf.runs.settings import SettingError
-from slotcon_tf.segmentation import Segmenter
 
 
 class TrainImages:
@@ -91,7 +90,7 @@ def open_images(
 
 
 def pretrained_encoder(source: str, prefix: str | None = None) -> ResNet:
-    """The encoder of a model: the teacher's, a segmenter's, or one alone.
+    """The encoder of a model: the teacher's, or one alone (a segmenter's, too).
 
     Args:
         source, prefix: As for `load_trained`.
@@ -107,8 +106,6 @@ def pretrained_encoder(source: str, prefix: str | None = None) -> ResNet:
     model, _ = load_trained(source, prefix=prefix)
     if isinstance(model, SlotCon):
         model = model.teacher.encoder
-    elif isinstance(model, Segmenter):
-        model = model.encoder
     if not isinstance(model, ResNet):
         raise SettingError(
             "`init_from` must hold a slotcon_tf.ResNet, whose stages can be dilated. "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,22 +11,29 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from slotcon_tf.data.identity import Identity
+from slotcon_tf.data.labelled import SegmentedImages
 from slotcon_tf.encoders.resnet import backbone
 from slotcon_tf.evaluation.results import (
+    SCORES,
     TRAINED,
     read_result,
     result,
     show_result,
     write_result,
 )
+from slotcon_tf.files import written_whole
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.runs import report
+from slotcon_tf.runs.cluster import num_workers
 from slotcon_tf.runs.finetune_config import FinetuneConfig
 from slotcon_tf.runs.finetune_inputs import open_images, pretrained_encoder
-from slotcon_tf.runs.run import Run, own_process
+from slotcon_tf.runs.places import SEGMENTER_FILE
+from slotcon_tf.runs.plan_steps import bytes_of, seconds_of
+from slotcon_tf.runs.products import Products
+from slotcon_tf.runs.run import Run
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.settings import SettingError
-from slotcon_tf.runs.strategy import num_workers
 from slotcon_tf.segmentation import (
     HEADS,
     OUTPUT_STRIDES,
@@ -37,25 +46,32 @@ from slotcon_tf.segmentation import (
     save_masks,
 )
 from slotcon_tf.training.callbacks import NanGuard
-from slotcon_tf.training.monitoring import PeriodicEvaluation
+from slotcon_tf.training.monitoring import PeriodicEvaluation, val_logs
 from slotcon_tf.training.optimizers import SGD
 from slotcon_tf.training.schedules import Poly, Steps
 
 _SCHEDULES = {"poly": Poly, "steps": Steps}
 REPORTED = ("miou", "pixel_accuracy", "mean_accuracy")
+_TRIED = 4  # images that tell how long an evaluation takes
 _ADVICE = "with a lower `learning_rate`, or with precision=float32"
 
 
-def finetune(config: FinetuneConfig) -> FinetuneRun:
+def finetune(
+    config: FinetuneConfig, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> FinetuneRun:
     """Fine-tunes an encoder for segmentation, or goes on with what workdir holds.
 
     Writes into the work directory: finetune.flags (every setting; repeats the run),
     checkpoints/, history.csv, tensorboard/, scores.json (of `val_split`, newest
-    evaluation), segmenter.keras (loads after `import slotcon_tf.segmentation`) and
-    masks.png.
+    evaluation), segmenter.keras (loads after `import slotcon_tf.segmentation`),
+    masks.png and finished.json (what was made after the last step). Called again for a
+    finished run it writes nothing, or what is missing.
 
     Args:
-        config: What is learned from what, and how long.
+        config: What is learned from what, and how long. With `dry_run` a plan is
+            printed and nothing is written; `slotcon_tf.runs.plan` returns it.
+        callbacks: Keras callbacks of the training, such as loggers, beside those that
+            `config.callbacks` names.
 
     Returns:
         The run: `model`, the trained `Segmenter`; `workdir`, a pathlib.Path; `scores`,
@@ -63,7 +79,10 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
 
     Raises:
         SettingError, ValueError, OSError: If a setting or an image set cannot be used.
+        WorkdirError: If the work directory is another run's, or of other data.
         RunStopped: If training broke off, by a signal too; the same call goes on.
+        RunUnfinished: If training is done and saved, and segmenter.keras or the scores
+            could not be written; the same call writes them.
 
     Example:
         ```python
@@ -79,8 +98,8 @@ def finetune(config: FinetuneConfig) -> FinetuneRun:
         FileNotFoundError: ...
     """
     report.start_logging()
-    with own_process():
-        return FinetuneRun(config).to_the_end()
+    with FinetuneRun.begun(config, callbacks) as run:
+        return run.to_the_end()
 
 
 class FinetuneRun(Run):
@@ -116,6 +135,14 @@ class FinetuneRun(Run):
             self._pretrained = pretrained_encoder(config.init_from, config.prefix)
         pixel_range = statistics_of(self._pretrained).pixel_range
         self.train_images, self.val_images = open_images(config, pixel_range)
+
+    def identify(self) -> Identity:
+        train, val = self.train_images.images.identity(), self.val_images.identity()
+        return Identity(train=train, val=val)
+
+    @property
+    def images(self) -> SegmentedImages:
+        return self.train_images.images
 
     @property
     def steps_per_epoch(self) -> int:
@@ -183,12 +210,23 @@ class FinetuneRun(Run):
     def guard(self) -> NanGuard:
         return NanGuard(self.checkpoints.latest, advice=_ADVICE)
 
-    def monitors(self, board: str) -> list[keras.callbacks.Callback]:
-        return [PeriodicEvaluation(self._measure, every_epochs=1, epochs=self.epochs)]
+    def monitors(self, board: str) -> dict[str, keras.callbacks.Callback]:
+        often = {"every_epochs": 1, "epochs": self.epochs}
+        return {"evaluation": PeriodicEvaluation(self._measure, **often)}
+
+    def evaluation_seconds(self) -> float:
+        shown = [sample.image for sample in self.val_images.sample(_TRIED)]
+        for image in shown:
+            self.predict(image)  # traces, once for every size
+        seconds = seconds_of(lambda: [self.predict(image) for image in shown])
+        return seconds / len(shown) * self.val_images.num_images
+
+    def model_bytes(self) -> int:
+        return bytes_of([*self.model.variables, *self.model.optimizer.variables])
 
     @property
     def _scores_file(self):
-        return self.workdir / "scores.json"
+        return self.workdir / SCORES
 
     @property
     def scores(self) -> dict[str, float]:
@@ -251,16 +289,38 @@ class FinetuneRun(Run):
             *(f"{count:,}" for count in counts),
         )
 
-    def finish(self) -> None:
-        path = self._scores_file
-        if not path.exists() or read_result(path)["step"] != self.config.steps:
-            self._measure()
-        show_result(read_result(path))
-        self.model.save(self.workdir / "segmenter.keras")
-        if self.config.num_pictures:
-            shown = list(self.val_images.sample(self.config.num_pictures))
-            images, truths = [s.image for s in shown], [s.labels for s in shown]
-            predicted = [self.predict(image) for image in images]
-            picture = self.workdir / "masks.png"
-            save_masks(picture, images, truths, predicted, self.val_images.class_names)
+    def finish(self, products: Products) -> None:
+        products.make(SEGMENTER_FILE, self._save_model, needed=True)
+        if products.make(SCORES, self._last_scores, needed=True):
+            with self.troubles.of(SCORES):
+                show_result(read_result(self._scores_file))
+        count = self.config.num_pictures
+        if count and (picture := products.make("masks.png", self._draw, of=count)):
             print(f"Picture of the masks: {picture}")
+
+    def _save_model(self) -> pathlib.Path:
+        path = self.workdir / SEGMENTER_FILE
+        with written_whole(path) as aside:
+            self.model.save(aside)
+        return path
+
+    def _last_scores(self) -> pathlib.Path:
+        """Those of the last evaluation, unless a kill or a failure came before it."""
+        path = self._scores_file
+        try:
+            measured = read_result(path)["step"] == self.config.steps
+        except (OSError, ValueError, LookupError):
+            measured = False
+        if not measured:
+            logs = val_logs(self._measure())
+            with self.troubles.of("history", self.epochs - 1):
+                self.history.on_epoch_end(self.epochs - 1, logs)
+        return path
+
+    def _draw(self) -> pathlib.Path:
+        shown = list(self.val_images.sample(self.config.num_pictures))
+        images, truths = [s.image for s in shown], [s.labels for s in shown]
+        predicted = [self.predict(image) for image in images]
+        picture = self.workdir / "masks.png"
+        save_masks(picture, images, truths, predicted, self.val_images.class_names)
+        return picture

@@ -31,7 +31,7 @@ class LabelSettings(Config):
         ['254']
     """
 
-    class_file: str | None = setting(None, _CLASS_FILE)
+    class_file: str | None = setting(None, _CLASS_FILE, place=True)
     void_ids: tuple[str, ...] = setting((), _VOID_IDS)
     label_ids: tuple[str, ...] | None = setting(None, _LABEL_IDS)
 

@@ -2,54 +2,57 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import pathlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 from absl import logging
 
-from slotcon_tf.files import write_text
+from slotcon_tf.errors import first_line
 from slotcon_tf.interop import CheckpointFileError, load_pretrained
 from slotcon_tf.interop.allowance import variables_within
 from slotcon_tf.interop.pretrained import MODEL_FILE
 from slotcon_tf.interop.reasons import refusal
-from slotcon_tf.method.slotcon import SlotCon
-from slotcon_tf.runs.checkpoints import STATE, checkpoint_paths
+from slotcon_tf.runs.checkpoints import STATE
+from slotcon_tf.runs.model_config import MODEL_CONFIG, model_of
+from slotcon_tf.runs.places import SEGMENTER_FILE, checkpoint_paths, step_of
+from slotcon_tf.runs.workdir import FLAGFILES
+from slotcon_tf.segmentation import Segmenter
 from slotcon_tf.serving.signatures import ServingOptions
 from slotcon_tf.serving.warmup import BATCH_SIZES
 
-_CONFIG = "model.json"
 
-
-def write_model_config(workdir: pathlib.Path, model: SlotCon) -> None:
-    """Writes what `load_trained` needs to build the model of a run again.
-
-    Example:
-        >>> import tempfile, types
-        >>> model = types.SimpleNamespace(get_config=lambda: {"num_prototypes": 8})
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_model_config(pathlib.Path(folder), model)
-        ...     print(*(path.name for path in pathlib.Path(folder).iterdir()))
-        model.json
-    """
-    text = json.dumps(model.get_config(), indent=2)
-    write_text(workdir / _CONFIG, text + "\n")
+@contextlib.contextmanager
+def _named(source: str | os.PathLike) -> Iterator[None]:
+    """Errors of reading say of what."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = str(source)
+        raise
 
 
 def load_trained(source: str | os.PathLike, **options: Any) -> tuple[keras.Model, Any]:
     """The model of a run or of one of its checkpoints, or a pretrained one.
 
+    Of a run the newest whole one is read: what it has written at its end, unless that
+    is damaged or a checkpoint is of a later step, and then the checkpoints, the newest
+    first. What is passed over is warned of.
+
     Args:
-        source: Work directory of a run, or its folder `checkpoints`: the newest is
-            read, unless the run has ended; the folder of one checkpoint, such as
-            `checkpoints/step_000001000`; or what `load_pretrained` takes.
+        source: Work directory of a run, finished or not, or its folder `checkpoints`;
+            the folder of one checkpoint, such as `checkpoints/step_000001000`; or what
+            `load_pretrained` takes.
         **options: Of `load_pretrained`.
 
     Returns:
-        As `load_pretrained`: a `SlotCon` or an encoder, and a report or None.
+        As `load_pretrained`: a `SlotCon` or an encoder, which of a fine-tuning is the
+        segmenter's, and a report or None.
 
     Raises:
         FileNotFoundError, ValueError: As `load_pretrained`.
@@ -59,26 +62,102 @@ def load_trained(source: str | os.PathLike, **options: Any) -> tuple[keras.Model
         Traceback (most recent call last):
         FileNotFoundError: No pretrained model: runs/nowhere...
     """
+    with _named(source):
+        return _load(source, options)
+
+
+def _load(
+    source: str | os.PathLike, options: dict[str, Any]
+) -> tuple[keras.Model, Any]:
     path = pathlib.Path(source)
-    config, checkpoint = path / _CONFIG, None
     if is_checkpoint(path):
-        config, checkpoint = _config_above(path), path
-    elif path.is_dir() and not (path / MODEL_FILE).exists():
-        folder = path / "checkpoints"
-        if not folder.is_dir():
-            folder, config = path, path.parent / _CONFIG
-        checkpoint = next(iter(checkpoint_paths(folder)), None)
-    if checkpoint is None or not config.exists():
-        model, report = load_pretrained(source, **options)
+        _refuse_prefix(source, options)
+        return measured_part(read_checkpoint(path), source), None
+    checkpoints = run_checkpoints(path)
+    if not checkpoints:
+        file = _final_model(path)
+        if file is None and _is_run(path):
+            raise FileNotFoundError(
+                f"A run must have a checkpoint to be read. Received: {source}, which "
+                "has none yet. Wait for the first, or take another run."
+            )
+        model, report = load_pretrained(file or source, **options)
         if report and report.choice:
             logging.warning("%s: %s", source, report.choice)
-        return model, report
+        return measured_part(model, source), report
+    _refuse_prefix(source, options)
+    model = _read_finished(_final_model(path), checkpoints[0])
+    return measured_part(model or _read_newest(checkpoints), source), None
+
+
+def _refuse_prefix(source: str | os.PathLike, options: dict[str, Any]) -> None:
     if options.get("prefix"):
         raise ValueError(
             "`prefix` is for files of torch and safetensors. "
             f"Received: prefix={options['prefix']}, with {source}. Leave it out."
         )
-    return _read_checkpoint(config, checkpoint), None
+
+
+def _final_model(path: pathlib.Path) -> pathlib.Path | None:
+    """The file that a run has written at its end, or None."""
+    files = (path / name for name in (MODEL_FILE, SEGMENTER_FILE))
+    return next(filter(pathlib.Path.is_file, files), None)
+
+
+def _is_run(path: pathlib.Path) -> bool:
+    files = any((path / name).is_file() for name in (*FLAGFILES, MODEL_CONFIG))
+    return files or (path / "checkpoints").is_dir()
+
+
+def measured_part(
+    model: keras.Model, source: str | os.PathLike | None = None
+) -> keras.Model:
+    """What commands look at: a `SlotCon`, or an encoder.
+
+    Args:
+        model: Of a run.
+        source: Where it is from: it is said that of a segmenter the encoder is taken.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> measured_part(backbone("resnet10")).name
+        'resnet10'
+    """
+    if not isinstance(model, Segmenter):
+        return model
+    if source is not None:
+        logging.warning("%s is a segmenter, whose encoder is taken.", source)
+    return model.encoder
+
+
+def _read_finished(
+    path: pathlib.Path | None, checkpoint: pathlib.Path
+) -> keras.Model | None:
+    """The model that a run wrote at its end; None if it is not the newest whole one."""
+    if path is None:
+        return None
+    try:
+        model, _ = load_pretrained(path)
+    except CheckpointFileError as error:
+        reason = f"it cannot be read ({first_line(error, 300)})"
+    else:
+        step = int(model.step.numpy()) if hasattr(model, "step") else None
+        if step is None or step >= step_of(checkpoint):
+            return model
+        reason = f"it is of step {step}"
+    logging.warning("%s is passed over: %s; %s is read.", path, reason, checkpoint)
+    return None
+
+
+def _read_newest(checkpoints: Sequence[pathlib.Path]) -> keras.Model:
+    """The first that can be read: one may be damaged, or dropped by now."""
+    for checkpoint in checkpoints[:-1]:
+        try:
+            return read_checkpoint(checkpoint)
+        except CheckpointFileError as error:
+            told = first_line(error, 300)
+            logging.warning("%s; the checkpoint before it is read.", told)
+    return read_checkpoint(checkpoints[-1])
 
 
 def serving_options(
@@ -125,8 +204,21 @@ def is_checkpoint(path: str | os.PathLike) -> bool:
     return (pathlib.Path(path) / f"{STATE}.index").is_file()
 
 
+def run_checkpoints(path: str | os.PathLike) -> list[pathlib.Path]:
+    """Checkpoints of a run's work directory or folder of them, the newest first.
+
+    Example:
+        >>> run_checkpoints("runs/nowhere")
+        []
+    """
+    within = pathlib.Path(path) / "checkpoints"
+    return checkpoint_paths(within if within.is_dir() else path)
+
+
 def run_folder(source: str | os.PathLike) -> pathlib.Path | None:
     """pathlib.Path of the run that a model is of, None where it is a file.
+
+    A checkpoint that was copied elsewhere alone is a run of its own.
 
     Example:
         >>> run_folder("model.keras") is None
@@ -134,7 +226,9 @@ def run_folder(source: str | os.PathLike) -> pathlib.Path | None:
     """
     path = pathlib.Path(source)
     if is_checkpoint(path):
-        return _config_above(path).parent
+        path = path.resolve()
+        above = (path.parents[1], path.parent)
+        return next(filter(_is_run, above), path)
     return path if path.is_dir() else None
 
 
@@ -153,26 +247,45 @@ def results_folder(source: str | os.PathLike) -> pathlib.Path | None:
     return run / path.name if kept_elsewhere else run
 
 
-def _config_above(checkpoint):
-    """model.json of a checkpoint's folder: two folders up, or beside a copy of it."""
+def _config_of(checkpoint: pathlib.Path) -> pathlib.Path:
+    """model.json of a checkpoint: its own; of earlier versions, that of its run."""
     path = checkpoint.resolve()
-    places = [folder / _CONFIG for folder in (path.parents[1], path.parent, path)]
-    found = [place for place in places if place.is_file()]
-    if not found:
-        raise FileNotFoundError(
-            f"A checkpoint needs its run's {_CONFIG}, which stands two folders up. "
-            f"Received: {checkpoint}, and none there. Copy it from the run into the "
-            "checkpoint's folder."
+    places = [f / MODEL_CONFIG for f in (path, path.parents[1], path.parent)]
+    found = next(filter(pathlib.Path.is_file, places), None)
+    if found is None:
+        raise CheckpointFileError(
+            f"A checkpoint needs the {MODEL_CONFIG} of its model. Received: "
+            f"{checkpoint}, and none there or two folders up. Copy it from the run "
+            f"into the checkpoint's folder; of a fine-tuning take {SEGMENTER_FILE}."
         )
-    return found[0]
+    return found
 
 
-def _read_checkpoint(config, folder):
-    """A SlotCon model, all of whose variables are the checkpoint's."""
+def read_checkpoint(
+    folder: pathlib.Path, model: keras.Model | None = None
+) -> keras.Model:
+    """The model of one checkpoint, all of whose variables are the checkpoint's.
+
+    Args:
+        folder: Of the checkpoint.
+        model: Of another checkpoint of the run, to be overwritten; default: a new one.
+
+    Returns:
+        A `SlotCon` or a `Segmenter`.
+
+    Raises:
+        CheckpointFileError: If the checkpoint is damaged, or not there any more.
+
+    Example:
+        >>> read_checkpoint(pathlib.Path("runs/step_000000001"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        slotcon_tf.interop.pickles.CheckpointFileError: A checkpoint needs ...
+    """
+    config = _config_of(folder)
     try:
-        settings = json.loads(config.read_text())
-        with variables_within(folder, *_held(folder)):
-            model = SlotCon.from_config(settings)
+        if model is None:
+            with variables_within(folder, *_held(folder)):
+                model = model_of(config)
         checkpoint = tf.train.Checkpoint(model=model)
         found = checkpoint.read(str(folder / STATE))
         # The optimizer of the run is not built here; all of the model is.
@@ -190,7 +303,7 @@ def _read_checkpoint(config, folder):
     return model
 
 
-def _held(folder):
+def _held(folder: pathlib.Path) -> tuple[int, int]:
     """Bytes of a checkpoint, and the number of its arrays."""
     shapes = tf.train.load_checkpoint(str(folder / STATE)).get_variable_to_shape_map()
     return sum(path.stat().st_size for path in folder.iterdir()), len(shapes)

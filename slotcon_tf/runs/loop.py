@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
 import tensorflow as tf
+from absl import logging
 
 from slotcon_tf.progress import Progress, Stopwatch
-from slotcon_tf.training.callbacks import ContinueMetrics
+from slotcon_tf.training.callbacks import ContinueMetrics, StoppedByCallback
 
 Batch = Any  # a structure of tensors, of one replica or of all
+_AT_ONCE = 0.1  # of a step's time: a batch that takes longer was not there yet
+_AT_ONCE_SECONDS = 0.005  # at least: handing over a batch takes its time, too
+_MOST_PILED = 16  # batches
 
 
 def train(
@@ -78,10 +84,10 @@ def train(
         callbacks, model=model, epochs=epochs, steps=steps_per_epoch
     )
     model.stop_training = False
+    logs = {}
     try:
         calls.on_train_begin()
         batches = iter(make_dataset(start))
-        logs = {}
         while epoch < epochs and not model.stop_training:
             model.reset_metrics()
             calls.on_epoch_begin(epoch)
@@ -98,6 +104,9 @@ def train(
             calls.on_epoch_end(epoch, logs)
             epoch, offset = epoch + 1, 0
         calls.on_train_end(logs)
+    except StoppedByCallback:
+        calls.on_train_end(logs)  # as `fit` would
+        raise
     finally:
         progress.close()
 
@@ -134,3 +143,106 @@ def distributed_step(model: keras.Model) -> Callable[[Batch], dict[str, float]]:
         }
 
     return run
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What the first steps of a run took.
+
+    Attributes:
+        steps: That were taken.
+        first_seconds: Of the first, which opens the data, traces and compiles.
+        step_seconds: Mean of a later one, with its wait for data; None without any.
+        waiting_share: Of it, spent waiting for data; None where it was not measured.
+
+    Example:
+        >>> Trial(1, 3.5, None, None).first_seconds
+        3.5
+    """
+
+    steps: int
+    first_seconds: float
+    step_seconds: float | None
+    waiting_share: float | None
+
+
+def try_steps(
+    model: keras.Model,
+    make_dataset: Callable[[int], Iterable[Batch]],
+    steps: int,
+    *,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+    look_at: Callable[[Batch], None] | None = None,
+    drain: bool = True,
+) -> Trial:
+    """Takes the next steps of a training as `train` would, and measures them.
+
+    While the first step is traced, batches pile up behind it. They are thrown away
+    after the second: what follows waits for data as a long run would.
+
+    Args:
+        model, make_dataset, look_at: Of `train`.
+        steps: Number of them, 1 or more.
+        callbacks: Keras callbacks that are told of every step.
+        drain: Whether to throw away what has piled up. Several hosts must ask for
+            batches in step, and cannot.
+
+    Example:
+        >>> class Counter(keras.Model):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.step = self.add_weight(dtype="int64", initializer="zeros")
+        ...
+        ...     def train_step(self, batch):
+        ...         self.step.assign_add(1)
+        ...         return {"loss": batch}
+        >>> model = Counter()
+        >>> model.compile(optimizer="sgd")
+        >>> data = tf.data.Dataset.from_tensors(0.5).repeat()
+        >>> trial = try_steps(model, data.skip, 4)
+        >>> trial.steps, 0 <= trial.waiting_share < 1
+        (4, True)
+    """
+    calls = keras.callbacks.CallbackList(list(callbacks), model=model)
+    run_step, waiting = distributed_step(model), Stopwatch()
+
+    def timed(number, batch):
+        start = time.perf_counter()
+        logs = run_step(batch)
+        seconds = time.perf_counter() - start
+        logging.info("Step %d of %d: %.2f s", number + 1, steps, seconds)
+        calls.on_train_batch_end(number, logs)
+        return seconds
+
+    calls.on_train_begin()
+    start = time.perf_counter()
+    batches = iter(make_dataset(int(model.step.numpy())))
+    batch = next(batches)
+    if look_at is not None:
+        look_at(_of_one_replica(model, batch))
+    timed(0, batch)
+    first = time.perf_counter() - start
+    if steps == 1:
+        return Trial(1, first, None, None)
+    second = timed(1, next(batches))
+    if steps == 2:
+        return Trial(2, first, second, None)
+    at_once = max(_AT_ONCE * second, _AT_ONCE_SECONDS)
+    batch = _waited_for(batches, at_once, _MOST_PILED if drain else 1)
+    start = time.perf_counter()
+    for number in range(2, steps):
+        timed(number, batch)
+        with waiting:
+            batch = next(batches)
+    seconds = time.perf_counter() - start
+    return Trial(steps, first, seconds / (steps - 2), waiting.seconds / seconds)
+
+
+def _waited_for(batches, seconds, most):
+    """The first batch that takes longer than so many seconds, or the last of `most`."""
+    for _ in range(most):
+        start = time.perf_counter()
+        batch = next(batches)
+        if time.perf_counter() - start > seconds:
+            break
+    return batch

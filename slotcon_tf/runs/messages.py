@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging as python_logging
 import re
 import sys
@@ -47,6 +48,11 @@ def one_line(error: BaseException) -> str:
         'No class has pixels.'
     """
     if isinstance(error, OSError) and error.filename and error.strerror:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return (
+                "Disks must have space for what is written. Received: "
+                f"{error.filename}: {error.strerror}. Free some, or take another path."
+            )
         return (
             "Files and folders must be there and be allowed to be used. Received: "
             f"{error.filename}: {error.strerror}. Check the path."

@@ -74,6 +74,8 @@ def prepare(config: PrepareConfig) -> tuple[int, int]:
             places.append(write_shard(path, _good(source, part, progress, bad)))
     written = sum(map(len, places))
     if not written:
+        for shard in range(shards):
+            tf.io.gfile.remove(os.path.join(config.output, shard_name(shard, shards)))
         raise ValueError(
             f"{source.name} must hold images that can be decoded. Received: none. "
             "slotcon-check-data says what is wrong with them."

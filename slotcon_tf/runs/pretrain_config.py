@@ -115,6 +115,12 @@ class PretrainConfig(RunSettings, SourceSettings, EvalLabelSettings):
     )
     warmup_epochs: float = setting(5.0, "Length of the linear warm-up.", low=0.0)
     precision: str = precision_setting("float32", "mixed_bfloat16", "mixed_float16")
+    host_wait_minutes: float = setting(
+        10.0,
+        "Minutes that the hosts of one run wait for each other at the start.",
+        low=0.0,
+        free=True,
+    )
     checkpoint_epochs: int = setting(1, "Epochs between checkpoints.", low=1, free=True)
     keep_every_epochs: int = setting(
         0, "Checkpoints of these epochs stay; 0: none.", low=0, free=True

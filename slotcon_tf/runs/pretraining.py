@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import functools
+import pathlib
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.data import crop_pair_dataset, open_source
+from slotcon_tf.data.identity import Identity
+from slotcon_tf.data.source import ImageSource
 from slotcon_tf.encoders.resnet import backbone
+from slotcon_tf.evaluation.results import SCORES
+from slotcon_tf.files import written_whole
+from slotcon_tf.interop.pretrained import MODEL_FILE
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs import report
+from slotcon_tf.runs.hosts import Hosts, meet_hosts
 from slotcon_tf.runs.initialization import initialize
 from slotcon_tf.runs.label_settings import label_options
 from slotcon_tf.runs.labelled_monitor import LabelledMonitor
-from slotcon_tf.runs.loading import serving_options, write_model_config
+from slotcon_tf.runs.loading import serving_options
+from slotcon_tf.runs.model_config import write_model_config
+from slotcon_tf.runs.plan_steps import bytes_of, seconds_of
 from slotcon_tf.runs.pretrain_config import PretrainConfig
-from slotcon_tf.runs.run import Run, own_process
+from slotcon_tf.runs.products import Products
+from slotcon_tf.runs.run import Run
 from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.serving.archive import export_model
 from slotcon_tf.training.callbacks import CollapseWarning, NanGuard, SlotPictures
-from slotcon_tf.training.monitoring import PeriodicEvaluation
+from slotcon_tf.training.monitoring import PeriodicEvaluation, val_logs
 from slotcon_tf.training.optimizers import LARS, SGD
 from slotcon_tf.training.schedules import WarmupCosine
 from slotcon_tf.visualize import picture_of
@@ -29,23 +40,34 @@ from slotcon_tf.visualize import picture_of
 _OPTIMIZERS = {"lars": LARS, "sgd": SGD}
 
 
-def pretrain(config: PretrainConfig) -> PretrainRun:
+def pretrain(
+    config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> PretrainRun:
     """Pretrains SlotCon, or goes on with what the work directory holds.
 
     Writes into the work directory: pretrain.flags (every setting; repeats the run),
     checkpoints/, model.json (the model's configuration), history.csv, tensorboard/,
     slots.png, export/1/ (a SavedModel of the teacher), slotcon.keras (the whole
-    model), skipped.txt (bad images, if any) and, on scenes, scores.json.
+    model), finished.json (what was made after the last step), skipped.txt (bad images,
+    if any) and, on scenes, scores.json. Called again for a finished run it writes
+    nothing, or what is missing.
 
     Args:
-        config: What is trained on what, and how long.
+        config: What is trained on what, and how long. With `dry_run` a plan is
+            printed and nothing is written; `slotcon_tf.runs.plan` returns it.
+        callbacks: Keras callbacks of the training, such as loggers, beside those that
+            `config.callbacks` names.
 
     Returns:
         The run: `model`, the trained `SlotCon`; `workdir`, a pathlib.Path.
 
     Raises:
         SettingError, ValueError, OSError: If a setting or an image set cannot be used.
+        WorkdirError: If the work directory is another run's, or of other data.
+        HostError: If hosts of the run are missing, differ, or one of them has ended.
         RunStopped: If training broke off, by a signal too; the same call goes on.
+        RunUnfinished: If training is done and saved, and slotcon.keras or the export
+            could not be written; the same call writes them.
 
     Example:
         >>> import tempfile
@@ -60,13 +82,13 @@ def pretrain(config: PretrainConfig) -> PretrainRun:
         >>> int(run.model.step)
         1
         >>> sorted(path.name for path in run.workdir.glob("*.*"))
-        ['history.csv', 'model.json', 'pretrain.flags', 'slots.png']
+        ['finished.json', 'history.csv', 'model.json', 'pretrain.flags', 'slots.png']
 
         On photographs: `PretrainConfig.from_recipe("small", data_dir="photos")`.
     """
     report.start_logging()
-    with own_process():
-        return PretrainRun(config).to_the_end()
+    with PretrainRun.begun(config, callbacks) as run:
+        return run.to_the_end()
 
 
 class PretrainRun(Run):
@@ -74,6 +96,8 @@ class PretrainRun(Run):
 
     Args:
         config: `PretrainConfig`.
+        callbacks: As `pretrain` takes them.
+        hosts: As `meet_hosts` returns them; None: this one is alone.
 
     Example:
         >>> config = PretrainConfig(dataset="fake", batch_size=2048)
@@ -84,6 +108,10 @@ class PretrainRun(Run):
 
     config: PretrainConfig
     look_at = staticmethod(report.log_first_batch)
+
+    @classmethod
+    def meet(cls, config: PretrainConfig) -> Hosts:
+        return meet_hosts(config.strategy, config.host_wait_minutes)
 
     def open_images(self) -> None:
         config = self.config
@@ -106,6 +134,13 @@ class PretrainRun(Run):
                 f"batch_size={config.batch_size} for {self.source!r}. "
                 f"Use {self.source.num_images} or less."
             )
+
+    def identify(self) -> Identity:
+        return Identity(images=self.source.identity())
+
+    @property
+    def images(self) -> ImageSource:
+        return self.source
 
     @property
     def steps_per_epoch(self) -> int:
@@ -176,10 +211,12 @@ class PretrainRun(Run):
 
     def begin(self) -> None:
         if self.chief:
-            write_model_config(self.workdir, self.model)
+            if not self.checkpoints.ended:  # it was made for the steps of then
+                write_model_config(self.workdir, self.model)
             self.source.bad.write_to(self.workdir / "skipped.txt")
         if self.scores and not self.first_step:
-            self.scores.before()
+            with self.troubles.of("the evaluation before training"):
+                self.scores.before()
 
     def dataset(
         self, step: int, context: tf.distribute.InputContext | None = None
@@ -206,23 +243,49 @@ class PretrainRun(Run):
     def guard(self) -> NanGuard:
         return NanGuard(self.checkpoints.latest, self.config.max_skipped_steps)
 
-    def monitors(self, board: str) -> list[keras.callbacks.Callback]:
-        found: list[keras.callbacks.Callback] = [CollapseWarning(board)]
+    def monitors(self, board: str) -> dict[str, keras.callbacks.Callback]:
+        found: dict[str, keras.callbacks.Callback] = {
+            "the look for a collapse": CollapseWarning(board)
+        }
         if self.monitor:
             config = self.config
             when = {"every_epochs": config.eval_every_epochs, "epochs": self.epochs}
-            found.append(PeriodicEvaluation(self.monitor, **when))
+            found["evaluation"] = PeriodicEvaluation(self.monitor, **when)
             if config.eval_task == "groups":
                 draw = self.monitor.picture
-                found.append(SlotPictures(board, draw, name="labelled", **when))
+                name = "the picture of the evaluation"
+                found[name] = SlotPictures(board, draw, name="labelled", **when)
         return found
 
-    def pictures(self, board: str) -> list[keras.callbacks.Callback]:
+    @property
+    def evaluation_epochs(self) -> int:
+        return self.config.eval_every_epochs or 1
+
+    def evaluation_seconds(self) -> float | None:
+        if not self.monitor:
+            return None
+        self.monitor()  # the first one traces
+        return seconds_of(self.monitor)
+
+    def model_bytes(self) -> int:
+        if not self.config.export:
+            return 0
+        served = bytes_of(self.model.teacher.variables)
+        return served + bytes_of(
+            [*self.model.variables, *self.model.optimizer.variables]
+        )
+
+    def pictures(self, board: str) -> dict[str, keras.callbacks.Callback]:
         every = self.config.picture_epochs
         if not every:
-            return []
-        draw = functools.partial(picture_of, self.model, self._samples())
-        return [SlotPictures(board, draw, every_epochs=every, epochs=self.epochs)]
+            return {}
+        pictures = SlotPictures(
+            board,
+            lambda: picture_of(self.model, self._samples),
+            every_epochs=every,
+            epochs=self.epochs,
+        )
+        return {"the picture of the groups": pictures}
 
     def log_start(self) -> None:
         config = self.config
@@ -237,21 +300,53 @@ class PretrainRun(Run):
         )
         logging.info("Precision %s, XLA %s", config.precision, self.model.jit_compile)
 
-    def finish(self) -> None:
+    def finish(self, products: Products) -> None:
         if self.source.bad.reasons:
             count, where = len(self.source.bad.reasons), self.workdir / "skipped.txt"
             print(f"{count} bad images were replaced: {where}")
-        picture = self.workdir / "slots.png"
+        folder = None
+        if self.config.export:  # what others wait for comes first
+            served = {"serving_size": self.model.serving_size}
+            products.make(MODEL_FILE, self._save_model, needed=True, of=served)
+            folder = products.make("export", self._export, needed=True, of=served)
+        self._evaluate_last()
         if self.scores:
-            self.scores.after(picture)
-        else:
-            report.draw_slots(self.model, self._samples(), picture)
-        print(f"Picture of the groups: {picture}")
-        if self.config.export:
-            self.model.save(self.workdir / "slotcon.keras")
-            served = serving_options(self.model)
-            folder = export_model(self.model, self.workdir / "export", **served)
+            products.make(SCORES, self.scores.after)
+            with self.troubles.of(SCORES):
+                self.scores.show()
+        picture = products.make("slots.png", self._draw)
+        if picture:
+            print(f"Picture of the groups: {picture}")
+        if folder:
             print(f"For TF Serving: {folder}")
 
+    def _save_model(self) -> pathlib.Path:
+        path = self.workdir / MODEL_FILE
+        with written_whole(path) as aside:
+            self.model.save(aside)
+        return path
+
+    def _export(self) -> pathlib.Path:
+        served = serving_options(self.model)
+        return export_model(self.model, self.workdir / "export", **served)
+
+    def _draw(self) -> pathlib.Path:
+        path = self.workdir / "slots.png"
+        if self.scores:
+            self.scores.draw(path)
+        else:
+            report.draw_slots(self.model, self._samples, path)
+        return path
+
+    def _evaluate_last(self) -> None:
+        """The scores of the last epoch, where a kill or a failure came before them."""
+        last = self.epochs - 1
+        row = self.history.rows.get(last, {})
+        there = any(row[name] for name in row if name.startswith("val_"))
+        if self.monitor and not there and not self.troubles.failed("evaluation"):
+            with self.troubles.of("evaluation", last):
+                self.history.on_epoch_end(last, val_logs(self.monitor()))
+
+    @functools.cached_property
     def _samples(self):
         return report.sample_images(self.source, 2 * self.config.image_size)

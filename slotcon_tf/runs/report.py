@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 
@@ -14,6 +15,7 @@ from slotcon_tf.data.source import Source
 from slotcon_tf.evaluation.bootstrap import RESAMPLES
 from slotcon_tf.evaluation.groups import predict_groups
 from slotcon_tf.evaluation.results import (
+    SCORES,
     TRAINED,
     UNTRAINED,
     joined,
@@ -26,6 +28,7 @@ from slotcon_tf.images import square
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs.labelled_monitor import PICTURES, LabelledMonitor
 from slotcon_tf.visualize import save_slots
+from slotcon_tf.visualize.figures import write_figure
 
 REPORTED = ("miou", "nmi", "ari", "pixel_accuracy", "majority_accuracy")
 HELD_OUT_SCENES = 100
@@ -149,9 +152,10 @@ class SceneScores:
         data_dir: str | None,
         scale: float,
     ) -> None:
-        self.path = pathlib.Path(workdir) / "scores.json"
+        self.path = pathlib.Path(workdir) / SCORES
         self._settings = {"which": "teacher", "scale": scale}
         self._model = model
+        self._measures = False  # whether the newest ones are the trained network's
         self._monitor = LabelledMonitor(
             model,
             "groups",
@@ -170,27 +174,40 @@ class SceneScores:
         if not self.path.exists():
             write_result(self.path, self._measured(UNTRAINED))
 
-    def after(self, picture: str | os.PathLike) -> None:
-        """Measures the trained network, writes scores and picture, prints the scores.
+    def after(self) -> pathlib.Path:
+        """Measures the trained network, and writes the scores.
 
-        Without scores of the untrained network, where their file is gone: its own only.
+        Without scores of the untrained network, where their file is gone or damaged:
+        its own only.
 
-        Args:
-            picture: File to write.
+        Returns:
+            Path of the file.
         """
         found = self._measured(TRAINED)
-        if self.path.exists():
+        with contextlib.suppress(OSError, ValueError):
             found = joined(read_result(self.path), found)
         write_result(self.path, found)
-        self._monitor.figure().savefig(picture, dpi=150)
+        return self.path
+
+    def draw(self, picture: str | os.PathLike[str]) -> None:
+        """Writes a picture of images, their masks and the groups."""
+        if not self._measures:
+            self._measured(TRAINED)  # for the colours of the groups
+        write_figure(pathlib.Path(picture), self._monitor.figure())
+
+    def show(self) -> None:
+        """Prints the scores of the file."""
+        found = read_result(self.path)
         shown = {name: found["rows"][name] for name in REPORTED}
         show_result({**found, "rows": shown, "classes": {}})
 
     def _measured(self, stage):
+        counts = self._monitor.measure()
+        self._measures = stage == TRAINED
         return result_of(
             "groups",
             self._monitor.task,
-            {stage: self._monitor.measure()},
+            {stage: counts},
             dataset=repr(self._monitor.data),
             split="test",
             settings=self._settings,

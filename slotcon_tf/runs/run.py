@@ -5,26 +5,46 @@ from __future__ import annotations
 import abc
 import contextlib
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import keras
 import tensorflow as tf
 from absl import logging
 
+from slotcon_tf.data.identity import Identity
 from slotcon_tf.devices import best_precision
 from slotcon_tf.runs import loop, workdir
-from slotcon_tf.runs.checkpoints import Checkpoints
+from slotcon_tf.runs.callbacks import UserCallbacks, closed_on_errors
+from slotcon_tf.runs.checkpoints import CheckpointError, Checkpoints
+from slotcon_tf.runs.host_descriptions import description
+from slotcon_tf.runs.host_restore import restore_together
+from slotcon_tf.runs.hosts import Hosts
+from slotcon_tf.runs.kept_data import RunData
+from slotcon_tf.runs.kept_files import set_aside_damaged
+from slotcon_tf.runs.lock import check_held, held
+from slotcon_tf.runs.meeting import HostError
+from slotcon_tf.runs.places import HISTORY
+from slotcon_tf.runs.plan_steps import plan_of
+from slotcon_tf.runs.products import Products, RunUnfinished
+from slotcon_tf.runs.run_plan import Plan
 from slotcon_tf.runs.run_settings import RunSettings
-from slotcon_tf.runs.signals import StopRequest, told_in_training
+from slotcon_tf.runs.signals import RunStopped, StopRequest, told_in_training
 from slotcon_tf.runs.strategy import (
     any_worker,
     build_strategy,
-    check_same_everywhere,
-    is_chief,
     spans_hosts,
 )
-from slotcon_tf.training.callbacks import Checkpointing, NanGuard, Throughput
+from slotcon_tf.training.auxiliaries import Auxiliary, Troubles
+from slotcon_tf.training.callbacks import (
+    CALLBACK,
+    SIGNAL,
+    Checkpointing,
+    Interrupted,
+    NanGuard,
+    StoppedByCallback,
+    Throughput,
+)
 from slotcon_tf.training.monitoring import CsvHistory
 
 
@@ -35,18 +55,25 @@ class Run(abc.ABC):
 
     Args:
         config: Its settings.
+        callbacks: Keras callbacks beside those that `config.callbacks` names.
+        hosts: The hosts that share it; None: this one is alone.
 
     Attributes:
         config: The settings; `precision` is no longer "auto".
         workdir: pathlib.Path of what it writes.
+        identity: `Identity` of its data; its `digest` is the same on all hosts.
         model: The compiled model.
         strategy: The tf.distribute strategy.
-        chief: Whether this process writes files.
+        chief: Whether this process is the one that writes files.
+        writes: Whether it does: not in a dry run.
         first_step: The step it goes on from; 0 at the start.
+        troubles: Record of the auxiliaries (evaluation, history, pictures ...) that
+            failed; they end nothing.
         look_at: Function that is called with the first batch of one replica, or None.
 
     Raises:
         ValueError, OSError: If a setting or an image set cannot be used.
+        WorkdirError: If the work directory is another run's, or of other data.
         CheckpointError: If no checkpoint of the run can be read.
 
     Example:
@@ -65,17 +92,34 @@ class Run(abc.ABC):
     """
 
     look_at: Callable[[dict[str, tf.Tensor]], None] | None = None
+    history: CsvHistory  # of the process that writes
 
-    def __init__(self, config: RunSettings) -> None:
+    def __init__(
+        self,
+        config: RunSettings,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        *,
+        hosts: Hosts | None = None,
+    ) -> None:
+        self.hosts = hosts or Hosts()
         self.strategy = self.build_strategy(config)
-        self.chief = is_chief(self.strategy)
+        self.chief = self.hosts.leads
+        self.writes = self.chief and not config.dry_run
+        self.user_callbacks = UserCallbacks(config, callbacks, used=self.chief)
         if config.precision == "auto":
             # Resolved for good: a run that goes on elsewhere must not change.
             config = config.replace(precision=best_precision())
         self.config = config
+        self.troubles = Troubles(fatal=(CheckpointError, HostError))
         self.workdir = pathlib.Path(config.workdir)
         keras.config.set_dtype_policy(config.precision)
+        count = len(self.hosts.cluster.names)
+        own = description(config, self.strategy, count)
+        self.hosts.compare(own, "the same settings, versions and number of replicas")
         self.open_images()
+        self.identity = self.identify()
+        data = {"images": repr(self.identity), "digest": self.identity.digest[:12]}
+        self.hosts.compare(data, "the same images")
         # Just before the weights are drawn: what came before may have used randomness.
         keras.utils.set_random_seed(config.seed)
         with self.strategy.scope():
@@ -88,17 +132,45 @@ class Run(abc.ABC):
             self.model,
             config,
             steps_per_epoch=self.steps_per_epoch,
+            data=RunData(
+                self.identity,
+                self.steps_per_epoch,
+                self.epochs * self.steps_per_epoch,
+                getattr(self.model, "total_steps", None),
+            ),
             keep=config.keep_checkpoints,
             keep_every_epochs=self.keep_every_epochs,
-            writes=self.chief,
+            writes=self.writes,
             means=not spans_hosts(self.strategy),
         )
-        self.first_step = self.checkpoints.restore()
-        check_same_everywhere(self.strategy, "The step to go on from", self.first_step)
+        self.first_step = restore_together(self.hosts, self.checkpoints)
+        self.hosts.latest = self.checkpoints.latest
+        self.hosts.compare(
+            {"step": str(self.first_step)}, "the step to go on from, and one `workdir`"
+        )
         self.prepare()
-        if self.chief:
+        if self.writes:
             workdir.claim(config)
-        self.begin()
+            set_aside_damaged(self.workdir)
+        if not config.dry_run:
+            self.begin()
+
+    @classmethod
+    @contextlib.contextmanager
+    def begun(
+        cls, config: RunSettings, callbacks: Sequence[keras.callbacks.Callback] = ()
+    ) -> Iterator[Self]:
+        """Context of a run that has met its hosts and holds its work directory."""
+        with own_process(), cls.meet(config) as hosts:
+            writes = hosts.leads and not config.dry_run
+            with held(config.workdir, writes):
+                yield cls(config, callbacks, hosts=hosts)
+
+    @classmethod
+    def meet(cls, config: Any) -> Hosts:
+        """The hosts of a run, once all of them are there."""
+        del config
+        return Hosts()
 
     def build_strategy(self, config: RunSettings) -> tf.distribute.Strategy:
         """The strategy; called before anything else asks for devices."""
@@ -107,6 +179,15 @@ class Run(abc.ABC):
     @abc.abstractmethod
     def open_images(self) -> None:
         """Opens and checks the images, before anything is written."""
+
+    @property
+    @abc.abstractmethod
+    def images(self) -> Any:
+        """The images, which know their number (`num_images`) and what they are."""
+
+    @abc.abstractmethod
+    def identify(self) -> Identity:
+        """What `open_images` has opened."""
 
     @abc.abstractmethod
     def build_model(self) -> keras.Model:
@@ -153,13 +234,17 @@ class Run(abc.ABC):
     def guard(self) -> NanGuard:
         """What ends a run whose numbers are no longer finite."""
 
-    def monitors(self, board: str) -> list[keras.callbacks.Callback]:
-        """Callbacks before those that write logs, for TensorBoard's folder `board`."""
-        return []
+    def monitors(self, board: str) -> dict[str, keras.callbacks.Callback]:
+        """Callbacks, by name, before those that write logs.
 
-    def pictures(self, board: str) -> list[keras.callbacks.Callback]:
-        """Callbacks after those that write logs."""
-        return []
+        Args:
+            board: TensorBoard's folder.
+        """
+        return {}
+
+    def pictures(self, board: str) -> dict[str, keras.callbacks.Callback]:
+        """Callbacks, by name, after those that write logs."""
+        return {}
 
     @property
     @abc.abstractmethod
@@ -167,47 +252,134 @@ class Run(abc.ABC):
         """The error that ended the input pipeline, or None."""
 
     @abc.abstractmethod
-    def finish(self) -> None:
-        """The scores, the pictures, and the models for others."""
+    def finish(self, products: Products) -> None:
+        """The scores, the pictures, and the models for others, each once."""
 
     def to_the_end(self) -> Self:
-        """Trains what is left, and finishes.
+        """Trains what is left, and finishes; in a dry run, prints the plan instead.
 
         Raises:
             RunStopped: If training broke off.
+            RunUnfinished: If training is done, and a model for others is missing.
         """
+        if self.config.dry_run:
+            found = self.plan()
+            if self.chief:
+                print(found)
+            return self
         with told_in_training(lambda: self.fatal), StopRequest() as stop:
             self.train(stop)
-        if self.chief:
-            self.finish()
+            if stop():  # since the last save
+                raise Interrupted(
+                    "Stopped by a signal after the last step, which is saved in "
+                    f"{self.checkpoints.latest()}. The same command goes on from there."
+                )
+        with self.hosts.finishing():
+            if self.chief:
+                self._complete()
         return self
+
+    def _complete(self) -> None:
+        products = self._products()
+        self.finish(products)
+        if failed := self.troubles.summary():
+            logging.warning("Auxiliaries that failed in this run: %s.", failed)
+        if products.missing:
+            raise RunUnfinished(
+                f"Training is done and saved in {self.checkpoints.latest()}, and "
+                f"{' and '.join(products.missing)} could not be written, as a warning "
+                "above says. The same command writes what is missing."
+            )
+
+    def plan(self) -> Plan:
+        """What ten steps tell of the rest; the model is ten steps further then.
+
+        Raises:
+            RunStopped: If a step breaks off.
+            CommandError: If a step does not fit into memory.
+        """
+        with told_in_training(lambda: self.fatal):
+            return plan_of(self)
+
+    def evaluation_seconds(self) -> float | None:
+        """How long one evaluation takes, tried; None if there are none on the way."""
+        return None
+
+    @property
+    def evaluation_epochs(self) -> int:
+        """Epochs between evaluations."""
+        return 1
+
+    def model_bytes(self) -> int:
+        """Of the models that are written in the end, beside checkpoints; about."""
+        return 0
+
+    def _products(self) -> Products:
+        return Products(self.workdir, self._last_step, self.troubles, ended=self.done)
 
     def train(self, stop: Callable[[], bool]) -> None:
         """Trains to the end, or until `stop()` asks for the end after a step."""
         self.log_start()
-        if self.first_step >= self.epochs * self.steps_per_epoch:
+        logging.info("Trained on %r", self.identity)
+        if self.chief:
+            self._open_history()
+        if self.done:
             logging.info("%s are done already.", self.length)
+            if self.chief and not self.checkpoints.ended:
+                # Less data may be less steps: what is allowed now is so for good.
+                with self.troubles.of("the identity of the data"):
+                    self.checkpoints.keep_data()
             return
         if self.first_step:
             latest = self.checkpoints.latest()
             logging.info("Resumed after step %d from %s", self.first_step, latest)
-        loop.train(
-            self.model,
-            self._distributed,
-            batch_size=self.config.batch_size,
-            steps_per_epoch=self.steps_per_epoch,
-            epochs=self.epochs,
-            callbacks=self.callbacks(stop),
-            look_at=self.look_at,
-            shows_progress=self.chief,
+        if self.chief:
+            self._products().forget()
+        callbacks = self.callbacks(stop)
+        try:
+            with closed_on_errors(callbacks):
+                loop.train(
+                    self.model,
+                    self.distributed,
+                    batch_size=self.config.batch_size,
+                    steps_per_epoch=self.steps_per_epoch,
+                    epochs=self.epochs,
+                    callbacks=callbacks,
+                    look_at=self.look_at,
+                    shows_progress=self.chief,
+                )
+        except StoppedByCallback as error:
+            raise RunStopped(error) from error
+
+    def _open_history(self) -> None:
+        """The rows of the epochs that are done, of the file and of the checkpoint."""
+        latest = self.checkpoints.latest()
+        self.history = CsvHistory(
+            self.workdir / HISTORY,
+            self.epochs if self.done else self.first_step // self.steps_per_epoch,
+            kept=latest / HISTORY if self.first_step and latest else None,
         )
+        with self.troubles.of("history"):
+            self.history.write()
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to train, though data may have grown since."""
+        return self.first_step >= self._last_step
+
+    @property
+    def _last_step(self) -> int:
+        """Of the run; where data has grown since its end, the step of then."""
+        if self.checkpoints.ended:
+            return self.first_step
+        return self.epochs * self.steps_per_epoch
 
     @property
     def length(self) -> str:
         """What the run is long, in words."""
         return f"All {self.epochs} epochs"
 
-    def _distributed(self, step: int) -> Any:
+    def distributed(self, step: int) -> Any:
         """The stream from a step on, cut for the replicas."""
         if self.strategy.num_replicas_in_sync == 1:
             return self.dataset(step)
@@ -218,31 +390,55 @@ class Run(abc.ABC):
             )
         )
 
+    def save(self) -> pathlib.Path:
+        """Writes a checkpoint; the end of another host does not break it off."""
+        with self.hosts.writing():
+            return self.checkpoints.save({HISTORY: self.history.text()})
+
+    def _note(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """An epoch's row, for its checkpoint; ends a run that has lost its lock."""
+        check_held(self.workdir)
+        self.history.note(epoch, logs)
+
     def callbacks(self, stop: Callable[[], bool]) -> list[keras.callbacks.Callback]:
-        """Of the whole training, in their order."""
+        """Of the whole training, in their order.
+
+        An epoch's checkpoint comes before all that may fail or take long.
+        """
         anyone = any_worker(self.strategy)
+
+        def stopped_by() -> str:
+            """A signal or a callback may reach one host; all must stop at one step."""
+            if not anyone(stop() or self.model.stop_training):
+                return ""
+            return SIGNAL if anyone(stop()) else CALLBACK
+
         checkpointing = Checkpointing(
-            self.checkpoints.save if self.chief else self.checkpoints.latest,
+            self.save if self.chief else lambda: "`workdir` by the first host",
             epochs=self.epochs,
             every_epochs=self.checkpoint_epochs,
             every_steps=self.config.checkpoint_steps,
             every_minutes=self.config.checkpoint_minutes,
-            # A signal may reach one host only; all of them must stop at one step.
-            stop_requested=lambda: anyone(stop()),
+            stop_requested=stopped_by,
         )
+        last = keras.callbacks.LambdaCallback(on_epoch_end=checkpointing.after_others)
         if not self.chief:
-            return [self.guard(), checkpointing]
-        history = self.workdir / "history.csv"
-        workdir.trim_history(history, self.first_step // self.steps_per_epoch)
+            return [self.guard(), checkpointing, last]
         board = str(self.workdir / "tensorboard")
+        auxiliaries = {
+            **self.monitors(board),
+            "history": self.history,
+            "TensorBoard": keras.callbacks.TensorBoard(board, write_graph=False),
+            **self.user_callbacks.made(),
+            **self.pictures(board),
+        }
         return [
             Throughput(self.config.batch_size),
             self.guard(),
-            *self.monitors(board),
-            CsvHistory(history),
-            keras.callbacks.TensorBoard(board, write_graph=False),
-            *self.pictures(board),
+            keras.callbacks.LambdaCallback(on_epoch_end=self._note),
             checkpointing,
+            *(Auxiliary(*pair, self.troubles) for pair in auxiliaries.items()),
+            last,
         ]
 
 

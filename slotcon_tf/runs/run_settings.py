@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, ClassVar, Self
 
 from slotcon_tf.runs import flag_files
+from slotcon_tf.runs.callbacks import check_places
 from slotcon_tf.runs.load_settings import LoadSettings
 from slotcon_tf.runs.settings import SettingError, setting
 from slotcon_tf.runs.strategy import STRATEGIES
@@ -78,6 +79,11 @@ class RunSettings(LoadSettings):
     resume: str = setting(
         "auto", "Continue what workdir holds.", choices=("auto", "never"), free=True
     )
+    allow_changed_data: bool = setting(
+        False,
+        "Go on with other images than the run was trained on; said once, not kept.",
+        free=True,
+    )
     checkpoint_steps: int = setting(
         0, "Steps between more checkpoints; 0: none.", low=0, free=True
     )
@@ -85,6 +91,19 @@ class RunSettings(LoadSettings):
         0.0, "Minutes between more checkpoints; 0: none.", low=0.0, free=True
     )
     keep_checkpoints: int = setting(3, "Newest checkpoints kept.", low=1, free=True)
+    callbacks: tuple[str, ...] = setting(
+        (), "Keras callbacks such as loggers, module:factory with commas.", free=True
+    )
+    dry_run: bool = setting(
+        False,
+        "Take ten steps and tell time, memory, disk and better settings; write "
+        "nothing.",
+        free=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_places(self.callbacks)
 
     @classmethod
     def from_recipe(cls, name: str, **changes: Any) -> Self:

@@ -62,6 +62,7 @@ class Setting:
     choices: tuple[str, ...] | None
     free: bool
     addable: bool
+    place: bool
     aliases: tuple[str, ...]
 
     @property
@@ -181,6 +182,7 @@ def setting(
     choices: Iterable[str] | None = None,
     free: bool = False,
     addable: bool = False,
+    place: bool = False,
     aliases: Iterable[str] = (),
 ) -> Any:
     """A field of a `Config`.
@@ -194,6 +196,8 @@ def setting(
         choices: All values that it may have.
         free: Whether it may change when a run goes on: it changes no number of it.
         addable: Whether a run that was begun without it (None) may go on with it.
+        place: Whether it says where data lies. A run compares what lies there, and
+            may go on with the same elsewhere.
         aliases: Names that its flag had once; they go on with a note.
 
     Example:
@@ -212,6 +216,7 @@ def setting(
         "choices": tuple(choices) if choices else None,
         "free": free,
         "addable": addable,
+        "place": place,
         "aliases": tuple(aliases),
     }
     return dataclasses.field(default=default, metadata={_KEY: known})
@@ -266,13 +271,16 @@ class Config:
     def changes_from(self, old: Config) -> dict[str, tuple[Any, Any]]:
         """Settings that make another run of it: name to old and new value.
 
+        Places are none of them: what lies there is compared by itself.
+
         Args:
             old: Of the run that is to go on.
         """
         found = {}
         for name, known in self.settings().items():
             before, now = getattr(old, name), getattr(self, name)
-            if known.free or before == now or (known.addable and before is None):
+            added = known.addable and before is None
+            if known.free or known.place or before == now or added:
                 continue
             found[name] = (before, now)
         return found

@@ -16,6 +16,7 @@ from slotcon_tf.data.bad_images import TooManyBadImages
 from slotcon_tf.data.labelled import LabelError
 from slotcon_tf.runs.checkpoints import CheckpointError
 from slotcon_tf.runs.command import CommandError
+from slotcon_tf.runs.lock import WorkdirBusy
 from slotcon_tf.training.callbacks import Interrupted, NonFiniteError
 
 INTERRUPTED = 143  # exit status; 128 + SIGTERM, which schedulers know
@@ -107,6 +108,7 @@ def told_in_training(fatal: Callable[[], BaseException | None]) -> Iterator[None
         TooManyBadImages,
         LabelError,
         CheckpointError,
+        WorkdirBusy,
     ) as error:
         raise RunStopped(error) from error
     except tf.errors.OpError:

@@ -25,7 +25,9 @@ class SourceSettings(Config):
         "folder",
         "folder, coco, coco_plus, imagenet, list, records, tfds:NAME, scenes or fake.",
     )
-    data_dir: str | None = setting(None, "Folder of the images, or the list file.")
+    data_dir: str | None = setting(
+        None, "Folder of the images, or the list file.", place=True
+    )
     allow_remote_paths: bool = setting(
         False, "A local list may name remote files (gs://).", free=True
     )

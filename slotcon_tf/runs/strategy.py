@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 
 import tensorflow as tf
+
+from slotcon_tf.runs.cluster import num_workers
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 
@@ -65,26 +66,6 @@ def build_strategy(name: str = "auto", tpu: str = "") -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
-def num_workers() -> int:
-    """Workers that TF_CONFIG names, the chief included; 0 without it.
-
-    Raises:
-        ValueError: If TF_CONFIG is no JSON object.
-
-    Example:
-        >>> num_workers() if "TF_CONFIG" not in os.environ else 0
-        0
-    """
-    text = os.environ.get("TF_CONFIG") or "{}"
-    try:
-        cluster = json.loads(text).get("cluster", {})
-    except (ValueError, AttributeError) as error:
-        raise ValueError(
-            f"TF_CONFIG must be a JSON object. Received: {text!r}."
-        ) from error
-    return sum(len(cluster.get(kind, ())) for kind in ("chief", "worker"))
-
-
 def spans_hosts(strategy: tf.distribute.Strategy) -> bool:
     """Whether several processes train together.
 
@@ -93,22 +74,6 @@ def spans_hosts(strategy: tf.distribute.Strategy) -> bool:
         False
     """
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-
-
-def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process writes files: the chief, or worker 0, or the only one.
-
-    Example:
-        >>> is_chief(tf.distribute.get_strategy())
-        True
-    """
-    resolver = strategy.cluster_resolver
-    if not spans_hosts(strategy):
-        return True
-    cluster = resolver.cluster_spec().as_dict()
-    if resolver.task_type == "worker":
-        return "chief" not in cluster and resolver.task_id == 0
-    return resolver.task_type == "chief"
 
 
 def any_worker(strategy: tf.distribute.Strategy) -> Callable[[bool], bool]:
@@ -139,30 +104,3 @@ def any_worker(strategy: tf.distribute.Strategy) -> Callable[[bool], bool]:
         return bool(strategy.experimental_local_results(found)[0].numpy() > 0)
 
     return ask
-
-
-def check_same_everywhere(
-    strategy: tf.distribute.Strategy, name: str, value: int
-) -> None:
-    """Raises on all workers if a number differs between any of them.
-
-    Raises:
-        ValueError: It names the number and this worker's value.
-
-    Example:
-        >>> check_same_everywhere(tf.distribute.get_strategy(), "The step", 7)
-    """
-    if not spans_hosts(strategy):
-        return
-    total = strategy.reduce(
-        tf.distribute.ReduceOp.SUM,
-        strategy.run(lambda: tf.constant(value, tf.int64)),
-        axis=None,
-    )
-    differs = int(total) != value * strategy.num_replicas_in_sync
-    if any_worker(strategy)(differs):
-        raise ValueError(
-            f"{name} must be the same on all hosts. Received: {value} here, another "
-            "elsewhere. Give all of them the same settings and a `workdir` that all "
-            "see."
-        )

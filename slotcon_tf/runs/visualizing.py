@@ -17,6 +17,7 @@ from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.progress import bar
 from slotcon_tf.runs.load_settings import ModelSettings, scale_setting, which_setting
 from slotcon_tf.runs.loading import load_trained, results_folder, run_folder
+from slotcon_tf.runs.places import HISTORY
 from slotcon_tf.runs.pretrain_config import PretrainConfig
 from slotcon_tf.runs.settings import SettingError, setting
 from slotcon_tf.runs.source_settings import SourceSettings
@@ -189,5 +190,5 @@ def _add_records(report: Report, folder: pathlib.Path, run: pathlib.Path) -> Non
     if flagfile.is_file():
         lines = flagfile.read_text(errors="replace").splitlines()
         report.flags = "\n".join(x for x in lines if not x.startswith("#"))
-    if (run / "history.csv").is_file():
-        report.history = read_history(run / "history.csv")
+    if (run / HISTORY).is_file():
+        report.history = read_history(run / HISTORY)

@@ -1,13 +1,12 @@
-"""The work directory of a run: its flags and its history."""
+"""The work directory of a run: whose it is."""
 
 from __future__ import annotations
 
-import csv
-import io
 import pathlib
 from collections.abc import Iterable
 
 from slotcon_tf.files import write_text
+from slotcon_tf.runs import kept_files
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.settings import SettingError, as_text
 
@@ -36,6 +35,7 @@ def check(config: RunSettings, chief: bool = True) -> None:
     Raises:
         WorkdirError: If another configuration's run, another kind's, or any run with
             "never", is there.
+        kept_files.KeptFileError: If its files are not what the run has written.
 
     Example:
         >>> import tempfile
@@ -48,6 +48,7 @@ def check(config: RunSettings, chief: bool = True) -> None:
     """
     workdir = pathlib.Path(config.workdir)
     path = workdir / config.flagfile
+    kept_files.check_kinds(workdir, config.flagfile)
     for other in set(FLAGFILES) - {config.flagfile}:
         if (workdir / other).exists():
             raise WorkdirError(
@@ -60,7 +61,8 @@ def check(config: RunSettings, chief: bool = True) -> None:
                 f"resume=never needs a fresh `workdir`. Received: {workdir}, which "
                 "holds a run. Take another directory, or resume=auto to continue."
             )
-        check_same(workdir, path.read_text().splitlines(), config)
+        lines = kept_files.read_flags(path, type(config))
+        check_same(workdir, lines, config)
 
 
 def claim(config: RunSettings) -> None:
@@ -90,10 +92,24 @@ def claim(config: RunSettings) -> None:
         "# Every flag of this run. Repeat it with:",
         f"#   {config.command} --flagfile={path} --workdir=NEW_FOLDER",
     ]
-    write_text(path, "\n".join([*header, *config.lines()]) + "\n")
+    write_text(path, "\n".join([*header, *kept_lines(config)]) + "\n")
 
 
-def check_same(path: pathlib.Path, lines: Iterable[str], config: RunSettings) -> None:
+def kept_lines(config: RunSettings) -> list[str]:
+    """The flags that repeat a run; what was allowed once is not allowed for good.
+
+    Example:
+        >>> from slotcon_tf.runs import PretrainConfig
+        >>> lines = kept_lines(PretrainConfig(allow_changed_data=True))
+        >>> "--noallow_changed_data" in lines
+        True
+    """
+    return config.replace(allow_changed_data=False).lines()
+
+
+def check_same(
+    path: pathlib.Path, lines: Iterable[str], config: RunSettings
+) -> RunSettings:
     """Refuses what another configuration has written.
 
     Args:
@@ -102,6 +118,9 @@ def check_same(path: pathlib.Path, lines: Iterable[str], config: RunSettings) ->
             younger than it, and their defaults are what was done then.
         config: Of the run that is to go on.
 
+    Returns:
+        The settings of then.
+
     Raises:
         WorkdirError: If a setting that changes the run's numbers differs; it names
             them.
@@ -109,35 +128,23 @@ def check_same(path: pathlib.Path, lines: Iterable[str], config: RunSettings) ->
     Example:
         >>> from slotcon_tf.runs import PretrainConfig
         >>> config = PretrainConfig(weight_decay=1e-5, remat=True)
-        >>> check_same(pathlib.Path("run"), ["--weight_decay=0.00001"], config)
+        >>> old = check_same(pathlib.Path("run"), ["--weight_decay=0.00001"], config)
+        >>> old.remat
+        False
     """
+    old = None
     try:
-        changed = config.changes_from(type(config).from_lines(lines))
+        old = type(config).from_lines(lines)
+        changed = config.changes_from(old)
         was = ", ".join(
             f"{name}={as_text(old)} (now {as_text(new)})"
             for name, (old, new) in changed.items()
         )
     except SettingError as error:
         was = str(error)
-    if was:
+    if old is None or was:
         raise WorkdirError(
             f"{path} holds a run of another configuration: {was}. "
             "Take another `workdir`, or the old settings to continue."
         )
-
-
-def trim_history(path: pathlib.Path, epochs_done: int) -> None:
-    """Drops the rows of epochs that will run again from the CSV, and half a row.
-
-    Example:
-        >>> trim_history(pathlib.Path("history.csv"), 3)  # none is there yet
-    """
-    if not path.exists():
-        return
-    with path.open(newline="") as file:
-        rows = list(csv.reader(file))
-    whole = [r for r in rows[1:] if r and len(r) == len(rows[0]) and r[0].isdigit()]
-    kept = [r for r in whole if int(r[0]) < epochs_done]
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([*rows[:1], *kept])
-    write_text(path, text.getvalue())
+    return old

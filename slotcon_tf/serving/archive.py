@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import pathlib
-import shutil
 from collections.abc import Iterable
 from typing import Any
 
 import keras
 import numpy as np
 
+from slotcon_tf.files import to_disk, written_aside
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.serving.folding import can_fold, fold_batch_norm
@@ -72,10 +72,21 @@ def export_model(
     encoder, heads = _parts(model, which)
     served = serve(model, which=which, precision=precision, options=options)
     export_dir = pathlib.Path(export_dir)
-    export_dir.mkdir(parents=True, exist_ok=True)
-    # A server that polls the folder takes numbers only: it never sees this one.
-    aside = export_dir / f".writing-{os.getpid()}"
-    shutil.rmtree(aside, ignore_errors=True)
+    # A server that polls the folder takes numbers only: it never sees what is aside.
+    with written_aside(export_dir / "new_version") as aside:
+        archive = _archive(served, heads)
+        archive.write_out(str(aside), verbose=False)  # pyright: ignore[reportAttributeAccessIssue]
+        if warmup_batches:
+            edge = options.image_size or ServingOptions.image_size
+            batches = warmup_batches if options.image_size else [1]
+            write_warmup(aside, MODEL_NAME, served.signatures(), batches, edge)
+        write_quantized(aside, encoder, served, quantize, images)
+        to_disk(aside)
+        return publish(aside, export_dir)
+
+
+def _archive(served: ServedModel, heads: Any) -> Any:
+    """A keras.export.ExportArchive with an endpoint for every signature."""
     archive = keras.export.ExportArchive()
     archive.track(served.pyramid_model)
     if heads is not None:
@@ -86,17 +97,11 @@ def export_model(
             # What tf.saved_model.load gives can be called as well; add_endpoint would
             # make a signature of that name.
             archive._tf_trackable.__call__ = endpoint  # pyright: ignore[reportAttributeAccessIssue]
-    archive.write_out(str(aside), verbose=False)  # pyright: ignore[reportAttributeAccessIssue]
-    if warmup_batches:
-        edge = options.image_size or ServingOptions.image_size
-        batches = warmup_batches if options.image_size else [1]
-        write_warmup(aside, MODEL_NAME, served.signatures(), batches, edge)
-    write_quantized(aside, encoder, served, quantize, images)
-    return publish(aside, export_dir)
+    return archive
 
 
 def publish(aside: pathlib.Path, export_dir: pathlib.Path) -> pathlib.Path:
-    """Gives a finished folder the next free number.
+    """Gives a finished folder the next free number, whoever else is writing one.
 
     Example:
         >>> import tempfile
@@ -106,10 +111,14 @@ def publish(aside: pathlib.Path, export_dir: pathlib.Path) -> pathlib.Path:
         >>> publish(versions / ".writing-2", versions).name
         '2'
     """
-    versions = [int(p.name) for p in export_dir.iterdir() if p.name.isdigit()]
-    target = export_dir / str(max(versions, default=0) + 1)
-    aside.rename(target)
-    return target
+    while True:
+        versions = [int(p.name) for p in export_dir.iterdir() if p.name.isdigit()]
+        target = export_dir / str(max(versions, default=0) + 1)
+        try:
+            return aside.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
 
 
 def serve(

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from slotcon_tf.extras import needed
+from slotcon_tf.files import written_whole
 from slotcon_tf.interop.keras_backbones import ImageNetNormalization
 from slotcon_tf.serving.archive import serve
 
@@ -46,13 +47,11 @@ def export_onnx(
         pyramid(ImageNetNormalization(mean=own.mean, std=own.std)(images)).values()
     )[-1]
     pooled = keras.layers.GlobalAveragePooling2D()(maps)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".writing-{path.name}")
     whole = keras.Model(images, [maps, pooled])
     whole(np.zeros((1, 64, 64, 3), np.float32))  # Keras exports what has been called
-    whole.export(str(aside), format="onnx", verbose=False)
-    onnx.save(_renamed(onnx.load(aside), ("map", "pooled")), aside)
-    aside.rename(path)
+    with written_whole(path) as aside:
+        whole.export(str(aside), format="onnx", verbose=False)
+        onnx.save(_renamed(onnx.load(aside), ("map", "pooled")), aside)
     return path
 
 

@@ -15,6 +15,7 @@ from absl import logging
 from slotcon_tf.training.nonfinite import NONFINITE
 
 Logs: TypeAlias = dict[str, Any] | None
+SIGNAL, CALLBACK = "a signal", "a callback"  # who may stop a run
 
 
 class Throughput(keras.callbacks.Callback):
@@ -67,6 +68,15 @@ class Interrupted(RuntimeError):
 
     Example:
         >>> issubclass(Interrupted, RuntimeError)
+        True
+    """
+
+
+class StoppedByCallback(RuntimeError):
+    """A callback has set `stop_training`; the run has saved its state.
+
+    Example:
+        >>> issubclass(StoppedByCallback, RuntimeError)
         True
     """
 
@@ -150,10 +160,12 @@ class Checkpointing(keras.callbacks.Callback):
         every_epochs: Epochs between saves.
         every_steps: Steps between saves; 0 for none.
         every_minutes: Minutes between saves; 0 for none.
-        stop_requested: Function without arguments, asked after every step.
+        stop_requested: Function without arguments, asked after every step: who wants
+            the run to stop, `SIGNAL`, `CALLBACK`, or "" for nobody.
 
     Raises:
-        Interrupted: After the save, if a stop was requested.
+        Interrupted: After the save, if a signal asked for a stop.
+        StoppedByCallback: After the save, if a callback did.
         NonFiniteError: If a weight is not finite; nothing is saved then.
 
     Example:
@@ -168,7 +180,7 @@ class Checkpointing(keras.callbacks.Callback):
         every_epochs: int = 1,
         every_steps: int = 0,
         every_minutes: float = 0.0,
-        stop_requested: Callable[[], bool] = lambda: False,
+        stop_requested: Callable[[], str] = lambda: "",
     ) -> None:
         super().__init__()
         self.save = save
@@ -180,14 +192,23 @@ class Checkpointing(keras.callbacks.Callback):
         self._last = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        # What falls on an epoch's last step waits for the other callbacks' records.
+        # What falls on an epoch's last step waits for the epoch's row of the history.
         if batch + 1 != (self.params or {}).get("steps"):
             self._after_step(self._due())
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         done = epoch + 1
         whole = done % self.every_epochs == 0 or done == self.epochs
-        self._after_step(whole or self._due())
+        self._after_step(whole or self._due(), last=done == self.epochs)
+
+    def after_others(self, epoch: int, logs: Logs = None) -> None:
+        """Asks again at an epoch's end, after callbacks that may stop training there.
+
+        Not after the last epoch, which is the end anyway.
+        """
+        del logs
+        if epoch + 1 < self.epochs:
+            self._after_step(False)
 
     def _due(self) -> bool:
         step = int(self.model.step.numpy())
@@ -196,13 +217,22 @@ class Checkpointing(keras.callbacks.Callback):
         by_time = self.every_minutes and minutes >= self.every_minutes
         return bool(by_steps or by_time)
 
-    def _after_step(self, due: bool) -> None:
+    def _after_step(self, due: bool, last: bool = False) -> None:
         stop = self.stop_requested()
+        if last and stop == CALLBACK:
+            stop = ""  # there is nothing left to stop
         path = self._save() if due or stop else None
-        if stop:
+        step = int(self.model.step.numpy())
+        if stop == SIGNAL:
             raise Interrupted(
-                f"Stopped by a signal after step {int(self.model.step.numpy())}, which "
-                f"is saved in {path}. The same command goes on from there."
+                f"Stopped by a signal after step {step}, which is saved in {path}. The "
+                "same command goes on from there."
+            )
+        if stop:
+            raise StoppedByCallback(
+                f"A callback stopped training after step {step}, which is saved in "
+                f"{path}: nothing is made of a part of a run. The same command goes on "
+                "from there."
             )
 
     def _save(self) -> Any:

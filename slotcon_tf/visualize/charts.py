@@ -103,10 +103,10 @@ def read_history(path: str | pathlib.Path) -> tuple[np.ndarray, dict[str, np.nda
         >>> epochs, columns["val_nmi"]
         (array([1, 2]), array([ nan, 0.25]))
     """
-    with pathlib.Path(path).open(newline="") as file:
+    with pathlib.Path(path).open(newline="", errors="replace") as file:
         rows = list(csv.reader(file))
     names = rows[0] if rows else []
-    whole = [r for r in rows[1:] if len(r) == len(names) and r[0].isdigit()]
+    whole = [r for r in rows[1:] if r and len(r) == len(names) and r[0].isdecimal()]
     columns = {
         name: np.array([_number(row[i]) for row in whole])
         for i, name in enumerate(names)

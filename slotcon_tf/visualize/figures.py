@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from slotcon_tf.evaluation.groups import predict_groups
+from slotcon_tf.files import written_whole
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.visualize.colors import label_colors, matched_colors
 from slotcon_tf.visualize.overlays import overlay
@@ -121,8 +123,7 @@ def save_slots(path: str | pathlib.Path, *args: Any, **options: Any) -> None:
         ...     picture.exists()
         True
     """
-    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-    slots_figure(*args, **options).savefig(path, dpi=150)
+    write_figure(path, slots_figure(*args, **options))
 
 
 def picture_of(model: SlotCon, images: np.ndarray) -> np.ndarray:
@@ -145,6 +146,18 @@ def picture_of(model: SlotCon, images: np.ndarray) -> np.ndarray:
         3
     """
     return figure_pixels(slots_figure(images, predict_groups(model, images)))
+
+
+def write_figure(path: str | os.PathLike[str], figure: Figure) -> None:
+    """Writes a matplotlib Figure to a picture file, whole or not at all.
+
+    Example:
+        >>> write_figure("empty.png", Figure())
+        >>> pathlib.Path("empty.png").exists()
+        True
+    """
+    with written_whole(path) as aside:
+        figure.savefig(aside, dpi=150)
 
 
 def figure_pixels(figure: Figure) -> np.ndarray:
@@ -203,5 +216,4 @@ def save_masks(path: str | pathlib.Path, *args: Any) -> None:
         >>> pathlib.Path("masks.png").exists()
         True
     """
-    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-    masks_figure(*args).savefig(path, dpi=150)
+    write_figure(path, masks_figure(*args))

@@ -13,8 +13,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from slotcon_tf.files import written_whole
 from slotcon_tf.visualize.charts import svg_of
 from slotcon_tf.visualize.colors import hex_color, text_color
+from slotcon_tf.visualize.figures import write_figure
 
 STYLE = """
 :root { color-scheme: light dark; --page: #ffffff; --ink: #1b1e23; --soft: #59606b;
@@ -230,7 +232,8 @@ class Pictures:
         """
         picture = Image.fromarray(pixels)
         if self.folder:
-            picture.save(self._path(name))
+            with written_whole(self._path(name)) as aside:
+                picture.save(aside)
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=_JPEG_QUALITY, subsampling=0, optimize=True)
         data = base64.b64encode(file.getvalue()).decode()
@@ -242,7 +245,7 @@ class Pictures:
     def chart(self, name: str, drawing: Figure, alt: str) -> str:
         """A matplotlib figure as inline SVG; arguments as of `image`."""
         if self.folder:
-            drawing.savefig(self._path(name), dpi=150)
+            write_figure(self._path(name), drawing)
         return f'<div role="img" aria-label="{escaped(alt)}">{svg_of(drawing)}</div>'
 
     def _path(self, name):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pathlib
 from typing import NamedTuple
 
-from slotcon_tf.evaluation.results import read_result, score_text, stages_of
+from slotcon_tf.evaluation.results import SCORES, read_result, score_text, stages_of
 
-EVALUATION, SCORES = "evaluation", "scores.json"
+EVALUATION = "evaluation"
 
 
 class ScoreTable(NamedTuple):

@@ -92,7 +92,9 @@ def test_a_small_case_is_measured_whole():
 @pytest.mark.timeout(1800)
 def test_a_run_killed_five_times_ends_as_an_undisturbed_one():
     """The short form of the endurance run: SIGKILL, also while it writes."""
-    done = module("benchmarks.endurance", "--kills=5", "--steps=100", check=False)
+    done = module(
+        "benchmarks.endurance", "--kills=5", "--steps=100", "--faults=none", check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     (kills,) = re.findall(r"kills survived +(\d+)", done.stdout)
     assert int(kills) == 5

@@ -25,8 +25,8 @@ from slotcon_tf.runs.loading import (
     load_trained,
     results_folder,
     run_folder,
-    write_model_config,
 )
+from slotcon_tf.runs.model_config import write_model_config
 from tests.support.command import TINY, modules
 from tests.support.golden_case import CHECKPOINT
 from tests.support.small_case import small_model
@@ -129,7 +129,9 @@ def test_a_run_that_has_not_ended_is_read_from_its_checkpoint(tmp_path):
     assert int(found.step.numpy()) == 7
     for old, new in zip(model.get_weights(), found.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
-    (tmp_path / "model.json").unlink()
+    (tmp_path / "model.json").unlink()  # the checkpoint has its own
+    assert int(load_trained(tmp_path)[0].step.numpy()) == 7
+    shutil.rmtree(folder)
     with pytest.raises(FileNotFoundError, match=r"directory with slotcon\.keras"):
         load_trained(tmp_path)
 
@@ -168,9 +170,10 @@ def test_a_checkpoint_is_read_from_its_folder(kept, tmp_path, monkeypatch):
         assert np.all(found.center.numpy() == step)
     monkeypatch.chdir(folder / "step_000000007")
     assert int(load_trained(".")[0].step.numpy()) == 7
-    # A copy elsewhere needs the description beside it.
+    # A copy elsewhere has the description in it; one of earlier versions has none.
     copy = shutil.copytree(folder / "step_000000007", tmp_path / "best" / "mine")
-    with pytest.raises(FileNotFoundError, match="model.json, which stands two fold"):
+    (copy / "model.json").unlink()
+    with pytest.raises(CheckpointFileError, match="needs the model.json of its model"):
         load_trained(copy)
     shutil.copy(kept / "model.json", copy)
     assert int(load_trained(copy)[0].step.numpy()) == 7
@@ -208,9 +211,10 @@ def test_a_damaged_checkpoint_is_one_line(part, kept):
 def test_a_description_of_another_model_is_one_line(change, kept):
     config = json.loads((kept / "model.json").read_text())
     change(config)
-    (kept / "model.json").write_text(json.dumps(config))
+    checkpoint = kept / "checkpoints" / "step_000000008"
+    (checkpoint / "model.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointFileError, match="checkpoint|describes") as caught:
-        load_trained(kept)
+        load_trained(checkpoint)
     assert "\n" not in str(caught.value)
 
 

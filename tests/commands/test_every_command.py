@@ -2,46 +2,18 @@
 
 import importlib
 import os
-import re
 import signal
 import threading
 
-import keras
-import numpy as np
 import pytest
-from PIL import Image
 
-from slotcon_tf import backbone
 from slotcon_tf.runs.command import Command
 from slotcon_tf.runs.settings import Config
-from tests.support.command import BENCHMARKS, COMMANDS, TINY, module, until
+from tests.support.command import BENCHMARKS, COMMANDS, module, until
 
 
 def main_of(name):
     return importlib.import_module(name).main
-
-
-@pytest.fixture
-def ends(capsys, tmp_path, monkeypatch):
-    """Function: runs a command in this process, in an empty folder.
-
-    It returns the exit status, and the line that the command ends with.
-    """
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-
-    def run(name, *words):
-        main = main_of(name)
-        with pytest.raises(SystemExit) as end:
-            main([name, *map(str, words)])
-        told = capsys.readouterr().err
-        assert "Traceback" not in told
-        own = [line for line in told.splitlines() if line.startswith(f"{main.name}: ")]
-        errors = [line for line in own if not re.search(r": warning: |% \d+/", line)]
-        assert len(errors) == 1 and told.splitlines()[-1] == errors[0], told
-        return end.value.code, errors[0]
-
-    return run
 
 
 @pytest.mark.parametrize("name", COMMANDS + BENCHMARKS)
@@ -105,25 +77,15 @@ def test_flags_that_cannot_be(name, ends):
     assert status == 2 and f"Received: {'abc'[count]}." in line
 
 
-@pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    """An encoder, photographs, label maps."""
-    root = tmp_path_factory.mktemp("good")
-    keras.utils.set_random_seed(0)
-    encoder = backbone("resnet18", width=4, stage_depths=(1, 1, 1, 1))
-    encoder.save(root / "encoder.keras")
-    rng = np.random.default_rng(0)
-    for folder in ("photos", "val", "valannot", "train", "trainannot"):
-        (root / folder).mkdir()
-        shape = (32, 32) if "annot" in folder else (32, 32, 3)
-        for index in range(2):
-            pixels = rng.integers(0, 2, shape, np.uint8)
-            Image.fromarray(pixels).save(root / folder / f"{index}.png")
-    return root
-
-
-def _none(root):
-    return root / "none"
+@pytest.mark.parametrize("name", COMMANDS)
+def test_flagfiles_that_cannot_be_read(name, ends, tmp_path):
+    (tmp_path / "a.flags").write_bytes(b"--seed=\xff\xfe")
+    (tmp_path / "cut.flags").write_text("--no_such")
+    for file in (tmp_path, tmp_path / "a.flags", "/proc/self/mem"):
+        status, line = ends(name, f"--flagfile={file}")
+        assert status == 2 and f"Received: --flagfile={file}: " in line
+    status, line = ends(name, f"--flagfile={tmp_path / 'cut.flags'}")
+    assert status == 2 and "Unknown command line flag 'no_such'" in line
 
 
 def _empty(root):
@@ -131,74 +93,10 @@ def _empty(root):
     return root / "empty"
 
 
-def _photos(root):
-    """A folder whose only image is damaged."""
-    (root / "bad").mkdir()
-    (root / "bad" / "a.jpg").write_bytes(b"\xff\xd8\xff broken")
-    return root / "bad"
-
-
-def _model(root):
-    (root / "bad.keras").write_bytes(b"PK\x03\x04 broken")
-    return root / "bad.keras"
-
-
 def _export(root):
     (root / "1").mkdir()
     (root / "1" / "saved_model.pb").write_bytes(b"broken")
     return root
-
-
-SMALL = [*TINY, "--noexport", "--strategy=one_device", "--epochs=1"]
-NO_SERVER = ["--server=127.0.0.1:1", "--retry_minutes=0"]
-SEGMENT, INT8 = ["--dataset=folders", "--strategy=one_device"], "--quantize=int8"
-# Command, what a broken file is to it, and flags; {} is the place that is wrong.
-PLACES = [
-    ("trainers.pretrain", _photos, [*SMALL, "--dataset=folder", "--data_dir={}"]),
-    ("trainers.pretrain", _model, [*SMALL, "--init_from={}"]),
-    ("trainers.finetune_segmentation", _photos, [*SEGMENT, "--data_dir={}"]),
-    (
-        "trainers.finetune_segmentation",
-        _model,
-        [*SEGMENT, "--data_dir={good}", "--init_from={}"],
-    ),
-    ("trainers.evaluate", _model, ["--model={}", "--data_dir={good}"]),
-    ("trainers.evaluate", _photos, ["--model={model}", "--data_dir={}"]),
-    ("trainers.visualize", _model, ["--model={}", "--data_dir={good}/photos"]),
-    ("trainers.visualize", _photos, ["--model={model}", "--data_dir={}"]),
-    ("trainers.convert", _model, ["{}", "--output=out.keras"]),
-    ("trainers.prepare", _photos, ["--data_dir={}", "--output=out"]),
-    ("trainers.check_data", None, ["--data_dir={}"]),  # broken: in its report
-    ("export.saved_model", _model, ["--model={}", "--export_dir=out"]),
-    (
-        "export.saved_model",
-        _photos,
-        ["--model={model}", "--export_dir=out", INT8, "--calibration_images={}"],
-    ),
-    ("export.extract", _export, ["{export}={}", "--images={good}", "--output=out.npz"]),
-    ("export.client", _photos, ["--images={}", "--output=out.npz", *NO_SERVER]),
-    ("export.compare", _export, ["{}", "{}", "--images={good}"]),
-]
-
-
-@pytest.mark.parametrize("make", [_none, _empty, "broken"])
-@pytest.mark.parametrize(("name", "broken", "flags"), PLACES)
-def test_places_that_cannot_be(name, broken, flags, make, good, ends, tmp_path):
-    """A missing folder, an empty one, and a broken file: one line, nothing written."""
-    make = broken if make == "broken" else make
-    if make is None:
-        pytest.skip("it tells of broken files in its report")
-    place = make(tmp_path)
-    known = {"good": good, "model": good / "encoder.keras", "export": "--export_dir"}
-    status, line = ends(name, *(word.format(place, **known) for word in flags))
-    assert status in (1, 2)
-    assert len(line) < 700 and line.endswith(".")
-    assert not [path for path in tmp_path.rglob("out*") if path.is_file()]
-
-
-def test_a_server_needs_a_folder(ends):
-    status, line = ends("export.server", "--export_dir=none")
-    assert status == 1 and "--export_dir must be a folder" in line
 
 
 @pytest.mark.parametrize("make", [_empty, _export])

@@ -2,9 +2,13 @@
 
 import subprocess
 import sys
+import types
 
+import keras
 import pytest
 
+from examples import loggers
+from slotcon_tf.runs import PretrainConfig
 from tests.support.command import ENVIRONMENT, ROOT, free_ports, pretrain
 
 nbformat = pytest.importorskip("nbformat", reason="requirements.txt has it")
@@ -80,3 +84,17 @@ def test_user_script_runs(tmp_path):
     script = EXAMPLES / "user_script.py"
     subprocess.run([sys.executable, script], cwd=tmp_path, env=path, check=True)
     assert (tmp_path / "slotcon.keras").exists()
+
+
+def test_runs_in_folders_of_one_name_have_records_of_their_own(monkeypatch):
+    begun = []
+    service, logger = types.ModuleType("wandb"), types.ModuleType("keras")
+    service.init = lambda **settings: begun.append(settings)
+    logger.WandbMetricsLogger = keras.callbacks.Callback
+    for name, module in (("", service), (".integration", service)):
+        monkeypatch.setitem(sys.modules, f"wandb{name}", module)
+    monkeypatch.setitem(sys.modules, "wandb.integration.keras", logger)
+    for place in ("runs/a/coco", "runs/b/coco", "runs/a/coco"):
+        loggers.weights_and_biases(PretrainConfig(workdir=place))
+    assert [one["name"] for one in begun] == ["coco"] * 3
+    assert begun[0]["id"] == begun[2]["id"] != begun[1]["id"]

@@ -17,7 +17,8 @@ from slotcon_tf.interop import load_encoder, save_encoder
 from slotcon_tf.runs import FinetuneConfig, PretrainConfig
 from slotcon_tf.runs.checkpoints import Checkpoints
 from slotcon_tf.runs.finetune_inputs import pretrained_encoder
-from slotcon_tf.runs.loading import load_trained, write_model_config
+from slotcon_tf.runs.loading import load_trained
+from slotcon_tf.runs.model_config import write_model_config
 from slotcon_tf.segmentation import Segmenter
 from tests.support.command import difference, run, started, until
 

@@ -12,11 +12,16 @@ from slotcon_tf import BACKBONES, SlotCon
 from slotcon_tf.presets import HEADS
 from slotcon_tf.runs import FinetuneConfig, PretrainConfig, finetune, pretrain
 from slotcon_tf.runs.checkpoints import largest_difference
+from slotcon_tf.runs.kept_files import KeptFileError
 from slotcon_tf.runs.loading import load_trained, serving_options
+from slotcon_tf.runs.places import LEDGER
 from slotcon_tf.runs.pretraining import PretrainRun
+from slotcon_tf.runs.products import Products
 from slotcon_tf.runs.workdir import WorkdirError, check
 from slotcon_tf.segmentation import Segmenter
 from slotcon_tf.serving.signatures import ServingOptions
+from slotcon_tf.training.auxiliaries import Troubles
+from tests.support.disk_case import tree
 
 OLD = pathlib.Path(__file__).parents[1] / "golden" / "old_runs"
 LAST = "checkpoints/step_000000004"
@@ -67,11 +72,51 @@ def test_an_old_run_goes_on_or_is_refused(old):
         check(settings(FinetuneConfig, workdir="pretrain"))
 
 
-def test_a_flag_that_is_known_no_longer_is_another_configuration(old):
-    with (old / "pretrain" / "pretrain.flags").open("a") as file:
-        file.write("--colour=red\n")
-    with pytest.raises(WorkdirError, match="another configuration: .* colour"):
+def test_a_flag_that_is_known_no_longer_is_another_version(old):
+    for flags in (old / "pretrain").rglob("pretrain.flags"):
+        flags.write_text(f"{flags.read_text()}--colour=red\n")
+    with pytest.raises(KeptFileError, match="colour. Take .* the version that wrote"):
         check(settings(PretrainConfig))
+
+
+def test_an_old_run_that_has_ended_keeps_its_models(old):
+    """It has no record of what was made; what is there is not made again."""
+    folder = old / "pretrain"
+    version = folder / "export" / "3"
+    version.mkdir(parents=True)
+    (version / "saved_model.pb").write_text("of then")
+    before = tree(folder)
+    run = pretrain(settings(PretrainConfig))
+    assert run.first_step == 4
+    after = tree(folder)
+    new = {name for name in after if after[name] != before.get(name)}
+    assert {"finished.json", "slots.png"} <= new
+    assert not {name for name in new if "keras" in name or "export" in name}
+    made = json.loads((folder / "finished.json").read_text())["made"]
+    assert made["export"]["path"] == "export/3"
+    finetune(settings(FinetuneConfig))
+    made = json.loads((old / "finetune" / "finished.json").read_text())["made"]
+    assert sorted(made) == ["scores.json", "segmenter.keras"]
+    known = (OLD / "finetune" / "segmenter.keras").read_bytes()
+    assert (old / "finetune" / "segmenter.keras").read_bytes() == known
+
+
+def test_a_model_is_of_its_end_only_if_it_says_so(old):
+    """Of an earlier step, of other settings, cut short; or of a run that goes on."""
+    folder = old / "pretrain"
+
+    def made(step=4, of=None, ended=True):
+        products = Products(folder, step, Troubles(), ended=ended)
+        there = products.make("slotcon.keras", lambda: None, of=of)
+        (folder / LEDGER).unlink(missing_ok=True)
+        return there
+
+    assert made() and made(of={"serving_size": None})
+    assert not made(step=5) and not made(of={"serving_size": 48})
+    assert not made(ended=False)
+    whole = (folder / "slotcon.keras").read_bytes()
+    (folder / "slotcon.keras").write_bytes(whole[: len(whole) // 2])
+    assert not made()
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from PIL import Image
 from slotcon_tf.devices import best_precision
 from slotcon_tf.evaluation.results import read_result
 from slotcon_tf.runs import report
+from slotcon_tf.runs.checkpoints import checkpoint_paths
 from slotcon_tf.runs.pretraining import PretrainRun
 from slotcon_tf.runs.workdir import WorkdirError
 from tests.support.command import (
@@ -55,13 +56,13 @@ def test_a_stop_in_an_epoch_changes_nothing(tmp_path, capsys):
         _, log = process.communicate()
     assert process.returncode == 143, log[-2000:]
     (said,) = re.findall(r"pretrain: Stopped by a signal after step (\d+)", log)
-    newest = max((parts / "checkpoints").iterdir())
+    newest = checkpoint_paths(parts / "checkpoints")[0]
     assert newest.name == f"step_{int(said):09d}" and int(said) < 16
     log = pretrain(*again).stderr
     assert f"Resumed after step {said}" in log
     # And from the end of the first epoch, with what came later damaged.
     assert difference(whole, parts) == 0.0
-    for path in (parts / "checkpoints").iterdir():
+    for path in checkpoint_paths(parts / "checkpoints"):
         if path.name > "step_000000012":
             (path / "state.index").unlink()
     assert "is damaged" in pretrain(*again).stderr
@@ -240,5 +241,5 @@ def test_only_an_untrained_network_is_measured_as_such(tmp_path, monkeypatch):
     again = PretrainRun(config)
     again.log_start()
     assert again.first_step == 2 and not scores.exists()
-    again.scores.after(tmp_path / "slots.png")
+    again.scores.after()
     assert list(read_result(scores)["rows"]["nmi"]) == ["trained"]

@@ -10,12 +10,15 @@ import tensorflow as tf
 
 from slotcon_tf.runs.strategy import build_strategy
 from slotcon_tf.training.callbacks import (
+    CALLBACK,
+    SIGNAL,
     Checkpointing,
     CollapseWarning,
     ContinueMetrics,
     Interrupted,
     NanGuard,
     NonFiniteError,
+    StoppedByCallback,
     Throughput,
 )
 from slotcon_tf.training.monitoring import CsvHistory, PeriodicEvaluation
@@ -97,16 +100,39 @@ def test_saves_by_steps_minutes_and_epochs(model):
 
 def test_a_stop_saves_first(model):
     saves = []
-    callback = checkpointing(saves, model, stop_requested=lambda: True)
+    callback = checkpointing(saves, model, stop_requested=lambda: SIGNAL)
     with pytest.raises(Interrupted, match="after step 1, which is saved in there"):
         model.fit(dataset(3), callbacks=[callback], verbose=0, shuffle=False)
     assert saves == [1]
     # On an epoch's last step the other callbacks see its end first.
     model.step.assign(0)
-    callback = checkpointing(saves, model, stop_requested=lambda: True)
+    callback = checkpointing(saves, model, stop_requested=lambda: SIGNAL)
     with pytest.raises(Interrupted, match="after step 1"):
         model.fit(dataset(1), callbacks=[callback], verbose=0, shuffle=False)
     assert saves == [1, 1]
+
+
+def test_a_callback_that_stops_is_no_signal_and_is_asked_for_last(model):
+    """One that stops at an epoch's end comes after the save of that epoch."""
+    saves = []
+
+    def stopped_by():
+        return CALLBACK if model.stop_training else ""
+
+    callback = checkpointing(saves, model, every_epochs=5, stop_requested=stopped_by)
+    callback.set_model(model)
+    model.step.assign(3)
+    model.stop_training = False
+    callback.on_epoch_end(0)
+    callback.after_others(0)
+    model.stop_training = True
+    callback.on_epoch_end(1)  # the last epoch: the end
+    callback.after_others(1)
+    assert saves == [3]
+    with pytest.raises(StoppedByCallback, match="after step 3, which is saved in ther"):
+        callback.after_others(0)
+    assert saves == [3, 3]
+    model.stop_training = False
 
 
 def test_weights_that_are_not_finite_are_not_saved(model):

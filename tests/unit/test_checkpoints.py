@@ -117,6 +117,21 @@ def test_half_a_checkpoint_does_not_count(tmp_path):
     assert not (tmp_path / ".writing").exists()
 
 
+def test_it_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced, sync = [], os.fsync
+
+    def note(file):
+        synced.append(os.fstat(file).st_ino)
+        assert not list(tmp_path.glob("step_*"))
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", note)
+    checkpoints = store(tmp_path)
+    save_at(checkpoints, 2)
+    files = list(checkpoints.latest().iterdir())
+    assert files and {file.stat().st_ino for file in files} <= set(synced)
+
+
 @pytest.fixture
 def full_disk():
     """Files of this process may not grow beyond 10 kB, as on a disk without space."""

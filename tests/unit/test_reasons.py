@@ -8,7 +8,7 @@ import pytest
 
 from slotcon_tf.interop import CheckpointFileError, load_pretrained
 from slotcon_tf.interop.reasons import told
-from slotcon_tf.runs.loading import load_trained, write_model_config
+from slotcon_tf.runs.loading import load_trained
 from tests.support.checkpoint_case import save_at, store
 from tests.support.file_case import config_of, replaced
 from tests.support.small_case import small_model
@@ -26,10 +26,10 @@ REFUSED = [
 def test_a_run_is_refused_in_our_words(settings, match, tmp_path):
     """They say what to do; another checkpoint of the run would not help."""
     model = small_model()
-    save_at(store(tmp_path / "checkpoints", model), 1)
-    write_model_config(tmp_path, model)
+    checkpoints = store(tmp_path / "checkpoints", model)
+    save_at(checkpoints, 1)
     load_trained(tmp_path)
-    path = tmp_path / "model.json"
+    path = checkpoints.latest() / "model.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
     with pytest.raises(CheckpointFileError, match=match) as caught:
         load_trained(tmp_path)

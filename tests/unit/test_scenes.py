@@ -1,6 +1,7 @@
 """The scenes: repeatable, varied, balanced, prepared offline and safely."""
 
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -150,3 +151,28 @@ def test_a_folder_that_cannot_be_written_is_an_error(few, tmp_path):
     file.write_text("")
     with pytest.raises(OSError, match="file"):
         scenes.scenes_builder(str(file))
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda folder: (folder / "dataset_info.json").unlink(), "no description"),
+        (lambda folder: _cut(folder / "dataset_info.json"), "cannot be read"),
+        (lambda folder: next(folder.glob("*test*")).unlink(), "no scenes-test"),
+        (lambda folder: _cut(next(folder.glob("*train*"))), "a part of scenes-train"),
+    ],
+)
+def test_scenes_without_all_that_was_drawn(damage, told, few, tmp_path):
+    """They say what to do, and that helps."""
+    folder = pathlib.Path(scenes.scenes_builder(str(tmp_path)).data_dir)
+    damage(folder)
+    with pytest.raises(ValueError, match=told) as caught:
+        scenes.scenes_builder(str(tmp_path))
+    assert f"{folder} must hold" in str(caught.value) and "\n" not in str(caught.value)
+    assert "Delete that folder" in str(caught.value)
+    shutil.rmtree(folder)
+    assert scenes.scenes_builder(str(tmp_path)).info.splits["train"].num_examples == 12

@@ -61,6 +61,11 @@ class ClassTable:
         self._known = np.array(sorted(known), np.int64)
         self._class = np.array([known[i] for i in self._known.tolist()], np.uint8)
 
+    @property
+    def ids(self) -> dict[int, int]:
+        """Class, or `VOID`, of each id that is known."""
+        return dict(zip(self._known.tolist(), self._class.tolist(), strict=True))
+
     def classes(self, ids: np.ndarray, path: object) -> np.ndarray:
         """Classes of ids.
 

@@ -11,6 +11,8 @@ import numpy as np
 from absl import logging
 
 from slotcon_tf.data.extensions import is_image_file
+from slotcon_tf.data.identity import ImageSet
+from slotcon_tf.data.known_files import digest_of, files_of
 from slotcon_tf.data.labelled.class_file import read_text
 from slotcon_tf.data.labelled.decoding import (
     LabelError,
@@ -97,6 +99,32 @@ def check_pairs(pairs: Sequence[tuple], kept: list[int], data_dir: object) -> No
                 f"{len(kept)} pairs without {what}, the first {missing[0]}. Complete "
                 "the data, or name the whole pairs in a list (dataset=list)."
             )
+
+
+def file_identity(found: Any, kept: list[int], data_dir: Any) -> ImageSet:
+    """What is known of pairs of files; see `ImageSet`.
+
+    Args:
+        found, kept: As for `file_reader`.
+        data_dir: Folder, or the list that names the files.
+
+    Example:
+        >>> from slotcon_tf.data.labelled.layouts import Found
+        >>> pairs = Found([(pathlib.Path("x/a.jpg"), pathlib.Path("x/a.png"))])
+        >>> file_identity(pairs, [0], "x").names
+        ['a.jpg', 'a.png']
+    """
+    root = os.path.dirname(data_dir) if os.path.isfile(data_dir) else data_dir
+    # As pathlib writes what is below it.
+    root = os.fspath(pathlib.Path(root))
+    files = files_of(
+        [path for i in kept for path in found.pairs[i]], "" if root == "." else root
+    )
+    segments = [sorted(found.segments[i].items()) for i in kept if found.segments]
+    labels = digest_of(
+        np.array([n for s in segments for p in s for n in p], "<i8").tobytes()
+    )
+    return ImageSet(len(kept), {"source": "files"}, **files, labels=labels)
 
 
 def file_reader(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import functools
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from absl import logging
 
+from slotcon_tf.data.identity import ImageSet
+from slotcon_tf.data.known_files import digest_of
 from slotcon_tf.data.labelled.class_file import read_class_names
 from slotcon_tf.data.labelled.classes import (
     ClassTable,
@@ -24,6 +28,7 @@ from slotcon_tf.data.labelled.readers import (
     builder_names,
     builder_reader,
     check_pairs,
+    file_identity,
     file_reader,
     kept_pairs,
 )
@@ -48,6 +53,8 @@ class SegmentedImages:
         crop_size: Edge of the square that images are resized to by their shorter edge
             and cut from the centre of; 0 leaves them as they are.
         in_order: Whether an image is reached through those before it only.
+        identify: Function that returns what is known of the images and label maps
+            without reading them all; None: their number.
 
     Attributes:
         class_names: Tuple of C names.
@@ -71,12 +78,14 @@ class SegmentedImages:
         void_ids: list[int] | None = None,
         crop_size: int = 0,
         in_order: bool = False,
+        identify: Callable[[], ImageSet] | None = None,
     ) -> None:
         self.name = name
         self.in_order = in_order
         self.num_images = num_images
         self.crop_size = crop_size
         self._read = read
+        self._identify = identify or (lambda: ImageSet(num_images, {}))
         if table is None:
             table = self._scan(void_ids)
         self._table = table
@@ -91,6 +100,12 @@ class SegmentedImages:
 
     def __repr__(self) -> str:
         return f"{self.name}: {self.num_images} images, {self.num_classes} classes"
+
+    def identity(self) -> ImageSet:
+        """What is known of images, label maps and classes; see `ImageSet`."""
+        found = self._identify()
+        labels = digest_of(found.labels, repr(self._table.ids))
+        return dataclasses.replace(found, classes=self.class_names, labels=labels)
 
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image `index` and its classes.
@@ -223,6 +238,7 @@ def open_segmented(
         table = table or found.table
         read = file_reader(found, kept, bool(table), pixel_range)
         count = len(kept)
+        identify = functools.partial(file_identity, found, kept, data_dir)
         named = named or (found.table if dataset in ("folders", "list") else None)
     elif dataset == "scenes" or dataset.startswith("tfds:"):
         # Here and not above: tensorflow-datasets takes a second.
@@ -237,6 +253,7 @@ def open_segmented(
         if table is None and names:
             table = named = ClassTable(dict(enumerate(names)))
         read, count = builder_reader(builder, split, max_images, pixel_range)
+        identify = functools.partial(builders.builder_identity, builder, split)
     else:
         near = difflib.get_close_matches(dataset, SEGMENTED, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -266,6 +283,7 @@ def open_segmented(
         void_ids=void_ids,
         crop_size=crop_size,
         in_order=in_order,
+        identify=identify,
     )
 
 
