@@ -105,3 +105,11 @@ def pytest_terminal_summary(terminalreporter):
                 test = report.nodeid.rpartition("::")[2]
                 shown = ", ".join(f"{k} {float(e):.1e}" for k, e in errors.items())
                 terminalreporter.write_line(f"{test}: largest errors: {shown}")
+
+
+@pytest.fixture
+def untraced():
+    """Few steps take longer to trace than to run."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)

@@ -19,8 +19,6 @@ import keras
 from slotcon_tf.errors import first_line
 from slotcon_tf.runs.command import CommandError
 from slotcon_tf.runs.settings import Config, SettingError
-from slotcon_tf.training.auxiliaries import Auxiliary
-from slotcon_tf.training.callbacks import StoppedByCallback
 
 _LETTERS = 300  # of others' errors that are shown
 
@@ -99,36 +97,6 @@ class UserCallbacks:
             alike = sum(type(other).__name__ == name for other in named.values())
             named[f"{name} {alike + 1}" if alike else name] = one
         return named
-
-
-@contextlib.contextmanager
-def closed_on_errors(callbacks: Sequence[keras.callbacks.Callback]) -> Iterator[None]:
-    """Context of a training; an error that leaves it is the callbacks' end, too.
-
-    Keras tells them of no end then, and a process that ends at once calls nothing that
-    is registered for its exit: a tracker would take the run for crashed.
-
-    Args:
-        callbacks: Of them those that are guarded (`Auxiliary`), users' among them.
-
-    Example:
-        >>> from slotcon_tf.training.auxiliaries import Troubles
-        >>> says = keras.callbacks.LambdaCallback(on_train_end=lambda _: print("End"))
-        >>> with closed_on_errors([Auxiliary("it", says, Troubles())]):
-        ...     raise ValueError("stop")
-        Traceback (most recent call last):
-        ValueError: stop
-    """
-    try:
-        yield
-    except StoppedByCallback:
-        raise  # they were told
-    except Exception:
-        for one in callbacks:
-            if isinstance(one, Auxiliary):
-                with contextlib.suppress(Exception):  # the first error is told
-                    one.on_train_end()
-        raise
 
 
 def _found(place: str) -> Callable[..., Any]:

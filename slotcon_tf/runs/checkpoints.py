@@ -159,7 +159,7 @@ class Checkpoints:
             shutil.rmtree(aside, ignore_errors=True)
             raise CheckpointError(
                 f"A checkpoint of step {step} must be written to {self.folder}. "
-                f"Received: {first_line(error, 200)}. Free some space or allow "
+                f"Received: {first_line(error, 400)}. Free some space or allow "
                 "writing, and give the same command again: it goes on from "
                 f"{self.latest() or 'the start'}."
             ) from error

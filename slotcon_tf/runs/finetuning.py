@@ -22,7 +22,6 @@ from slotcon_tf.evaluation.results import (
     show_result,
     write_result,
 )
-from slotcon_tf.files import written_whole
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.runs import report
 from slotcon_tf.runs.cluster import num_workers
@@ -290,19 +289,15 @@ class FinetuneRun(Run):
         )
 
     def finish(self, products: Products) -> None:
-        products.make(SEGMENTER_FILE, self._save_model, needed=True)
+        products.make(
+            SEGMENTER_FILE, lambda: self.save_model(SEGMENTER_FILE), needed=True
+        )
         if products.make(SCORES, self._last_scores, needed=True):
             with self.troubles.of(SCORES):
                 show_result(read_result(self._scores_file))
         count = self.config.num_pictures
         if count and (picture := products.make("masks.png", self._draw, of=count)):
             print(f"Picture of the masks: {picture}")
-
-    def _save_model(self) -> pathlib.Path:
-        path = self.workdir / SEGMENTER_FILE
-        with written_whole(path) as aside:
-            self.model.save(aside)
-        return path
 
     def _last_scores(self) -> pathlib.Path:
         """Those of the last evaluation, unless a kill or a failure came before it."""

@@ -151,13 +151,16 @@ def _read_finished(
 
 def _read_newest(checkpoints: Sequence[pathlib.Path]) -> keras.Model:
     """The first that can be read: one may be damaged, or dropped by now."""
-    for checkpoint in checkpoints[:-1]:
+    errors = []
+    for checkpoint, before in zip(checkpoints, [*checkpoints[1:], None], strict=True):
         try:
             return read_checkpoint(checkpoint)
         except CheckpointFileError as error:
-            told = first_line(error, 300)
-            logging.warning("%s; the checkpoint before it is read.", told)
-    return read_checkpoint(checkpoints[-1])
+            errors.append(error)
+            if before is not None:
+                told = first_line(error, 300)
+                logging.warning("%s; %s is read.", told, before)
+    raise errors[0]
 
 
 def serving_options(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterable
@@ -12,7 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.progress import Progress, Stopwatch
-from slotcon_tf.training.callbacks import ContinueMetrics, StoppedByCallback
+from slotcon_tf.training.callbacks import ContinueMetrics
 
 Batch = Any  # a structure of tensors, of one replica or of all
 _AT_ONCE = 0.1  # of a step's time: a batch that takes longer was not there yet
@@ -104,8 +105,11 @@ def train(
             calls.on_epoch_end(epoch, logs)
             epoch, offset = epoch + 1, 0
         calls.on_train_end(logs)
-    except StoppedByCallback:
-        calls.on_train_end(logs)  # as `fit` would
+    except Exception:
+        # Of any end: a tracker would take the run for crashed, since a process that
+        # ends at once calls nothing that is registered for its exit.
+        with contextlib.suppress(Exception):  # the first error is told
+            calls.on_train_end(logs)
         raise
     finally:
         progress.close()

@@ -15,7 +15,6 @@ from slotcon_tf.data.identity import Identity
 from slotcon_tf.data.source import ImageSource
 from slotcon_tf.encoders.resnet import backbone
 from slotcon_tf.evaluation.results import SCORES
-from slotcon_tf.files import written_whole
 from slotcon_tf.interop.pretrained import MODEL_FILE
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs import report
@@ -307,7 +306,12 @@ class PretrainRun(Run):
         folder = None
         if self.config.export:  # what others wait for comes first
             served = {"serving_size": self.model.serving_size}
-            products.make(MODEL_FILE, self._save_model, needed=True, of=served)
+            products.make(
+                MODEL_FILE,
+                lambda: self.save_model(MODEL_FILE),
+                needed=True,
+                of=served,
+            )
             folder = products.make("export", self._export, needed=True, of=served)
         self._evaluate_last()
         if self.scores:
@@ -319,12 +323,6 @@ class PretrainRun(Run):
             print(f"Picture of the groups: {picture}")
         if folder:
             print(f"For TF Serving: {folder}")
-
-    def _save_model(self) -> pathlib.Path:
-        path = self.workdir / MODEL_FILE
-        with written_whole(path) as aside:
-            self.model.save(aside)
-        return path
 
     def _export(self) -> pathlib.Path:
         served = serving_options(self.model)

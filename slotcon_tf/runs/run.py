@@ -14,8 +14,9 @@ from absl import logging
 
 from slotcon_tf.data.identity import Identity
 from slotcon_tf.devices import best_precision
+from slotcon_tf.files import written_whole
 from slotcon_tf.runs import loop, workdir
-from slotcon_tf.runs.callbacks import UserCallbacks, closed_on_errors
+from slotcon_tf.runs.callbacks import UserCallbacks
 from slotcon_tf.runs.checkpoints import CheckpointError, Checkpoints
 from slotcon_tf.runs.host_descriptions import description
 from slotcon_tf.runs.host_restore import restore_together
@@ -335,19 +336,17 @@ class Run(abc.ABC):
             logging.info("Resumed after step %d from %s", self.first_step, latest)
         if self.chief:
             self._products().forget()
-        callbacks = self.callbacks(stop)
         try:
-            with closed_on_errors(callbacks):
-                loop.train(
-                    self.model,
-                    self.distributed,
-                    batch_size=self.config.batch_size,
-                    steps_per_epoch=self.steps_per_epoch,
-                    epochs=self.epochs,
-                    callbacks=callbacks,
-                    look_at=self.look_at,
-                    shows_progress=self.chief,
-                )
+            loop.train(
+                self.model,
+                self.distributed,
+                batch_size=self.config.batch_size,
+                steps_per_epoch=self.steps_per_epoch,
+                epochs=self.epochs,
+                callbacks=self.callbacks(stop),
+                look_at=self.look_at,
+                shows_progress=self.chief,
+            )
         except StoppedByCallback as error:
             raise RunStopped(error) from error
 
@@ -399,6 +398,13 @@ class Run(abc.ABC):
         """An epoch's row, for its checkpoint; ends a run that has lost its lock."""
         check_held(self.workdir)
         self.history.note(epoch, logs)
+
+    def save_model(self, name: str) -> pathlib.Path:
+        """Writes the whole model into the work directory, as a Keras file."""
+        path = self.workdir / name
+        with written_whole(path) as aside:
+            self.model.save(aside)
+        return path
 
     def callbacks(self, stop: Callable[[], bool]) -> list[keras.callbacks.Callback]:
         """Of the whole training, in their order.

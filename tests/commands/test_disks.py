@@ -1,12 +1,10 @@
 """Commands on disks that are full or read-only: one line, and what was there stays."""
 
-import importlib
 import os
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from export.extraction import Images, extract
@@ -19,24 +17,6 @@ from tests.support.command import TINY, TINY_RUN
 from tests.support.disk_case import fill, read_only, small_disk, tree
 
 FULL, READ_ONLY = "No space left on device", "Read-only file system"
-
-
-@pytest.fixture
-def ends(capsys, tmp_path, monkeypatch):
-    """Function: runs a command in this process; status, its last line, all it said."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-
-    def run(name, *words):
-        main = importlib.import_module(name).main
-        with pytest.raises(SystemExit) as end:
-            main([name, *map(str, words)])
-        told = capsys.readouterr().err
-        assert "Traceback" not in told
-        own = [line for line in told.splitlines() if line.startswith(f"{main.name}: ")]
-        return end.value.code, own[-1] if own else "", told
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -107,14 +87,14 @@ def disk(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("name", "what", "flags"), WRITERS)
-def test_a_full_disk_ends_in_one_line(name, what, flags, good, disk, ends):
+def test_a_full_disk_ends_in_one_line(name, what, flags, good, disk, tells):
     """What was there stays whole, and nothing half-written is left."""
     if "." in what:
         (disk / what).write_text("old")
     before = tree(disk)
     filler = fill(disk)
     try:
-        status, line, _ = ends(name, *words_of(name, good, disk, what, flags))
+        status, line, _ = tells(name, *words_of(name, good, disk, what, flags))
         assert status == 1 and FULL in line and str(disk / what) in line
         filler.unlink()
         assert tree(disk) == before
@@ -153,30 +133,22 @@ def test_features_go_on_once_there_is_space(disk, good):
 
 
 @pytest.mark.slow
-def test_a_read_only_disk_ends_in_one_line(good, disk, ends):
+def test_a_read_only_disk_ends_in_one_line(good, disk, tells):
     (disk / "old.pth").write_text("old")
-    read_only(disk)
-    before = tree(disk)
-    for name, what, flags in WRITERS[:-1]:
-        status, line, _ = ends(name, *words_of(name, good, disk, what, flags))
-        assert status == 1 and READ_ONLY in line, line
-        assert str(disk / what) in line, line
-    flags = [*TINY, "--epochs=1", f"--workdir={disk / 'run'}"]
-    status, line, _ = ends("trainers.pretrain", *flags)
-    assert status == 1 and READ_ONLY in line and str(disk / "run") in line, line
-    assert tree(disk) == before
-
-
-@pytest.fixture
-def eager():
-    """Steps are not traced, which takes longer than two of them."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    with read_only(disk):
+        before = tree(disk)
+        for name, what, flags in WRITERS[:-1]:
+            status, line, _ = tells(name, *words_of(name, good, disk, what, flags))
+            assert status == 1 and READ_ONLY in line, line
+            assert str(disk / what) in line, line
+        flags = [*TINY, "--epochs=1", f"--workdir={disk / 'run'}"]
+        status, line, _ = tells("trainers.pretrain", *flags)
+        assert status == 1 and READ_ONLY in line and str(disk / "run") in line, line
+        assert tree(disk) == before
 
 
 @pytest.mark.slow
-def test_a_pretraining_on_a_full_disk_goes_on_where_it_was(tmp_path, eager, caplog):
+def test_a_pretraining_on_a_full_disk_goes_on_where_it_was(tmp_path, untraced, caplog):
     """Full at the second checkpoint, and with more space at the export.
 
     In this process, where the command would end it at once.
@@ -210,7 +182,7 @@ def test_a_pretraining_on_a_full_disk_goes_on_where_it_was(tmp_path, eager, capl
 
 @pytest.mark.slow
 def test_a_fine_tuning_on_a_full_disk_is_trained_all_the_same(
-    tmp_path, good, ends, eager, monkeypatch
+    tmp_path, good, tells, untraced, monkeypatch
 ):
     def blocks(run):  # once it has begun, which would refuse them
         for name in ("masks.png", "scores.json"):
@@ -225,7 +197,7 @@ def test_a_fine_tuning_on_a_full_disk_is_trained_all_the_same(
         flags += ["--keep_checkpoints=1"]
         with monkeypatch.context() as patched:
             patched.setattr(FinetuneRun, "begin", blocks)
-            status, line, told = ends("trainers.finetune_segmentation", *flags)
+            status, line, told = tells("trainers.finetune_segmentation", *flags)
         assert status == 1 and "and scores.json could not be written" in line
         for epoch in (1, 2):
             assert f"warning: evaluation failed in epoch {epoch}: " in told
@@ -235,10 +207,10 @@ def test_a_fine_tuning_on_a_full_disk_is_trained_all_the_same(
             (run / name / "in_the_way").rmdir()
             (run / name).rmdir()
         before = tree(run)
-        status, _, _ = ends("trainers.finetune_segmentation", *flags)
+        status, _, _ = tells("trainers.finetune_segmentation", *flags)
         after = tree(run)
         new = {name for name in after if after[name] != before.get(name)}
         assert status == 0
         assert new == {"masks.png", "scores.json", "history.csv", "finished.json"}
-        assert ends("trainers.finetune_segmentation", *flags)[0] == 0
+        assert tells("trainers.finetune_segmentation", *flags)[0] == 0
         assert tree(run) == after

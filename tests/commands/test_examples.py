@@ -90,6 +90,7 @@ def test_runs_in_folders_of_one_name_have_records_of_their_own(monkeypatch):
     begun = []
     service, logger = types.ModuleType("wandb"), types.ModuleType("keras")
     service.init = lambda **settings: begun.append(settings)
+    service.finish = lambda: None
     logger.WandbMetricsLogger = keras.callbacks.Callback
     for name, module in (("", service), (".integration", service)):
         monkeypatch.setitem(sys.modules, f"wandb{name}", module)

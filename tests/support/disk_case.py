@@ -42,10 +42,19 @@ def fill(folder, leave=0):
     return path
 
 
+@contextlib.contextmanager
 def read_only(folder):
-    """Makes a mounted folder read-only; its files must be closed."""
-    words = ["mount", "-o", "remount,ro", str(folder)]
-    subprocess.run(words, check=True, capture_output=True)
+    """A mounted folder is read-only meanwhile; its files must be closed."""
+
+    def remounted(mode):
+        words = ["mount", "-o", f"remount,{mode}", str(folder)]
+        subprocess.run(words, check=True, capture_output=True)
+
+    remounted("ro")
+    try:
+        yield
+    finally:
+        remounted("rw")
 
 
 def tree(folder):

@@ -233,11 +233,11 @@ def test_a_full_disk_keeps_the_old_file(name, disk):
 
 def test_a_read_only_disk_is_named(disk):
     (disk / "a.txt").write_text("old")
-    read_only(disk)
-    for name, write in WRITERS.items():
-        with pytest.raises(OSError, match="Read-only file system") as caught:
-            write(disk / name)
-        assert caught.value.filename == str(disk / name)
-    assert (disk / "a.txt").read_text() == "old"
-    with pytest.raises(OSError, match="Read-only file system: '.*new'"):
-        write_text(disk / "new" / "a.txt", "a")
+    with read_only(disk):
+        for name, write in WRITERS.items():
+            with pytest.raises(OSError, match="Read-only file system") as caught:
+                write(disk / name)
+            assert caught.value.filename == str(disk / name)
+        assert (disk / "a.txt").read_text() == "old"
+        with pytest.raises(OSError, match="Read-only file system: '.*new'"):
+            write_text(disk / "new" / "a.txt", "a")

@@ -7,7 +7,6 @@ import sys
 
 import keras
 import pytest
-import tensorflow as tf
 
 from slotcon_tf.runs import FinetuneConfig, PretrainConfig, RunStopped, pretrain
 from slotcon_tf.runs.callbacks import UserCallbacks
@@ -175,14 +174,6 @@ class Stops(Told):
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
         self.stop()
-
-
-@pytest.fixture
-def untraced():
-    """Few steps take longer to trace than to run."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.mark.slow
