@@ -99,8 +99,9 @@ class Detector:
         return self.model.mask_head is not None
 
     def __call__(self, image: np.ndarray) -> Found:
-        size = shortest_edge_size(*image.shape[:2], self.short_edge, self.long_edge)
-        return self.in_resized(resize_image(image, *size), image.shape[:2])
+        height, width = image.shape[:2]
+        size = shortest_edge_size(height, width, self.short_edge, self.long_edge)
+        return self.in_resized(resize_image(image, *size), (height, width))
 
     def in_resized(self, image: np.ndarray, size: Sequence[int]) -> Found:
         """Looks at an image as it is, without resizing it first.

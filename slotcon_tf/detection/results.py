@@ -51,7 +51,8 @@ def encode_masks(
         strip[:, rows] = mask.T
         counts = _run_lengths(strip.ravel(), columns.start * height, height * width)
         whole = {"size": [height, width], "counts": counts}
-        counts = runs.frPyObjects(whole, height, width)["counts"]
+        compressed: Any = runs.frPyObjects(whole, height, width)
+        counts = compressed["counts"]
         text = counts.decode() if isinstance(counts, bytes) else counts
         found.append({**whole, "counts": text})
     return found

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from slotcon_tf.data.objects import ObjectImages
     from slotcon_tf.detection.inference import Detector
 
-KINDS = {"box": "bbox", "mask": "segm"}  # and what COCO calls them
+KINDS: dict[str, Any] = {"box": "bbox", "mask": "segm"}  # and what COCO calls them
 METRICS = ("ap", "ap50", "ap75", "aps", "apm", "apl")  # in COCO's order
 
 
