@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from slotcon_tf.detection import MaskRCNN
 from slotcon_tf.errors import first_line
 from slotcon_tf.interop import CheckpointFileError, load_pretrained
 from slotcon_tf.interop.allowance import variables_within
@@ -19,7 +20,12 @@ from slotcon_tf.interop.pretrained import MODEL_FILE
 from slotcon_tf.interop.reasons import refusal
 from slotcon_tf.runs.checkpoints import STATE
 from slotcon_tf.runs.model_config import MODEL_CONFIG, model_of
-from slotcon_tf.runs.places import SEGMENTER_FILE, checkpoint_paths, step_of
+from slotcon_tf.runs.places import (
+    DETECTOR_FILE,
+    SEGMENTER_FILE,
+    checkpoint_paths,
+    step_of,
+)
 from slotcon_tf.runs.workdir import FLAGFILES
 from slotcon_tf.segmentation import Segmenter
 from slotcon_tf.serving.signatures import ServingOptions
@@ -52,7 +58,7 @@ def load_trained(source: str | os.PathLike, **options: Any) -> tuple[keras.Model
 
     Returns:
         As `load_pretrained`: a `SlotCon` or an encoder, which of a fine-tuning is the
-        segmenter's, and a report or None.
+        segmenter's or the detector's, and a report or None.
 
     Raises:
         FileNotFoundError, ValueError: As `load_pretrained`.
@@ -100,7 +106,7 @@ def _refuse_prefix(source: str | os.PathLike, options: dict[str, Any]) -> None:
 
 def _final_model(path: pathlib.Path) -> pathlib.Path | None:
     """The file that a run has written at its end, or None."""
-    files = (path / name for name in (MODEL_FILE, SEGMENTER_FILE))
+    files = (path / name for name in (MODEL_FILE, SEGMENTER_FILE, DETECTOR_FILE))
     return next(filter(pathlib.Path.is_file, files), None)
 
 
@@ -116,17 +122,20 @@ def measured_part(
 
     Args:
         model: Of a run.
-        source: Where it is from: it is said that of a segmenter the encoder is taken.
+        source: Where it is from: it is said that of a segmenter or a detector the
+            encoder is taken.
 
     Example:
         >>> from slotcon_tf import backbone
         >>> measured_part(backbone("resnet10")).name
         'resnet10'
     """
-    if not isinstance(model, Segmenter):
+    kinds = {Segmenter: "segmenter", MaskRCNN: "detector"}
+    told = next((told for kind, told in kinds.items() if isinstance(model, kind)), None)
+    if told is None:
         return model
     if source is not None:
-        logging.warning("%s is a segmenter, whose encoder is taken.", source)
+        logging.warning("%s is a %s, whose encoder is taken.", source, told)
     return model.encoder
 
 
@@ -259,7 +268,7 @@ def _config_of(checkpoint: pathlib.Path) -> pathlib.Path:
         raise CheckpointFileError(
             f"A checkpoint needs the {MODEL_CONFIG} of its model. Received: "
             f"{checkpoint}, and none there or two folders up. Copy it from the run "
-            f"into the checkpoint's folder; of a fine-tuning take {SEGMENTER_FILE}."
+            f"into the checkpoint's folder; of a fine-tuning take its .keras file."
         )
     return found
 
@@ -274,7 +283,7 @@ def read_checkpoint(
         model: Of another checkpoint of the run, to be overwritten; default: a new one.
 
     Returns:
-        A `SlotCon` or a `Segmenter`.
+        A `SlotCon`, a `Segmenter` or a `MaskRCNN`.
 
     Raises:
         CheckpointFileError: If the checkpoint is damaged, or not there any more.
