@@ -5,9 +5,17 @@ The maths is pure functions, a question a file; `MaskRCNN` has the state, and a
 here yet.
 """
 
+from slotcon_tf.detection.conversion import load_detector, save_detector
 from slotcon_tf.detection.detections import Detections
 from slotcon_tf.detection.mask_rcnn import MaskRCNN
 from slotcon_tf.detection.names import detector_entries
 from slotcon_tf.detection.paste import paste_masks
 
-__all__ = ["Detections", "MaskRCNN", "detector_entries", "paste_masks"]
+__all__ = [
+    "Detections",
+    "MaskRCNN",
+    "detector_entries",
+    "load_detector",
+    "paste_masks",
+    "save_detector",
+]

@@ -9,6 +9,7 @@ HISTORY = "history.csv"  # a row per epoch
 LEDGER = "finished.json"  # what was made after the last step
 LOCK = "run.lock"  # who holds it
 SEGMENTER_FILE = "segmenter.keras"  # what a fine-tuning has made
+DETECTOR_FILE = "detector.keras"  # what one of a detector has made
 PREFIX = "step_"  # of a checkpoint's folder; the step follows
 
 
