@@ -108,8 +108,9 @@ def pretrained_encoder(source: str, prefix: str | None = None) -> ResNet:
         model = model.teacher.encoder
     if not isinstance(model, ResNet):
         raise SettingError(
-            "`init_from` must hold a slotcon_tf.ResNet, whose stages can be dilated. "
+            "`init_from` must hold a slotcon_tf.ResNet, whose stages are known. "
             f"Received: {source}, a {type(model).__name__}. Build a "
-            "slotcon_tf.segmentation.Segmenter with other encoders in Python."
+            "slotcon_tf.segmentation.Segmenter or a slotcon_tf.detection.MaskRCNN "
+            "around other encoders in Python."
         )
     return model

@@ -141,11 +141,12 @@ def measured_part(
         >>> measured_part(backbone("resnet10")).name
         'resnet10'
     """
-    if not isinstance(model, Segmenter | MaskRCNN):
+    kinds = {Segmenter: "segmenter", MaskRCNN: "detector"}
+    told = next((told for kind, told in kinds.items() if isinstance(model, kind)), None)
+    if told is None:
         return model
     if source is not None:
-        kind = "segmenter" if isinstance(model, Segmenter) else "detector"
-        logging.warning("%s is a %s, whose encoder is taken.", source, kind)
+        logging.warning("%s is a %s, whose encoder is taken.", source, told)
     return model.encoder
 
 
@@ -278,8 +279,7 @@ def _config_of(checkpoint: pathlib.Path) -> pathlib.Path:
         raise CheckpointFileError(
             f"A checkpoint needs the {MODEL_CONFIG} of its model. Received: "
             f"{checkpoint}, and none there or two folders up. Copy it from the run "
-            f"into the checkpoint's folder; of a fine-tuning take {SEGMENTER_FILE} "
-            f"or {DETECTOR_FILE}."
+            f"into the checkpoint's folder; of a fine-tuning take its .keras file."
         )
     return found
 
