@@ -5,6 +5,7 @@ The maths is pure functions, a question a file; `MaskRCNN` has the state, and a
 `evaluate_detector` scores them as COCO does.
 """
 
+from slotcon_tf.detection.conversion import load_detector, save_detector
 from slotcon_tf.detection.detections import Detections
 from slotcon_tf.detection.inference import Detector, Found
 from slotcon_tf.detection.mask_rcnn import MaskRCNN
@@ -30,6 +31,8 @@ __all__ = [
     "detector_entries",
     "encode_masks",
     "evaluate_detector",
+    "load_detector",
     "paste_masks",
+    "save_detector",
     "write_results",
 ]

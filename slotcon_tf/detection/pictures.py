@@ -110,7 +110,7 @@ def _scale(picture, height, width):
 def detections_picture(
     shown: Iterable[tuple[np.ndarray, Annotation, Found]],
     class_names: Sequence[str],
-    **options: float,
+    min_score: float = SHOWN_SCORE,
 ) -> np.ndarray:
     """Images with their true objects, each beside what was found in it.
 
@@ -118,7 +118,7 @@ def detections_picture(
         shown: Tuples of an image uint8 (height, width, 3), its `Annotation` and
             `Found`.
         class_names: Names of the classes.
-        **options: `min_score` of `draw_found`.
+        min_score: As of `draw_found`.
 
     Returns:
         uint8 (h, w, 3), a row for each image.
@@ -137,7 +137,7 @@ def detections_picture(
     rows = [
         (
             draw_true(image, annotation, class_names),
-            draw_found(image, found, class_names, **options),
+            draw_found(image, found, class_names, min_score=min_score),
         )
         for image, annotation, found in shown
     ]
@@ -148,7 +148,7 @@ def save_detections(
     path: str | pathlib.Path,
     shown: Iterable[tuple[np.ndarray, Annotation, Found]],
     class_names: Sequence[str],
-    **options: float,
+    min_score: float = SHOWN_SCORE,
 ) -> None:
     """Writes `detections_picture` as a PNG file, whole or not at all.
 
@@ -164,4 +164,4 @@ def save_detections(
         >>> pathlib.Path("detections.png").exists()
         True
     """
-    write_png(path, detections_picture(shown, class_names, **options))
+    write_png(path, detections_picture(shown, class_names, min_score=min_score))

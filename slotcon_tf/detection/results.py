@@ -51,7 +51,8 @@ def encode_masks(
         strip[:, rows] = mask.T
         counts = _run_lengths(strip.ravel(), columns.start * height, height * width)
         whole = {"size": [height, width], "counts": counts}
-        counts = runs.frPyObjects(whole, height, width)["counts"]
+        compressed: Any = runs.frPyObjects(whole, height, width)
+        counts = compressed["counts"]
         text = counts.decode() if isinstance(counts, bytes) else counts
         found.append({**whole, "counts": text})
     return found
@@ -60,8 +61,8 @@ def encode_masks(
 def _run_lengths(part: np.ndarray, before: int, total: int) -> list[int]:
     """Lengths of runs of zeros and ones in turn, of a part and zeros around it."""
     changes = np.flatnonzero(np.diff(part, prepend=False, append=False)) + before
-    ends = [] if changes.size and changes[-1] == total else [total]
-    return np.diff(changes, prepend=0, append=ends).tolist()
+    lengths = np.diff(changes, prepend=0, append=total).tolist()
+    return lengths if lengths[-1] else lengths[:-1]
 
 
 def image_results(

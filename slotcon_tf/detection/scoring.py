@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from slotcon_tf.detection.results import Result, image_results
+from slotcon_tf.evaluation.results import TRAINED, result
 from slotcon_tf.extras import needed
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from slotcon_tf.data.objects import ObjectImages
     from slotcon_tf.detection.inference import Detector
 
-KINDS = {"box": "bbox", "mask": "segm"}  # and what COCO calls them
+KINDS: dict[str, Any] = {"box": "bbox", "mask": "segm"}  # and what COCO calls them
 METRICS = ("ap", "ap50", "ap75", "aps", "apm", "apl")  # in COCO's order
 
 
@@ -39,6 +40,16 @@ class DetectionScores(NamedTuple):
 
     scores: dict[str, float]
     classes: dict[str, dict[str, float]]
+
+    def result(self, dataset: str, split: str, **about: Any) -> dict[str, Any]:
+        """In the schema of `slotcon_tf.evaluation.results`.
+
+        Args:
+            dataset, split: What was scored.
+            **about: `settings` and `step` of `slotcon_tf.evaluation.results.result`.
+        """
+        rows = {name: {TRAINED: [v, None, None]} for name, v in self.scores.items()}
+        return result("detection", rows, self.classes, dataset, split, **about)
 
 
 def check_scoring() -> None:

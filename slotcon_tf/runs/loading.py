@@ -13,6 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.detection import MaskRCNN
+from slotcon_tf.detection.conversion import holds_detector, load_detector
 from slotcon_tf.errors import first_line
 from slotcon_tf.interop import CheckpointFileError, load_pretrained
 from slotcon_tf.interop.allowance import variables_within
@@ -43,7 +44,9 @@ def _named(source: str | os.PathLike) -> Iterator[None]:
         raise
 
 
-def load_trained(source: str | os.PathLike, **options: Any) -> tuple[keras.Model, Any]:
+def load_trained(
+    source: str | os.PathLike, *, detectors: bool = False, **options: Any
+) -> tuple[keras.Model, Any]:
     """The model of a run or of one of its checkpoints, or a pretrained one.
 
     Of a run the newest whole one is read: what it has written at its end, unless that
@@ -54,11 +57,13 @@ def load_trained(source: str | os.PathLike, **options: Any) -> tuple[keras.Model
         source: Work directory of a run, finished or not, or its folder `checkpoints`;
             the folder of one checkpoint, such as `checkpoints/step_000001000`; or what
             `load_pretrained` takes.
+        detectors: Whether a detector, also one in a file of detectron2, is given
+            whole; else its encoder is.
         **options: Of `load_pretrained`.
 
     Returns:
         As `load_pretrained`: a `SlotCon` or an encoder, which of a fine-tuning is the
-        segmenter's or the detector's, and a report or None.
+        segmenter's or the detector's, or a `MaskRCNN`; and a report or None.
 
     Raises:
         FileNotFoundError, ValueError: As `load_pretrained`.
@@ -69,16 +74,19 @@ def load_trained(source: str | os.PathLike, **options: Any) -> tuple[keras.Model
         FileNotFoundError: No pretrained model: runs/nowhere...
     """
     with _named(source):
-        return _load(source, options)
+        model, report = _load(source, options, detectors)
+    if detectors and isinstance(model, MaskRCNN):
+        return model, report
+    return measured_part(model, source), report
 
 
 def _load(
-    source: str | os.PathLike, options: dict[str, Any]
+    source: str | os.PathLike, options: dict[str, Any], detectors: bool
 ) -> tuple[keras.Model, Any]:
     path = pathlib.Path(source)
     if is_checkpoint(path):
         _refuse_prefix(source, options)
-        return measured_part(read_checkpoint(path), source), None
+        return read_checkpoint(path), None
     checkpoints = run_checkpoints(path)
     if not checkpoints:
         file = _final_model(path)
@@ -87,13 +95,16 @@ def _load(
                 f"A run must have a checkpoint to be read. Received: {source}, which "
                 "has none yet. Wait for the first, or take another run."
             )
+        wanted = detectors and file is None and not options.get("prefix")
+        if wanted and holds_detector(path):
+            return load_detector(path, strict=bool(options.get("strict", True)))
         model, report = load_pretrained(file or source, **options)
         if report and report.choice:
             logging.warning("%s: %s", source, report.choice)
-        return measured_part(model, source), report
+        return model, report
     _refuse_prefix(source, options)
     model = _read_finished(_final_model(path), checkpoints[0])
-    return measured_part(model or _read_newest(checkpoints), source), None
+    return model or _read_newest(checkpoints), None
 
 
 def _refuse_prefix(source: str | os.PathLike, options: dict[str, Any]) -> None:
