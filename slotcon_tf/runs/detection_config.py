@@ -49,12 +49,14 @@ class DetectionConfig(FinetuneSettings, HostSettings):
 
     workdir: str = workdir_setting("runs/detection")
     dataset: str = setting("coco", f"Images with objects: {', '.join(OBJECT_SETS)}.")
-    short_edges: tuple[int, ...] = setting(
+    train_short_edges: tuple[int, ...] = setting(
         (640, 672, 704, 736, 768, 800),
         "Pixels that the shortest edge of a training image becomes, drawn among these.",
         low=32,
     )
-    val_short_edge: int = setting(800, "That of an image of val_split.", low=32)
+    short_edge: int = setting(
+        800, "The same of an image that is measured, and later served.", low=32
+    )
     long_edge: int = setting(1333, "Pixels that the longest edge becomes at most.")
     flip: bool = setting(True, "Mirror every second training image.")
     fixed_sizes: tuple[str, ...] = setting(
@@ -115,12 +117,12 @@ class DetectionConfig(FinetuneSettings, HostSettings):
                     f"`{name}` must be two whole numbers. Received: {name}="
                     f"{','.join(map(str, value))}. Write {name}=2000,1000."
                 )
-        if not self.short_edges:
+        if not self.train_short_edges:
             raise SettingError(
-                "`short_edges` must be one number of pixels at least. Received: none. "
-                "Write short_edges=800."
+                "`train_short_edges` must be one number of pixels at least. Received: "
+                "none. Write train_short_edges=800."
             )
-        longest = max(*self.short_edges, self.val_short_edge)
+        longest = max(*self.train_short_edges, self.short_edge)
         if self.long_edge < longest:
             raise SettingError(
                 "`long_edge` must be no shorter than the short edges. Received: "
@@ -132,7 +134,7 @@ class DetectionConfig(FinetuneSettings, HostSettings):
                 "`milestones` must be rising shares between 0 and 1. Received: "
                 f"milestones={','.join(self.milestones)}. Write milestones=2/3,8/9."
             )
-        if self.jit is True and not self.padded_sizes:
+        if not self.padded_sizes and self.jit is True:
             raise SettingError(
                 "jit_compile=true needs `fixed_sizes`: XLA compiles every size anew. "
                 "Received: none. Set fixed_sizes=800x1344,1344x800."
@@ -174,8 +176,9 @@ class DetectionConfig(FinetuneSettings, HostSettings):
         """Arguments of `MaskRCNN`, but for its encoder and its classes."""
         names = ("channels", "units", "proposals", "test_proposals", "seed")
         sampled = ("anchors_per_image", "regions_per_image", "max_detections")
+        edges = ("short_edge", "long_edge")
         return {
-            **{name: getattr(self, name) for name in (*names, *sampled)},
+            **{name: getattr(self, name) for name in (*names, *sampled, *edges)},
             "masks": not self.box_only,
             "fixed_shapes": bool(self.fixed_sizes),
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,9 +21,10 @@ from slotcon_tf.detection import (
 )
 from slotcon_tf.detection.dataset import object_batches
 from slotcon_tf.detection.pictures import save_detections
+from slotcon_tf.detection.scoring import check_scoring
 from slotcon_tf.encoders.copies import strided
 from slotcon_tf.encoders.resnet import ResNet, backbone
-from slotcon_tf.evaluation.results import TRAINED, result, write_result
+from slotcon_tf.evaluation.results import write_result
 from slotcon_tf.images.statistics import PixelRange
 from slotcon_tf.progress import bar
 from slotcon_tf.runs import report
@@ -32,6 +32,7 @@ from slotcon_tf.runs.detection_config import DetectionConfig
 from slotcon_tf.runs.finetune_inputs import TrainImages
 from slotcon_tf.runs.hosts import Hosts, meet_hosts
 from slotcon_tf.runs.labelled_run import LabelledRun
+from slotcon_tf.runs.measured_detector import check_same_classes
 from slotcon_tf.runs.places import DETECTIONS, DETECTOR_FILE, RESULTS
 from slotcon_tf.runs.products import Products
 from slotcon_tf.runs.settings import SettingError
@@ -125,6 +126,7 @@ class DetectionRun(LabelledRun):
                 "strategy=tpu needs `fixed_sizes`. Received: none. Set "
                 "fixed_sizes=800x1344,1344x800."
             )
+        check_scoring()
         opened = functools.partial(
             open_objects, config.dataset, config.data_dir, pixel_range=pixel_range
         )
@@ -133,6 +135,12 @@ class DetectionRun(LabelledRun):
         )
         self.val_images = opened(config.val_split, max_images=config.max_val_images)
         self.train_images = TrainImages(train)
+        check_same_classes(train.class_names, self.val_images)
+        if not (train.has_masks or config.box_only):
+            raise SettingError(
+                "Masks are learned from outlines of objects. Received: none in "
+                f"{train!r}. Set box_only=true for a detector of boxes."
+            )
 
     def build_model(self) -> MaskRCNN:
         config = self.config
@@ -171,7 +179,7 @@ class DetectionRun(LabelledRun):
 
     def prepare(self) -> None:
         config = self.config
-        self.detector = Detector(self.model, config.val_short_edge, config.long_edge)
+        self.detector = Detector(self.model)
         self.statistics = StatisticsPass(
             self.model,
             self.distributed,
@@ -187,7 +195,7 @@ class DetectionRun(LabelledRun):
         config = self.config
         return object_batches(
             self.train_images,
-            short_edges=config.short_edges,
+            short_edges=config.train_short_edges,
             long_edge=config.long_edge,
             batch_size=config.batch_size,
             seed=config.seed,
@@ -258,20 +266,8 @@ class DetectionRun(LabelledRun):
                 progress=lambda numbers: bar(numbers, desc="detect", unit="image"),
             )
         write_results(self.workdir / RESULTS, results)
-        write_result(
-            self._scores_file,
-            result(
-                "detection",
-                {k: {TRAINED: [v, None, None]} for k, v in found.scores.items()},
-                {
-                    name: {TRAINED: scores.get("box_ap", math.nan)}
-                    for name, scores in found.classes.items()
-                },
-                dataset=repr(self.val_images),
-                split=self.config.val_split,
-                step=int(self.model.step.numpy()),
-            ),
-        )
+        about = {"split": self.config.val_split, "step": int(self.model.step.numpy())}
+        write_result(self._scores_file, found.result(repr(self.val_images), **about))
         return found.scores
 
     def measured(self) -> bool:
