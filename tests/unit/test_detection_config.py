@@ -1,5 +1,7 @@
 """The detector's protocol: its schedule, its recipes, and settings that cannot be."""
 
+import inspect
+
 import numpy as np
 import pytest
 
