@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,6 +110,17 @@ class Record:
             outlines,
         )
 
+    def parts(self) -> Iterator[bytes]:
+        """What tells it from another one, for a digest; without its file's name."""
+        yield repr((self.image_id, self.height, self.width)).encode()
+        for values in (self.boxes, self.classes, self.crowd, self.skipped):
+            yield values.tobytes()
+        for outline in self.outlines or ():
+            if isinstance(outline, list):
+                yield from (polygon.tobytes() for polygon in outline)
+            else:
+                yield outline if isinstance(outline, bytes) else repr(outline).encode()
+
     @property
     def wanted(self) -> np.ndarray:
         """Numbers of the objects that training takes."""
@@ -163,6 +174,7 @@ class Found:
         read: Function of an image's number and of the range of deep pixels that returns
             uint8 (height, width, 3), upright.
         identify: Function of the numbers that are kept that returns an `ImageSet`.
+        check: Function of them that raises where images are missing.
 
     Example:
         >>> Found([], {3: "cat"}, read=max, identify=len).categories
@@ -173,3 +185,4 @@ class Found:
     categories: dict[int, str]
     read: Callable[[int, Any], np.ndarray]
     identify: Callable[[list[int]], ImageSet]
+    check: Callable[[list[int]], None] = lambda numbers: None
