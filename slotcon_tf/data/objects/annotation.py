@@ -78,6 +78,7 @@ class Record:
     skipped: np.ndarray
     areas: np.ndarray
     outlines: Sequence[Outline] | None
+    _traced: dict[int, list[np.ndarray]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of_objects(
@@ -133,7 +134,7 @@ class Record:
         corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
         polygons: list[list[np.ndarray]] = [[] for _ in wanted]
         if self.outlines is not None:
-            polygons = [polygons_of(self.outlines[i]) for i in wanted]
+            polygons = [self._polygons(int(i)) for i in wanted]
         return Annotation(
             self.image_id,
             self.file_name,
@@ -143,6 +144,15 @@ class Record:
             self.classes[wanted],
             polygons,
         )
+
+    def _polygons(self, number):
+        """Of an object; what had to be traced is kept."""
+        outline = self.outlines[number]  # pyright: ignore[reportOptionalSubscript]
+        if isinstance(outline, list):
+            return outline
+        if number not in self._traced:
+            self._traced[number] = polygons_of(outline)
+        return self._traced[number]
 
     def coco(self, category_ids: Sequence[int]) -> list[dict[str, Any]]:
         """All of them in COCO's layout, without their own ids."""
