@@ -12,6 +12,7 @@ from slotcon_tf.detection.inference import Detector, Found
 from slotcon_tf.detection.mask_rcnn import MaskRCNN
 from slotcon_tf.detection.names import detector_entries
 from slotcon_tf.detection.paste import paste_masks
+from slotcon_tf.detection.pictures import save_detections
 from slotcon_tf.detection.results import coco_results, encode_masks, write_results
 from slotcon_tf.detection.scoring import (
     DetectionScores,
@@ -35,6 +36,7 @@ __all__ = [
     "load_detector",
     "object_batches",
     "paste_masks",
+    "save_detections",
     "save_detector",
     "write_results",
 ]
