@@ -6,6 +6,7 @@ The maths is pure functions, a question a file; `MaskRCNN` has the state, and a
 """
 
 from slotcon_tf.detection.conversion import load_detector, save_detector
+from slotcon_tf.detection.dataset import object_batches
 from slotcon_tf.detection.detections import Detections
 from slotcon_tf.detection.inference import Detector, Found
 from slotcon_tf.detection.mask_rcnn import MaskRCNN
@@ -33,6 +34,7 @@ __all__ = [
     "encode_masks",
     "evaluate_detector",
     "load_detector",
+    "object_batches",
     "paste_masks",
     "save_detections",
     "save_detector",
