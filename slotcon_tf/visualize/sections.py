@@ -49,8 +49,9 @@ def scores_section(tables: Sequence[ScoreTable], troubles: Sequence[str]) -> str
         parts.append(f"<h3>{escaped(found.title)}</h3>")
         parts.append(table(found.header, found.rows))
         if found.classes:
-            classes = table(["class", "untrained", "trained"], found.classes)
-            parts.append(folded(f"IoU of {len(found.classes)} classes", classes))
+            classes = table(["class", *found.columns], found.classes)
+            title = f"The scores of {len(found.classes)} classes"
+            parts.append(folded(title, classes))
         if found.settings:
             settings = table(["setting", "value"], found.settings.items())
             parts.append(folded("Settings", settings))
