@@ -59,8 +59,9 @@ class Detector:
 
     Args:
         model: `MaskRCNN`; its present weights are used at every call.
-        short_edge: Pixels that the shortest edge of an image becomes.
-        long_edge: Pixels that its longest edge becomes at most.
+        short_edge: Pixels that the shortest edge of an image becomes; None: the
+            model's.
+        long_edge: Pixels that its longest edge becomes at most; None: the model's.
 
     Call arguments:
         image: uint8 (height, width, 3), RGB.
@@ -82,11 +83,14 @@ class Detector:
     """
 
     def __init__(
-        self, model: MaskRCNN, short_edge: int = 800, long_edge: int = 1333
+        self,
+        model: MaskRCNN,
+        short_edge: int | None = None,
+        long_edge: int | None = None,
     ) -> None:
         self.model = model
-        self.short_edge = short_edge
-        self.long_edge = long_edge
+        self.short_edge = short_edge or model.short_edge
+        self.long_edge = long_edge or model.long_edge
         image = tf.TensorSpec([None, None, 3], tf.uint8)
         self._call = tf.function(self._traced, [image], autograph=False)
 

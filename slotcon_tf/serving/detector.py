@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from slotcon_tf.detection.inference import MULTIPLE
 from slotcon_tf.detection.mask_rcnn import MASK_SIZE, MaskRCNN
 from slotcon_tf.files import to_disk, written_aside
 from slotcon_tf.images.squares import resized_in_graph
@@ -23,7 +24,6 @@ from slotcon_tf.types import Tensor
 
 SIGNATURE = "detect"
 LABELS_FILE = "assets.extra/labels.txt"  # a class to a line
-_MULTIPLE = 32  # pixels that images are padded to, as the pyramid needs them
 _WARM_EDGE = 64  # pixels; every image becomes as large as the model wants it
 
 
@@ -138,7 +138,7 @@ class ServedDetector(tf.Module):
         size = shortest_edge_in_graph(own, self.short_edge, self.long_edge)
         scale = tf.cast(size, tf.float32) / tf.cast(own, tf.float32)
         pixels = self.statistics.normalize(resized_in_graph(image, size, scale))
-        below, beside = tf.unstack(-size % _MULTIPLE)
+        below, beside = tf.unstack(-size % MULTIPLE)
         pixels = tf.pad(pixels, [[0, below], [0, beside], [0, 0]])  # the mean colour
         found, masks = self.detector.detect(pixels[None], size[None])
         # Of x, y, x, y.
