@@ -59,9 +59,9 @@ class Detector:
 
     Args:
         model: `MaskRCNN`; its present weights are used at every call.
-        short_edge: Pixels that the shortest edge of an image becomes; None: the
-            model's.
-        long_edge: Pixels that its longest edge becomes at most; None: the model's.
+        short_edge: Pixels that the shortest edge of an image becomes; None: as the
+            model keeps it.
+        long_edge: Pixels that its longest edge becomes at most; None: the same.
 
     Call arguments:
         image: uint8 (height, width, 3), RGB.
@@ -90,7 +90,7 @@ class Detector:
     ) -> None:
         self.model = model
         self.short_edge = short_edge or model.short_edge
-        self.long_edge = long_edge or model.long_edge
+        self.long_edge = max(long_edge or model.long_edge, self.short_edge)
         image = tf.TensorSpec([None, None, 3], tf.uint8)
         self._call = tf.function(self._traced, [image], autograph=False)
 

@@ -380,9 +380,10 @@ class MaskRCNN(keras.Model):
             loss, found = self.compute_losses(data)
         variables = self.trainable_variables
         gradients = tape.gradient(loss, variables)
+        rate = tf.convert_to_tensor(self.optimizer.learning_rate)  # of this step
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         self.step.assign(self.step + 1)
-        return self._track(loss, found)
+        return {**self._track(loss, found), "learning_rate": rate}
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Losses of a batch with moving statistics."""

@@ -61,8 +61,8 @@ def encode_masks(
 def _run_lengths(part: np.ndarray, before: int, total: int) -> list[int]:
     """Lengths of runs of zeros and ones in turn, of a part and zeros around it."""
     changes = np.flatnonzero(np.diff(part, prepend=False, append=False)) + before
-    ends = [] if changes.size and changes[-1] == total else [total]
-    return np.diff(changes, prepend=0, append=ends).tolist()
+    lengths = np.diff(changes, prepend=0, append=total).tolist()
+    return lengths if lengths[-1] else lengths[:-1]
 
 
 def image_results(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from slotcon_tf.detection.results import Result, image_results
+from slotcon_tf.evaluation.results import TRAINED, result
 from slotcon_tf.extras import needed
 
 if TYPE_CHECKING:
@@ -39,6 +40,16 @@ class DetectionScores(NamedTuple):
 
     scores: dict[str, float]
     classes: dict[str, dict[str, float]]
+
+    def result(self, dataset: str, split: str, **about: Any) -> dict[str, Any]:
+        """In the schema of `slotcon_tf.evaluation.results`.
+
+        Args:
+            dataset, split: What was scored.
+            **about: `settings` and `step` of `slotcon_tf.evaluation.results.result`.
+        """
+        rows = {name: {TRAINED: [v, None, None]} for name, v in self.scores.items()}
+        return result("detection", rows, self.classes, dataset, split, **about)
 
 
 def check_scoring() -> None:

@@ -132,7 +132,7 @@ def test_run_lengths_are_those_of_whole_masks():
     whole = paste_masks(masks, boxes, 30, 40).transpose(1, 2, 0)
     want = runs.encode(np.asfortranarray(whole, np.uint8))
     assert encode_masks(masks, boxes, 30, 40) == [
-        {**one, "counts": str(one["counts"])} for one in want
+        {**one, "counts": one["counts"].decode()} for one in want
     ]
 
 
