@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from absl import logging
 
 from slotcon_tf.data.objects import Annotation
+from slotcon_tf.data.objects.outlines import fewer_corners
 
 _MIN_SIDE = 1e-5  # pixels; an object of a thinner box is left out
 
@@ -50,6 +52,55 @@ def moved_objects(
     kept = np.flatnonzero((boxes[:, 2:] - boxes[:, :2] > _MIN_SIDE).all(1))
     polygons = [[moved(p) for p in annotation.polygons[i]] for i in kept]
     return boxes[kept], annotation.classes[kept], polygons
+
+
+def largest_objects(
+    boxes: np.ndarray, classes: np.ndarray, polygons: list[list[np.ndarray]], most: int
+) -> tuple[np.ndarray, np.ndarray, list[list[np.ndarray]]]:
+    """At most so many objects, those of the largest boxes, in their order.
+
+    Args:
+        boxes, classes, polygons: As `moved_objects` returns them.
+        most: Objects.
+
+    Example:
+        >>> boxes = np.array([[0, 0, 2, 2], [0, 0, 1, 1], [0, 0, 3, 3]])
+        >>> largest_objects(boxes, np.arange(3), [[], [], []], 2)[1]
+        array([0, 2])
+    """
+    if len(boxes) <= most:
+        return boxes, classes, polygons
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    kept = np.sort(np.argsort(-areas, kind="stable")[:most])
+    return boxes[kept], classes[kept], [polygons[i] for i in kept]
+
+
+def limited_corners(
+    polygons: list[list[np.ndarray]], most: int, annotation: Annotation
+) -> list[list[np.ndarray]]:
+    """Polygons of objects with at most so many corners each; the first time it tells.
+
+    Args:
+        polygons: Of each object.
+        most: Corners of an object.
+        annotation: Of the image, for the message.
+
+    Example: See `fewer_corners`.
+        >>> truth = Annotation(1, "a.jpg", 6, 8, np.zeros((1, 4)), np.zeros(1), [[]])
+        >>> limited_corners([[np.zeros((3, 2))]], 8, truth)[0][0].shape
+        (3, 2)
+    """
+    if all(sum(map(len, own)) <= most for own in polygons):
+        return polygons
+    logging.log_first_n(
+        logging.WARNING,
+        "Polygons of more than %d corners are thinned out, as in %s. `max_corners` "
+        "keeps more.",
+        1,
+        most,
+        annotation.file_name,
+    )
+    return [fewer_corners(own, most) for own in polygons]
 
 
 def edges_of(

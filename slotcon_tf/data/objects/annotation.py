@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,7 @@ class Record:
     skipped: np.ndarray
     areas: np.ndarray
     outlines: Sequence[Outline] | None
+    _traced: dict[int, list[np.ndarray]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of_objects(
@@ -110,6 +111,17 @@ class Record:
             outlines,
         )
 
+    def parts(self) -> Iterator[bytes]:
+        """What tells it from another one, for a digest; without its file's name."""
+        yield repr((self.image_id, self.height, self.width)).encode()
+        for values in (self.boxes, self.classes, self.crowd, self.skipped):
+            yield values.tobytes()
+        for outline in self.outlines or ():
+            if isinstance(outline, list):
+                yield from (polygon.tobytes() for polygon in outline)
+            else:
+                yield outline if isinstance(outline, bytes) else repr(outline).encode()
+
     @property
     def wanted(self) -> np.ndarray:
         """Numbers of the objects that training takes."""
@@ -122,7 +134,7 @@ class Record:
         corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
         polygons: list[list[np.ndarray]] = [[] for _ in wanted]
         if self.outlines is not None:
-            polygons = [polygons_of(self.outlines[i]) for i in wanted]
+            polygons = [self._polygons(int(i)) for i in wanted]
         return Annotation(
             self.image_id,
             self.file_name,
@@ -132,6 +144,15 @@ class Record:
             self.classes[wanted],
             polygons,
         )
+
+    def _polygons(self, number):
+        """Of an object; what had to be traced is kept."""
+        outline = self.outlines[number]  # pyright: ignore[reportOptionalSubscript]
+        if isinstance(outline, list):
+            return outline
+        if number not in self._traced:
+            self._traced[number] = polygons_of(outline)
+        return self._traced[number]
 
     def coco(self, category_ids: Sequence[int]) -> list[dict[str, Any]]:
         """All of them in COCO's layout, without their own ids."""
@@ -163,6 +184,7 @@ class Found:
         read: Function of an image's number and of the range of deep pixels that returns
             uint8 (height, width, 3), upright.
         identify: Function of the numbers that are kept that returns an `ImageSet`.
+        check: Function of them that raises where images are missing.
 
     Example:
         >>> Found([], {3: "cat"}, read=max, identify=len).categories
@@ -173,3 +195,4 @@ class Found:
     categories: dict[int, str]
     read: Callable[[int, Any], np.ndarray]
     identify: Callable[[list[int]], ImageSet]
+    check: Callable[[list[int]], None] = lambda numbers: None

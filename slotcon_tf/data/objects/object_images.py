@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from slotcon_tf.data.identity import ImageSet
 from slotcon_tf.data.known_files import digest_of
 from slotcon_tf.data.labelled.decoding import LabelError
 from slotcon_tf.data.objects.annotation import Annotation, Record
+from slotcon_tf.data.objects.coco import read_instances
 from slotcon_tf.data.source import spaced
 from slotcon_tf.images.statistics import check_pixel_range
 
@@ -143,9 +145,8 @@ class ObjectImages:
     def identity(self) -> ImageSet:
         """What is known of images, objects and classes; see `ImageSet`."""
         found = self._identify()
-        numbers = [(r.boxes, r.classes, r.crowd, r.skipped) for r in self._records]
-        digests = (part.tobytes() for record in numbers for part in record)
-        labels = digest_of(found.labels, *digests)
+        parts = (part for record in self._records for part in record.parts())
+        labels = digest_of(found.labels, *parts)
         return dataclasses.replace(found, classes=self.class_names, labels=labels)
 
 
@@ -184,7 +185,11 @@ def open_objects(
         ('tree', 'house', 'car')
     """
     pixel_range = check_pixel_range(pixel_range)
-    if dataset == "scenes" or dataset.startswith("tfds:"):
+    if dataset == "coco":
+        if not data_dir:
+            raise ValueError("dataset=coco needs a folder. Set `data_dir`.")
+        found = read_instances(pathlib.Path(data_dir), split)
+    elif dataset == "scenes" or dataset.startswith("tfds:"):
         # Here and not above: tensorflow-datasets takes a second.
         from slotcon_tf.data import builders, scenes
         from slotcon_tf.data.objects import stored
@@ -208,6 +213,7 @@ def open_objects(
         what = "images with objects" if training else "images"
         raise LabelError(f"{name} must hold {what}. Received: none.")
     numbers = [numbers[i] for i in spaced(max_images, len(numbers))]
+    found.check(numbers)
     return ObjectImages(
         name,
         [found.records[i] for i in numbers],

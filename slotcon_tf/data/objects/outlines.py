@@ -128,7 +128,36 @@ def trace(mask: np.ndarray) -> list[np.ndarray]:
     return found
 
 
-def _simple(ring):
+def fewer_corners(polygons: list[np.ndarray], most: int) -> list[np.ndarray]:
+    """Polygons of at most so many corners together, as near as they can be.
+
+    Corners near the line of others go first, from half a pixel on; with them parts
+    that are as thin as that.
+
+    Args:
+        polygons: float64 (k, 2) each, of one object.
+        most: Corners, 4 at least.
+
+    Example:
+        >>> angles = np.linspace(0, 2 * np.pi, 100, endpoint=False)
+        >>> circle = 50 + 40 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        >>> len(fewer_corners([circle], 32)[0])
+        16
+    """
+    tolerance, found = 0.5, polygons
+    while sum(map(len, found)) > most:
+        closed = (np.concatenate([polygon, polygon[:1]]) for polygon in polygons)
+        found = [_simple(ring, tolerance)[:-1] for ring in closed]
+        found = [polygon for polygon in found if len(polygon) > 2]
+        tolerance *= 2
+    if polygons and not found:
+        corners = np.concatenate(polygons)
+        (left, top), (right, bottom) = corners.min(0), corners.max(0)
+        found = [np.array([[left, top], [right, top], [right, bottom], [left, bottom]])]
+    return found
+
+
+def _simple(ring, tolerance=_TOLERANCE):
     """A closed ring without the corners that lie near the line of others.
 
     Reference: Douglas and Peucker 1973.
@@ -143,7 +172,7 @@ def _simple(ring):
         away = ring[first + 1 : last] - ring[first]
         away = np.abs(away[:, 0] * along[1] - away[:, 1] * along[0])
         worst = int(away.argmax())
-        if away[worst] > _TOLERANCE * np.hypot(*along):
+        if away[worst] > tolerance * np.hypot(*along):
             middle = first + 1 + worst
             kept.add(middle)
             spans += [(first, middle), (middle, last)]
