@@ -23,6 +23,7 @@ from slotcon_tf.detection.sampling import Choice, gathered, random_choice, sampl
 from slotcon_tf.devices import at_least_float32
 from slotcon_tf.images.statistics import ImageStatistics, statistics_of
 from slotcon_tf.training import replicas
+from slotcon_tf.training.normalization import careful_sums
 from slotcon_tf.types import Tensor
 
 BOX_BINS, MASK_BINS = 7, 14
@@ -257,7 +258,10 @@ class MaskRCNN(keras.Model):
         Returns:
             Tuple of their sum and a dict of the losses by `loss_names`.
         """
-        choices = choices or self._choices
+        with careful_sums():
+            return self._shares(batch, training, choices or self._choices)
+
+    def _shares(self, batch, training, choices):
         maps = self.feature_maps(batch["images"], training)
         anchors, logits, deltas = self._guesses(maps)
         all_anchors, all_logits = tf.concat(anchors, 0), tf.concat(logits, 1)
