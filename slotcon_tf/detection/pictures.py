@@ -28,6 +28,17 @@ SHOWN_SCORE = 0.5  # less certain ones are left out of pictures
 TITLES = ("truth", "found")
 
 
+def certain(found: Found, min_score: float = SHOWN_SCORE) -> Found:
+    """Those of a score and more, or the best one alone: its score tells.
+
+    Example:
+        >>> found = Found(np.zeros((2, 4)), np.array([0.4, 0.2]), np.array([0, 1]))
+        >>> len(certain(found)), len(certain(found, 0.1))
+        (1, 2)
+    """
+    return found.above(min(min_score, float(found.scores.max(initial=0))))
+
+
 def draw_found(
     image: np.ndarray,
     found: Found,
@@ -42,8 +53,7 @@ def draw_found(
         image: uint8 (height, width, 3).
         found: `Found`, in its pixels.
         class_names: Names of the classes.
-        min_score: Those of a smaller score are left out; if all are smaller, the best
-            one is shown: its score tells.
+        min_score: Of `certain`.
         edge: Longer edge of the picture, pixels.
 
     Returns:
@@ -55,7 +65,7 @@ def draw_found(
         >>> draw_found(np.zeros((60, 80, 3), np.uint8), found, ("cat",)).shape
         (360, 480, 3)
     """
-    shown = found.above(min(min_score, float(found.scores.max(initial=0))))
+    shown = certain(found, min_score)
     picture = fit_edge(image, edge, min(edge, LEAST_EDGE))
     boxes = shown.boxes * _scale(picture, *image.shape[:2])
     masks = None
