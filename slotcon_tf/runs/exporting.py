@@ -172,7 +172,7 @@ def _export_detector(model: MaskRCNN, config: ExportConfig) -> pathlib.Path:
     edges = {
         name: getattr(config, name) or getattr(model, name) for name in _OF_DETECTORS
     }
-    if edges["long_edge"] < edges["short_edge"]:
+    if config.long_edge and config.long_edge < edges["short_edge"]:
         raise SettingError(
             "`long_edge` must be no less than `short_edge`. Received: "
             f"long_edge={edges['long_edge']} and short_edge={edges['short_edge']}."

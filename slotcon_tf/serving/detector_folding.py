@@ -63,7 +63,7 @@ def _fold(owner: Any, name: str, norm_name: str) -> None:
     shift = _Shift(bias, dtype=norm.dtype_policy, name=norm_name)
     # A built layer takes no others; this one has the place of one that it had.
     owner._tracker.unlock()
-    delattr(owner, norm_name)
+    owner._tracker.untrack(norm)
     setattr(owner, norm_name, shift)
     owner._tracker.lock()
 

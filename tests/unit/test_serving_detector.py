@@ -148,7 +148,7 @@ def test_pixels_are_pillows_to_a_grey_level(size):
             "`quantize` must be left out",
         ),
         ({"image_size": 64}, "`image_size` must be left out for a detector"),
-        ({"short_edge": 200}, "`long_edge` must be no less.*96 and short_edge=200"),
+        ({"long_edge": 50}, "`long_edge` must be no less.*50 and short_edge=64"),
     ],
 )
 def test_settings_that_do_nothing_are_refused(settings, message, model, tmp_path):
