@@ -49,6 +49,12 @@ class DetectionConfig(FinetuneSettings, HostSettings):
 
     workdir: str = workdir_setting("runs/detection")
     dataset: str = setting("coco", f"Images with objects: {', '.join(OBJECT_SETS)}.")
+    init_part: str = setting(
+        "encoder",
+        "Of init_from: its encoder, or all of a detector, also one of detectron2; what "
+        "has a part for each class begins anew where the classes are others.",
+        choices=("encoder", "detector"),
+    )
     train_short_edges: tuple[int, ...] = setting(
         (640, 672, 704, 736, 768, 800),
         "Pixels that the shortest edge of a training image becomes, drawn among these.",
@@ -110,6 +116,10 @@ class DetectionConfig(FinetuneSettings, HostSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.init_part == "detector" and not self.init_from:
+            raise SettingError(
+                "init_part=detector needs `init_from`, a detector. Received: none."
+            )
         for name in ("proposals", "test_proposals"):
             value = getattr(self, name)
             if len(value) != 2:

@@ -31,6 +31,7 @@ from slotcon_tf.runs import report
 from slotcon_tf.runs.detection_config import DetectionConfig
 from slotcon_tf.runs.finetune_inputs import TrainImages
 from slotcon_tf.runs.hosts import Hosts, meet_hosts
+from slotcon_tf.runs.initialization import begin_as_detector
 from slotcon_tf.runs.labelled_run import LabelledRun
 from slotcon_tf.runs.measured_detector import check_same_classes
 from slotcon_tf.runs.places import DETECTIONS, DETECTOR_FILE, RESULTS
@@ -152,6 +153,8 @@ class DetectionRun(LabelledRun):
             name="detector",
             **config.model_settings(),
         )
+        if config.init_part == "detector":
+            begin_as_detector(model, config.init_from)
         schedule = WarmupSteps(
             peak=config.learning_rate,
             total_steps=config.steps,

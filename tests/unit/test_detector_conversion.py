@@ -10,11 +10,19 @@ import pytest
 
 from slotcon_tf import backbone
 from slotcon_tf.detection import MaskRCNN, detector_entries, load_detector
-from slotcon_tf.detection.conversion import COCO_NAMES, holds_detector, save_detector
-from slotcon_tf.interop import CheckpointFileError, load_encoder
+from slotcon_tf.detection.conversion import (
+    COCO_NAMES,
+    copy_detector,
+    holds_detector,
+    save_detector,
+)
+from slotcon_tf.interop import CheckpointFileError, load_encoder, save_encoder
 from slotcon_tf.interop.names import with_batches_tracked
 from slotcon_tf.interop.torch_files import TorchFile, write_torch
+from slotcon_tf.runs import DetectionConfig
+from slotcon_tf.runs.initialization import begin_as_detector
 from slotcon_tf.runs.loading import load_trained
+from slotcon_tf.runs.settings import SettingError
 from tests.support.detection_case import FOLDER
 from tests.support.detector_case import small_detector
 from trainers import convert
@@ -228,3 +236,31 @@ def test_the_converter_as_typed(model, values, tmp_path, capsys):
     assert status == 2 and "--output of a detector must be a .keras file" in last
     status, last = run(capsys, keras_file, "--part=model", "--to=timm", "--output=a")
     assert status == 2 and "takes an encoder" in last
+
+
+def test_a_detector_begins_as_another(model, values, tmp_path):
+    path = written(values, tmp_path / "a.pth")
+    same = small_detector(seed=1)
+    same.step.assign(0)
+    begin_as_detector(same, path)  # whose classes have no names there
+    kept = copy_detector(model, same)
+    assert not kept and int(same.step) == 0
+    for name, entry in detector_entries(same).items():
+        np.testing.assert_array_equal(entry.to_torch(), values[name])
+    other = small_detector(seed=1, class_names=("cow",))
+    before = other.box_head.logits.kernel.numpy()
+    kept = copy_detector(model, other)
+    layers = ("box_predictor.cls_score", "box_predictor.bbox_pred")
+    layers = [f"roi_heads.{name}" for name in (*layers, "mask_head.predictor")]
+    assert kept == [f"{name}.{part}" for name in layers for part in ("weight", "bias")]
+    np.testing.assert_array_equal(other.box_head.logits.kernel, before)
+    dense = model.box_head.dense.kernel
+    np.testing.assert_array_equal(other.box_head.dense.kernel, dense)
+    message = "fc1.weight of shape .* Set `channels` and `units`"
+    with pytest.raises(ValueError, match=message):
+        begin_as_detector(small_detector(units=8), path)
+    save_encoder(model.encoder, tmp_path / "e.pth", "timm")
+    with pytest.raises(ValueError, match="init_part=detector needs a detector"):
+        begin_as_detector(same, tmp_path / "e.pth")
+    with pytest.raises(SettingError, match="needs `init_from`"):
+        DetectionConfig(init_part="detector")
