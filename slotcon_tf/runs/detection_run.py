@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import keras
 import tensorflow as tf
@@ -19,7 +19,7 @@ from slotcon_tf.detection import (
     evaluate_detector,
     write_results,
 )
-from slotcon_tf.detection.dataset import object_batches
+from slotcon_tf.detection.dataset import AnnotatedImages, object_batches
 from slotcon_tf.detection.pictures import save_detections
 from slotcon_tf.detection.scoring import check_scoring
 from slotcon_tf.encoders.copies import strided
@@ -195,9 +195,9 @@ class DetectionRun(LabelledRun):
     def dataset(
         self, step: int, context: tf.distribute.InputContext | None = None
     ) -> tf.data.Dataset:
-        config = self.config
+        config, images = self.config, self.train_images
         return object_batches(
-            self.train_images,
+            cast(AnnotatedImages, images),
             short_edges=config.train_short_edges,
             long_edge=config.long_edge,
             batch_size=config.batch_size,

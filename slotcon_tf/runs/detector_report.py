@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections import Counter
 from collections.abc import Iterator
 
@@ -55,8 +54,7 @@ class ObjectSource:
     def sample(self, n: int) -> Iterator[Sample]:
         """At most `n` images, evenly spaced."""
         for place, (image, annotation) in enumerate(self._images.sample(n)):
-            name = pathlib.PurePath(annotation.file_name).name
-            yield Sample(place, name, image, annotation)
+            yield Sample(place, annotation.file_name, image, annotation)
 
 
 class DetectionDrawer:

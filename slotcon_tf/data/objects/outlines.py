@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from typing import Any
 
-import contourpy
 import numpy as np
 from PIL import Image
 
@@ -115,6 +114,8 @@ def trace(mask: np.ndarray) -> list[np.ndarray]:
         >>> len(polygon)
         14
     """
+    import contourpy  # here: most sets have polygons
+
     padded = np.pad(mask, 1).astype(float)
     kind = contourpy.FillType.OuterOffset
     parts = contourpy.contour_generator(z=padded, fill_type=kind).filled(0.5, 2.0)
