@@ -169,11 +169,12 @@ class _Rows:
     def read(self, position):
         """What is batched of one image; see `object_batches`."""
         index, size, flipped, padded = self.plans.row(int(position))
+        height, width = size
         image, annotation = self.images.load(index)
-        image = resize_image(image, *size)
+        image = resize_image(image, height, width)
         if flipped:
             image = image[:, ::-1]
-        found = moved_objects(annotation, *size, flipped)
+        found = moved_objects(annotation, height, width, flipped)
         count, length = self.objects, self.corners
         if count is None:
             count = _power_of_two(len(found[0]))

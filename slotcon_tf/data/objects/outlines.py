@@ -38,7 +38,7 @@ def mask_of(outline: dict[str, Any] | bytes) -> np.ndarray:
     """
     if isinstance(outline, bytes):
         pixels = np.asarray(Image.open(io.BytesIO(outline)))
-        return pixels.reshape(*pixels.shape[:2], -1).any(-1)
+        return np.any(pixels.reshape(*pixels.shape[:2], -1), axis=-1)
     counts = counts_of(outline)
     values = np.arange(len(counts)) % 2 == 1
     height, width = outline["size"]
