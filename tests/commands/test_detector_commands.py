@@ -27,10 +27,14 @@ SIZES = {
     "max_detections": 5,
     "short_edge": 64,
 }
-HISTORY = """epoch,box_loss,class_loss,learning_rate,loss,mask_loss,rpn_box_loss,rpn_class_loss,val_box_ap
-0,0.4,1.1,0.02,3.1,0.69,0.2,0.7,
-1,0.3,0.9,0.002,2.1,0.5,0.1,0.4,0.125
-"""  # noqa: E501
+LOSSES = [f"{name}_loss" for name in ("box", "class", "mask", "rpn_box", "rpn_class")]
+HISTORY = {
+    "epoch": (0, 1),
+    **dict.fromkeys(LOSSES, (0.4, 0.3)),
+    "learning_rate": (0.02, 0.002),
+    "loss": (2, 1.5),
+    "val_box_ap": ("", 0.125),
+}
 
 
 def detector(class_names=THINGS):
@@ -66,7 +70,9 @@ def run(tmp_path_factory):
         bias.assign(np.random.default_rng(step).normal(size=bias.shape))
         kept.save()
     model.save(workdir / "detector.keras")
-    (workdir / "history.csv").write_text(HISTORY)
+    rows = [HISTORY, *zip(*HISTORY.values(), strict=True)]
+    text = "\n".join(",".join(map(str, row)) for row in rows)
+    (workdir / "history.csv").write_text(f"{text}\n")
     (workdir / "finetune_detection.flags").write_text("--val_short_edge=64\n")
     return workdir
 
@@ -84,12 +90,8 @@ def said(command, capsys, *flags, status=0):
 @pytest.mark.slow
 def test_scores_results_and_report(run, data, capsys):
     flags = [f"--model={run}", f"--data_dir={data}", "--dataset=scenes"]
-    out = said(
-        evaluate_command,
-        capsys,
-        *flags,
-        *("--task=detection", "--max_images=5"),
-    )
+    own = ["--task=detection", "--max_images=5"]
+    out = said(evaluate_command, capsys, *flags, *own)
     path = run / "evaluation" / "detection_scenes_val.json"
     results = run / "evaluation" / "detections" / "detection_scenes_val.json"
     assert f"Written: {path}" in out and f"Written: {results}" in out
@@ -97,38 +99,23 @@ def test_scores_results_and_report(run, data, capsys):
         assert word in out
     found = json.loads(path.read_text())
     assert found["step"] == 4 and list(found["classes"]) == list(THINGS)
-    assert (
-        found["settings"]["short_edge"] == 64 and found["settings"]["max_images"] == 5
-    )
+    settings = found["settings"]
+    assert settings["short_edge"] == 64 and settings["max_images"] == 5
     # Whoever scores the results finds the same.
     images = open_objects("scenes", data, max_images=5)
     again = coco_scores(images.coco(), json.loads(results.read_text()), masks=True)
     for name, value in again.scores.items():
-        (kept, *_) = found["rows"][name]["trained"]
-        assert (
-            kept == pytest.approx(value, abs=1e-12)
-            if kept is not None
-            else value != value
-        )
+        kept = found["rows"][name]["trained"][0]
+        assert kept == (None if np.isnan(value) else pytest.approx(value, abs=1e-12))
     assert {one["image_id"] for one in json.loads(results.read_text())} <= {*range(6)}
 
     out = said(visualize_command, capsys, *flags, "--num_images=3")
     page = Page(run / "report.html")
     assert page.sections == ["scores", "curves", "detections", "components"]
-    pictures = [image["alt"] for image in page.images]
-    assert len(pictures) == 3 * 2 + 3 * 3
+    assert len(page.images) == 3 * 2 + 3 * 3
     assert "Left the truth" in page.text and "--val_short_edge=64" in page.text
     assert "proposals: boxes" in page.text and "box AP" in page.text
     assert "no file of scores" not in page.text
-    # Images without truth have what was found alone.
-    said(
-        visualize_command,
-        capsys,
-        *(f"--model={run}", "--dataset=fake", "--num_images=1"),
-        f"--output={run / 'fake.html'}",
-    )
-    page = Page(run / "fake.html")
-    assert len(page.images) == 1 + 3 and "Left the truth" not in page.text
 
 
 @pytest.mark.slow
@@ -154,39 +141,18 @@ def test_every_checkpoint(run, data):
 
 
 def test_what_does_not_fit_is_told_in_one_line(run, data, tmp_path, capsys):
-    flags = [f"--data_dir={data}", "--dataset=scenes"]
     backbone("resnet10", width=8).save(tmp_path / "encoder.keras")
     detector(("tree", "cat")).save(tmp_path / "other.keras")
-    task = "--task=detection"
-    line = said(
-        evaluate_command,
-        capsys,
-        *(*flags, task, f"--model={tmp_path / 'encoder.keras'}"),
-        status=2,
-    )
+    flags = [f"--data_dir={data}", "--dataset=scenes", "--task=detection"]
+
+    def refused(status, model, *more):
+        flags_of = [*flags, f"--model={model}", *more]
+        return said(evaluate_command, capsys, *flags_of, status=status)
+
+    line = refused(2, tmp_path / "encoder.keras")
     assert "needs a detector" in line and "slotcon-finetune-detection" in line
-    line = said(
-        evaluate_command,
-        capsys,
-        *(*flags, task, f"--model={tmp_path / 'other.keras'}"),
-        status=1,
-    )
+    line = refused(1, tmp_path / "other.keras")
     assert "Received: 'cat' of the detector only, 'house', 'car'" in line
-    line = said(
-        evaluate_command, capsys, *flags, "--task=detection,knn", "--model=a", status=2
-    )
-    assert "detection is measured alone" in line
-    line = said(
-        evaluate_command,
-        capsys,
-        *(f"--model={run}", task, "--dataset=voc", f"--data_dir={data}"),
-        status=1,
-    )
-    assert "of objects must be one of coco, scenes" in line
-    line = said(
-        evaluate_command,
-        capsys,
-        *(f"--model={run}", "--task=groups", *flags),
-        status=1,
-    )
-    assert "Groups need a whole SlotCon" in line
+    assert "detection is measured alone" in refused(2, "a", "--task=detection,knn")
+    assert "must be one of coco, scenes" in refused(1, run, "--dataset=voc")
+    assert "Groups need a whole SlotCon" in refused(1, run, "--task=groups")
