@@ -28,7 +28,7 @@ from slotcon_tf.runs.products import Products, RunUnfinished
 from slotcon_tf.runs.run_plan import Plan
 from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.signals import RunStopped, StopRequest, told_in_training
-from slotcon_tf.runs.strategy import spans_hosts
+from slotcon_tf.runs.strategy import any_worker, spans_hosts
 from slotcon_tf.runs.training_callbacks import training_callbacks
 from slotcon_tf.runs.work import Work
 from slotcon_tf.training.auxiliaries import Troubles
@@ -166,15 +166,22 @@ class Run(Work):
             return self
         with told_in_training(lambda: self.fatal), StopRequest() as stop:
             self.train(stop)
+            anyone = any_worker(self.strategy)
+            self.after_training(lambda: anyone(stop()))
             if stop():  # since the last save
-                raise Interrupted(
-                    "Stopped by a signal after the last step, which is saved in "
-                    f"{self.checkpoints.latest()}. The same command goes on from there."
-                )
+                raise self.interrupted()
         with self.hosts.finishing():
             if self.chief:
                 self._complete()
         return self
+
+    def interrupted(self) -> Interrupted:
+        """The error of a stop after what the newest checkpoint holds."""
+        return Interrupted(
+            f"Stopped by a signal after step {int(self.model.step.numpy())}, which is "
+            f"saved in {self.checkpoints.latest()}. The same command goes on from "
+            "there."
+        )
 
     def _complete(self) -> None:
         products = self._products()
@@ -230,6 +237,7 @@ class Run(Work):
                 callbacks=training_callbacks(self, stop),
                 look_at=self.look_at,
                 shows_progress=self.chief,
+                of_any_size=self.batches_vary,
             )
         except StoppedByCallback as error:
             raise RunStopped(error) from error

@@ -59,8 +59,9 @@ def training_callbacks(
         run.history.note(epoch, logs)
 
     last = keras.callbacks.LambdaCallback(on_epoch_end=checkpointing.after_others)
+    shared = run.of_all_hosts(lambda: anyone(stop()))
     if not run.chief:
-        return [run.guard(), checkpointing, last]
+        return [run.guard(), checkpointing, *shared, last]
     board = str(run.workdir / "tensorboard")
     auxiliaries = {
         **run.monitors(board),
@@ -74,6 +75,7 @@ def training_callbacks(
         run.guard(),
         keras.callbacks.LambdaCallback(on_epoch_end=note),
         checkpointing,
+        *shared,
         *(Auxiliary(*pair, run.troubles) for pair in auxiliaries.items()),
         last,
     ]

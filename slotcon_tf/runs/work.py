@@ -24,6 +24,7 @@ class Work(abc.ABC):
 
     Attributes:
         look_at: Function that is called with the first batch of one replica, or None.
+        batches_vary: Whether batches are of many sizes, all of which one graph takes.
 
     Example:
         >>> sorted(Work.__abstractmethods__)[:3]
@@ -31,6 +32,7 @@ class Work(abc.ABC):
     """
 
     look_at: Callable[[dict[str, tf.Tensor]], None] | None = None
+    batches_vary = False
 
     @classmethod
     def meet(cls, config: Any) -> Hosts:
@@ -107,6 +109,22 @@ class Work(abc.ABC):
             board: TensorBoard's folder.
         """
         return {}
+
+    def of_all_hosts(self, stop: Callable[[], bool]) -> list[keras.callbacks.Callback]:
+        """Callbacks that every host has, after an epoch's checkpoint; errors end all.
+
+        Args:
+            stop: Says whether any host wants the run to stop; all must ask together.
+        """
+        del stop
+        return []
+
+    def after_training(self, stop: Callable[[], bool]) -> None:  # noqa: B027
+        """What all hosts do together after the last step, before the first finishes.
+
+        Args:
+            stop: As of `of_all_hosts`.
+        """
 
     def pictures(self, board: str) -> dict[str, keras.callbacks.Callback]:
         """Callbacks, by name, after those that write logs."""

@@ -18,6 +18,7 @@ LearningRate: TypeAlias = (
     | Callable[[], Tensor]
     | dict[str, Any]
 )
+_OF_NORMS = ("gamma", "beta")
 TRUST_COEFFICIENT = 0.001  # You et al. 2017 (arXiv 1708.03888), eta
 
 
@@ -87,6 +88,8 @@ class SGD(_CoupledMomentum):
         learning_rate: Float or schedule.
         momentum: Share of the old buffer kept.
         l2: Weight decay, coupled.
+        decays_norms: Whether scales and shifts of normalisation (gamma, beta) decay,
+            too; detectron2's do not, though its biases do.
 
     Reference: torch.optim.SGD(momentum=..., weight_decay=...).
 
@@ -103,13 +106,22 @@ class SGD(_CoupledMomentum):
         *,
         momentum: float = 0.9,
         l2: float = 1e-5,
+        decays_norms: bool = True,
         name: str = "coupled_sgd",
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate, momentum=momentum, l2=l2, name=name, **kwargs)
+        self.decays_norms = decays_norms
 
     def direction(self, gradient: Tensor, variable: Variable) -> Tensor:
+        # "layer/gamma:0", of what Keras's variable is around.
+        own_name = variable.name.rpartition("/")[-1].partition(":")[0]
+        if not self.decays_norms and own_name in _OF_NORMS:
+            return gradient
         return gradient + self.l2 * variable
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "decays_norms": self.decays_norms}
 
 
 @keras.saving.register_keras_serializable(package="slotcon_tf")

@@ -17,7 +17,7 @@ FLOORS = (
     ("slotcon_tf",),  # its __init__, the names of users: nothing inside imports those
     ("slotcon_tf.runs",),
     ("slotcon_tf.serving",),
-    ("slotcon_tf.segmentation",),
+    ("slotcon_tf.detection", "slotcon_tf.segmentation"),
     ("slotcon_tf.visualize",),
     ("slotcon_tf.evaluation",),
     ("slotcon_tf.interop",),

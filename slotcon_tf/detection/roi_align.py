@@ -1,0 +1,316 @@
+"""ROI-align: the part of a map under a box, resampled to a grid of fixed size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from slotcon_tf.detection.boxes import areas
+from slotcon_tf.detection.pyramid import LEVELS
+from slotcon_tf.types import Tensor
+
+_LEVEL_EPSILON = 1e-8
+CANONICAL_SIZE, CANONICAL_LEVEL = 224.0, 4  # a box of ImageNet's size is seen on p4
+
+
+def level_of(boxes: Tensor, lowest: int = 2, highest: int = 5) -> Tensor:
+    """The pyramid level on which a box is looked at: the larger, the coarser.
+
+    `floor(4 + log2(sqrt(area) / 224))`, within the levels that there are.
+
+    Args:
+        boxes: (..., 4) in pixels.
+        lowest, highest: Levels.
+
+    Returns:
+        int32 (...,).
+
+    Example:
+        >>> boxes = tf.constant([[0.0, 0, 112, 112], [0, 0, 500, 500]])
+        >>> level_of(boxes).numpy().tolist()
+        [3, 5]
+
+    Reference: Lin et al. 2017 (arXiv 1612.03144), equation 1; detectron2's
+    assign_boxes_to_levels.
+    """
+    scale = tf.sqrt(areas(boxes)) / CANONICAL_SIZE + _LEVEL_EPSILON
+    level = CANONICAL_LEVEL + tf.math.log(scale) / tf.math.log(
+        tf.constant(2, scale.dtype)
+    )
+    # A turned box has no area's root; where it is looked at does not matter.
+    level = tf.where(tf.math.is_finite(level), tf.floor(level), lowest)
+    return tf.cast(tf.clip_by_value(level, lowest, highest), tf.int32)
+
+
+def bin_weights(
+    start: Tensor, length: Tensor, bins: int, cells: int | Tensor
+) -> Tensor:
+    """Weights of a map's cells in each bin of boxes, along one axis.
+
+    A box is cut into `bins` bins; a bin has `ceil(length / bins)` samples, evenly
+    spaced, which are averaged. A sample between two centres of cells has both, in
+    proportion; one that is at most a cell outside has the outermost cell, and one
+    beyond counts as 0, in the average too. A box without length has no samples: 0.
+
+    Args:
+        start: (R,) where boxes begin; cell i has its centre at i.
+        length: (R,) in cells.
+        bins: Of a box.
+        cells: Of the map along this axis.
+
+    Returns:
+        (R, bins, cells).
+
+    Example:
+        >>> one = tf.constant([1.0])
+        >>> bin_weights(one, 2 * one, 2, 4).numpy().tolist()
+        [[[0.0, 0.5, 0.5, 0.0], [0.0, 0.0, 0.5, 0.5]]]
+
+    Reference: torchvision's roi_align, aligned, with adaptive sampling.
+    """
+    last = tf.cast(cells - 1, start.dtype)
+    return _weights(_samples(start, length, bins, last), tf.zeros_like(last), cells)
+
+
+class _Samples(NamedTuple):
+    """Where bins have their samples along one axis; a box has as many in every bin.
+
+    begin: (R, bins), where bins begin; step: (R, 1), between samples; number: (R, 1),
+    of a bin; low, high: (R, bins), the first one that counts and the first beyond;
+    last: scalar, the last cell.
+    """
+
+    begin: Tensor
+    step: Tensor
+    number: Tensor
+    low: Tensor
+    high: Tensor
+    last: Tensor
+
+    def at(self, k):
+        return self.begin + (k + 0.5) * self.step
+
+    def before(self, places):
+        """How many of those that count are before places (R, bins, T)."""
+        k = tf.math.ceil((places - self.begin[..., None]) / self.step[..., None] - 0.5)
+        return tf.clip_by_value(k, self.low[..., None], self.high[..., None])
+
+
+def _samples(start, length, bins, last):
+    dtype, start = start.dtype, start[:, None]
+    size = length[:, None] / bins  # of a bin
+    number = tf.maximum(tf.math.ceil(size), 0)  # (R, 1)
+    step = tf.where(number > 0, size / tf.maximum(number, 1), 1)
+    begin = start + tf.cast(tf.range(bins), dtype) * size  # (R, bins)
+    found = _Samples(begin, step, number, tf.zeros_like(begin), number, last)
+    low, high = (
+        _counted(found, limit, reaches)
+        for limit, reaches in ((-1, tf.less), (last + 1, tf.less_equal))
+    )
+    return found._replace(low=low, high=tf.maximum(low, high))
+
+
+def _counted(samples, limit, reaches):
+    """How many samples are below a limit, to the last bit: what is beyond counts 0."""
+    count = tf.math.ceil((limit - samples.begin) / samples.step) - 2
+    count = tf.clip_by_value(count, 0, samples.number)
+    for _ in range(3):  # the guess may be too small by so many
+        more = reaches(samples.at(count), limit) & (count < samples.number)
+        count += tf.cast(more, count.dtype)
+    return count
+
+
+def _weights(samples, first, cells):
+    """Weights (R, bins, cells) of cells from the `first` on, a number or (R, bins).
+
+    Samples on a cell's left and on its right are added up as arithmetic series.
+    """
+    dtype, one = samples.begin.dtype, samples.step[..., None]
+    offsets = tf.cast(tf.range(-1, cells + 1), dtype)
+    places = first[..., None] + offsets
+    places = tf.broadcast_to(places, [*tf.unstack(tf.shape(samples.begin)), cells + 2])
+    before = samples.before(places)  # (R, bins, cells + 2)
+    counts = before[..., 1:] - before[..., :-1]  # between cells
+    middle = before[..., 1:] + before[..., :-1]  # twice the mean number and a half
+    middle = samples.begin[..., None] + 0.5 * middle * one
+    cell = places[..., 1:-1]
+    left, right = counts[..., :-1], counts[..., 1:]
+    # Beyond the outermost cells' centres is that cell alone.
+    left *= tf.where(cell > 0, middle[..., :-1] - cell + 1, 1)
+    right *= tf.where(cell < samples.last, cell + 1 - middle[..., 1:], 1)
+    return (left + right) / tf.maximum(samples.number, 1)[..., None]
+
+
+def roi_align(
+    maps: Tensor,
+    boxes: Tensor,
+    images: Tensor,
+    *,
+    stride: int,
+    bins: int,
+    fixed_shapes: bool = False,
+) -> Tensor:
+    """Averages of a map in a grid of bins over each box; see `bin_weights`.
+
+    Cell (i, j) of a map has its centre at ((j + 0.5) * stride, (i + 0.5) * stride).
+    No gradient flows to the boxes.
+
+    Args:
+        maps: (N, H, W, C).
+        boxes: (R, 4) in pixels of the input.
+        images: Integers (R,), of N; one out of range gives zeros.
+        stride: Pixels between cells.
+        bins: Along each edge.
+        fixed_shapes: As two dense matrices per box over the whole map, which compile
+            for XLA and suit accelerators; else only the cells under a box are read.
+
+    Returns:
+        (R, bins, bins, C).
+
+    Example:
+        >>> maps, box = tf.ones((1, 8, 8, 3)), tf.constant([[0.0, 0, 16, 16]])
+        >>> roi_align(maps, box, tf.constant([0]), stride=4, bins=7).shape
+        TensorShape([1, 7, 7, 3])
+    """
+    boxes = tf.stop_gradient(tf.cast(boxes, maps.dtype)) / stride - 0.5
+    align = _by_matrices if fixed_shapes else _by_cells
+    return align(maps, boxes, tf.cast(images, tf.int32), bins)
+
+
+def _by_matrices(maps, boxes, images, bins):
+    height, width = (
+        maps.shape[1] or tf.shape(maps)[1],
+        maps.shape[2] or tf.shape(maps)[2],
+    )
+    rows = bin_weights(boxes[:, 1], boxes[:, 3] - boxes[:, 1], bins, height)
+    columns = bin_weights(boxes[:, 0], boxes[:, 2] - boxes[:, 0], bins, width)
+    number = maps.shape[0] or tf.shape(maps)[0]
+    own = tf.one_hot(images, number, dtype=maps.dtype)  # (R, N)
+    return tf.einsum("rn,riy,rjx,nyxc->rijc", own, rows, columns, maps)
+
+
+def _by_cells(maps, boxes, images, bins):
+    """A sparse matrix, of bins by cells, times the map; no cell is read in vain."""
+    number, height, width, channels = tf.unstack(tf.shape(maps))
+    known = (images >= 0) & (images < number)
+    y, x = (
+        _taps(boxes[:, axis], boxes[:, axis + 2] - boxes[:, axis], bins, cells, known)
+        for axis, cells in ((1, height), (0, width))
+    )
+    # An entry for every pair of a row and a column of a bin, bins in their order.
+    per_bin = tf.reshape(y.counts[:, :, None] * x.counts[:, None, :], [-1])  # (R*b*b,)
+    bin_ids = tf.repeat(tf.range(tf.size(per_bin)), per_bin)  # (E,)
+    place = tf.range(tf.size(bin_ids)) - tf.gather(
+        tf.cumsum(per_bin, exclusive=True), bin_ids
+    )
+    box, row, column = bin_ids // bins**2, bin_ids // bins % bins, bin_ids % bins
+    row, column = box * bins + row, box * bins + column  # of (R * bins)
+    wide = tf.gather(tf.reshape(x.counts, [-1]), column)
+    (y_cell, y_weight), (x_cell, x_weight) = (
+        y.at(row, place // wide),
+        x.at(column, place % wide),
+    )
+    cell = (tf.gather(images, box) * height + y_cell) * width + x_cell
+    entries = tf.cast(tf.stack([bin_ids, cell], axis=1), tf.int64)  # (E, 2)
+    shape = tf.cast(tf.stack([tf.size(per_bin), number * height * width]), tf.int64)
+    matrix = tf.SparseTensor(entries, y_weight * x_weight, shape)
+    flat = tf.reshape(maps, (-1, channels))
+    found = _times(matrix, flat)
+    found.set_shape((None, maps.shape[-1]))
+    return tf.reshape(found, (-1, bins, bins, maps.shape[-1] or channels))
+
+
+class _Taps(NamedTuple):
+    """The cells that bins read along one axis.
+
+    counts: int32 (R, bins), how many; first: int32 (R, bins), the first one; weights:
+    (R, bins, most), from the first one on.
+    """
+
+    counts: Tensor
+    first: Tensor
+    weights: Tensor
+
+    def at(self, rows, numbers):
+        """Cells, and weights, of the numbered reads of rows (of R * bins)."""
+        most = tf.shape(self.weights)[-1]
+        cells = tf.gather(tf.reshape(self.first, [-1]), rows) + numbers
+        return cells, tf.gather(tf.reshape(self.weights, [-1]), rows * most + numbers)
+
+
+def _taps(start, length, bins, cells, known):
+    last = tf.cast(cells - 1, start.dtype)
+    samples = _samples(start, length, bins, last)
+    some = (samples.high > samples.low) & known[:, None]  # (R, bins)
+    ends = (samples.at(samples.low), samples.at(samples.high - 1))
+    lowest, highest = (tf.where(some, tf.clip_by_value(x, 0, last), 0) for x in ends)
+    first = tf.floor(lowest)
+    beyond = tf.minimum(tf.floor(highest) + 1, last)
+    counts = tf.where(some, tf.cast(beyond - first, tf.int32) + 1, 0)
+    most = tf.maximum(tf.reduce_max(counts), 1)
+    return _Taps(counts, tf.cast(first, tf.int32), _weights(samples, first, most))
+
+
+@tf.custom_gradient
+def _product(entries, values, shape, flat):
+    matrix = tf.SparseTensor(entries, values, shape)
+
+    def gradient(upstream):
+        back = tf.sparse.sparse_dense_matmul(matrix, upstream, adjoint_a=True)
+        return None, None, None, back
+
+    return tf.sparse.sparse_dense_matmul(matrix, flat), gradient
+
+
+def _times(matrix, flat):
+    """Sparse matrix by dense one; the weights have no gradient."""
+    return _product(matrix.indices, matrix.values, matrix.dense_shape, flat)
+
+
+def pool_regions(
+    maps: Mapping[str, Tensor],
+    boxes: Tensor,
+    images: Tensor,
+    *,
+    bins: int,
+    fixed_shapes: bool = False,
+) -> Tensor:
+    """Every box from the level of its size; see `roi_align` and `level_of`.
+
+    Args:
+        maps: P2 .. P5, (N, H_l, W_l, C) of strides 4 .. 32.
+        boxes: (R, 4) in pixels of the input.
+        images: Integers (R,), of N.
+        bins: Along each edge.
+        fixed_shapes: See `roi_align`.
+
+    Returns:
+        (R, bins, bins, C), in the order of the boxes.
+
+    Example:
+        >>> maps = {f"P{i}": tf.ones((1, 64 >> i, 64 >> i, 3)) for i in range(2, 6)}
+        >>> boxes = tf.constant([[0.0, 0, 64, 64], [8, 8, 20, 20]])
+        >>> pool_regions(maps, boxes, tf.constant([0, 0]), bins=7).shape
+        TensorShape([2, 7, 7, 3])
+
+    Reference: detectron2's ROIPooler.
+    """
+    levels, images = level_of(boxes), tf.cast(images, tf.int32)
+    options: dict[str, Any] = {"bins": bins, "fixed_shapes": fixed_shapes}
+    found, places = [], []
+    for number, name in enumerate(LEVELS, start=2):
+        here, options["stride"] = levels == number, 2**number
+        if fixed_shapes:
+            own = tf.where(here, images, -1)
+            found.append(roi_align(maps[name], boxes, own, **options))
+            continue
+        place = tf.where(here)[:, 0]
+        place = tf.cast(place, tf.int32)
+        own = tf.gather(boxes, place), tf.gather(images, place)
+        found.append(roi_align(maps[name], *own, **options))
+        places.append(place)
+    if fixed_shapes:
+        return tf.add_n(found)
+    return tf.dynamic_stitch(places, found)

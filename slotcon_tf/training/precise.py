@@ -1,0 +1,119 @@
+"""PreciseStatistics: moving statistics measured anew, of weights that stay."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import keras
+import tensorflow as tf
+
+from slotcon_tf.training.normalization import BatchNormalization, gathering
+from slotcon_tf.types import Tensor
+
+
+class PreciseStatistics:
+    """Pools the batch statistics of many batches into a model's moving statistics.
+
+    `mean = sum n m / sum n; variance = sum n (v + m^2) / sum n - mean^2`, with mean m,
+    biased variance v and number of rows n of each batch. The moving averages of
+    training lag behind the weights, and forget all but the last batches.
+
+    Args:
+        model: Whose layers of batch normalisation are meant. Made in the scope of its
+            strategy.
+
+    Example:
+        >>> norm = BatchNormalization()
+        >>> model = keras.Sequential([keras.Input((1,)), norm])
+        >>> precise = PreciseStatistics(model)
+        >>> for batch in ([[1.0], [3.0]], [[5.0], [7.0]]):
+        ...     with precise.gathering():
+        ...         _ = model(tf.constant(batch), training=True)
+        >>> precise.apply()
+        >>> norm.moving_mean.numpy().tolist(), norm.moving_variance.numpy().tolist()
+        ([4.0], [5.0])
+
+    Reference: Wu and Johnson 2021 (arXiv 2105.07576); fvcore's update_bn_stats.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self.layers = [
+            layer
+            for layer in model._flatten_layers()  # pyright: ignore[reportAttributeAccessIssue]
+            if isinstance(layer, BatchNormalization) and layer.trainable
+        ]
+        self._sums = {}
+        for layer in self.layers:
+            zeros = tf.zeros(layer.moving_mean.shape, layer.variable_dtype)
+            # Global statistics: every replica has the same.
+            own = {
+                "trainable": False,
+                "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            }
+            self._sums[id(layer)] = (
+                tf.Variable(zeros, **own),
+                tf.Variable(zeros, **own),
+                tf.Variable(zeros[:1], **own),
+            )
+
+    @contextlib.contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Context of a batch in training mode; moving statistics stay meanwhile."""
+        with gathering(self._take):
+            yield
+
+    def _take(
+        self, layer: BatchNormalization, mean: Tensor, variance: Tensor, count: Tensor
+    ) -> None:
+        sums = self._sums.get(id(layer))
+        if sums is None:
+            return
+        of_means, of_squares, of_counts = sums
+        mean = tf.cast(mean, of_means.dtype)
+        count = tf.cast(count, of_means.dtype)
+        of_means.assign_add(count * mean)
+        of_squares.assign_add(count * (tf.cast(variance, mean.dtype) + mean**2))
+        of_counts.assign_add(tf.reshape(count, [1]))
+
+    def reset(self) -> None:
+        """Forgets what was gathered."""
+        for variables in self._sums.values():
+            for one in variables:
+                one.assign(tf.zeros_like(one))
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Context in which what was gathered is the moving statistics, and no longer.
+
+        Example:
+            >>> norm = BatchNormalization()
+            >>> precise = PreciseStatistics(keras.Sequential([keras.Input((1,)), norm]))
+            >>> with precise.gathering():
+            ...     _ = norm(tf.constant([[1.0], [3.0]]), training=True)
+            >>> with precise.applied():
+            ...     print(float(norm.moving_mean[0]))
+            2.0
+            >>> float(norm.moving_mean[0])
+            0.0
+        """
+        moving = [v for x in self.layers for v in (x.moving_mean, x.moving_variance)]
+        before = [variable.numpy() for variable in moving]
+        self.apply()
+        try:
+            yield
+        finally:
+            for variable, value in zip(moving, before, strict=True):
+                variable.assign(value)
+
+    def apply(self) -> None:
+        """Makes what was gathered the moving statistics; of no rows: they stay."""
+        for layer in self.layers:
+            of_means, of_squares, of_counts = (
+                tf.convert_to_tensor(x) for x in self._sums[id(layer)]
+            )
+            if not float(of_counts[0]) > 0:
+                continue
+            mean = of_means / of_counts
+            layer.moving_mean.assign(mean)
+            layer.moving_variance.assign(of_squares / of_counts - mean**2)
