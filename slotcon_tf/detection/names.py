@@ -38,7 +38,7 @@ class _Flattened:
 
 
 def detector_entries(model: MaskRCNN) -> dict[str, Entry]:
-    """detectron2's names of a detector's variables, in its order.
+    """detectron2's names of a detector's variables.
 
     Args:
         model: A `MaskRCNN` around a `slotcon_tf.ResNet`.

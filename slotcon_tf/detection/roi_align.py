@@ -70,35 +70,77 @@ def bin_weights(
 
     Reference: torchvision's roi_align, aligned, with adaptive sampling.
     """
-    dtype = start.dtype
-    samples, places = _samples(start, length, bins)  # (R,), (R, bins, G)
-    inside, places = _in_map(places, samples, cells)
-    centres = tf.cast(tf.range(cells), dtype)  # (cells,)
-    weights = tf.nn.relu(1 - tf.abs(places[..., None] - centres))  # (R, bins, G, cells)
-    weights = tf.reduce_sum(weights * inside[..., None], axis=2)  # (R, bins, cells)
-    return weights / tf.maximum(samples, 1)[:, None, None]
+    last = tf.cast(cells - 1, start.dtype)
+    return _weights(_samples(start, length, bins, last), tf.zeros_like(last), cells)
 
 
-def _samples(start, length, bins):
-    """Numbers of samples in a bin (R,), and where they are (R, bins, most)."""
-    dtype = start.dtype
-    size = length / bins  # of a bin
-    samples = tf.maximum(tf.math.ceil(size), 0)  # (R,)
-    most = tf.maximum(tf.cast(tf.reduce_max(samples), tf.int32), 1)
-    bin_numbers = tf.cast(tf.range(bins), dtype)[:, None]  # (bins, 1)
-    numbers = tf.cast(tf.range(most), dtype)  # (most,)
-    step = (size / tf.maximum(samples, 1))[:, None, None]
-    places = start[:, None, None] + bin_numbers * size[:, None, None]
-    return samples, places + (numbers + 0.5) * step  # (R, bins, most)
+class _Samples(NamedTuple):
+    """Where bins have their samples along one axis; a box has as many in every bin.
+
+    begin: (R, bins), where bins begin; step: (R, 1), between samples; number: (R, 1),
+    of a bin; low, high: (R, bins), the first one that counts and the first beyond;
+    last: scalar, the last cell.
+    """
+
+    begin: Tensor
+    step: Tensor
+    number: Tensor
+    low: Tensor
+    high: Tensor
+    last: Tensor
+
+    def at(self, k):
+        return self.begin + (k + 0.5) * self.step
+
+    def before(self, places):
+        """How many of those that count are before places (R, bins, T)."""
+        k = tf.math.ceil((places - self.begin[..., None]) / self.step[..., None] - 0.5)
+        return tf.clip_by_value(k, self.low[..., None], self.high[..., None])
 
 
-def _in_map(places, samples, cells):
-    """Whether samples count (as numbers), and where they are, moved into the map."""
-    dtype = places.dtype
-    last = tf.cast(cells - 1, dtype)
-    numbers = tf.cast(tf.range(tf.shape(places)[-1]), dtype)
-    inside = (places >= -1) & (places <= last + 1) & (numbers < samples[:, None, None])
-    return tf.cast(inside, dtype), tf.clip_by_value(places, 0, last)
+def _samples(start, length, bins, last):
+    dtype, start = start.dtype, start[:, None]
+    size = length[:, None] / bins  # of a bin
+    number = tf.maximum(tf.math.ceil(size), 0)  # (R, 1)
+    step = tf.where(number > 0, size / tf.maximum(number, 1), 1)
+    begin = start + tf.cast(tf.range(bins), dtype) * size  # (R, bins)
+    found = _Samples(begin, step, number, tf.zeros_like(begin), number, last)
+    low, high = (
+        _counted(found, limit, reaches)
+        for limit, reaches in ((-1, tf.less), (last + 1, tf.less_equal))
+    )
+    return found._replace(low=low, high=tf.maximum(low, high))
+
+
+def _counted(samples, limit, reaches):
+    """How many samples are below a limit, to the last bit: what is beyond counts 0."""
+    count = tf.math.ceil((limit - samples.begin) / samples.step) - 2
+    count = tf.clip_by_value(count, 0, samples.number)
+    for _ in range(3):  # the guess may be too small by so many
+        more = reaches(samples.at(count), limit) & (count < samples.number)
+        count += tf.cast(more, count.dtype)
+    return count
+
+
+def _weights(samples, first, cells):
+    """Weights (R, bins, cells) of cells from the `first` on, a number or (R, bins).
+
+    Samples on a cell's left and on its right are added up as arithmetic series.
+    """
+    dtype, one = samples.begin.dtype, samples.step[..., None]
+    offsets = tf.cast(tf.range(-1, cells + 1), dtype)
+    places = first[..., None] + offsets
+    places = tf.broadcast_to(places, [*tf.unstack(tf.shape(samples.begin)), cells + 2])
+    before = samples.before(places)  # (R, bins, cells + 2)
+    counts = before[..., 1:] - before[..., :-1]  # between cells
+    middle = before[..., 1:] + before[..., :-1]  # twice the mean number and a half
+    middle = samples.begin[..., None] + 0.5 * middle * one
+    cell = places[..., 1:-1]
+    left, right = counts[..., :-1], counts[..., 1:]
+    # Beyond the outermost cells' centres is that cell alone.
+    left *= tf.where(cell > 0, middle[..., :-1] - cell + 1, 1)
+    right *= tf.where(cell < samples.last, cell + 1 - middle[..., 1:], 1)
+    return (left + right) / tf.maximum(samples.number, 1)[..., None]
 
 
 def roi_align(
@@ -199,23 +241,16 @@ class _Taps(NamedTuple):
 
 
 def _taps(start, length, bins, cells, known):
-    dtype = start.dtype
-    samples, places = _samples(start, length, bins)  # (R,), (R, bins, G)
-    inside, places = _in_map(places, samples, cells)
-    counted = inside > 0
-    lowest = tf.reduce_min(tf.where(counted, places, dtype.max), axis=-1)
-    highest = tf.reduce_max(tf.where(counted, places, dtype.min), axis=-1)
-    some = (highest >= lowest) & known[:, None]  # (R, bins)
-    first = tf.floor(tf.where(some, lowest, 0))
-    last = tf.minimum(
-        tf.floor(tf.where(some, highest, 0)) + 1, tf.cast(cells - 1, dtype)
-    )
-    counts = tf.where(some, tf.cast(last - first, tf.int32) + 1, 0)
-    offsets = tf.cast(tf.range(tf.maximum(tf.reduce_max(counts), 1)), dtype)  # (T,)
-    apart = (places - first[..., None])[..., None] - offsets  # (R, bins, G, T)
-    weights = tf.reduce_sum(tf.nn.relu(1 - tf.abs(apart)) * inside[..., None], axis=2)
-    weights /= tf.maximum(samples, 1)[:, None, None]
-    return _Taps(counts, tf.cast(first, tf.int32), weights)
+    last = tf.cast(cells - 1, start.dtype)
+    samples = _samples(start, length, bins, last)
+    some = (samples.high > samples.low) & known[:, None]  # (R, bins)
+    ends = (samples.at(samples.low), samples.at(samples.high - 1))
+    lowest, highest = (tf.where(some, tf.clip_by_value(x, 0, last), 0) for x in ends)
+    first = tf.floor(lowest)
+    beyond = tf.minimum(tf.floor(highest) + 1, last)
+    counts = tf.where(some, tf.cast(beyond - first, tf.int32) + 1, 0)
+    most = tf.maximum(tf.reduce_max(counts), 1)
+    return _Taps(counts, tf.cast(first, tf.int32), _weights(samples, first, most))
 
 
 @tf.custom_gradient

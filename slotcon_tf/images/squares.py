@@ -13,7 +13,7 @@ that is served, and within a grey level of it.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -101,11 +101,32 @@ def square_in_graph(image: Tensor, size: int, how: How = "evaluation") -> Tensor
         # As in `_shown`.
         target = tf.floor(_shorter(size, how) * shape / tf.reduce_min(shape) + 1e-4)
         corner = tf.round((target - size) / 2)
+    return resized_in_graph(image, [size, size], target / shape, -corner)
+
+
+def resized_in_graph(
+    image: Tensor, size: Any, scale: Tensor, shift: Any = (0.0, 0.0)
+) -> Tensor:
+    """An image made larger or smaller, bilinearly with antialias, to grey levels.
+
+    Args:
+        image: (height, width, 3), grey levels.
+        size: Two integers, height and width of the result.
+        scale: float32 (2,), how much larger it becomes.
+        shift: float32 (2,), where its corner comes to be, pixels of the result.
+
+    Returns:
+        float32 (*size, 3) of whole grey levels.
+
+    Example:
+        >>> resized_in_graph(tf.zeros([4, 6, 3]), [2, 3], tf.constant([0.5, 0.5])).shape
+        TensorShape([2, 3, 3])
+    """
     image = tf.raw_ops.ScaleAndTranslate(
         images=tf.cast(image, tf.float32)[None],
-        size=[size, size],
-        scale=target / shape,
-        translation=-corner,
+        size=size,
+        scale=scale,
+        translation=shift,
         kernel_type="triangle",
         antialias=True,
     )[0]

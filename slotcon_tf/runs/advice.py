@@ -54,7 +54,7 @@ def advise(config: Any, plan: Plan) -> tuple[Change, ...]:
     """Changes of a run's settings that its plan calls for, the most urgent first.
 
     Args:
-        config: Of the run, `PretrainConfig` or `FinetuneConfig`.
+        config: Of the run: `PretrainConfig`, `FinetuneConfig` or `DetectionConfig`.
         plan: What was measured.
 
     Example:

@@ -62,6 +62,7 @@ def plan_of(run: Run) -> Plan:
                 callbacks=[run.guard()],
                 look_at=run.look_at,
                 drain=not spans_hosts(run.strategy),
+                of_any_size=run.batches_vary,
             )
         except tf.errors.ResourceExhaustedError as error:
             raise _out_of_memory(run) from error

@@ -145,3 +145,21 @@ class RunSettings(LoadSettings):
                 f"`batch_size` is global and must divide by {what}. Received: "
                 f"batch_size={batch}. Use {max(batch - batch % parts, parts)}."
             )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HostSettings(RunSettings):
+    """Settings of a run that several hosts may share.
+
+    Example:
+        >>> from slotcon_tf.runs import PretrainConfig
+        >>> PretrainConfig().host_wait_minutes
+        10.0
+    """
+
+    host_wait_minutes: float = setting(
+        10.0,
+        "Minutes that the hosts of one run wait for each other at the start.",
+        low=0.0,
+        free=True,
+    )

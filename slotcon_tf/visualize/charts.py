@@ -20,7 +20,7 @@ from slotcon_tf.visualize.prototypes import Usage
 
 # What a column is called on the page, and how to read it.
 TITLES = {
-    "loss": ("total loss", "What training lowers: both losses, weighted."),
+    "loss": ("total loss", "What training lowers: the others' weighted sum."),
     "grouping_loss": (
         "grouping loss",
         "How far the student is from predicting its teacher's groups.",
@@ -29,6 +29,12 @@ TITLES = {
         "slot contrastive loss",
         "How hard it is to find a slot among those of all images.",
     ),
+    "rpn_class_loss": ("proposals: thing or not", "Of the first stage's guesses."),
+    "rpn_box_loss": ("proposals: boxes", "Of the first stage's guesses."),
+    "class_loss": ("classes of boxes", "Background is one of them."),
+    "box_loss": ("boxes", "How far boxes of found things are off."),
+    "mask_loss": ("masks", "Of the pixels in boxes of found things."),
+    "learning_rate": ("learning rate", "How far a step goes."),
     "prototypes_used": (
         "prototypes used per batch",
         "Near 1 all images are one group: collapsed.",
@@ -59,6 +65,8 @@ TITLES = {
         "pixel accuracy, many to one",
         "Every group takes its commonest class; grows with their number.",
     ),
+    "box_ap": ("box AP", "Precision of boxes over IoU 0.50 to 0.95; 1 is perfect."),
+    "mask_ap": ("mask AP", "Precision of masks over IoU 0.50 to 0.95; 1 is perfect."),
     "knn_accuracy": ("nearest neighbours", "Images whose class their neighbours tell."),
 }
 _VALIDATION = "val_"
