@@ -236,7 +236,7 @@ def test_with_fixed_sizes_the_smallest_of_many_objects_are_left_out(caplog):
     assert "7 of 7 images have more than 2 objects: their smallest 7" in told
 
 
-def test_with_fixed_sizes_corners_are_thinned_out():
+def test_corners_are_thinned_out():
     angles = np.linspace(0, 2 * np.pi, 500, endpoint=False)
     circle = 30 + 20 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     record = Record.of_objects(
@@ -255,6 +255,9 @@ def test_with_fixed_sizes_corners_are_thinned_out():
     np.testing.assert_allclose(box, batch["boxes"][0, 0], atol=1)
     (batch,) = batches(1, images)
     assert batch["starts"].shape[2] == 512
+    # Without fixed sizes only what would take a lot of memory.
+    (batch,) = batches(1, images, max_corners=100)
+    assert batch["starts"].shape[2] <= 128
 
 
 def test_an_image_that_cannot_be_read_ends_the_stream():

@@ -454,6 +454,12 @@ def test_boxes_of_tensorflow_datasets(folder):
     assert open_objects("tfds:boxes", folder, "train", training=True).num_images == 1
 
 
+def test_splits_of_tensorflow_datasets(folder):
+    with pytest.raises(ValueError, match="split must be one of train"):
+        open_objects("tfds:boxes", folder, "val")
+    assert open_objects("scenes", folder, "train[:25%]").num_images == 3
+
+
 def test_tensorflow_datasets_without_objects(folder, monkeypatch):
     monkeypatch.setattr(scenes, "NUM_TRAIN", 1)
     monkeypatch.setattr(scenes, "NUM_TEST", 1)

@@ -47,6 +47,7 @@ def read_instances(root: pathlib.Path, split: str) -> Found:
         >>> about["categories"] = [{"id": 9, "name": "dog"}, {"id": 3, "name": "cat"}]
         >>> path = root / "annotations" / "instances_val2017.json"
         >>> _ = path.write_text(json.dumps(about))
+        >>> (root / "val2017" / "a.jpg").touch()
         >>> found = read_instances(root, "val")
         >>> found.categories, found.records[0].annotation()
         ({3: 'cat', 9: 'dog'}, a.jpg: 8x6, 1 objects)

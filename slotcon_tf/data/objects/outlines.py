@@ -22,7 +22,7 @@ def polygons_of(outline: Outline) -> list[np.ndarray]:
 
     Example:
         >>> polygons_of({"size": [2, 3], "counts": [2, 2, 2]})[0].tolist()
-        [[1.5, 0.0], [2.0, 0.5], [2.0, 1.5], [1.5, 2.0], [1.0, 1.5], [1.0, 0.5]]
+        [[1.0, 0.5], [1.5, 0.0], [2.0, 0.5], [2.0, 1.5], [1.5, 2.0], [1.0, 1.5]]
     """
     if outline is None or isinstance(outline, list):
         return outline or []
@@ -143,7 +143,7 @@ def fewer_corners(polygons: list[np.ndarray], most: int) -> list[np.ndarray]:
         >>> angles = np.linspace(0, 2 * np.pi, 100, endpoint=False)
         >>> circle = 50 + 40 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
         >>> len(fewer_corners([circle], 32)[0])
-        16
+        32
     """
     tolerance, found = 0.5, polygons
     while sum(map(len, found)) > most:
