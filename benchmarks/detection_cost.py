@@ -1,6 +1,4 @@
-"""What a training step of Mask R-CNN costs; see `benchmarks.detection` for the command.
-
-"""
+"""What a training step of Mask R-CNN costs; see `benchmarks.detection` for the command."""
 
 import dataclasses
 import json
