@@ -111,7 +111,8 @@ class BatchPlans:
     def _padded(self, needed):
         """Height and width of a batch of images that need so much."""
         if not self._fixed:
-            return tuple(-(-edge // _MULTIPLE) * _MULTIPLE for edge in needed)
+            height, width = (-(-edge // _MULTIPLE) * _MULTIPLE for edge in needed)
+            return height, width
         # The first of the largest: the smallest one that holds them.
         return max(self._fixed, key=lambda size: min(_share(needed, size), 1.0))
 
@@ -126,7 +127,8 @@ def _within(size, padded):
     share = _share(size, padded)
     if share >= 1:
         return size
-    return tuple(
+    height, width = (
         max(min(int(edge * share + 0.5), most), 1)
         for edge, most in zip(size, padded, strict=True)
     )
+    return height, width

@@ -214,14 +214,14 @@ class MaskRCNN(keras.Model):
         ]
         return anchors, logits, [at_least_float32(x) for x in deltas]
 
-    def _proposed(self, anchors, logits, deltas, size, image, counts):
-        """Boxes, logits and whether they are there, of one image."""
+    def _proposed(self, anchors, logits, deltas, sizes, counts):
+        """Boxes (N, P, 4), logits and whether they are there (N, P)."""
         boxes = [
-            tf.stop_gradient(decode(a, d[image]))
+            tf.stop_gradient(decode(a[None], d))
             for a, d in zip(anchors, deltas, strict=True)
         ]
-        scores = [tf.stop_gradient(x[image]) for x in logits]
-        return select_proposals(boxes, scores, size, before=counts[0], after=counts[1])
+        scores = [tf.stop_gradient(x) for x in logits]
+        return select_proposals(boxes, scores, sizes, before=counts[0], after=counts[1])
 
     def _key(self, image):
         """Of one image of the global batch in this step."""
@@ -266,25 +266,28 @@ class MaskRCNN(keras.Model):
         anchors, logits, deltas = self._guesses(maps)
         all_anchors, all_logits = tf.concat(anchors, 0), tf.concat(logits, 1)
         first = replicas.replica_index() * batch["images"].shape[0]
-        anchor_parts, region_parts = [], []
-        for image in range(batch["images"].shape[0]):
-            truth = {name: batch[name][image] for name in ("boxes", "classes", "valid")}
-            of_anchors, of_regions = choices(first + image)
-            anchor_parts.append(self._anchor_goals(all_anchors, truth, of_anchors))
+        chosen = [choices(first + i) for i in range(batch["images"].shape[0])]
+        of_anchors, of_regions = zip(*chosen, strict=True)
+        truths = [
+            {name: batch[name][i] for name in ("boxes", "classes", "valid")}
+            for i in range(len(chosen))
+        ]
+        with tf.name_scope("proposals"):
             found = self._proposed(
-                anchors, logits, deltas, batch["sizes"][image], image, self.proposals
+                anchors, logits, deltas, batch["sizes"], self.proposals
             )
-            region_parts.append(self._sampled(found, truth, of_regions))
-        goals, positive, negative = (
-            tf.stack(x) for x in zip(*anchor_parts, strict=True)
-        )
+        with tf.name_scope("regions"):
+            regions = self._sampled(found, batch, of_regions)
         number = batch["images"].shape[0] * replicas.num_replicas()
-        anchor_sum, anchor_box_sum = proposal_losses(
-            all_logits, tf.concat(deltas, 1), goals, positive, negative
-        )
         sampled = self.anchors_per_image * number
-        losses = [anchor_sum / sampled, anchor_box_sum / sampled]
-        regions = self._together(region_parts)
+        with tf.name_scope("anchors"):
+            goals = (
+                self._anchor_goals(all_anchors, *one)
+                for one in zip(truths, of_anchors, strict=True)
+            )
+            goals = (tf.stack(x) for x in zip(*goals, strict=True))
+            sums = proposal_losses(all_logits, tf.concat(deltas, 1), *goals)
+            losses = [part / sampled for part in sums]
         losses += self._box_losses(maps, regions, training)
         if self.mask_head is not None:
             losses.append(self._mask_loss(maps, regions, batch, training))
@@ -302,50 +305,56 @@ class MaskRCNN(keras.Model):
         )
         return encode(anchors, tf.gather(goals, index)), positive, negative
 
-    def _sampled(self, found, truth, choose):
-        """`Regions` of one image, without which image."""
-        boxes, _, there = found
-        goals, valid = tf.cast(truth["boxes"], boxes.dtype), truth["valid"]
+    def _sampled(self, found, batch, chosen) -> Regions:
+        boxes, _, there = found  # (N, P, ...)
+        goals, valid = tf.cast(batch["boxes"], boxes.dtype), batch["valid"]
         # What is to be found is proposed as well: the heads learn from the start.
-        boxes = tf.concat([boxes, goals], axis=0)
-        there = tf.concat([there, valid], axis=0)
+        boxes = tf.concat([boxes, goals], axis=1)
+        there = tf.concat([there, valid], axis=1)
         index, label = match(pairwise_iou(goals, boxes), *_REGION_LIMITS, valid=valid)
         label = tf.where(there, label, tf.constant(IGNORED, label.dtype))
-        taken = sample(label, self.regions_per_image, _FOREGROUND_REGIONS, choose)
-        places, there = gathered(*taken, self.regions_per_image)
-        boxes, index = tf.gather(boxes, places), tf.gather(index, places)
-        foreground = there & (tf.gather(label, places) == FOREGROUND)
-        classes = tf.gather(tf.cast(truth["classes"], tf.int32), index)
+        number, share = self.regions_per_image, _FOREGROUND_REGIONS
+        taken = [
+            sample(one, number, share, choose)
+            for one, choose in zip(tf.unstack(label), chosen, strict=True)
+        ]
+        places, there = gathered(*map(tf.stack, zip(*taken, strict=True)), number)
+
+        def at(values, places):  # (N, M, ...), (N, R)
+            return tf.gather(values, places, batch_dims=1)
+
+        boxes, index = at(boxes, places), at(index, places)
+        foreground = there & (at(label, places) == FOREGROUND)
+        classes = at(tf.cast(batch["classes"], tf.int32), index)
         unit = tf.constant(_UNIT, boxes.dtype)
-        return {
-            "boxes": tf.where(there[:, None], boxes, unit),
+        parts = {
+            "boxes": tf.where(there[..., None], boxes, unit),
+            "images": tf.repeat(tf.range(len(chosen))[:, None], number, axis=1),
             "classes": tf.where(foreground, classes, self.num_classes),
             "objects": index,
-            "goals": tf.where(foreground[:, None], tf.gather(goals, index), unit),
+            "goals": tf.where(foreground[..., None], at(goals, index), unit),
             "valid": there,
         }
-
-    def _together(self, parts: list[dict[str, Tensor]]) -> Regions:
-        images = [
-            tf.fill(tf.shape(part["valid"]), image) for image, part in enumerate(parts)
-        ]
-        joined = {name: tf.concat([p[name] for p in parts], 0) for name in parts[0]}
-        return Regions(images=tf.concat(images, 0), **joined)
+        rows = len(chosen) * number
+        return Regions(
+            **{name: tf.reshape(x, [rows, *x.shape[2:]]) for name, x in parts.items()}
+        )
 
     def _box_losses(self, maps, regions, training):
-        pooled = pool_regions(
-            maps,
-            regions.boxes,
-            regions.images,
-            bins=BOX_BINS,
-            fixed_shapes=self.fixed_shapes,
-        )
+        with tf.name_scope("box_pooling"):
+            pooled = self._pooled(maps, regions.boxes, regions.images, BOX_BINS)
         logits, deltas = self.box_head(pooled, training=training, valid=regions.valid)
-        logits, deltas = at_least_float32(logits), at_least_float32(deltas)
-        goals = encode(regions.boxes, regions.goals, ROI_WEIGHTS)
-        sums = box_losses(logits, deltas, regions.classes, goals, regions.valid)
-        count = _global_count(regions.valid, logits.dtype)
-        return [part / count for part in sums]
+        with tf.name_scope("box_losses"):
+            logits, deltas = at_least_float32(logits), at_least_float32(deltas)
+            goals = encode(regions.boxes, regions.goals, ROI_WEIGHTS)
+            sums = box_losses(logits, deltas, regions.classes, goals, regions.valid)
+            count = _global_count(regions.valid, logits.dtype)
+            return [part / count for part in sums]
+
+    def _pooled(self, maps, boxes, images, bins):
+        return pool_regions(
+            maps, boxes, images, bins=bins, fixed_shapes=self.fixed_shapes
+        )
 
     def _mask_loss(self, maps, regions, batch, training):
         foreground = regions.valid & (regions.classes < self.num_classes)
@@ -361,22 +370,18 @@ class MaskRCNN(keras.Model):
             places = tf.pad(places, [[0, tf.cast(tf.size(places) == 0, tf.int32)]])
         own = Regions(*(tf.gather(x, places) for x in regions))
         valid = tf.gather(foreground, places)
-        pooled = pool_regions(
-            maps,
-            own.boxes,
-            own.images,
-            bins=MASK_BINS,
-            fixed_shapes=self.fixed_shapes,
-        )
+        with tf.name_scope("mask_pooling"):
+            pooled = self._pooled(maps, own.boxes, own.images, MASK_BINS)
         logits = self.mask_head(pooled, training=training, valid=valid)
-        logits = at_least_float32(logits)
-        index = tf.stack([own.images, own.objects], axis=1)
-        edges = (tf.gather_nd(batch[x], index) for x in ("starts", "ends", "parts"))
-        parts = batch["parts"].shape[-1] if self.fixed_shapes else None
-        targets = mask_targets(*edges, own.boxes, MASK_SIZE, num_parts=parts)
-        classes = tf.where(valid, own.classes, 0)
-        cells = _global_count(valid, logits.dtype) * MASK_SIZE**2
-        return mask_loss(logits, classes, targets, valid) / cells
+        with tf.name_scope("mask_losses"):
+            logits = at_least_float32(logits)
+            index = tf.stack([own.images, own.objects], axis=1)
+            edges = (tf.gather_nd(batch[x], index) for x in ("starts", "ends", "parts"))
+            parts = batch["parts"].shape[-1] if self.fixed_shapes else None
+            targets = mask_targets(*edges, own.boxes, MASK_SIZE, num_parts=parts)
+            classes = tf.where(valid, own.classes, 0)
+            cells = _global_count(valid, logits.dtype) * MASK_SIZE**2
+            return mask_loss(logits, classes, targets, valid) / cells
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step on a batch as `compute_losses` takes it."""
@@ -416,43 +421,37 @@ class MaskRCNN(keras.Model):
             sizes = tf.tile(size[None], [images.shape[0], 1])
         maps = self.feature_maps(images, training=False)
         anchors, logits, deltas = self._guesses(maps)
-        found = [
-            self._detected(maps, anchors, logits, deltas, sizes[image], image)
-            for image in range(images.shape[0])
-        ]
-        detections = Detections(*(tf.stack(x) for x in zip(*found, strict=True)))
+        found = self._proposed(anchors, logits, deltas, sizes, self.test_proposals)
+        detections = self._detected(maps, found, sizes)
         return detections, self._masks(maps, detections)
 
-    def _detected(self, maps, anchors, logits, deltas, size, image):
-        boxes, _, there = self._proposed(
-            anchors, logits, deltas, size, image, self.test_proposals
-        )
-        pooled = pool_regions(
-            maps,
-            boxes,
-            tf.fill(tf.shape(there), image),
-            bins=BOX_BINS,
-            fixed_shapes=self.fixed_shapes,
-        )
+    def _detected(self, maps, found, sizes):
+        boxes, _, there = found
+        count, number = there.shape
+        flat, images = tf.reshape(boxes, (-1, 4)), tf.repeat(tf.range(count), number)
+        pooled = self._pooled(maps, flat, images, BOX_BINS)
         scores, moves = self.box_head(pooled, training=False)
         scores = tf.nn.softmax(at_least_float32(scores))[:, :-1]
-        boxes = decode(boxes, at_least_float32(moves), ROI_WEIGHTS)
-        return select_detections(
-            boxes, scores, size, valid=there, count=self.max_detections
-        )
+        boxes = decode(flat, at_least_float32(moves), ROI_WEIGHTS)
+        detected = [
+            select_detections(*one, valid=valid, count=self.max_detections)
+            for *one, valid in zip(
+                tf.split(boxes, count),
+                tf.split(scores, count),
+                tf.unstack(tf.convert_to_tensor(sizes)),
+                tf.unstack(there),
+                strict=True,
+            )
+        ]
+        return Detections(*(tf.stack(x) for x in zip(*detected, strict=True)))
 
     def _masks(self, maps, found):
         if self.mask_head is None:
             return None
         count = found.boxes.shape[0]
         images = tf.repeat(tf.range(count), self.max_detections)
-        pooled = pool_regions(
-            maps,
-            tf.reshape(found.boxes, (-1, 4)),
-            images,
-            bins=MASK_BINS,
-            fixed_shapes=self.fixed_shapes,
-        )
+        boxes = tf.reshape(found.boxes, (-1, 4))
+        pooled = self._pooled(maps, boxes, images, MASK_BINS)
         logits = at_least_float32(self.mask_head(pooled, training=False))
         channels = tf.transpose(logits, (0, 3, 1, 2))
         own = tf.gather(channels, tf.reshape(found.classes, [-1]), batch_dims=1)

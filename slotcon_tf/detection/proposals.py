@@ -22,22 +22,22 @@ def select_proposals(
     after: int,
     threshold: float = THRESHOLD,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The best boxes of one image: `before` of each level, then `after` of all.
+    """The best boxes of an image: `before` of each level, then `after` of all.
 
     Boxes that are not finite drop out, the others are clipped to the image, empty ones
     drop out, and suppression runs within each level.
 
     Args:
-        boxes: Of each level (A_l, 4), decoded.
-        logits: Of each level (A_l,).
-        size: (2,) height and width of the image without its padding.
+        boxes: Of each level (..., A_l, 4), decoded.
+        logits: Of each level (..., A_l).
+        size: (..., 2) height and width of the image without its padding.
         before: Boxes of a level that suppression sees.
         after: Boxes in the end.
         threshold: IoU of suppression.
 
     Returns:
-        Tuple of boxes (after, 4) by descending logit, logits (after,), and bool
-        (after,), which of them are there; the others are zeros.
+        Tuple of boxes (..., after, 4) by descending logit, logits (..., after), and
+        bool (..., after), which of them are there; the others are zeros.
 
     Example:
         >>> boxes = [tf.constant([[0.0, 0, 4, 4], [0, 0, 4, 3.9], [9, 9, 9, 9]])]
@@ -48,29 +48,41 @@ def select_proposals(
 
     Reference: detectron2's find_top_rpn_proposals.
     """
-    kept: list[tuple[Tensor, Tensor, Tensor]] = []
-    for level in zip(boxes, logits, strict=True):
-        level_boxes, level_logits = (tf.convert_to_tensor(x) for x in level)
-        count = tf.minimum(tf.shape(level_logits)[0], before)
-        if level_logits.shape[0] is not None:
-            count = min(level_logits.shape[0], before)
-        # An unordered number would be anywhere; it drops out below.
-        order = tf.where(
-            tf.math.is_nan(level_logits), level_logits.dtype.min, level_logits
-        )
-        order = tf.math.top_k(order, count).indices  # stable
-        best, score = tf.gather(level_boxes, order), tf.gather(level_logits, order)
-        finite = tf.reduce_all(tf.math.is_finite(best), axis=-1)
-        finite &= tf.math.is_finite(score)
-        best = clip_boxes(tf.where(finite[:, None], best, 0), size)
-        sides = best[:, 2:] - best[:, :2]
-        valid = finite & tf.reduce_all(sides > 0, axis=-1)
-        stays = suppress(best, threshold, valid=valid)
-        kept.append((best, score, stays))
-    found, scores, stays = (
-        tf.concat(parts, axis=0) for parts in zip(*kept, strict=True)
-    )
-    return best_of(found, scores, stays, after)
+    sizes = [x.shape[-1] for x in logits]
+    widest = before if None in sizes else min(before, max(sizes))
+    parts = [
+        _best(tf.convert_to_tensor(a), tf.convert_to_tensor(b), before, widest)
+        for a, b in zip(boxes, logits, strict=True)
+    ]
+    best, scores, there = zip(*parts, strict=True)
+    best = tf.stack(best, axis=-3)  # (..., L, K, 4)
+    scores, there = tf.stack(scores, axis=-2), tf.stack(there, axis=-2)  # (..., L, K)
+    finite = tf.reduce_all(tf.math.is_finite(best), axis=-1)
+    finite &= tf.math.is_finite(scores) & there
+    best = tf.where(finite[..., None], best, 0)
+    best = clip_boxes(best, tf.convert_to_tensor(size)[..., None, :])
+    sides = best[..., 2:] - best[..., :2]
+    valid = finite & tf.reduce_all(sides > 0, axis=-1)
+    stays = suppress(best, threshold, valid=valid)
+    shape = tf.concat([tf.shape(scores)[:-2], [len(parts) * widest]], 0)
+    scores, stays = tf.reshape(scores, shape), tf.reshape(stays, shape)
+    best = tf.reshape(best, tf.concat([shape, [4]], 0))
+    return best_of(best, scores, stays, after)
+
+
+def _best(boxes, logits, count, width):
+    """The best `count` of a level, and which are there, padded to a width."""
+    count = tf.minimum(tf.shape(logits)[-1], count)
+    if logits.shape[-1] is not None:
+        count = min(logits.shape[-1], width)
+    # An unordered number would be anywhere; it drops out below.
+    order = tf.where(tf.math.is_nan(logits), logits.dtype.min, logits)
+    order = tf.math.top_k(order, count).indices  # stable
+    batch = logits.shape.rank - 1
+    pads = [*[[0, 0]] * batch, [0, width - count]]
+    boxes, logits = (tf.gather(x, order, batch_dims=batch) for x in (boxes, logits))
+    there = tf.pad(tf.ones_like(logits, tf.bool), pads)
+    return tf.pad(boxes, [*pads, [0, 0]]), tf.pad(logits, pads), there
 
 
 def best_of(
@@ -79,13 +91,13 @@ def best_of(
     """The best of those that stay, padded with zeros to a fixed number.
 
     Args:
-        boxes: (M, ...).
-        scores: (M,).
-        stays: bool (M,).
+        boxes: (..., M, K).
+        scores: (..., M).
+        stays: bool (..., M).
         count: Of the result.
 
     Returns:
-        Tuple of (count, ...), (count,), and bool (count,), which are there.
+        Tuple of (..., count, K), (..., count), and bool (..., count), which are there.
 
     Example:
         >>> boxes, scores = tf.constant([[1.0], [2.0]]), tf.constant([0.3, 0.4])
@@ -93,18 +105,17 @@ def best_of(
         >>> [x.numpy().tolist() for x in found[1:]]
         [[0.4000..., 0.3000..., 0.0], [True, True, False]]
     """
-    lowest = scores.dtype.min
-    missing = tf.maximum(count - tf.shape(scores)[0], 0)
-    if scores.shape[0] is not None:
-        missing = max(count - scores.shape[0], 0)
-    scores = tf.pad(
-        tf.where(stays, scores, lowest), [[0, missing]], constant_values=lowest
-    )
-    stays = tf.pad(stays, [[0, missing]])
-    rest = [[0, 0]] * (boxes.shape.rank - 1)
-    boxes = tf.pad(boxes, [[0, missing], *rest])
+    lowest, known = scores.dtype.min, scores.shape[-1]
+    missing = tf.maximum(count - tf.shape(scores)[-1], 0)
+    if known is not None:
+        missing = max(count - known, 0)
+    batch = scores.shape.rank - 1
+    pads = [*[[0, 0]] * batch, [0, missing]]
+    scores = tf.where(stays, scores, lowest)
+    scores = tf.pad(scores, pads, constant_values=lowest)
+    stays, boxes = tf.pad(stays, pads), tf.pad(boxes, [*pads, [0, 0]])
     order = tf.math.top_k(scores, count).indices
-    there = tf.gather(stays, order)
-    shape = [count, *[1] * len(rest)]
-    boxes = tf.where(tf.reshape(there, shape), tf.gather(boxes, order), 0)
-    return boxes, tf.where(there, tf.gather(scores, order), 0), there
+    boxes, scores, there = (
+        tf.gather(x, order, batch_dims=batch) for x in (boxes, scores, stays)
+    )
+    return tf.where(there[..., None], boxes, 0), tf.where(there, scores, 0), there

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -70,8 +70,9 @@ def bin_weights(
 
     Reference: torchvision's roi_align, aligned, with adaptive sampling.
     """
-    last = tf.cast(cells - 1, start.dtype)
-    return _weights(_samples(start, length, bins, last), tf.zeros_like(last), cells)
+    last = tf.reshape(tf.cast(cells - 1, start.dtype), (1, 1))
+    samples = _samples(start, length, bins, last)
+    return _weights(samples, tf.zeros_like(last), cells)
 
 
 class _Samples(NamedTuple):
@@ -79,7 +80,7 @@ class _Samples(NamedTuple):
 
     begin: (R, bins), where bins begin; step: (R, 1), between samples; number: (R, 1),
     of a bin; low, high: (R, bins), the first one that counts and the first beyond;
-    last: scalar, the last cell.
+    last: (R, 1) or (1, 1), the last cell.
     """
 
     begin: Tensor
@@ -123,7 +124,7 @@ def _counted(samples, limit, reaches):
 
 
 def _weights(samples, first, cells):
-    """Weights (R, bins, cells) of cells from the `first` on, a number or (R, bins).
+    """Weights (R, bins, cells) of cells from the `first` on, (R, bins) or (1, 1).
 
     Samples on a cell's left and on its right are added up as arithmetic series.
     """
@@ -139,7 +140,7 @@ def _weights(samples, first, cells):
     left, right = counts[..., :-1], counts[..., 1:]
     # Beyond the outermost cells' centres is that cell alone.
     left *= tf.where(cell > 0, middle[..., :-1] - cell + 1, 1)
-    right *= tf.where(cell < samples.last, cell + 1 - middle[..., 1:], 1)
+    right *= tf.where(cell < samples.last[..., None], cell + 1 - middle[..., 1:], 1)
     return (left + right) / tf.maximum(samples.number, 1)[..., None]
 
 
@@ -174,12 +175,15 @@ def roi_align(
         >>> roi_align(maps, box, tf.constant([0]), stride=4, bins=7).shape
         TensorShape([1, 7, 7, 3])
     """
+    images = tf.cast(images, tf.int32)
+    if not fixed_shapes:
+        levels = tf.zeros(tf.shape(boxes)[:1], tf.int32)
+        return _by_cells([maps], [stride], levels, boxes, images, bins)
+    return _by_matrices(maps, boxes, images, bins, stride)
+
+
+def _by_matrices(maps, boxes, images, bins, stride):
     boxes = tf.stop_gradient(tf.cast(boxes, maps.dtype)) / stride - 0.5
-    align = _by_matrices if fixed_shapes else _by_cells
-    return align(maps, boxes, tf.cast(images, tf.int32), bins)
-
-
-def _by_matrices(maps, boxes, images, bins):
     height, width = (
         maps.shape[1] or tf.shape(maps)[1],
         maps.shape[2] or tf.shape(maps)[2],
@@ -191,10 +195,19 @@ def _by_matrices(maps, boxes, images, bins):
     return tf.einsum("rn,riy,rjx,nyxc->rijc", own, rows, columns, maps)
 
 
-def _by_cells(maps, boxes, images, bins):
-    """A sparse matrix, of bins by cells, times the map; no cell is read in vain."""
-    number, height, width, channels = tf.unstack(tf.shape(maps))
-    known = (images >= 0) & (images < number)
+def _by_cells(maps, strides, levels, boxes, images, bins):
+    """A sparse matrix, of bins by cells, times the maps; no cell is read in vain.
+
+    The cells of all maps are those of one, map after map.
+    """
+    dtype, channels = maps[0].dtype, maps[0].shape[-1]
+    shapes = tf.stack([tf.shape(level)[:3] for level in maps])  # (L, 3)
+    ends = tf.cumsum(tf.reduce_prod(shapes, axis=1))  # (L,)
+    starts = tf.concat([[0], ends[:-1]], 0)
+    height, width = (tf.gather(shapes[:, axis], levels) for axis in (1, 2))  # (R,)
+    stride = tf.gather(tf.constant(strides, dtype), levels)
+    boxes = tf.stop_gradient(tf.cast(boxes, dtype)) / stride[:, None] - 0.5
+    known = (images >= 0) & (images < shapes[0, 0])
     y, x = (
         _taps(boxes[:, axis], boxes[:, axis + 2] - boxes[:, axis], bins, cells, known)
         for axis, cells in ((1, height), (0, width))
@@ -212,14 +225,14 @@ def _by_cells(maps, boxes, images, bins):
         y.at(row, place // wide),
         x.at(column, place % wide),
     )
-    cell = (tf.gather(images, box) * height + y_cell) * width + x_cell
+    first = tf.gather(starts, levels) + images * height * width  # (R,)
+    cell = tf.gather(first, box) + y_cell * tf.gather(width, box) + x_cell
     entries = tf.cast(tf.stack([bin_ids, cell], axis=1), tf.int64)  # (E, 2)
-    shape = tf.cast(tf.stack([tf.size(per_bin), number * height * width]), tf.int64)
+    shape = tf.cast(tf.stack([tf.size(per_bin), ends[-1]]), tf.int64)
     matrix = tf.SparseTensor(entries, y_weight * x_weight, shape)
-    flat = tf.reshape(maps, (-1, channels))
+    flat = tf.concat([tf.reshape(level, (-1, channels)) for level in maps], axis=0)
     found = _times(matrix, flat)
-    found.set_shape((None, maps.shape[-1]))
-    return tf.reshape(found, (-1, bins, bins, maps.shape[-1] or channels))
+    return tf.reshape(found, (-1, bins, bins, channels))
 
 
 class _Taps(NamedTuple):
@@ -241,7 +254,7 @@ class _Taps(NamedTuple):
 
 
 def _taps(start, length, bins, cells, known):
-    last = tf.cast(cells - 1, start.dtype)
+    last = tf.cast(cells - 1, start.dtype)[:, None]
     samples = _samples(start, length, bins, last)
     some = (samples.high > samples.low) & known[:, None]  # (R, bins)
     ends = (samples.at(samples.low), samples.at(samples.high - 1))
@@ -298,19 +311,14 @@ def pool_regions(
     Reference: detectron2's ROIPooler.
     """
     levels, images = level_of(boxes), tf.cast(images, tf.int32)
-    options: dict[str, Any] = {"bins": bins, "fixed_shapes": fixed_shapes}
-    found, places = [], []
-    for number, name in enumerate(LEVELS, start=2):
-        here, options["stride"] = levels == number, 2**number
-        if fixed_shapes:
-            own = tf.where(here, images, -1)
-            found.append(roi_align(maps[name], boxes, own, **options))
-            continue
-        place = tf.where(here)[:, 0]
-        place = tf.cast(place, tf.int32)
-        own = tf.gather(boxes, place), tf.gather(images, place)
-        found.append(roi_align(maps[name], *own, **options))
-        places.append(place)
-    if fixed_shapes:
-        return tf.add_n(found)
-    return tf.dynamic_stitch(places, found)
+    strides = [2**number for number in range(2, 2 + len(LEVELS))]
+    if not fixed_shapes:
+        some = [maps[name] for name in LEVELS]
+        return _by_cells(some, strides, levels - 2, boxes, images, bins)
+    found = [
+        _by_matrices(
+            maps[name], boxes, tf.where(levels == number, images, -1), bins, stride
+        )
+        for number, (name, stride) in enumerate(zip(LEVELS, strides, strict=True), 2)
+    ]
+    return tf.add_n(found)

@@ -102,19 +102,21 @@ def gathered(first: Tensor, second: Tensor, number: int) -> tuple[Tensor, Tensor
     """Places of what was taken, `first` before `second`, padded to a fixed number.
 
     Args:
-        first, second: bool (M,), disjoint.
+        first, second: bool (..., M), disjoint.
         number: Of the result.
 
     Returns:
-        Tuple of int32 (number,) and bool (number,), which are there; others are 0.
+        Tuple of int32 (..., number) and bool (..., number), which are there; others
+        are 0.
 
     Example:
         >>> places, there = gathered(*tf.constant([[False, True], [True, False]]), 3)
         >>> places.numpy().tolist(), there.numpy().tolist()
         ([1, 0, 0], [True, True, False])
     """
-    missing = number - first.shape[0] if first.shape[0] is not None else number
+    missing = number if first.shape[-1] is None else max(number - first.shape[-1], 0)
+    pads = [*[[0, 0]] * (first.shape.rank - 1), [0, missing]]
     rank = tf.where(first, 2, tf.where(second, 1, 0))
-    found = tf.math.top_k(tf.pad(rank, [[0, max(missing, 0)]]), number)  # stable
+    found = tf.math.top_k(tf.pad(rank, pads), number)  # stable
     there = found.values > 0
     return tf.where(there, found.indices, 0), there

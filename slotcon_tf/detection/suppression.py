@@ -30,15 +30,15 @@ def suppress(
     the boxes' dtype (tf.image's suppression knows float32 and half only).
 
     Args:
-        boxes: (M, 4), the best first.
+        boxes: (..., M, 4), the best first.
         threshold: IoU.
-        groups: Integers (M,): boxes of other groups do not count. None: one group.
-        valid: bool (M,); others neither stay nor count. None: all are.
+        groups: Integers (..., M): boxes of other groups do not count. None: one group.
+        valid: bool (..., M); others neither stay nor count. None: all are.
         limit: Boxes that are wanted: what comes after so many that stay is not looked
             at, and goes. None: all.
 
     Returns:
-        bool (M,).
+        bool (..., M).
 
     Example:
         >>> boxes = tf.constant([[0.0, 0, 2, 2], [0, 0, 2, 1.9], [5, 5, 6, 6]])
@@ -47,30 +47,31 @@ def suppress(
 
     Reference: torchvision.ops.batched_nms.
     """
-    count = tf.shape(boxes)[0]
-    groups = tf.zeros([count], tf.int32) if groups is None else groups
-    valid = tf.ones([count], tf.bool) if valid is None else valid
-    block = min(_BLOCK, boxes.shape[0] or _BLOCK)
-    # Static where the number is, as XLA wants.
-    known = boxes.shape[0]
-    missing = -known % block if known is not None else -count % block
-    boxes = tf.pad(boxes, [[0, missing], [0, 0]])
-    groups, valid = (tf.pad(x, [[0, missing]]) for x in (groups, valid))
-    places = tf.range(tf.shape(boxes)[0])
+    shape, known = tf.shape(boxes)[:-1], boxes.shape[-2]
+    count = shape[-1] if known is None else known  # static where it is: XLA wants that
+    groups = tf.zeros(shape, tf.int32) if groups is None else groups
+    valid = tf.ones(shape, tf.bool) if valid is None else valid
+    block = min(_BLOCK, known or _BLOCK)
+    blocks = -(-count // block)
+    pad = [[0, 0], [0, blocks * block - count]]
+    boxes = tf.pad(tf.reshape(boxes, (-1, count, 4)), [*pad, [0, 0]])  # (B, M, 4)
+    groups, valid = (tf.pad(tf.reshape(x, (-1, count)), pad) for x in (groups, valid))
     earlier = tf.range(block)[None, :] < tf.range(block)[:, None]  # (block, block)
+    numbers = tf.range(blocks)
 
     def overlapping(rows, row_groups, others, other_groups):
         iou = pairwise_iou(rows, others)
-        return (iou > threshold) & (row_groups[:, None] == other_groups[None, :])
+        return (iou > threshold) & (row_groups[..., None] == other_groups[:, None, :])
 
-    def decide(start, stays):
-        rows = tf.slice(boxes, (start, 0), (block, 4))
-        row_groups = tf.slice(groups, (start,), (block,))
-        before = stays & (places < start)
-        gone = overlapping(rows, row_groups, boxes, groups) & before[None, :]
-        may = tf.slice(valid, (start,), (block,)) & ~tf.reduce_any(
-            gone, axis=1
-        )  # (block,)
+    def decide(number, stays):
+        """`stays` is bool (B, blocks, block), False from this block on."""
+        start, size = number * block, tf.shape(boxes)[0]
+        rows = tf.slice(boxes, (0, start, 0), (size, block, 4))
+        row_groups = tf.slice(groups, (0, start), (size, block))
+        better = tf.reshape(stays, tf.shape(valid))[:, None, :]
+        gone = overlapping(rows, row_groups, boxes, groups) & better
+        may = tf.slice(valid, (0, start), (size, block))
+        may &= ~tf.reduce_any(gone, axis=-1)  # (B, block)
         rivals = overlapping(rows, row_groups, rows, row_groups) & earlier
 
         def again(now, last):
@@ -78,20 +79,20 @@ def suppress(
 
         def once(now, last):
             del last
-            return may & ~tf.reduce_any(rivals & now[None, :], axis=1), now
+            return may & ~tf.reduce_any(rivals & now[:, None, :], axis=-1), now
 
         nobody = tf.zeros_like(may)
         found, _ = tf.while_loop(again, once, (may, nobody), maximum_iterations=block)
-        stays = tf.tensor_scatter_nd_update(
-            stays, (start + tf.range(block))[:, None], found
-        )
-        return start + block, stays
+        here = (numbers == number)[:, None]
+        return number + 1, stays | (here & found[:, None, :])
 
-    def unfinished(start, stays):
-        more = start < count
+    def unfinished(number, stays):
+        more = number < blocks
         if limit is None:
             return more
-        return more & (tf.math.count_nonzero(stays, dtype=tf.int32) < limit)
+        staying = tf.math.count_nonzero(stays, axis=(1, 2), dtype=tf.int32)
+        return more & tf.reduce_any(staying < limit)
 
-    _, stays = tf.while_loop(unfinished, decide, (0, tf.zeros_like(valid)))
-    return stays[:count]
+    nothing = tf.zeros((tf.shape(boxes)[0], blocks, block), tf.bool)
+    _, stays = tf.while_loop(unfinished, decide, (0, nothing))
+    return tf.reshape(tf.reshape(stays, tf.shape(valid))[:, :count], shape)

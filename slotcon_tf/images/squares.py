@@ -101,33 +101,48 @@ def square_in_graph(image: Tensor, size: int, how: How = "evaluation") -> Tensor
         # As in `_shown`.
         target = tf.floor(_shorter(size, how) * shape / tf.reduce_min(shape) + 1e-4)
         corner = tf.round((target - size) / 2)
-    return resized_in_graph(image, [size, size], target / shape, -corner)
+    image = tf.raw_ops.ScaleAndTranslate(
+        images=tf.cast(image, tf.float32)[None],
+        size=[size, size],
+        scale=target / shape,
+        translation=-corner,
+        kernel_type="triangle",
+        antialias=True,
+    )[0]
+    return tf.round(tf.clip_by_value(image, 0.0, 255.0))
 
 
-def resized_in_graph(
-    image: Tensor, size: Any, scale: Tensor, shift: Any = (0.0, 0.0)
-) -> Tensor:
-    """An image made larger or smaller, bilinearly with antialias, to grey levels.
+def resized_in_graph(image: Tensor, size: Any) -> Tensor:
+    """An image of another size, as Pillow's bilinear resizing has it.
+
+    Columns first, then rows, each rounded to bytes: nearly all values are Pillow's. The
+    others, where a sum lies between two grey levels, are one off, two at most.
 
     Args:
         image: (height, width, 3), grey levels.
-        size: Two integers, height and width of the result.
-        scale: float32 (2,), how much larger it becomes.
-        shift: float32 (2,), where its corner comes to be, pixels of the result.
+        size: int32 (2,), height and width of the result.
 
     Returns:
         float32 (*size, 3) of whole grey levels.
 
     Example:
-        >>> resized_in_graph(tf.zeros([4, 6, 3]), [2, 3], tf.constant([0.5, 0.5])).shape
+        >>> resized_in_graph(tf.zeros([4, 6, 3], tf.uint8), [2, 3]).shape
         TensorShape([2, 3, 3])
     """
-    image = tf.raw_ops.ScaleAndTranslate(
-        images=tf.cast(image, tf.float32)[None],
-        size=size,
-        scale=scale,
-        translation=shift,
-        kernel_type="triangle",
-        antialias=True,
-    )[0]
-    return tf.round(tf.clip_by_value(image, 0.0, 255.0))
+    image, (height, width) = tf.cast(image, tf.float32), tf.unstack(size)
+    rows, columns = tf.unstack(tf.shape(image)[:2])
+    one = tf.constant(1.0)
+    for edges, scale in (
+        ((rows, width), (one, width / columns)),
+        ((height, width), (height / rows, one)),
+    ):
+        image = tf.raw_ops.ScaleAndTranslate(
+            images=image[None],
+            size=tf.stack(edges),
+            scale=tf.stack([tf.cast(x, tf.float32) for x in scale]),
+            translation=[0.0, 0.0],
+            kernel_type="triangle",
+            antialias=True,
+        )[0]
+        image = tf.floor(tf.clip_by_value(image, 0.0, 255.0) + 0.5)
+    return image

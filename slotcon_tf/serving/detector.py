@@ -136,8 +136,7 @@ class ServedDetector(tf.Module):
     def _objects(self, image):
         own = tf.shape(image)[:2]
         size = shortest_edge_in_graph(own, self.short_edge, self.long_edge)
-        scale = tf.cast(size, tf.float32) / tf.cast(own, tf.float32)
-        pixels = self.statistics.normalize(resized_in_graph(image, size, scale))
+        pixels = self.statistics.normalize(resized_in_graph(image, size))
         below, beside = tf.unstack(-size % MULTIPLE)
         pixels = tf.pad(pixels, [[0, below], [0, beside], [0, 0]])  # the mean colour
         found, masks = self.detector.detect(pixels[None], size[None])
@@ -152,7 +151,7 @@ class ServedDetector(tf.Module):
         order = tf.argsort(tf.cast(~there, tf.int32), stable=True)
         there = tf.gather(there, order)
 
-        def kept(values, nothing=0):
+        def kept(values, nothing: Any = 0):
             values = tf.gather(values, order)
             rows = tf.reshape(there, [-1] + [1] * (values.shape.rank - 1))
             return tf.where(rows, values, tf.constant(nothing, values.dtype))

@@ -400,11 +400,15 @@ def test_float32_is_as_close_as_the_original(monkeypatch):
     case, arrays = described("det"), recorded("det")
     optimizer = SGD(0.0, l2=1e-4, decays_norms=False)
 
-    def proposed(self, anchors, logits, deltas, size, image, counts):
+    def proposed(self, anchors, logits, deltas, sizes, counts):
         step = int(optimizer.iterations)
-        names = (f"step{step}/proposals/{x}_{image}" for x in ("boxes", "logits"))
-        boxes, scores = (tf.constant(arrays[name], tf.float32) for name in names)
-        return boxes, scores, tf.ones(len(boxes), tf.bool)
+        boxes, scores = (
+            tf.constant(
+                [arrays[f"step{step}/proposals/{x}_{i}"] for i in range(2)], "float32"
+            )
+            for x in ("boxes", "logits")
+        )
+        return boxes, scores, tf.ones_like(scores, tf.bool)
 
     model, entries = recorded_model()
     close = {"boxes": FLOAT32_BOXES, "scores": FLOAT32_SCORES}

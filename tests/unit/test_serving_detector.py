@@ -69,7 +69,7 @@ def assert_found(answer, place, found, atol):
 
 @pytest.mark.slow
 def test_it_finds_what_the_detector_finds(model, served):
-    """Exactly so where no pixel is resized; else pixels differ by a grey level."""
+    """Exactly so where no pixel is resized; else a few are a grey level off."""
     detector = Detector(model)
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side
@@ -131,13 +131,13 @@ def test_edges_are_detectron2s():
         assert found.numpy().tolist() == list(expected), (size, short)
 
 
-@pytest.mark.parametrize("size", [(90, 120), (31, 42), (64, 85)])
-def test_pixels_are_pillows_to_a_grey_level(size):
+@pytest.mark.parametrize("size", [(97, 129), (31, 42), (64, 85), (60, 80)])
+def test_pixels_are_nearly_all_pillows(size):
     for picture in pictures():
-        scale = np.array(size) / picture.shape[:2]
-        found = resized_in_graph(picture, size, tf.constant(scale, tf.float32))
+        found = resized_in_graph(picture, size)
         image = Image.fromarray(picture).resize(size[::-1], Image.Resampling.BILINEAR)
-        assert np.abs(found - np.asarray(image, np.float32)).max() <= 1
+        apart = np.abs(found - np.asarray(image, np.float32))
+        assert apart.max() <= 2 and (apart > 0).mean() < 0.05
 
 
 @pytest.mark.parametrize(

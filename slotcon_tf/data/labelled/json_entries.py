@@ -141,7 +141,7 @@ def read_json(path: str | os.PathLike[str], kind: str, constants: bool = False) 
     def refused(constant):
         raise ValueError(f"{constant} is no number of JSON")
 
-    own = {} if constants else {"parse_constant": refused}
+    own: dict[str, Any] = {} if constants else {"parse_constant": refused}
     try:
         # Bytes: it finds out whether they are UTF-8, with a mark or not, or UTF-16.
         content = json.loads(read_file(path, _MAX_BYTES), **own)

@@ -112,15 +112,18 @@ class Record:
         )
 
     def parts(self) -> Iterator[bytes]:
-        """What tells it from another one, for a digest; without its file's name."""
+        """What tells it from another one, for a digest; without its file's name.
+
+        Nor masks that are images: their encoders differ between machines.
+        """
         yield repr((self.image_id, self.height, self.width)).encode()
         for values in (self.boxes, self.classes, self.crowd, self.skipped):
             yield values.tobytes()
         for outline in self.outlines or ():
             if isinstance(outline, list):
                 yield from (polygon.tobytes() for polygon in outline)
-            else:
-                yield outline if isinstance(outline, bytes) else repr(outline).encode()
+            elif not isinstance(outline, bytes):
+                yield repr(outline).encode()
 
     @property
     def wanted(self) -> np.ndarray:

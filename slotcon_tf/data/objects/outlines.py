@@ -22,7 +22,7 @@ def polygons_of(outline: Outline) -> list[np.ndarray]:
 
     Example:
         >>> polygons_of({"size": [2, 3], "counts": [2, 2, 2]})[0].tolist()
-        [[1.5, 0.0], [2.0, 0.5], [2.0, 1.5], [1.5, 2.0], [1.0, 1.5], [1.0, 0.5]]
+        [[1.0, 0.5], [1.5, 0.0], [2.0, 0.5], [2.0, 1.5], [1.5, 2.0], [1.0, 1.5]]
     """
     if outline is None or isinstance(outline, list):
         return outline or []
@@ -38,7 +38,7 @@ def mask_of(outline: dict[str, Any] | bytes) -> np.ndarray:
     """
     if isinstance(outline, bytes):
         pixels = np.asarray(Image.open(io.BytesIO(outline)))
-        return pixels.reshape(*pixels.shape[:2], -1).any(-1)
+        return np.any(pixels.reshape(*pixels.shape[:2], -1), axis=-1)
     counts = counts_of(outline)
     values = np.arange(len(counts)) % 2 == 1
     height, width = outline["size"]
@@ -143,7 +143,7 @@ def fewer_corners(polygons: list[np.ndarray], most: int) -> list[np.ndarray]:
         >>> angles = np.linspace(0, 2 * np.pi, 100, endpoint=False)
         >>> circle = 50 + 40 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
         >>> len(fewer_corners([circle], 32)[0])
-        16
+        32
     """
     tolerance, found = 0.5, polygons
     while sum(map(len, found)) > most:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from slotcon_tf.data.builders import builder_identity
+from slotcon_tf.data.builders import builder_identity, split_size
 from slotcon_tf.data.labelled.decoding import LabelError, decode_labelled
 from slotcon_tf.data.objects.annotation import Found, Record
 from slotcon_tf.images.decoding import open_image
@@ -37,14 +37,22 @@ def read_builder(builder: Any, split: str) -> Found:
         >>> len(read_builder(builder, "test").records)  # doctest: +SKIP
         200
     """
+    split_size(builder, split)  # which names the splits there are
     name = builder.info.full_name
     features = dict(builder.info.features)
-    objects = getattr(features.get("objects"), "feature", None) or {}
-    if not {"bbox", "label"} <= set(objects):
+    objects = dict(getattr(features.get("objects"), "feature", None) or {})
+    names = getattr(objects.get("label"), "names", None)
+    # As shares: ymin, xmin, ymax, xmax; older versions have no others.
+    layout = getattr(objects.get("bbox"), "bbox_format", None)
+    shares = layout is None or layout.name == "REL_YXYX"
+    is_box = isinstance(objects.get("bbox"), tfds.features.BBoxFeature)
+    if not names or not is_box or not shares:
+        has = ", ".join([*sorted(features), *(f"objects.{key}" for key in objects)])
         raise LabelError(
-            "A tensorflow-datasets set of objects must have 'objects' with 'bbox' and "
-            f"'label'. Received: {name} with {', '.join(sorted(features))}. "
-            "Name another set, or export this one as COCO's JSON (dataset=coco)."
+            "A tensorflow-datasets set of objects must have 'objects' with 'bbox', a "
+            "BBoxFeature of shares, and 'label', a ClassLabel. Received: "
+            f"{name} with {has}. Name another set, or write this one "
+            "as COCO's JSON (dataset=coco)."
         )
     mask = next((m for m in MASKS if m in objects), None)
     skip = tfds.decode.SkipDecoding()
@@ -70,7 +78,6 @@ def read_builder(builder: Any, split: str) -> Found:
     def identify(_):
         return builder_identity(builder, split)
 
-    names = objects["label"].names
     return Found(records, dict(enumerate(names)), read, identify)
 
 
@@ -83,6 +90,12 @@ def _record(name, number, example, mask):
     edges = np.round(objects["bbox"].astype(float) * size, _DECIMALS)
     top, left, bottom, right = edges.T
     boxes = np.stack([left, top, right - left, bottom - top], axis=1)
+    masks = list(objects[mask]) if mask else None
+    if masks and open_image(masks[0], flat=True).size != image.size:
+        raise LabelError(
+            "The mask of an object must be as large as its image. Received: "
+            f"{name}, objects.{mask}."
+        )
     return Record.of_objects(
         number + 1,
         name,
@@ -90,7 +103,8 @@ def _record(name, number, example, mask):
         width,
         np.round(boxes, _DECIMALS),
         objects["label"],
+        skipped=(boxes[:, 2:] <= 0).any(1),
         crowd=objects.get("is_crowd"),
         areas=objects.get("area"),
-        outlines=list(objects[mask]) if mask else None,
+        outlines=masks,
     )
