@@ -146,7 +146,7 @@ def _disk(config: Any, plan: Plan) -> Iterator[Change]:
     yield Change(f"{why}: the run would end at a full disk", other="more disk")
     if config.keep_checkpoints > 1:
         yield _change(config, "keep_checkpoints", 1, why)
-    if getattr(config, "keep_every_epochs", 0):
+    if config.keep_every_epochs:
         yield _change(config, "keep_every_epochs", 0, why)
 
 

@@ -142,7 +142,7 @@ class Run(abc.ABC):
                 getattr(self.model, "total_steps", None),
             ),
             keep=config.keep_checkpoints,
-            keep_every_epochs=self.keep_every_epochs,
+            keep_every_epochs=config.keep_every_epochs,
             writes=self.writes,
             means=not spans_hosts(self.strategy),
         )
@@ -205,11 +205,6 @@ class Run(abc.ABC):
     @abc.abstractmethod
     def epochs(self) -> int:
         """Rows of the history, in the end."""
-
-    @property
-    def keep_every_epochs(self) -> int:
-        """Checkpoints of these epochs stay; 0: none."""
-        return 0
 
     @abc.abstractmethod
     def prepare(self) -> None:

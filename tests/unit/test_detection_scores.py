@@ -76,6 +76,14 @@ def test_the_faults_that_the_record_knows(scored):
     )
 
 
+def test_annotations_may_count_from_0(scored):
+    known = truth()
+    for number, one in enumerate(known["annotations"]):
+        one["id"] = number
+    found = coco_scores(known, detections(), masks=True)
+    assert found.scores == scored.scores
+
+
 def test_no_detections_are_0_and_no_objects_are_nan():
     found = coco_scores(truth(), [], masks=True)
     assert set(found.scores.values()) == {0.0}

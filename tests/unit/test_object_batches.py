@@ -11,6 +11,7 @@ from slotcon_tf.data.objects.annotation import Record
 from slotcon_tf.detection import MaskRCNN, object_batches
 from slotcon_tf.detection.batch_plans import BatchPlans
 from slotcon_tf.detection.grouping import PairedOrder
+from slotcon_tf.detection.truth import edges_of
 from slotcon_tf.encoders.resnet import backbone
 from slotcon_tf.images.statistics import IMAGENET, ImageStatistics
 
@@ -184,6 +185,14 @@ def test_objects_and_corners_are_padded_to_powers_of_two():
     assert batch["boxes"].shape == (4, 4, 4) and batch["starts"].shape == (4, 4, 4, 2)
     assert set(batch["valid"].sum(1)) == {1, 3}
     assert not batch["boxes"][~batch["valid"]].any()
+
+
+def test_each_polygon_of_an_object_is_a_part():
+    triangle = np.array([[0.0, 0], [8, 0], [8, 6]])
+    starts, ends, parts = edges_of([[triangle, triangle + 10], [triangle]], 8)
+    assert parts.tolist() == [[0, 0, 0, 1, 1, 1, 0, 0], [0] * 8]
+    assert (starts[0, 3:6] == triangle + 10).all() and (ends[0, 5] == 10).all()
+    assert (starts[1, 3:] == ends[1, 3:]).all()
 
 
 def test_an_image_whose_objects_all_go_has_none_to_find():

@@ -135,15 +135,16 @@ def test_what_has_no_polygon_or_box_is_skipped_counted_and_named(root, caplog):
         thing(25, box=(WIDTH, 2, 5, 5)),
         thing(26, box=(3, 3, -2, 5)),
         thing(27, iscrowd=1, box=(3, 3, 0, 0), segmentation=crowd()),
+        thing(28, iscrowd=1, segmentation=[]),
     ]
     with caplog.at_level("WARNING", logger="absl"):
         images = open_objects("coco", write(root, about), "val")
     assert images.counts.tolist() == [3, 1, 0, 0]
     assert [len(p) for p in images.annotation(0).polygons] == [1, 1, 1]
     box, bare = sorted(caplog.messages)
-    assert "2 of 11 objects without a box" in box
+    assert "2 of 12 objects without a box" in box
     assert "annotations[8], annotations[9]" in box
-    assert "3 of 11 objects without a polygon" in bare and "annotations[4]" in bare
+    assert "3 of 12 objects without a polygon" in bare and "annotations[4]" in bare
     # What has no outline is its box where masks are scored.
     rows = {row["id"]: row for row in images.coco()["annotations"]}
     assert rows[3]["segmentation"] == [[4, 4, 14, 4, 14, 12, 4, 12]]
