@@ -1,6 +1,7 @@
 """Kills a training run again and again, and what it depends on, too.
 
     python -m benchmarks.endurance --minutes=20
+    python -m benchmarks.endurance --detector --kills=5 --steps=60
 
 Two runs of `slotcon_tf.runs.pretrain` on one folder of images, in processes of their
 own, on one device. One of them is left alone. The other is killed with SIGKILL at
@@ -10,6 +11,9 @@ one in memory, where this process may mount it), another run wants its work dire
 (--faults). A third run, of two hosts on loopback, loses one of them. In the end the
 first two must be equal, bit for bit, no checkpoint may have been lost on the way, the
 histories must have every epoch once, and every end must have been one line.
+
+With --detector the runs are small ones of `slotcon_tf.runs.finetune_detection` on the
+embedded scenes, and what they have found in the end must be equal, too.
 """
 
 import collections
@@ -24,14 +28,21 @@ import keras
 from benchmarks import courses, faults
 from benchmarks.courses import Broken, Course, Started
 from benchmarks.faults import TwoHosts
-from slotcon_tf.runs import PretrainConfig, pretrain
+from slotcon_tf.runs import (
+    DetectionConfig,
+    PretrainConfig,
+    finetune_detection,
+    pretrain,
+)
 from slotcon_tf.runs.checkpoints import largest_difference
 from slotcon_tf.runs.command import Command, CommandError
+from slotcon_tf.runs.places import DETECTOR_FILE, RESULTS
 from slotcon_tf.runs.settings import Config, setting
 
 EPOCHS = 10
 HOST_STEPS = 40  # of the run of two hosts
 _ODDS = 0.5  # that another fault than a kill follows
+_OF_DETECTORS = ("stopped", "second")  # faults that are not of a folder of images
 _END_SECONDS = 1800  # that a run may take to its end
 
 
@@ -44,6 +55,7 @@ class EnduranceConfig(Config):
     faults: tuple[str, ...] = setting(
         tuple(faults.FAULTS), "Beside kills.", choices=("none", *faults.FAULTS)
     )
+    detector: bool = setting(False, "Of detectors on scenes, not of pretrainings.")
     watched: str | None = setting(
         None, "Internal: this process is a run that is written to, in this folder."
     )
@@ -52,8 +64,32 @@ class EnduranceConfig(Config):
     changed: bool = setting(False, "Internal: they may have changed.")
 
     @property
-    def run(self) -> PretrainConfig:
+    def run(self) -> PretrainConfig | DetectionConfig:
         """The run that is killed, and the one that is not; in the folder `watched`."""
+        if self.detector:
+            return DetectionConfig(
+                workdir=self.watched,
+                dataset="scenes",
+                val_split="test",
+                max_val_images=4,
+                arch="resnet10",
+                train_short_edges=(64, 96),
+                short_edge=96,
+                long_edge=160,
+                channels=8,
+                units=16,
+                proposals=(50, 30),
+                test_proposals=(50, 30),
+                anchors_per_image=16,
+                regions_per_image=16,
+                batch_size=2,
+                steps=self.steps,
+                warmup_steps=2,
+                precise_batches=4,
+                precision="float32",
+                checkpoint_steps=2,
+                num_pictures=0,
+            )
         allowed = {"allow_changed_data": True} if self.changed else {}
         return PretrainConfig(
             workdir=self.watched,
@@ -93,7 +129,8 @@ class Notes(keras.callbacks.Callback):
 
 def endurance(config: EnduranceConfig) -> None:
     if config.watched:
-        pretrain(config.run, callbacks=[Notes(config.notes)])
+        train = finetune_detection if config.detector else pretrain
+        train(config.run, callbacks=[Notes(config.notes)])
         return
     with tempfile.TemporaryDirectory() as folder, faults.small_disk(folder) as disk:
         folder = pathlib.Path(folder)
@@ -107,6 +144,8 @@ def endurance(config: EnduranceConfig) -> None:
         seen = Seen(Course(config, folder / "notes", place, images, disk is not None))
         seen.endure()
         worst = largest_difference(alone.newest(), seen.course.newest())
+        if config.detector:
+            check_detectors(alone.workdir, seen.course.workdir)
     for name, count in seen.counts.items():
         print(f"{name:44}{count:>8}")
     print(f"{'largest difference of any saved number':44}{worst:8g}")
@@ -116,6 +155,17 @@ def endurance(config: EnduranceConfig) -> None:
         raise CommandError("The killed run ended elsewhere.")
     if seen.broken:
         raise CommandError(f"What must hold was broken {len(seen.broken)} time(s).")
+
+
+def check_detectors(first: pathlib.Path, second: pathlib.Path) -> None:
+    """Refuses two runs whose detectors, or what these have found, differ."""
+    models = [keras.models.load_model(run / DETECTOR_FILE) for run in (first, second)]
+    for one, two in zip(*(model.variables for model in models), strict=True):
+        if (one.numpy() != two.numpy()).any():
+            raise CommandError(f"The detectors differ in {one.path}.")
+    found = [(run / RESULTS).read_bytes() for run in (first, second)]
+    if found[0] != found[1]:
+        raise CommandError("The detectors have found other things.")
 
 
 class Seen:
@@ -134,6 +184,8 @@ class Seen:
         self.hosts = TwoHosts(course, HOST_STEPS)
         disk = () if course.on_small_disk else faults.OF_DISKS
         self._known = [n for n in self.config.faults if n not in (*disk, "none")]
+        if self.config.detector:
+            self._known = [name for name in self._known if name in _OF_DETECTORS]
         self._turns: list[str] = []
 
     def endure(self):

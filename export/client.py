@@ -66,7 +66,8 @@ class FeatureClient:
         version: Number of a version, or None.
         version_label: Label of a version, or "".
         signature: One that takes `image_bytes`.
-        outputs: Names of the outputs to fetch; `ok` and `reason` come along.
+        outputs: Names of the outputs to fetch, () for all; `ok` and `reason` come
+            along.
         deadline: Seconds for a request.
         retry_seconds: How long a server that is away is asked again.
         max_message_bytes: Largest answer.
@@ -198,6 +199,9 @@ class FeatureClient:
 
     @property
     def _fetched(self) -> list[str]:
+        """() for all."""
+        if not self.outputs:
+            return []
         return [*self.outputs, *(n for n in ("ok", "reason") if n not in self.outputs)]
 
     def _grpc(self, content: Sequence[bytes]) -> dict[str, np.ndarray]:
@@ -239,7 +243,7 @@ class FeatureClient:
         kinds = {"ok": bool, "reason": np.int32}
         return {
             name: _numbers(outputs[name], kinds.get(name))
-            for name in self._fetched
+            for name in self._fetched or outputs
             if name in outputs
         }
 
@@ -286,6 +290,8 @@ class _RestError(grpc.RpcError):
 
 def _numbers(values: Any, dtype: Any) -> np.ndarray:
     array = np.asarray(values, dtype)
+    if array.dtype.kind == "U":
+        return array.astype(object)  # as gRPC has texts, of any length
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
@@ -337,7 +343,7 @@ def client(config: ClientConfig) -> None:
         version=config.version,
         version_label=config.version_label,
         signature=config.signature,
-        outputs=config.outputs,
+        outputs=config.fetched,
         deadline=config.deadline_s,
         retry_seconds=60 * config.retry_minutes,
         max_message_bytes=config.max_message_mb * 2**20,

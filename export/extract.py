@@ -33,8 +33,8 @@ class ExtractConfig(ExtractionSettings):
         >>> config = ExtractConfig(
         ...     export_dir="served/slotcon", images="photos", output="features.npz"
         ... )
-        >>> config.batch_size
-        8
+        >>> config.concurrency
+        4
     """
 
     export_dir: str = setting(
@@ -50,7 +50,7 @@ class LocalModel:
     Args:
         path: Folder of a version, or of all versions: the newest is taken.
         signature: One that takes `image_bytes`.
-        outputs: Names of the outputs to keep.
+        outputs: Names of the outputs to keep, () for all.
 
     Raises:
         FileNotFoundError: If there is no SavedModel.
@@ -92,7 +92,7 @@ class LocalModel:
     def predict(self, content: Sequence[bytes]) -> dict[str, np.ndarray]:
         """Features of files; see `FeatureClient.predict`."""
         found = ask(self._predict, content)
-        names = {*self.outputs, "ok", "reason"}
+        names = {*(self.outputs or found), "ok", "reason"}
         return {name: np.asarray(found[name]) for name in names}
 
     def _predict(self, content: Sequence[bytes]) -> dict[str, tf.Tensor]:
@@ -131,7 +131,7 @@ def extract_features(config: ExtractConfig) -> None:
     """
     images = listed_images(config.images)
     model = LocalModel(
-        config.export_dir, signature=config.signature, outputs=config.outputs
+        config.export_dir, signature=config.signature, outputs=config.fetched
     )
     run(model.extract, images, config)
 

@@ -10,7 +10,7 @@ import pathlib
 import shutil
 import stat
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from .sending import served_form
 from .tables import write_table
 
 _NAMED = 20  # failed images; the others are counted
+Rows = dict[str, np.ndarray]  # of a batch: outputs, `ok` and `reason`
 
 
 class ExtractionError(ValueError):
@@ -93,6 +94,7 @@ def extract(
     batch_size: int = 8,
     concurrency: int = 4,
     max_image_bytes: int = 20 * 2**20,
+    write: Callable[[pathlib.Path, Callable[[], Iterator[Rows]]], None] | None = None,
 ) -> dict[str, str]:
     """Writes a table of features, one row per image, in the order of the images.
 
@@ -110,6 +112,8 @@ def extract(
         batch_size: Images per call.
         concurrency: Calls at once.
         max_image_bytes: Larger files are not sent, nor what becomes a larger PNG.
+        write: Function of the output's path, and of a function that gives the rows of
+            all images batch by batch, that writes something else than a table.
 
     Returns:
         Dict of path to reason of the images that failed; their rows are zeros.
@@ -152,11 +156,14 @@ def extract(
             for future in futures:
                 future.cancel()
             progress.close()
-    table = parts.read(starts)
-    names = images.names
-    rows = zip(names, table["ok"], table["reason"], strict=True)
-    failed = {name: str(reason) for name, ok, reason in rows if not ok}
-    write_table(output, names, table)
+    reasons = parts.each(starts, ("ok", "reason"))
+    rows = [pair for part in reasons for pair in zip(*part.values(), strict=True)]
+    named = zip(images.names, rows, strict=True)
+    failed = {name: str(reason) for name, (ok, reason) in named if not ok}
+    if write is None:
+        write_table(output, images.names, parts.read(starts))
+    else:
+        write(output, lambda: parts.each(starts))
     _list_failed(output, failed)
     parts.remove()
     return failed
@@ -207,7 +214,7 @@ def _ask(predict, content, reasons, places):
     if not content:
         return {}
     try:
-        found = {name: np.asarray(value) for name, value in predict(content).items()}
+        found = {name: _as_array(value) for name, value in predict(content).items()}
     except RequestError as error:
         if len(content) == 1:
             reasons[places[0]] = f"refused: {error}"
@@ -225,13 +232,25 @@ def _ask(predict, content, reasons, places):
     return found
 
 
+def _as_array(value):
+    """Numbers, or text: an array of objects would be a pickle on the disk."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "OS":
+        return array
+    texts = [x.decode() if isinstance(x, bytes) else str(x) for x in array.flat]
+    return np.array(texts, np.str_).reshape(array.shape)
+
+
 def _joined(parts, count):
     """Outputs of halves as those of a whole; zeros where a half has none."""
     found = {}
     for slice_, outputs in parts:
         for name, values in outputs.items():
-            whole = np.zeros((count, *values.shape[1:]), values.dtype)
-            found.setdefault(name, whole)[slice_] = values
+            whole = found.get(name, np.zeros((count, *values.shape[1:]), values.dtype))
+            # A text may be longer than those of the other half.
+            whole = whole.astype(np.result_type(whole, values), copy=False)
+            whole[slice_] = values
+            found[name] = whole
     return found
 
 
@@ -267,12 +286,15 @@ class _Parts:
     def write(self, start, rows):
         write_whole(self.path(start), lambda file: np.savez(file, **rows))
 
-    def read(self, starts):
-        """All rows; a batch of failures only has no outputs, and gives zeros."""
-        parts = []
+    def each(self, starts, names=()):
+        """The rows of one batch after the other; of some outputs, or of all."""
         for start in starts:
             with np.load(self.path(start)) as part:
-                parts.append({name: part[name] for name in part.files})
+                yield {name: part[name] for name in names or part.files}
+
+    def read(self, starts):
+        """All rows; a batch of failures only has no outputs, and gives zeros."""
+        parts = list(self.each(starts))
         shapes = {
             name: (values.shape[1:], values.dtype)
             for part in parts

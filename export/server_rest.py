@@ -128,7 +128,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         definition = version.definitions[name]
         given = _protos(request["inputs"], definition)
         outputs = version.signatures[name](**read_inputs(given, definition, self.limit))
-        return {"outputs": {key: v.numpy().tolist() for key, v in outputs.items()}}
+        return {"outputs": {key: _listed(v.numpy()) for key, v in outputs.items()}}
 
     def _drop(self, size: int) -> None:
         """Reads on for a while: a client that still sends would miss the answer."""
@@ -154,6 +154,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 "Received: another form. `instances` is not read here."
             )
         return request
+
+
+def _listed(array: np.ndarray) -> Any:
+    """Numbers as they are, strings as text, as TF Serving has them."""
+    if array.dtype != object:
+        return array.tolist()
+    texts = [text.decode(errors="replace") for text in array.flat]
+    return np.array(texts, object).reshape(array.shape).tolist()
 
 
 def _protos(inputs: dict[str, Any], definition: Any) -> dict[str, Any]:

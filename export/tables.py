@@ -47,15 +47,12 @@ def _arrow(pa: Any, names: Sequence[str], columns: dict[str, np.ndarray]) -> Any
     fields, arrays = [pa.field("path", pa.string())], [pa.array(names, pa.string())]
     for name, values in columns.items():
         metadata = None
-        if values.dtype.kind == "U":
-            array = pa.array(values.tolist(), pa.string())
-        elif values.ndim == 1:
-            array = pa.array(values)
-        else:
-            flat = np.ascontiguousarray(values).reshape(-1)
-            array = pa.FixedSizeListArray.from_arrays(
-                pa.array(flat), int(np.prod(values.shape[1:]))
-            )
+        flat = np.ascontiguousarray(values).reshape(-1)
+        texts = values.dtype.kind == "U"
+        array = pa.array(flat.tolist(), pa.string()) if texts else pa.array(flat)
+        if values.ndim > 1:
+            size = int(np.prod(values.shape[1:]))
+            array = pa.FixedSizeListArray.from_arrays(array, size)
             metadata = {"shape": ",".join(map(str, values.shape[1:]))}
         fields.append(pa.field(name, array.type, metadata=metadata))
         arrays.append(array)

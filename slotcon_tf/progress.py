@@ -12,6 +12,7 @@ from absl import logging
 from tqdm import tqdm
 
 LINE_SECONDS = 20.0  # between two lines in a log file
+_SHOWN = ("loss", "learning_rate")  # of the logs, on the way
 
 
 class _Lines(tqdm):
@@ -175,8 +176,8 @@ class Progress(keras.callbacks.Callback):
 
     def _parts(self, logs, now):
         """Losses (means of the epoch so far), speed, share of time spent waiting."""
-        losses = (i for i in (logs or {}).items() if i[0].endswith("loss"))
-        parts = [f"{name} {value:.4g}" for name, value in losses]
+        shown = (i for i in (logs or {}).items() if i[0].endswith(_SHOWN))
+        parts = [f"{name} {value:.4g}" for name, value in shown]
         seconds = now - self._since
         if self._steps:
             parts.append(f"{self._steps * self.batch_size / seconds:.1f} images/s")

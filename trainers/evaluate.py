@@ -16,6 +16,9 @@ Tasks:
   retrieval       slots find slots of their class in --train_split
   knn             classes of whole images by the nearest images of --train_split
   classification  and by logistic regression
+  detection       objects that a detector finds, against boxes and masks: COCO's average
+                  precision; what it finds is written, too, as COCO's results. Alone:
+                  neither with other tasks, nor with an untrained network or intervals
 """
 
 from slotcon_tf.runs import EvaluateConfig, evaluate

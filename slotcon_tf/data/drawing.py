@@ -31,6 +31,10 @@ _STANDS_ON = {"boat": ("water",), "rock": ("water", *_LAND)}
 _IN_THE_AIR = ("cloud", "balloon")
 _IN_VIEW = {"cloud": 0.4, "balloon": 0.9}  # share of the size below the upper edge
 _MAX_TRIES = 12  # spots looked at before a thing is left out
+MIN_SHOWN = 16  # pixels; less of a thing is none that could be found
+_MOST_OF_A_KIND = 4
+_SHRUNK = 0.5, 0.9  # sizes where there are several, as shares
+_BARE = 255  # in the mask: no thing was painted here
 
 
 def draw_scene(
@@ -51,6 +55,44 @@ def draw_scene(
         >>> image.shape, mask.shape
         ((48, 64, 3), (48, 64))
     """
+    canvas, horizon = _backdrop(rng, height, width)
+    # Far things first, so that near ones hide them.
+    for spot in sorted(_spots(canvas, horizon), key=lambda spot: spot[0]):
+        _place(canvas, *spot)
+    return canvas.finish()
+
+
+def draw_things(
+    rng: np.random.Generator, height: int = 144, width: int = 192
+) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:
+    """One scene with several things of a kind, and what is seen of each of them.
+
+    Args:
+        rng, height, width: As for `draw_scene`.
+
+    Returns:
+        Tuple of image uint8 (height, width, 3) and a list of (kind, bool (height,
+        width)), far things first. What shows less than `MIN_SHOWN` pixels is left out.
+
+    Example:
+        >>> image, things = draw_things(np.random.default_rng(3), 96, 128)
+        >>> [kind for kind, shown in things]
+        ['flowers', 'boat', 'boat', 'boat', 'boat']
+    """
+    canvas, horizon = _backdrop(rng, height, width)
+    spots = sorted(_flocks(canvas, horizon), key=lambda spot: spot[0])
+    numbers = np.zeros((height, width), np.uint8)
+    for number, spot in enumerate(spots, 1):
+        canvas.mask[:] = _BARE
+        _place(canvas, *spot)
+        numbers[canvas.mask != _BARE] = number
+    shown = [(spot[-1], numbers == n) for n, spot in enumerate(spots, 1)]
+    image, _ = canvas.finish()
+    return image, [(kind, part) for kind, part in shown if part.sum() >= MIN_SHOWN]
+
+
+def _backdrop(rng, height, width):
+    """Sky over one ground or two, and the row where they meet."""
     canvas = _Canvas(rng, height, width)
     horizon = int(height * rng.uniform(0.2, 0.48))
     below = np.zeros((height, width), bool)
@@ -65,10 +107,7 @@ def draw_scene(
         left, right = rng.uniform(0.58, 0.82, 2) * height
         border = np.linspace(left, right, width)[None, :]
         canvas.paint(canvas.y > border, _ground(canvas, nearer), nearer)
-    # Far things first, so that near ones hide them.
-    for spot in sorted(_spots(canvas, horizon), key=lambda spot: spot[0]):
-        _place(canvas, *spot)
-    return canvas.finish()
+    return canvas, horizon
 
 
 def _spots(canvas, horizon):
@@ -88,13 +127,25 @@ def _spots(canvas, horizon):
     return taken
 
 
-def _spot(canvas, kind, ground, horizon, taken):
+def _flocks(canvas, horizon):
+    """Where one to three kinds stand, some of them several times, as `_spots`."""
+    rng, ground = canvas.rng, canvas.mask.copy()
+    taken = []
+    for kind in rng.permutation(THINGS).tolist()[: rng.integers(1, 4)]:
+        for _ in range(rng.integers(1, _MOST_OF_A_KIND + 1)):
+            spot = _spot(canvas, kind, ground, horizon, taken, rng.uniform(*_SHRUNK))
+            if spot is not None:
+                taken.append(spot)
+    return taken
+
+
+def _spot(canvas, kind, ground, horizon, taken, scale=1.0):
     """(foot, x, size, kind) on ground that suits this kind; None if none was found."""
     rng, height, width = canvas.rng, canvas.height, canvas.width
     allowed = [CATEGORIES.index(k) for k in _STANDS_ON.get(kind, _LAND)]
     for attempt in range(_MAX_TRIES):
         near = rng.random()  # larger where it is nearer
-        size = height * (0.32 + 0.3 * near) * rng.uniform(0.85, 1.2)
+        size = height * (0.32 + 0.3 * near) * rng.uniform(0.85, 1.2) * scale
         x = rng.uniform(0.08, 0.92) * width
         # Things overlap, but few hide others wholly: the first tries keep a distance.
         crowded = any(

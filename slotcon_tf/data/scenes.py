@@ -17,7 +17,7 @@ from absl import logging
 from PIL import Image
 
 from slotcon_tf import processor
-from slotcon_tf.data.drawing import CATEGORIES, draw_scene
+from slotcon_tf.data.drawing import CATEGORIES, THINGS, draw_scene, draw_things
 from slotcon_tf.data.reading import remote_errors
 from slotcon_tf.errors import first_line
 from slotcon_tf.progress import bar
@@ -25,7 +25,6 @@ from slotcon_tf.progress import bar
 HEIGHT, WIDTH = 144, 192  # pixels
 NUM_TRAIN, NUM_TEST = 3000, 200
 JPEG_QUALITY = 92  # a quarter of the bytes of PNG, which sensor noise makes large
-_SPLIT_SEEDS = {"train": 0, "test": 1}
 
 
 class Scenes(tfds.core.GeneratorBasedBuilder):
@@ -44,6 +43,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
     """
 
     drawn = True  # its version says what its images are
+    seeds = {"train": 0, "test": 1}  # of the splits
     # File that progress is told in; standard error if None.
     shown_on: TextIO | None = None
     # Raise it with every change of the drawing: tfds goes on reading what it prepared.
@@ -78,13 +78,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split, count):
         def example(index):
-            rng = np.random.default_rng([_SPLIT_SEEDS[split], index])
-            image, mask = draw_scene(rng, HEIGHT, WIDTH)
-            # Encoded here: tfds would run a TensorFlow session for each of them.
-            return {
-                "image": _encoded(image, "JPEG", quality=JPEG_QUALITY),
-                "segmentation": _encoded(mask, "PNG"),
-            }
+            return self.drawn_from(np.random.default_rng([self.seeds[split], index]))
 
         # NumPy and Pillow let other threads draw meanwhile.
         with concurrent.futures.ThreadPoolExecutor(processor.cores()) as threads:
@@ -92,9 +86,71 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
             told = {"total": count, "desc": f"draw {split}", "unit": "scene"}
             yield from enumerate(bar(examples, file=self.shown_on, **told))
 
+    def drawn_from(self, rng: np.random.Generator) -> dict[str, Any]:
+        """An example, encoded: tfds would run a TensorFlow session for each image."""
+        image, mask = draw_scene(rng, HEIGHT, WIDTH)
+        return {
+            "image": _encoded(image, "JPEG", quality=JPEG_QUALITY),
+            "segmentation": _encoded(mask, "PNG"),
+        }
+
+
+class SceneObjects(Scenes):
+    """Procedural scenes with several things of a kind, and the mask of each.
+
+    As `Scenes`, of other seeds and in a folder of its own.
+
+    Features: `image` uint8 (144, 192, 3), RGB; `objects`, of each thing its `bbox`
+    (tight around what is seen of it), its `label`, a number of `THINGS`, and
+    `segmentation` uint8 (144, 192, 1), 255 where it is seen: the layout of LVIS in
+    tensorflow-datasets.
+
+    Example:
+        >>> SceneObjects().info.features["objects"].feature["label"].names[:2]
+        ['tree', 'house']
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First version."}
+    seeds = {"train": 2, "test": 3}
+
+    def _info(self):
+        size = (HEIGHT, WIDTH)
+        thing = {
+            "bbox": tfds.features.BBoxFeature(),
+            "label": tfds.features.ClassLabel(names=THINGS),
+            "segmentation": tfds.features.Image(
+                shape=(*size, 1), encoding_format="png"
+            ),
+        }
+        features = {
+            "image": tfds.features.Image(shape=(*size, 3), encoding_format="jpeg"),
+            "objects": tfds.features.Sequence(thing),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=f"Procedural scenes of things: {', '.join(THINGS)}.",
+            features=tfds.features.FeaturesDict(features),
+        )
+
+    def drawn_from(self, rng: np.random.Generator) -> dict[str, Any]:
+        image, things = draw_things(rng, HEIGHT, WIDTH)
+        objects = [
+            {
+                "bbox": _tight(shown),
+                "label": kind,
+                "segmentation": _encoded(np.uint8(shown) * 255, "PNG"),
+            }
+            for kind, shown in things
+        ]
+        image = _encoded(image, "JPEG", quality=JPEG_QUALITY)
+        return {"image": image, "objects": objects}
+
 
 @remote_errors("The folder of the scenes")
-def scenes_builder(data_dir: str | os.PathLike[str] | None = None) -> Scenes:
+def scenes_builder(
+    data_dir: str | os.PathLike[str] | None = None, kind: type[Scenes] = Scenes
+) -> Scenes:
     """The builder, its images drawn and written if they were not yet.
 
     Quiet, and without a network. A preparation that was cut off leaves nothing that
@@ -103,9 +159,10 @@ def scenes_builder(data_dir: str | os.PathLike[str] | None = None) -> Scenes:
 
     Args:
         data_dir: tensorflow-datasets' folder; None for its default.
+        kind: `Scenes`, or `SceneObjects`.
 
     Returns:
-        A prepared `Scenes`.
+        A prepared builder.
 
     Raises:
         OSError: If the folder cannot be written.
@@ -115,7 +172,7 @@ def scenes_builder(data_dir: str | os.PathLike[str] | None = None) -> Scenes:
         >>> scenes_builder().info.splits["train"].num_examples  # doctest: +SKIP
         3000
     """
-    builder = _opened(data_dir)
+    builder = _opened(data_dir, kind)
     folder = pathlib.Path(builder.data_dir)
     if folder.is_dir():
         return builder
@@ -130,19 +187,19 @@ def scenes_builder(data_dir: str | os.PathLike[str] | None = None) -> Scenes:
         # Another process may have renamed its folder to this place first.
         if not folder.is_dir():
             raise
-    return _opened(data_dir)
+    return _opened(data_dir, kind)
 
 
-def _opened(data_dir: str | os.PathLike[str] | None) -> Scenes:
+def _opened(data_dir: str | os.PathLike[str] | None, kind: type[Scenes]) -> Scenes:
     """The builder; if its folder is there, with all that was written into it."""
     try:
-        builder = Scenes(data_dir=data_dir)
+        builder = kind(data_dir=data_dir)
         folder = pathlib.Path(builder.data_dir)
         trouble = _trouble(builder) if folder.exists() else ""
     except (OSError, tf.errors.UnimplementedError):
         raise  # no damage: no right, or no way to where it lies
     except Exception as error:  # noqa: BLE001  whatever a damaged description raises
-        folder = pathlib.Path(Scenes.name, str(Scenes.VERSION))
+        folder = pathlib.Path(kind.name, str(kind.VERSION))
         default = tfds.core.constants.DATA_DIR  # pyright: ignore[reportAttributeAccessIssue]
         folder = pathlib.Path(data_dir or default) / folder
         reason = first_line(error, 100).rstrip(".")
@@ -160,9 +217,9 @@ def _trouble(builder: Scenes) -> str:
     if not pathlib.Path(builder.data_dir).is_dir():
         return "a file"
     splits = builder.info.splits
-    if not {*_SPLIT_SEEDS} <= {*splits}:
+    if not {*builder.seeds} <= {*splits}:
         return "no description of them, dataset_info.json"
-    for split in (splits[name] for name in _SPLIT_SEEDS):
+    for split in (splits[name] for name in builder.seeds):
         files = [pathlib.Path(path) for path in split.filepaths]
         lost = [path.name for path in files if not path.is_file()]
         if lost:
@@ -225,3 +282,15 @@ def _encoded(pixels, encoding, **options):
     Image.fromarray(pixels).save(file, encoding, **options)
     file.seek(0)
     return file
+
+
+def _tight(shown):
+    """The box around what is True, as tensorflow-datasets has them."""
+    (rows,), (columns,) = np.nonzero(shown.any(1)), np.nonzero(shown.any(0))
+    height, width = shown.shape
+    return tfds.features.BBox(
+        ymin=rows[0] / height,
+        xmin=columns[0] / width,
+        ymax=(rows[-1] + 1) / height,
+        xmax=(columns[-1] + 1) / width,
+    )

@@ -74,6 +74,8 @@ class MaskRCNN(keras.Model):
         anchors_per_image: Sampled for the proposals' losses.
         regions_per_image: Sampled for the heads' losses.
         max_detections: Of an image.
+        short_edge, long_edge: Pixels that the edges of images are brought to where it
+            is measured and served; kept for who does so, see `Detector`.
         fixed_shapes: Whether training keeps to shapes that XLA and TPUs need.
         seed: Of the samplers, which draw anew for every step and image.
 
@@ -114,6 +116,8 @@ class MaskRCNN(keras.Model):
         anchors_per_image: int = 256,
         regions_per_image: int = 512,
         max_detections: int = 100,
+        short_edge: int = 800,
+        long_edge: int = 1333,
         fixed_shapes: bool = False,
         seed: int = 0,
         **kwargs: Any,
@@ -136,6 +140,8 @@ class MaskRCNN(keras.Model):
         self.anchors_per_image = anchors_per_image
         self.regions_per_image = regions_per_image
         self.max_detections = max_detections
+        self.short_edge = short_edge
+        self.long_edge = long_edge
         self.fixed_shapes = fixed_shapes
         self.seed = seed
         own: dict[str, Any] = {"dtype": self.dtype_policy}
@@ -383,9 +389,10 @@ class MaskRCNN(keras.Model):
             loss, found = self.compute_losses(data)
         variables = self.trainable_variables
         gradients = tape.gradient(loss, variables)
+        rate = tf.convert_to_tensor(self.optimizer.learning_rate)  # of this step
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         self.step.assign(self.step + 1)
-        return self._track(loss, found)
+        return {**self._track(loss, found), "learning_rate": rate}
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Losses of a batch with moving statistics."""
@@ -464,6 +471,8 @@ class MaskRCNN(keras.Model):
             "anchors_per_image": self.anchors_per_image,
             "regions_per_image": self.regions_per_image,
             "max_detections": self.max_detections,
+            "short_edge": self.short_edge,
+            "long_edge": self.long_edge,
             "fixed_shapes": self.fixed_shapes,
             "seed": self.seed,
         }

@@ -23,7 +23,7 @@ class _Flattened:
     bins: int
 
     def torch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape[::-1]
+        return tuple(shape[::-1])
 
     def to_torch(self, value: Any) -> np.ndarray:
         value = np.asarray(value)
@@ -38,7 +38,7 @@ class _Flattened:
 
 
 def detector_entries(model: MaskRCNN) -> dict[str, Entry]:
-    """detectron2's names of a detector's variables, in its order.
+    """detectron2's names of a detector's variables.
 
     Args:
         model: A `MaskRCNN` around a `slotcon_tf.ResNet`.

@@ -40,10 +40,36 @@ def paste_masks(
     """
     pasted = np.zeros((len(boxes), height, width), bool)
     for mask, found, box in zip(pasted, probabilities, boxes, strict=True):
-        x, columns = _weights(box[0], box[2], found.shape[1], width)
-        y, rows = _weights(box[1], box[3], found.shape[0], height)
-        mask[y, x] = rows @ found @ columns.T >= threshold
+        rows, columns, within = pasted_within(found, box, height, width, threshold)
+        mask[rows, columns] = within
     return pasted
+
+
+def pasted_within(
+    probabilities: np.ndarray,
+    box: np.ndarray,
+    height: int,
+    width: int,
+    threshold: float = THRESHOLD,
+) -> tuple[slice, slice, np.ndarray]:
+    """The part of an image that one of `paste_masks` reaches, and the mask there.
+
+    Args:
+        probabilities: (m, m).
+        box: (4,).
+        height, width, threshold: As of `paste_masks`.
+
+    Returns:
+        Tuple of slices of rows and of columns, and bool (rows, columns).
+
+    Example:
+        >>> rows, columns, mask = pasted_within(np.ones((2, 2)), [1, 0, 3, 2], 2, 9)
+        >>> rows, columns, mask.astype(int).tolist()
+        (slice(0, 2, None), slice(0, 4, None), [[0, 1, 1, 0], [0, 1, 1, 0]])
+    """
+    x, columns = _weights(box[0], box[2], probabilities.shape[1], width)
+    y, rows = _weights(box[1], box[3], probabilities.shape[0], height)
+    return y, x, rows @ probabilities @ columns.T >= threshold
 
 
 def _weights(low, high, cells, pixels):

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import keras
 
+from slotcon_tf.encoders.resnet import ResNet
 from slotcon_tf.errors import first_line
 from slotcon_tf.images.statistics import ImageStatistics
 
@@ -90,6 +91,66 @@ def free_copy(encoder: _Model, statistics: ImageStatistics) -> _Model:
             stacklevel=3,
         )
     return copy
+
+
+def with_stride(
+    encoder: ResNet, output_stride: int, *, contract_dilation: bool = False
+) -> ResNet:
+    """A copy of a ResNet whose last stages stride or dilate otherwise, trainable.
+
+    Args:
+        encoder: A `slotcon_tf.ResNet`.
+        output_stride, contract_dilation: Of the copy, as `ResNet` takes them.
+
+    Returns:
+        A `slotcon_tf.ResNet` with the same weights, for images of any size, in the
+        precision of the present policy.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> with_stride(backbone("resnet10", width=8), 8).output_stride
+        8
+    """
+    config = encoder.get_config()
+    config |= {"output_stride": output_stride, "contract_dilation": contract_dilation}
+    config |= {"input_shape": (None, None, 3), "trainable": True, "dtype": None}
+    copy = ResNet.from_config(config)
+    copy.set_weights(encoder.get_weights())
+    return copy
+
+
+def strided(encoder: ResNet) -> ResNet:
+    """A copy of a ResNet of output stride 32, where that computes the same.
+
+    Of an encoder that was dilated for segmentation (`contract_dilation`) it does: the
+    strided map is every second or fourth position of the dilated one. One that was
+    pretrained at a finer stride has learned weights for other neighbours.
+
+    Args:
+        encoder: A `slotcon_tf.ResNet`.
+
+    Returns:
+        As `with_stride`.
+
+    Raises:
+        ValueError: If its strided copy would compute something else.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> fine = {"output_stride": 16, "contract_dilation": True}
+        >>> strided(backbone("resnet10", width=8, **fine)).output_stride
+        32
+    """
+    finer = encoder.output_stride < 32
+    # The _d forms average neighbours in a shortcut that strides, and there alone.
+    pools = encoder.avg_pool_shortcut
+    if finer and (pools or not encoder.contract_dilation):
+        raise ValueError(
+            "The encoder must have an exact twin of output stride 32. Received: "
+            f"{encoder.name!r}, whose last stages learned dilated "
+            f"(output_stride={encoder.output_stride})."
+        )
+    return with_stride(encoder, 32)
 
 
 def _not_copied(model: keras.Model, received: str) -> ValueError:

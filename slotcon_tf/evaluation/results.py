@@ -10,7 +10,8 @@ One schema of JSON for all, whatever measured it:
      "settings": {"which": "teacher", ...}}
 
 Numbers stand with the ends of their interval, which may be null; so may be the scores
-of classes that do not occur.
+of classes that do not occur. Of a detector a class has several scores, by their names,
+in place of stages: {"bus": {"box_ap": 0.31, "mask_ap": 0.27}, ...}.
 """
 
 from __future__ import annotations
@@ -242,13 +243,13 @@ def show_result(found: Mapping[str, Any], console: Console | None = None) -> Non
     console.print(table)
     if not found["classes"]:
         return
-    stages = stages_of(found["classes"])
+    columns = class_columns(found["classes"])
     table = Table(box=None, pad_edge=False)
     table.add_column("class")
-    for stage in stages:
-        table.add_column(stage, justify="right")
+    for column in columns:
+        table.add_column(column, justify="right")
     for name, row in found["classes"].items():
-        table.add_row(name, *(score_text(row.get(stage)) for stage in stages))
+        table.add_row(name, *(score_text(row.get(column)) for column in columns))
     console.print(table)
 
 
@@ -261,6 +262,19 @@ def stages_of(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """
     there = {stage for row in rows.values() for stage in row}
     return [stage for stage in STAGES if stage in there]
+
+
+def class_columns(classes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The columns of a result's table of classes: stages, or scores by their names.
+
+    Example:
+        >>> class_columns({"bus": {"trained": 0.4, "untrained": 0.1}})
+        ['untrained', 'trained']
+        >>> class_columns({"bus": {"box_ap": 0.4, "mask_ap": 0.3}})
+        ['box_ap', 'mask_ap']
+    """
+    there = dict.fromkeys(name for row in classes.values() for name in row)
+    return [*stages_of(classes), *(name for name in there if name not in STAGES)]
 
 
 def score_text(

@@ -9,6 +9,8 @@ toolbox's default.
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from slotcon_tf.encoders.resnet import ResNet
 from slotcon_tf.images.statistics import statistics_of
@@ -17,7 +19,7 @@ _D2 = """\
 # Mask R-CNN, R50-FPN, 1x schedule on COCO: the paper's protocol for detection and
 # instance segmentation (arXiv 2205.15288, section 4.1). Eight GPUs, two images on each.
 #
-#   python tools/train_net.py --num-gpus 8 --config-file {config} \\
+#   python tools/train_net.py {flags} --config-file {config} \\
 #     OUTPUT_DIR runs/coco_1x
 #
 # tools/train_net.py is detectron2's; run it where datasets/coco is. Every value is that
@@ -26,7 +28,7 @@ _D2 = """\
 MODEL:
   META_ARCHITECTURE: GeneralizedRCNN
   WEIGHTS: {weights}
-  MASK_ON: True
+  MASK_ON: {masks}
   # The images as they were in pretraining: RGB, v1.5 blocks, nothing frozen.
   PIXEL_MEAN: [{mean}]
   PIXEL_STD: [{std}]
@@ -44,29 +46,29 @@ MODEL:
     NORM: SyncBN
   FPN:
     IN_FEATURES: [res2, res3, res4, res5]
-    NORM: SyncBN
+    NORM: SyncBN{pyramid}
   ANCHOR_GENERATOR:
     SIZES: [[32], [64], [128], [256], [512]]
     ASPECT_RATIOS: [[0.5, 1.0, 2.0]]
   RPN:
     IN_FEATURES: [p2, p3, p4, p5, p6]
-    PRE_NMS_TOPK_TRAIN: 2000
-    PRE_NMS_TOPK_TEST: 1000
-    POST_NMS_TOPK_TRAIN: 1000
-    POST_NMS_TOPK_TEST: 1000
+    PRE_NMS_TOPK_TRAIN: {proposals[0]}
+    PRE_NMS_TOPK_TEST: {test_proposals[0]}
+    POST_NMS_TOPK_TRAIN: {proposals[1]}
+    POST_NMS_TOPK_TEST: {test_proposals[1]}{rpn}
   ROI_HEADS:
     NAME: StandardROIHeads
-    IN_FEATURES: [p2, p3, p4, p5]
+    IN_FEATURES: [p2, p3, p4, p5]{regions}
   ROI_BOX_HEAD:
     NAME: FastRCNNConvFCHead
     NUM_CONV: 4
     NUM_FC: 1
-    NORM: SyncBN
+    NORM: SyncBN{boxes}
     POOLER_RESOLUTION: 7
   ROI_MASK_HEAD:
     NAME: MaskRCNNConvUpsampleHead
     NUM_CONV: 4
-    NORM: SyncBN
+    NORM: SyncBN{mask_head}
     POOLER_RESOLUTION: 14
 DATASETS:
   TRAIN: (coco_2017_train,)
@@ -80,11 +82,14 @@ SOLVER:
   STEPS: (60000, 80000)
   MAX_ITER: 90000
 TEST:
-  EVAL_PERIOD: 0
+  EVAL_PERIOD: 0{test}
   PRECISE_BN:
     ENABLED: True
 VERSION: 2
 """
+
+# What is the toolbox's default unless a detector says otherwise.
+_OF_DETECTORS = ("pyramid", "rpn", "regions", "boxes", "mask_head", "test")
 
 
 def texts(encoder: ResNet, weights: pathlib.Path) -> dict[str, str]:
@@ -98,10 +103,56 @@ def texts(encoder: ResNet, weights: pathlib.Path) -> dict[str, str]:
         ('slotcon_coco_1x.yaml', True)
     """
     name = f"{weights.stem}_coco_1x.yaml"
+    return {name: _text(encoder, weights, name, "--num-gpus 8", {})}
+
+
+def detector_texts(
+    encoder: ResNet, weights: pathlib.Path, sizes: Mapping[str, Any]
+) -> dict[str, str]:
+    """As `texts`, of a whole detector: its classes and sizes as well.
+
+    Args:
+        encoder: Its `slotcon_tf.ResNet`.
+        weights: pathlib.Path of the detector's weights.
+        sizes: Arguments of `slotcon_tf.detection.MaskRCNN`, and `num_classes`.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> sizes = {"num_classes": 5, "channels": 8, "units": 16, "masks": True}
+        >>> sizes |= {"proposals": (9, 9), "test_proposals": (9, 9)}
+        >>> sizes |= {"anchors_per_image": 8, "regions_per_image": 8}
+        >>> sizes["max_detections"] = 100
+        >>> encoder = backbone("resnet10", width=8)
+        >>> found = detector_texts(encoder, pathlib.Path("d.pth"), sizes)["d.yaml"]
+        >>> "NUM_CLASSES: 5" in found, "FC_DIM: 16" in found
+        (True, True)
+    """
+    name = f"{weights.stem}.yaml"
+    return {name: _text(encoder, weights, name, "--eval-only", sizes)}
+
+
+def _text(encoder, weights, name, flags, sizes):
     expansion = 4 if encoder.block == "bottleneck" else 1
     own = statistics_of(encoder)
-    text = _D2.format(
+    more = dict.fromkeys(_OF_DETECTORS, "")
+    if sizes:
+        conv = f"\n    CONV_DIM: {sizes['channels']}"
+        more = {
+            "pyramid": f"\n    OUT_CHANNELS: {sizes['channels']}",
+            "rpn": f"\n    BATCH_SIZE_PER_IMAGE: {sizes['anchors_per_image']}",
+            "regions": f"\n    NUM_CLASSES: {sizes['num_classes']}"
+            f"\n    BATCH_SIZE_PER_IMAGE: {sizes['regions_per_image']}",
+            "boxes": f"{conv}\n    FC_DIM: {sizes['units']}",
+            "mask_head": conv,
+            "test": f"\n  DETECTIONS_PER_IMAGE: {sizes['max_detections']}",
+        }
+    return _D2.format(
         config=name,
+        flags=flags,
+        masks=sizes.get("masks", True),
+        proposals=sizes.get("proposals", (2000, 1000)),
+        test_proposals=sizes.get("test_proposals", (1000, 1000)),
+        **more,
         weights=weights.absolute(),
         mean=_bytes(own.mean),
         std=_bytes(own.std),
@@ -111,7 +162,6 @@ def texts(encoder: ResNet, weights: pathlib.Path) -> dict[str, str]:
         width=encoder.width,
         res2=encoder.width * expansion,
     )
-    return {name: text}
 
 
 def _bytes(values):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from slotcon_tf.method.slotcon import SlotCon
 
 __all__ = [
     "Report",
+    "building",
     "encoder_tensors",
     "load_encoder",
     "load_slotcon",
@@ -116,7 +117,7 @@ def read_encoder(
     """
     chosen, others = choose_network(weights.tensors, which, prefix)
     stride = output_stride or _output_stride(weights)
-    with _building(weights):
+    with building(weights):
         encoder = build_resnet(chosen.settings, stride)
     encoder.statistics = read_statistics(weights)
     report = load_entries(encoder_entries(encoder), chosen.tensors, is_beside_encoder)
@@ -203,7 +204,7 @@ def read_slotcon(
     step = _steps_done(tensors)
     stride = output_stride or _output_stride(weights)
     statistics = read_statistics(weights)
-    with _building(weights):
+    with building(weights):
         encoder = build_resnet(encoder, stride)
         encoder.statistics = statistics
         model = SlotCon(
@@ -245,8 +246,23 @@ def encoder_tensors(
 
 
 @contextlib.contextmanager
-def _building(weights):
-    """What stands around the making of a model of sizes that a file says."""
+def building(weights: Weights) -> Iterator[None]:
+    """What stands around the making of a model of sizes that a file says.
+
+    Args:
+        weights: `Weights`, whose file bounds the model.
+
+    Raises:
+        CheckpointFileError: If the model cannot be built, or is too large for it.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> from slotcon_tf.interop import save_encoder
+        >>> _ = save_encoder(backbone("resnet10", width=8), "resnet10.pth", "timm")
+        >>> with open_weights("resnet10.pth") as weights, building(weights):
+        ...     backbone("resnet10", width=8).width
+        8
+    """
     with variables_within(weights.path, weights.held, len(weights.tensors)):
         try:
             yield

@@ -157,6 +157,14 @@ def _check_whole(path):
 
 
 def _other_format(path, head):
+    if head.startswith(_PICKLE) and path.suffix == ".pkl":
+        return (
+            f"{path} must be in the zip format of torch 1.6 and later. Received: a "
+            "pickle of arrays, as detectron2 keeps its models. Where torch is "
+            "installed, save it again: found = pickle.load(open(path, 'rb'))['model']; "
+            "torch.save({'model': {k: torch.as_tensor(v) for k, v in found.items()}}, "
+            "new_path)."
+        )
     if head.startswith(_PICKLE) or head[_LEGACY_TAR:].startswith(b"ustar"):
         return (
             f"{path} must be in the zip format of torch 1.6 and later. Received: the "

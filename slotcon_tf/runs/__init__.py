@@ -20,6 +20,8 @@ if typing.TYPE_CHECKING:
     from slotcon_tf.runs.checking import check_data as check_data
     from slotcon_tf.runs.converting import ConvertConfig as ConvertConfig
     from slotcon_tf.runs.converting import convert as convert
+    from slotcon_tf.runs.detection_config import DetectionConfig as DetectionConfig
+    from slotcon_tf.runs.detection_run import finetune_detection as finetune_detection
     from slotcon_tf.runs.evaluating import EvaluateConfig as EvaluateConfig
     from slotcon_tf.runs.evaluating import evaluate as evaluate
     from slotcon_tf.runs.exporting import ExportConfig as ExportConfig
@@ -41,6 +43,7 @@ if typing.TYPE_CHECKING:
 __all__ = [
     "CheckDataConfig",
     "ConvertConfig",
+    "DetectionConfig",
     "EvaluateConfig",
     "ExportConfig",
     "FinetuneConfig",
@@ -56,6 +59,7 @@ __all__ = [
     "evaluate",
     "export",
     "finetune",
+    "finetune_detection",
     "plan",
     "prepare",
     "pretrain",
@@ -65,6 +69,7 @@ __all__ = [
 _PLACES = {
     "CheckDataConfig": "checking",
     "ConvertConfig": "converting",
+    "DetectionConfig": "detection_config",
     "EvaluateConfig": "evaluating",
     "ExportConfig": "exporting",
     "FinetuneConfig": "finetune_config",
@@ -80,6 +85,7 @@ _PLACES = {
     "evaluate": "evaluating",
     "export": "exporting",
     "finetune": "finetuning",
+    "finetune_detection": "detection_run",
     "plan": "planning",
     "prepare": "preparing",
     "pretrain": "pretraining",

@@ -54,7 +54,7 @@ def advise(config: Any, plan: Plan) -> tuple[Change, ...]:
     """Changes of a run's settings that its plan calls for, the most urgent first.
 
     Args:
-        config: Of the run, `PretrainConfig` or `FinetuneConfig`.
+        config: Of the run: `PretrainConfig`, `FinetuneConfig` or `DetectionConfig`.
         plan: What was measured.
 
     Example:
@@ -146,7 +146,7 @@ def _disk(config: Any, plan: Plan) -> Iterator[Change]:
     yield Change(f"{why}: the run would end at a full disk", other="more disk")
     if config.keep_checkpoints > 1:
         yield _change(config, "keep_checkpoints", 1, why)
-    if getattr(config, "keep_every_epochs", 0):
+    if config.keep_every_epochs:
         yield _change(config, "keep_every_epochs", 0, why)
 
 

@@ -7,6 +7,7 @@ import pathlib
 
 import keras
 
+from slotcon_tf.detection import MaskRCNN, save_detector
 from slotcon_tf.files import written_whole
 from slotcon_tf.images.statistics import IMAGENET, statistics_of
 from slotcon_tf.interop import TARGETS, save_encoder, save_slotcon
@@ -21,9 +22,11 @@ _SOURCES = {
     "torchvision": (".pth", ".pt"),
     "timm": (".pth", ".pt", ".bin", ".safetensors"),
     "safetensors": (".safetensors",),
+    "detectron2": (".pth", ".pt"),
     "keras": (".keras",),
 }
-_WHOLE = ("keras", "slotcon_torch")
+# Targets that take more than an encoder.
+_WHOLE = {SlotCon: ("keras", "slotcon_torch"), MaskRCNN: ("keras", "detectron2")}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,8 +44,8 @@ class ConvertConfig(ModelSettings):
     output: str = setting(None, "File to write; for keras a .keras file or a folder.")
     part: str = setting(
         "auto",
-        "The whole model, or an encoder; auto: the model where the target takes it, "
-        "the teacher elsewhere.",
+        "The whole model (of SlotCon, or a detector), or an encoder; auto: the model "
+        "where the target takes it, the teacher elsewhere.",
         choices=("auto", "model", "teacher", "student"),
     )
     output_stride: int | None = setting(
@@ -86,6 +89,7 @@ def convert(config: ConvertConfig) -> list[pathlib.Path]:
         )
     model, report = load_trained(
         config.model,
+        detectors=_takes_detectors(config),
         strict=False,
         output_stride=config.output_stride,
         which="student" if config.part == "student" else "teacher",
@@ -102,10 +106,15 @@ def convert(config: ConvertConfig) -> list[pathlib.Path]:
     return paths
 
 
+def _takes_detectors(config: ConvertConfig) -> bool:
+    whole = config.part == "auto" and config.to in _WHOLE[MaskRCNN]
+    return whole or config.part == "model"
+
+
 def _written(model: keras.Model, config: ConvertConfig) -> list[pathlib.Path]:
     output, part = pathlib.Path(config.output), config.part
     if part == "auto":
-        whole = config.to in _WHOLE and isinstance(model, SlotCon)
+        whole = config.to in _WHOLE.get(type(model), ())
         part = "model" if whole else "teacher"
     if part == "model":
         return _write_model(model, output, config.to)
@@ -126,19 +135,26 @@ def _tell_statistics(model: keras.Model, target: str) -> None:
 def _write_model(
     model: keras.Model, output: pathlib.Path, target: str
 ) -> list[pathlib.Path]:
-    if not isinstance(model, SlotCon):
+    if not isinstance(model, SlotCon | MaskRCNN):
         raise ValueError(
-            "part=model needs a whole SlotCon model. Received: an encoder alone."
+            "part=model needs a whole SlotCon model or a detector. Received: an "
+            "encoder alone."
         )
-    if target == "slotcon_torch":
+    if isinstance(model, SlotCon) and target == "slotcon_torch":
         return save_slotcon(model, output)
+    if isinstance(model, MaskRCNN) and target == "detectron2":
+        return save_detector(model, output)
     if target != "keras":
         raise SettingError(
             f"to={target} takes an encoder. Received: part=model. Set part=teacher, or "
             "part=student."
         )
-    if output.suffix != ".keras":
+    if output.suffix != ".keras" and isinstance(model, SlotCon):
         return [model.save_to_preset(output)]
+    if output.suffix != ".keras":
+        raise SettingError(
+            f"`output` of a detector must be a .keras file. Received: output={output}."
+        )
     with written_whole(output) as aside:
         model.save(aside)
     return [output]

@@ -6,6 +6,7 @@ import dataclasses
 
 from slotcon_tf.data.labelled import SEGMENTED
 from slotcon_tf.data.labelled.classified import CLASSIFIED
+from slotcon_tf.data.objects import OBJECT_SETS
 from slotcon_tf.evaluation import classification
 from slotcon_tf.evaluation.bootstrap import RESAMPLES
 from slotcon_tf.evaluation.linear import LinearSettings
@@ -13,7 +14,9 @@ from slotcon_tf.runs.label_settings import LabelSettings
 from slotcon_tf.runs.load_settings import ModelSettings, scale_setting, which_setting
 from slotcon_tf.runs.settings import setting
 
-TASKS = ("groups", "linear", "retrieval", "knn", "classification")
+DETECTION = "detection"
+DETECTOR_SETTINGS = ("short_edge", "long_edge")
+TASKS = ("groups", "linear", "retrieval", "knn", "classification", DETECTION)
 _LINEAR = LinearSettings()
 
 
@@ -31,7 +34,8 @@ class EvaluateConfig(LabelSettings, ModelSettings):
     )
     dataset: str = setting(
         "folders",
-        f"Label maps: {', '.join(SEGMENTED)}. Classes: {', '.join(CLASSIFIED)}.",
+        f"Label maps: {', '.join(SEGMENTED)}. Classes: {', '.join(CLASSIFIED)}. "
+        f"Objects: {', '.join(OBJECT_SETS)}.",
     )
     data_dir: str | None = setting(None, "Folder of the labelled images.")
     split: str = setting("val", "What is measured.")
@@ -55,6 +59,15 @@ class EvaluateConfig(LabelSettings, ModelSettings):
     )
     max_train_images: int | None = setting(
         None, "Evenly spaced images of train_split.", low=1
+    )
+    short_edge: int | None = setting(
+        None,
+        "Of a detector: pixels that the shortest edge of an image becomes. Default: as "
+        "it was trained.",
+        low=32,
+    )
+    long_edge: int | None = setting(
+        None, "Of a detector: pixels that the longest edge becomes at most.", low=32
     )
     batch_size: int = setting(16, "Images at once.", low=1)
     steps: int = setting(_LINEAR.steps, "Training steps, of the linear probe.", low=1)

@@ -6,24 +6,28 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from slotcon_tf.detection.results import write_results
 from slotcon_tf.evaluation.inference import Inference
 from slotcon_tf.evaluation.results import result_of, show_result, write_result
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.method.slotcon import SlotCon
-from slotcon_tf.runs.evaluate_config import EvaluateConfig
+from slotcon_tf.runs.evaluate_config import DETECTION, DETECTOR_SETTINGS, EvaluateConfig
 from slotcon_tf.runs.evaluating_all import evaluate_all
 from slotcon_tf.runs.evaluation_tasks import LabelledTasks, result_name, untrained
 from slotcon_tf.runs.loading import load_trained, results_folder
+from slotcon_tf.runs.measured_detector import MeasuredDetector, check_alone
 from slotcon_tf.runs.settings import SettingError
 
 __all__ = ["EvaluateConfig", "evaluate"]
+_NOT_TOLD = ("task", "output", "all", *DETECTOR_SETTINGS)
 
 
 def evaluate(config: EvaluateConfig) -> list[dict[str, Any]]:
     """Measures a model by every task; prints tables and writes JSON files.
 
     Every score stands beside that of the same network untrained, with the difference,
-    and with 95% intervals of a bootstrap over images.
+    and with 95% intervals of a bootstrap over images. Those of a detector stand alone;
+    what it found is written, too, as COCO's results.
 
     With `all` every checkpoint of a run is measured, those that are there when it
     begins, while the run goes on, too. The table (CSV) and the curve (PNG) of each
@@ -67,10 +71,14 @@ def evaluate(config: EvaluateConfig) -> list[dict[str, Any]]:
         )
     if "linear" in config.task and not config.train_split:
         raise SettingError("The task linear learns from `train_split`. Received: none.")
+    check_alone(config)
     if config.all:
         return evaluate_all(config)
     _check_output(config)
-    model, _ = load_trained(config.model, prefix=config.prefix)
+    whole = DETECTION in config.task
+    model, _ = load_trained(config.model, detectors=whole, prefix=config.prefix)
+    if whole:
+        return [_measure_detector(MeasuredDetector(config, model), config)]
     networks = {"trained": Inference(model, config.which, config.scale)}
     if config.baseline:
         blank = untrained(model, config.seed)
@@ -96,6 +104,18 @@ def _check_output(config: EvaluateConfig) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
+def _measure_detector(
+    measure: MeasuredDetector, config: EvaluateConfig
+) -> dict[str, Any]:
+    found, results = measure()
+    show_result(found)
+    if path := _write(found, config):
+        path = path.parent / "detections" / path.name
+        write_results(path, results)
+        print(f"Written: {path} (COCO's results)")
+    return found
+
+
 def _measure(
     name: str,
     labelled: LabelledTasks,
@@ -111,7 +131,7 @@ def _measure(
         {which: task.measure(inference) for which, inference in networks.items()},
         dataset=repr(data),
         split=config.split,
-        settings={k: v for k, v in known.items() if k not in ("task", "output", "all")},
+        settings={k: v for k, v in known.items() if k not in _NOT_TOLD},
         step=step,
         resamples=config.resamples,
         seed=config.seed,
@@ -121,7 +141,7 @@ def _measure(
     return found
 
 
-def _write(result: dict[str, Any], config: EvaluateConfig) -> None:
+def _write(result: dict[str, Any], config: EvaluateConfig) -> pathlib.Path | None:
     """Writes a result as JSON, where `output` or the run's folder says."""
     folder = results_folder(config.model)
     if config.output:
@@ -129,6 +149,7 @@ def _write(result: dict[str, Any], config: EvaluateConfig) -> None:
     elif folder:
         path = folder / "evaluation" / f"{result_name(config, result['task'])}.json"
     else:
-        return
+        return None
     write_result(path, result)
     print(f"Written: {path}")
+    return path

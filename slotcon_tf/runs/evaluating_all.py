@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import pathlib
@@ -13,31 +12,25 @@ from absl import logging
 from tqdm import tqdm
 
 from slotcon_tf.errors import first_line
-from slotcon_tf.evaluation.inference import Inference
-from slotcon_tf.evaluation.results import read_result, result_of, write_result
+from slotcon_tf.evaluation.results import read_result, write_result
 from slotcon_tf.evaluation.series import series_csv, series_line, show_series
-from slotcon_tf.evaluation.tasks import Sums
 from slotcon_tf.files import write_text, write_whole
-from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.interop import CheckpointFileError
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.progress import bar
 from slotcon_tf.runs.checkpoints import STATE, step_of
 from slotcon_tf.runs.evaluate_config import EvaluateConfig
-from slotcon_tf.runs.evaluation_tasks import LabelledTasks, result_name, untrained
+from slotcon_tf.runs.evaluation_tasks import result_name
 from slotcon_tf.runs.loading import (
     is_checkpoint,
-    measured_part,
     read_checkpoint,
     run_checkpoints,
     run_folder,
 )
+from slotcon_tf.runs.measures import Measure, measures_of
 from slotcon_tf.runs.pretrain_config import PretrainConfig
 from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.visualize.series import series_figure
-
-# Settings on which no number depends, or which say where numbers go.
-_NOT_COMPARED = ("model", "prefix", "task", "output", "all", "batch_size")
 
 
 def evaluate_all(config: EvaluateConfig) -> list[dict[str, Any]]:
@@ -58,19 +51,16 @@ def evaluate_all(config: EvaluateConfig) -> list[dict[str, Any]]:
             f"model={config.model}. Leave it out for one model or checkpoint."
         )
     model = _first_whole(paths)
-    part = measured_part(model)
-    inference = Inference(part, config.which, config.scale)
-    labelled = LabelledTasks(config, statistics_of(part).pixel_range)
+    measures = measures_of(config, model)
     folder = pathlib.Path(config.output or _folder_of(paths[0]))
     folder.mkdir(parents=True, exist_ok=True)  # fails now, or never
-    all_series = [_Series(folder, name, labelled, inference) for name in config.task]
-    baseline = _Baseline(part, config)
+    all_series = [_Series(folder, config, measure) for measure in measures]
     with bar(total=len(paths), desc="checkpoints", unit="checkpoint") as progress:
         for path in paths:
             due = [series for series in all_series if not series.has(path)]
             if due and _read(path, model):
                 for series in due:
-                    series.measure(path, model, inference, baseline)
+                    series.measure(path, model)
             progress.update()
     for series in all_series:
         series.show()
@@ -110,80 +100,35 @@ def _read(path: pathlib.Path, model: keras.Model) -> bool:
     return True
 
 
-class _Baseline:
-    """What the untrained network comes to: measured once for a task, if ever."""
-
-    def __init__(self, model: keras.Model, config: EvaluateConfig) -> None:
-        self._model, self._config = model, config
-        self._inference: Inference | None = None
-        self._counts: dict[str, Sums] = {}
-
-    def counts(self, name: str, task: Any) -> dict[str, Sums]:
-        """Dict of "untrained" to its sums by image; empty without a baseline."""
-        config = self._config
-        if not config.baseline:
-            return {}
-        if self._inference is None:
-            blank = untrained(self._model, config.seed)
-            self._inference = Inference(blank, config.which, config.scale)
-        if name not in self._counts:
-            self._counts[name] = task.measure(self._inference)
-        return {"untrained": self._counts[name]}
-
-
 class _Series:
     """The results of one task, a file per checkpoint, and what is made of them.
 
     Args:
         folder: Of the table and the curve.
-        name: Of the task.
-        labelled: The labelled images.
-        inference: Of the run's model, with any weights.
+        config: Of all tasks.
+        measure: Of this one; its `name`, `dataset` and `settings` are known before.
     """
 
     def __init__(
         self,
         folder: pathlib.Path,
-        name: str,
-        labelled: LabelledTasks,
-        inference: Inference,
+        config: EvaluateConfig,
+        measure: Measure,
     ) -> None:
-        self.name = name
-        self.config = labelled.config
-        self._folder = folder
-        self._data, self._task = labelled.task(name, inference)
-        self._stem = f"{result_name(self.config, name)}_checkpoints"
-        self._parts = folder / "checkpoints" / result_name(self.config, name)
-        known = dataclasses.asdict(self.config)
-        known = {k: v for k, v in known.items() if k not in _NOT_COMPARED}
-        self._settings = json.loads(json.dumps(known))  # as it will be read
+        self._folder, self._measure = folder, measure
+        name = result_name(config, measure.name)
+        self._stem = f"{name}_checkpoints"
+        self._parts = folder / "checkpoints" / name
+        self._settings = json.loads(json.dumps(measure.settings))  # as it will be read
 
     def has(self, checkpoint: pathlib.Path) -> bool:
         """Whether these very weights were measured with these settings before."""
         found = self._stored(self._parts / f"{checkpoint.name}.json")
         return found is not None and found.get("weights") == _digest(checkpoint)
 
-    def measure(
-        self,
-        checkpoint: pathlib.Path,
-        model: keras.Model,
-        inference: Inference,
-        baseline: _Baseline,
-    ) -> None:
+    def measure(self, checkpoint: pathlib.Path, model: keras.Model) -> None:
         """Measures a checkpoint whose weights the model has; writes all files."""
-        counts = baseline.counts(self.name, self._task)
-        counts |= {"trained": self._task.measure(inference)}
-        found = result_of(
-            self.name,
-            self._task,
-            counts,
-            dataset=repr(self._data),
-            split=self.config.split,
-            settings=self._settings,
-            step=step_of(checkpoint),
-            resamples=self.config.resamples,
-            seed=self.config.seed,
-        )
+        found = self._measure(step_of(checkpoint))
         found["checkpoint"] = checkpoint.name
         found["epoch"] = _epoch(checkpoint, model)
         found["weights"] = _digest(checkpoint)
@@ -225,7 +170,7 @@ class _Series:
         except (OSError, ValueError, TypeError, AttributeError):
             return None  # not there, or damaged: it is measured anew
         same = found.get("settings") == self._settings
-        same = same and found.get("dataset") == repr(self._data)
+        same = same and found.get("dataset") == self._measure.dataset
         return found if same and isinstance(found.get("step"), int) else None
 
 

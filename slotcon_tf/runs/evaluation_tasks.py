@@ -22,7 +22,7 @@ from slotcon_tf.evaluation.linear import LinearSettings
 from slotcon_tf.images.statistics import PixelRange
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.progress import bar
-from slotcon_tf.runs.evaluate_config import EvaluateConfig
+from slotcon_tf.runs.evaluate_config import DETECTION, EvaluateConfig
 from slotcon_tf.runs.label_settings import label_options
 
 
@@ -33,7 +33,9 @@ def result_name(config: EvaluateConfig, task: str) -> str:
         >>> result_name(EvaluateConfig(model="a", dataset="tfds:voc"), "groups")
         'groups_tfds-voc_val_teacher'
     """
-    name = f"{task}_{config.dataset}_{config.split}_{config.which}"
+    name = f"{task}_{config.dataset}_{config.split}"
+    if task != DETECTION:  # a detector is one network
+        name += f"_{config.which}"
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
 
 

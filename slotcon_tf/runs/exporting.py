@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Iterable
 
 import keras
 import numpy as np
 
 from slotcon_tf.data import open_source
+from slotcon_tf.detection import MaskRCNN
 from slotcon_tf.images import square
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.runs.load_settings import ModelSettings, which_setting
 from slotcon_tf.runs.loading import load_trained, serving_options
 from slotcon_tf.runs.settings import SettingError, as_text, setting
 from slotcon_tf.serving.archive import export_model
+from slotcon_tf.serving.detector import DetectorOptions, export_detector
 from slotcon_tf.serving.onnx_file import export_onnx
 from slotcon_tf.serving.signatures import ServingOptions
 
@@ -30,7 +33,18 @@ _OF_SAVED_MODEL = (  # settings that do nothing for ONNX
     "max_objects",
     "max_pixels",
     "batch_sizes",
+    "short_edge",
+    "long_edge",
 )
+_OF_ENCODERS = (  # settings that say nothing of a detector
+    "which",
+    "quantize",
+    "calibration_images",
+    "image_size",
+    "mask_size",
+    "max_objects",
+)
+_OF_DETECTORS = ("short_edge", "long_edge")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,11 +84,23 @@ class ExportConfig(ModelSettings):
         None, "Edge of masks, pixels. Default: as of images.", low=1
     )
     max_objects: int = setting(_DEFAULTS.max_objects, "Slots per image.", low=1)
+    short_edge: int | None = setting(
+        None,
+        "Of a detector: pixels that the shortest edge of an image becomes. Default: as "
+        "it was measured.",
+        low=32,
+    )
+    long_edge: int | None = setting(
+        None, "Of a detector: pixels that the longest edge becomes at most.", low=32
+    )
     max_pixels: int = setting(
         _DEFAULTS.max_pixels, "Larger images are not decoded.", low=1
     )
     batch_sizes: tuple[int, ...] | None = setting(
-        None, "Batch sizes to warm up; '': no warm-up. Default: 1, 8 and 32.", low=1
+        None,
+        "Batch sizes to warm up; '': no warm-up. Default: 1, 8 and 32; of a detector, "
+        "which looks at images one by one, 1.",
+        low=1,
     )
 
 
@@ -107,7 +133,11 @@ def export(config: ExportConfig) -> pathlib.Path:
         )
     if config.format == "onnx":
         _check_onnx(config)
-    model, _ = load_trained(config.model, prefix=config.prefix)
+    whole = config.format == "saved_model"
+    model, _ = load_trained(config.model, detectors=whole, prefix=config.prefix)
+    if isinstance(model, MaskRCNN):
+        return _export_detector(model, config)
+    _check_left_out(config, _OF_DETECTORS, "for what is no detector")
     if config.format == "onnx":
         path = pathlib.Path(config.export_dir) / "encoder.onnx"
         path = export_onnx(model, path, which=config.which)
@@ -137,14 +167,40 @@ def export(config: ExportConfig) -> pathlib.Path:
     return folder
 
 
+def _export_detector(model: MaskRCNN, config: ExportConfig) -> pathlib.Path:
+    _check_left_out(config, _OF_ENCODERS, "for a detector")
+    edges = {
+        name: getattr(config, name) or getattr(model, name) for name in _OF_DETECTORS
+    }
+    if config.long_edge and config.long_edge < edges["short_edge"]:
+        raise SettingError(
+            "`long_edge` must be no less than `short_edge`. Received: "
+            f"long_edge={edges['long_edge']} and short_edge={edges['short_edge']}."
+        )
+    batches = (1,) if config.batch_sizes is None else config.batch_sizes
+    folder = export_detector(
+        model,
+        config.export_dir,
+        precision=config.precision,
+        options=DetectorOptions(**edges, max_pixels=config.max_pixels),
+        warmup_batches=batches,
+    )
+    print(f"Written: {folder}")
+    return folder
+
+
 def _check_onnx(config: ExportConfig) -> None:
     """The file is of the encoder alone, for images of any size, in float32."""
-    for name in _OF_SAVED_MODEL:
+    what = "with format=onnx, whose file is of the encoder alone"
+    _check_left_out(config, _OF_SAVED_MODEL, what)
+
+
+def _check_left_out(config: ExportConfig, names: Iterable[str], what: str) -> None:
+    for name in names:
         value = getattr(config, name)
         if value != config.settings()[name].default:
             raise SettingError(
-                f"`{name}` must be left out with format=onnx, whose file is of the "
-                f"encoder alone. Received: {name}={as_text(value)}."
+                f"`{name}` must be left out {what}. Received: {name}={as_text(value)}."
             )
 
 

@@ -6,9 +6,13 @@ import dataclasses
 from typing import Any, ClassVar
 
 from slotcon_tf.data.labelled import SEGMENTED
+from slotcon_tf.runs.finetune_settings import (
+    FinetuneSettings,
+    learning_rate_setting,
+    steps_setting,
+)
 from slotcon_tf.runs.label_settings import LabelSettings
 from slotcon_tf.runs.run_settings import (
-    RunSettings,
     batch_setting,
     precision_setting,
     workdir_setting,
@@ -17,7 +21,6 @@ from slotcon_tf.runs.settings import SettingError, default_of, setting
 from slotcon_tf.segmentation import HEADS, Augmentation
 
 SCHEDULES = ("poly", "steps")
-_EVALUATIONS = 10  # of a run, unless a setting says more
 
 
 def _of_crops(name: str, help: str, **options: Any) -> Any:
@@ -26,7 +29,7 @@ def _of_crops(name: str, help: str, **options: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(RunSettings, LabelSettings):
+class FinetuneConfig(FinetuneSettings, LabelSettings):
     """Settings of a fine-tuning; each is a flag of `slotcon-finetune-segmentation`.
 
     Raises:
@@ -43,15 +46,6 @@ class FinetuneConfig(RunSettings, LabelSettings):
 
     workdir: str = workdir_setting("runs/finetune")
     dataset: str = setting("voc", f"Labelled images: {', '.join(SEGMENTED)}.")
-    data_dir: str | None = setting(None, "Folder of the labelled images.", place=True)
-    train_split: str = setting("train", "What is learned from.")
-    val_split: str = setting("val", "What is measured.")
-    max_train_images: int | None = setting(
-        None, "Evenly spaced images of train_split.", low=1
-    )
-    max_val_images: int | None = setting(
-        None, "Evenly spaced images of val_split.", low=1
-    )
     fit_edges: tuple[int, ...] = setting(
         (2049, 513),
         "Long and short edge that images are fitted into before the random factor, "
@@ -79,23 +73,14 @@ class FinetuneConfig(RunSettings, LabelSettings):
         0, "Between windows of crop_size in evaluation; 0: none.", low=0
     )
     batch_size: int = batch_setting(16)
-    steps: int = setting(30_000, "Training steps, of the whole run.", low=1)
+    steps: int = steps_setting(30_000)
     schedule: str = setting(
         "steps", "steps: times 0.1 at 70% and 90%.", choices=SCHEDULES
     )
-    learning_rate: float = setting(
-        0.003,
-        "Learning rate of this very batch: it is not scaled.",
-        low=0.0,
-        aliases=("base_lr",),
-    )
-    weight_decay: float = setting(1e-4, "Coupled into the gradient.", low=0.0)
+    learning_rate: float = learning_rate_setting(0.003, aliases=("base_lr",))
     eval_every_steps: int = setting(0, "Divides steps; 0: ten times in the run.", low=0)
     # Not float16: the step scales no loss.
     precision: str = precision_setting("float32", "mixed_bfloat16")
-    num_pictures: int = setting(
-        4, "Images in masks.png; 0: no picture.", low=0, free=True
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,19 +90,8 @@ class FinetuneConfig(RunSettings, LabelSettings):
                 "short edge. Received: fit_edges="
                 f"{','.join(map(str, self.fit_edges))}. Write fit_edges=2049,513."
             )
-        every = self.eval_every_steps
-        if every and self.steps % every:
-            raise SettingError(
-                "`eval_every_steps` must divide `steps`. Received: "
-                f"eval_every_steps={every} for steps={self.steps}. Set "
-                f"steps={max(self.steps - self.steps % every, every)}."
-            )
 
     @property
     def steps_between_evaluations(self) -> int:
         """A divisor of `steps`."""
-        if self.eval_every_steps:
-            return self.eval_every_steps
-        counts = range(_EVALUATIONS, 0, -1)
-        times = next(count for count in counts if self.steps % count == 0)
-        return self.steps // times
+        return self.steps_between_rows

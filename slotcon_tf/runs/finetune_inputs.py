@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from typing import Any
 
 import numpy as np
 
@@ -26,8 +27,11 @@ from slotcon_tf.runs.settings import SettingError
 class TrainImages:
     """Labelled images for the threads of an input pipeline.
 
+    All but `load` is as the images themselves have it.
+
     Args:
-        images: `SegmentedImages`; if it is read in order, then by one thread at a time.
+        images: `SegmentedImages`, `ObjectImages`; if it is read in order, then by one
+            thread at a time.
 
     Attributes:
         error: The `LabelError` that ended the reading, or None.
@@ -39,14 +43,17 @@ class TrainImages:
         2
     """
 
-    def __init__(self, images: SegmentedImages) -> None:
+    def __init__(self, images: Any) -> None:
         self.images = images
-        self.num_images = images.num_images
+        self.num_images: int = images.num_images
         self.error: LabelError | None = None
         self._turn = threading.Lock() if images.in_order else contextlib.nullcontext()
 
-    def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """An image uint8 (height, width, 3), and its labels uint8 (height, width)."""
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["images"], name)
+
+    def load(self, index: int) -> tuple[np.ndarray, Any]:
+        """An image uint8 (height, width, 3), and its labels."""
         try:
             with self._turn:
                 return self.images.load(index)
@@ -108,8 +115,9 @@ def pretrained_encoder(source: str, prefix: str | None = None) -> ResNet:
         model = model.teacher.encoder
     if not isinstance(model, ResNet):
         raise SettingError(
-            "`init_from` must hold a slotcon_tf.ResNet, whose stages can be dilated. "
+            "`init_from` must hold a slotcon_tf.ResNet, whose stages are known. "
             f"Received: {source}, a {type(model).__name__}. Build a "
-            "slotcon_tf.segmentation.Segmenter with other encoders in Python."
+            "slotcon_tf.segmentation.Segmenter or a slotcon_tf.detection.MaskRCNN "
+            "around other encoders in Python."
         )
     return model

@@ -6,10 +6,47 @@ import os
 
 from absl import logging
 
+from slotcon_tf.detection import MaskRCNN
+from slotcon_tf.detection.conversion import copy_detector
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.interop import copy_weights
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs.loading import load_trained
+
+
+def begin_as_detector(model: MaskRCNN, source: str | os.PathLike) -> None:
+    """Gives a detector the weights of another, its pyramid and heads, too.
+
+    Layers that have a part for each class stay random where the classes are others.
+
+    Args:
+        model: `MaskRCNN` of the run.
+        source: As for `load_trained`: a run, a `.keras` file, or one of detectron2.
+
+    Raises:
+        FileNotFoundError: If the source is not there.
+        ValueError: If it is damaged, no detector, or one of other sizes.
+
+    Example:
+        >>> import types
+        >>> begin_as_detector(types.SimpleNamespace(), "runs/nowhere")
+        Traceback (most recent call last):
+        FileNotFoundError: No pretrained model: runs/nowhere...
+    """
+    pretrained, _ = load_trained(source, detectors=True)
+    if not isinstance(pretrained, MaskRCNN):
+        raise ValueError(
+            f"init_part=detector needs a detector. Received: {source}, a "
+            f"{type(pretrained).__name__}. Set init_part=encoder."
+        )
+    try:
+        kept = copy_detector(pretrained, model)
+    except ValueError as error:
+        raise ValueError(
+            f"init_from={source}: {error} Set `channels` and `units` as it was "
+            "trained, or init_part=encoder."
+        ) from error
+    logging.info("The detector begins as %s, but for %s", source, kept or "nothing")
 
 
 def initialize(

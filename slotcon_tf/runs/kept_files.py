@@ -11,9 +11,12 @@ from slotcon_tf.evaluation.results import SCORES, read_result
 from slotcon_tf.interop.pretrained import MODEL_FILE
 from slotcon_tf.runs.model_config import MODEL_CONFIG
 from slotcon_tf.runs.places import (
+    DETECTIONS,
+    DETECTOR_FILE,
     HISTORY,
     LEDGER,
     LOCK,
+    RESULTS,
     SEGMENTER_FILE,
     checkpoint_paths,
 )
@@ -22,6 +25,7 @@ from slotcon_tf.runs.settings import SettingError, as_text
 
 _FILES = (
     *(HISTORY, SCORES, MODEL_CONFIG, MODEL_FILE, SEGMENTER_FILE, LEDGER),
+    *(DETECTOR_FILE, RESULTS, DETECTIONS),
     *(LOCK, "skipped.txt", "slots.png", "masks.png"),
 )
 _FOLDERS = ("checkpoints", "tensorboard", "export")

@@ -12,6 +12,8 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from slotcon_tf.detection import MaskRCNN
+from slotcon_tf.detection.conversion import holds_detector, load_detector
 from slotcon_tf.errors import first_line
 from slotcon_tf.interop import CheckpointFileError, load_pretrained
 from slotcon_tf.interop.allowance import variables_within
@@ -19,7 +21,12 @@ from slotcon_tf.interop.pretrained import MODEL_FILE
 from slotcon_tf.interop.reasons import refusal
 from slotcon_tf.runs.checkpoints import STATE
 from slotcon_tf.runs.model_config import MODEL_CONFIG, model_of
-from slotcon_tf.runs.places import SEGMENTER_FILE, checkpoint_paths, step_of
+from slotcon_tf.runs.places import (
+    DETECTOR_FILE,
+    SEGMENTER_FILE,
+    checkpoint_paths,
+    step_of,
+)
 from slotcon_tf.runs.workdir import FLAGFILES
 from slotcon_tf.segmentation import Segmenter
 from slotcon_tf.serving.signatures import ServingOptions
@@ -37,7 +44,9 @@ def _named(source: str | os.PathLike) -> Iterator[None]:
         raise
 
 
-def load_trained(source: str | os.PathLike, **options: Any) -> tuple[keras.Model, Any]:
+def load_trained(
+    source: str | os.PathLike, *, detectors: bool = False, **options: Any
+) -> tuple[keras.Model, Any]:
     """The model of a run or of one of its checkpoints, or a pretrained one.
 
     Of a run the newest whole one is read: what it has written at its end, unless that
@@ -48,11 +57,13 @@ def load_trained(source: str | os.PathLike, **options: Any) -> tuple[keras.Model
         source: Work directory of a run, finished or not, or its folder `checkpoints`;
             the folder of one checkpoint, such as `checkpoints/step_000001000`; or what
             `load_pretrained` takes.
+        detectors: Whether a detector, also one in a file of detectron2, is given
+            whole; else its encoder is.
         **options: Of `load_pretrained`.
 
     Returns:
         As `load_pretrained`: a `SlotCon` or an encoder, which of a fine-tuning is the
-        segmenter's, and a report or None.
+        segmenter's or the detector's, or a `MaskRCNN`; and a report or None.
 
     Raises:
         FileNotFoundError, ValueError: As `load_pretrained`.
@@ -63,16 +74,19 @@ def load_trained(source: str | os.PathLike, **options: Any) -> tuple[keras.Model
         FileNotFoundError: No pretrained model: runs/nowhere...
     """
     with _named(source):
-        return _load(source, options)
+        model, report = _load(source, options, detectors)
+    if detectors and isinstance(model, MaskRCNN):
+        return model, report
+    return measured_part(model, source), report
 
 
 def _load(
-    source: str | os.PathLike, options: dict[str, Any]
+    source: str | os.PathLike, options: dict[str, Any], detectors: bool
 ) -> tuple[keras.Model, Any]:
     path = pathlib.Path(source)
     if is_checkpoint(path):
         _refuse_prefix(source, options)
-        return measured_part(read_checkpoint(path), source), None
+        return read_checkpoint(path), None
     checkpoints = run_checkpoints(path)
     if not checkpoints:
         file = _final_model(path)
@@ -81,13 +95,16 @@ def _load(
                 f"A run must have a checkpoint to be read. Received: {source}, which "
                 "has none yet. Wait for the first, or take another run."
             )
+        wanted = detectors and file is None and not options.get("prefix")
+        if wanted and holds_detector(path):
+            return load_detector(path, strict=bool(options.get("strict", True)))
         model, report = load_pretrained(file or source, **options)
         if report and report.choice:
             logging.warning("%s: %s", source, report.choice)
-        return measured_part(model, source), report
+        return model, report
     _refuse_prefix(source, options)
     model = _read_finished(_final_model(path), checkpoints[0])
-    return measured_part(model or _read_newest(checkpoints), source), None
+    return model or _read_newest(checkpoints), None
 
 
 def _refuse_prefix(source: str | os.PathLike, options: dict[str, Any]) -> None:
@@ -100,7 +117,7 @@ def _refuse_prefix(source: str | os.PathLike, options: dict[str, Any]) -> None:
 
 def _final_model(path: pathlib.Path) -> pathlib.Path | None:
     """The file that a run has written at its end, or None."""
-    files = (path / name for name in (MODEL_FILE, SEGMENTER_FILE))
+    files = (path / name for name in (MODEL_FILE, SEGMENTER_FILE, DETECTOR_FILE))
     return next(filter(pathlib.Path.is_file, files), None)
 
 
@@ -116,17 +133,20 @@ def measured_part(
 
     Args:
         model: Of a run.
-        source: Where it is from: it is said that of a segmenter the encoder is taken.
+        source: Where it is from: it is said that of a segmenter or a detector the
+            encoder is taken.
 
     Example:
         >>> from slotcon_tf import backbone
         >>> measured_part(backbone("resnet10")).name
         'resnet10'
     """
-    if not isinstance(model, Segmenter):
+    kinds = {Segmenter: "segmenter", MaskRCNN: "detector"}
+    told = next((told for kind, told in kinds.items() if isinstance(model, kind)), None)
+    if told is None:
         return model
     if source is not None:
-        logging.warning("%s is a segmenter, whose encoder is taken.", source)
+        logging.warning("%s is a %s, whose encoder is taken.", source, told)
     return model.encoder
 
 
@@ -259,7 +279,7 @@ def _config_of(checkpoint: pathlib.Path) -> pathlib.Path:
         raise CheckpointFileError(
             f"A checkpoint needs the {MODEL_CONFIG} of its model. Received: "
             f"{checkpoint}, and none there or two folders up. Copy it from the run "
-            f"into the checkpoint's folder; of a fine-tuning take {SEGMENTER_FILE}."
+            f"into the checkpoint's folder; of a fine-tuning take its .keras file."
         )
     return found
 
@@ -274,7 +294,7 @@ def read_checkpoint(
         model: Of another checkpoint of the run, to be overwritten; default: a new one.
 
     Returns:
-        A `SlotCon` or a `Segmenter`.
+        A `SlotCon`, a `Segmenter` or a `MaskRCNN`.
 
     Raises:
         CheckpointFileError: If the checkpoint is damaged, or not there any more.

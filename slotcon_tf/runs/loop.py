@@ -31,6 +31,7 @@ def train(
     callbacks: list[keras.callbacks.Callback],
     look_at: Callable[[Batch], None] | None = None,
     shows_progress: bool = True,
+    of_any_size: bool = False,
 ) -> None:
     """Trains from the model's step on to the end, in the middle of an epoch too.
 
@@ -41,7 +42,7 @@ def train(
     their first axis, and logs are scalars.
 
     Args:
-        model: A compiled `SlotCon` or `Segmenter`.
+        model: A compiled `SlotCon`, `Segmenter` or `MaskRCNN`.
         make_dataset: Function of a step that returns the dataset from there on, cut
             for the model's strategy.
         batch_size: Images per step, of all replicas.
@@ -49,6 +50,7 @@ def train(
         callbacks: List of Keras callbacks.
         look_at: Function that is called with the first batch of one replica, or None.
         shows_progress: Whether this process tells how far training is.
+        of_any_size: Whether batches are of many sizes, all of which one graph takes.
 
     Example:
         >>> class Counter(keras.Model):
@@ -76,7 +78,6 @@ def train(
     )
     if shows_progress:
         callbacks = [*callbacks, progress]
-    step = distributed_step(model)
     start = int(model.step.numpy())
     epoch, offset = divmod(start, steps_per_epoch)
     if offset:
@@ -88,7 +89,7 @@ def train(
     logs = {}
     try:
         calls.on_train_begin()
-        batches = iter(make_dataset(start))
+        batches, step = _begun(model, make_dataset(start), of_any_size)
         while epoch < epochs and not model.stop_training:
             model.reset_metrics()
             calls.on_epoch_begin(epoch)
@@ -115,13 +116,26 @@ def train(
         progress.close()
 
 
+def _begun(model, dataset, of_any_size):
+    """Iterator of the batches, and the step."""
+    spec = getattr(dataset, "element_spec", None) if of_any_size else None
+    return iter(dataset), distributed_step(model, spec)
+
+
 def _of_one_replica(model, batch):
     local = model.distribute_strategy.experimental_local_results
     return {name: local(value)[0] for name, value in batch.items()}
 
 
-def distributed_step(model: keras.Model) -> Callable[[Batch], dict[str, float]]:
+def distributed_step(
+    model: keras.Model, spec: Any = None
+) -> Callable[[Batch], dict[str, float]]:
     """Function of a batch: a step on all replicas, whose logs it returns as numbers.
+
+    Args:
+        model: Compiled.
+        spec: What all batches are, a dataset's `element_spec`; None: the graph is made
+            anew for every size.
 
     Example:
         >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
@@ -135,7 +149,7 @@ def distributed_step(model: keras.Model) -> Callable[[Batch], dict[str, float]]:
         own = tf.function(own, autograph=False, jit_compile=True)
 
     # Steps hold no Python control flow that depends on tensors.
-    @tf.function(autograph=False)
+    @tf.function(autograph=False, input_signature=None if spec is None else [spec])
     def step(batch):
         return strategy.run(own, args=(batch,))
 
@@ -178,6 +192,7 @@ def try_steps(
     callbacks: Iterable[keras.callbacks.Callback] = (),
     look_at: Callable[[Batch], None] | None = None,
     drain: bool = True,
+    of_any_size: bool = False,
 ) -> Trial:
     """Takes the next steps of a training as `train` would, and measures them.
 
@@ -185,7 +200,7 @@ def try_steps(
     after the second: what follows waits for data as a long run would.
 
     Args:
-        model, make_dataset, look_at: Of `train`.
+        model, make_dataset, look_at, of_any_size: Of `train`.
         steps: Number of them, 1 or more.
         callbacks: Keras callbacks that are told of every step.
         drain: Whether to throw away what has piled up. Several hosts must ask for
@@ -208,7 +223,7 @@ def try_steps(
         (4, True)
     """
     calls = keras.callbacks.CallbackList(list(callbacks), model=model)
-    run_step, waiting = distributed_step(model), Stopwatch()
+    waiting = Stopwatch()
 
     def timed(number, batch):
         start = time.perf_counter()
@@ -220,7 +235,8 @@ def try_steps(
 
     calls.on_train_begin()
     start = time.perf_counter()
-    batches = iter(make_dataset(int(model.step.numpy())))
+    dataset = make_dataset(int(model.step.numpy()))
+    batches, run_step = _begun(model, dataset, of_any_size)
     batch = next(batches)
     if look_at is not None:
         look_at(_of_one_replica(model, batch))

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from slotcon_tf.detection import MaskRCNN
 from slotcon_tf.files import write_text
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.segmentation import Segmenter
@@ -17,7 +18,7 @@ from slotcon_tf.segmentation import Segmenter
 MODEL_CONFIG = "model.json"
 _CLASS = "class"  # not there in files of the days when there was one
 _NUMBERED = re.compile(r"_\d+(?=[\"/])")  # "conv2d_7", the seventh of a process
-_MODELS = {model.__name__: model for model in (SlotCon, Segmenter)}
+_MODELS = {model.__name__: model for model in (SlotCon, Segmenter, MaskRCNN)}
 
 
 def write_model_config(folder: pathlib.Path, model: keras.Model) -> None:
@@ -28,7 +29,7 @@ def write_model_config(folder: pathlib.Path, model: keras.Model) -> None:
 
     Args:
         folder: A work directory, or the folder of a checkpoint.
-        model: A `SlotCon` or a `Segmenter`.
+        model: A `SlotCon`, a `Segmenter` or a `MaskRCNN`.
 
     Example:
         >>> import tempfile, types

@@ -9,6 +9,9 @@ HISTORY = "history.csv"  # a row per epoch
 LEDGER = "finished.json"  # what was made after the last step
 LOCK = "run.lock"  # who holds it
 SEGMENTER_FILE = "segmenter.keras"  # what a fine-tuning has made
+DETECTOR_FILE = "detector.keras"  # ... for detection
+RESULTS = "results.json"  # what a detector has found, in COCO's layout
+DETECTIONS = "detections.png"  # ... in pictures
 PREFIX = "step_"  # of a checkpoint's folder; the step follows
 
 

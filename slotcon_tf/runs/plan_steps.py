@@ -62,6 +62,7 @@ def plan_of(run: Run) -> Plan:
                 callbacks=[run.guard()],
                 look_at=run.look_at,
                 drain=not spans_hosts(run.strategy),
+                of_any_size=run.batches_vary,
             )
         except tf.errors.ResourceExhaustedError as error:
             raise _out_of_memory(run) from error
@@ -116,7 +117,8 @@ def _disk(run: Run) -> Disk:
     often = config.checkpoint_steps or config.checkpoint_minutes
     # One more than is kept: a new one is written before the oldest goes.
     newest = config.keep_checkpoints + 1
-    kept = run.epochs // run.keep_every_epochs if run.keep_every_epochs else 0
+    every = config.keep_every_epochs
+    kept = run.epochs // every if every else 0
     return Disk(
         folder=str(folder),
         writable=os.access(folder, os.W_OK),

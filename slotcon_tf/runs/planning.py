@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from slotcon_tf.runs import report
+from slotcon_tf.runs.detection_config import DetectionConfig
+from slotcon_tf.runs.detection_run import DetectionRun
 from slotcon_tf.runs.finetune_config import FinetuneConfig
 from slotcon_tf.runs.finetuning import FinetuneRun
 from slotcon_tf.runs.pretrain_config import PretrainConfig
 from slotcon_tf.runs.pretraining import PretrainRun
 from slotcon_tf.runs.run_plan import Plan
 
+_RUNS = {
+    PretrainConfig: PretrainRun,
+    FinetuneConfig: FinetuneRun,
+    DetectionConfig: DetectionRun,
+}
 
-def plan(config: PretrainConfig | FinetuneConfig) -> Plan:
+
+def plan(config: PretrainConfig | FinetuneConfig | DetectionConfig) -> Plan:
     """What a run would take, by ten real steps of it; nothing is written.
 
     The steps are the run's own: its images, network, optimizer, strategy. Of a work
@@ -42,6 +52,6 @@ def plan(config: PretrainConfig | FinetuneConfig) -> Plan:
         FileNotFoundError: ...
     """
     report.start_logging()
-    kind = PretrainRun if isinstance(config, PretrainConfig) else FinetuneRun
+    kind: Any = next(run for of, run in _RUNS.items() if isinstance(config, of))
     with kind.begun(config.replace(dry_run=True)) as run:
         return run.plan()

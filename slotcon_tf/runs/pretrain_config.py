@@ -15,7 +15,7 @@ from slotcon_tf.method.slotcon import SlotCon, check_settings
 from slotcon_tf.runs.label_settings import EvalLabelSettings
 from slotcon_tf.runs.labelled_monitor import TASKS as MONITORED
 from slotcon_tf.runs.run_settings import (
-    RunSettings,
+    HostSettings,
     batch_setting,
     precision_setting,
     workdir_setting,
@@ -41,7 +41,7 @@ def _of_views(name: str, help: str, **options: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PretrainConfig(RunSettings, SourceSettings, EvalLabelSettings):
+class PretrainConfig(HostSettings, SourceSettings, EvalLabelSettings):
     """Settings of a pretraining; each is a flag of `slotcon-pretrain`.
 
     Raises:
@@ -115,16 +115,7 @@ class PretrainConfig(RunSettings, SourceSettings, EvalLabelSettings):
     )
     warmup_epochs: float = setting(5.0, "Length of the linear warm-up.", low=0.0)
     precision: str = precision_setting("float32", "mixed_bfloat16", "mixed_float16")
-    host_wait_minutes: float = setting(
-        10.0,
-        "Minutes that the hosts of one run wait for each other at the start.",
-        low=0.0,
-        free=True,
-    )
     checkpoint_epochs: int = setting(1, "Epochs between checkpoints.", low=1, free=True)
-    keep_every_epochs: int = setting(
-        0, "Checkpoints of these epochs stay; 0: none.", low=0, free=True
-    )
     max_skipped_steps: int = setting(0, "Steps that may be skipped for NaN.", low=0)
     picture_epochs: int = setting(
         0, "Epochs between TensorBoard pictures; 0: none.", low=0, free=True

@@ -128,6 +128,10 @@ class Products:
             self.missing.append(name)
         return there
 
+    def path_of(self, name: str, of: Any = None) -> pathlib.Path | None:
+        """Where a product is that need not be made, as of `make`; None: nowhere."""
+        return self._there(name, of)
+
     def forget(self) -> None:
         """Drops the record: the run trains on, and what is there is not of its end."""
         check_held(self.workdir)

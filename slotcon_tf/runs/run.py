@@ -71,6 +71,7 @@ class Run(abc.ABC):
         troubles: Record of the auxiliaries (evaluation, history, pictures ...) that
             failed; they end nothing.
         look_at: Function that is called with the first batch of one replica, or None.
+        batches_vary: Whether batches are of many sizes, all of which one graph takes.
 
     Raises:
         ValueError, OSError: If a setting or an image set cannot be used.
@@ -93,6 +94,7 @@ class Run(abc.ABC):
     """
 
     look_at: Callable[[dict[str, tf.Tensor]], None] | None = None
+    batches_vary = False
     history: CsvHistory  # of the process that writes
 
     def __init__(
@@ -140,7 +142,7 @@ class Run(abc.ABC):
                 getattr(self.model, "total_steps", None),
             ),
             keep=config.keep_checkpoints,
-            keep_every_epochs=self.keep_every_epochs,
+            keep_every_epochs=config.keep_every_epochs,
             writes=self.writes,
             means=not spans_hosts(self.strategy),
         )
@@ -204,11 +206,6 @@ class Run(abc.ABC):
     def epochs(self) -> int:
         """Rows of the history, in the end."""
 
-    @property
-    def keep_every_epochs(self) -> int:
-        """Checkpoints of these epochs stay; 0: none."""
-        return 0
-
     @abc.abstractmethod
     def prepare(self) -> None:
         """What else may be refused, after `first_step` is known; writes nothing."""
@@ -243,6 +240,22 @@ class Run(abc.ABC):
         """
         return {}
 
+    def of_all_hosts(self, stop: Callable[[], bool]) -> list[keras.callbacks.Callback]:
+        """Callbacks that every host has, after an epoch's checkpoint; errors end all.
+
+        Args:
+            stop: Says whether any host wants the run to stop; all must ask together.
+        """
+        del stop
+        return []
+
+    def after_training(self, stop: Callable[[], bool]) -> None:  # noqa: B027
+        """What all hosts do together after the last step, before the first finishes.
+
+        Args:
+            stop: As of `of_all_hosts`.
+        """
+
     def pictures(self, board: str) -> dict[str, keras.callbacks.Callback]:
         """Callbacks, by name, after those that write logs."""
         return {}
@@ -270,15 +283,25 @@ class Run(abc.ABC):
             return self
         with told_in_training(lambda: self.fatal), StopRequest() as stop:
             self.train(stop)
+            self.after_training(self._asked_together(stop))
             if stop():  # since the last save
-                raise Interrupted(
-                    "Stopped by a signal after the last step, which is saved in "
-                    f"{self.checkpoints.latest()}. The same command goes on from there."
-                )
+                raise self.interrupted()
         with self.hosts.finishing():
             if self.chief:
                 self._complete()
         return self
+
+    def interrupted(self) -> Interrupted:
+        """The error of a stop after what the newest checkpoint holds."""
+        return Interrupted(
+            f"Stopped by a signal after step {int(self.model.step.numpy())}, which is "
+            f"saved in {self.checkpoints.latest()}. The same command goes on from "
+            "there."
+        )
+
+    def _asked_together(self, stop: Callable[[], bool]) -> Callable[[], bool]:
+        anyone = any_worker(self.strategy)
+        return lambda: anyone(stop())
 
     def _complete(self) -> None:
         products = self._products()
@@ -346,6 +369,7 @@ class Run(abc.ABC):
                 callbacks=self.callbacks(stop),
                 look_at=self.look_at,
                 shows_progress=self.chief,
+                of_any_size=self.batches_vary,
             )
         except StoppedByCallback as error:
             raise RunStopped(error) from error
@@ -428,8 +452,9 @@ class Run(abc.ABC):
             stop_requested=stopped_by,
         )
         last = keras.callbacks.LambdaCallback(on_epoch_end=checkpointing.after_others)
+        shared = self.of_all_hosts(self._asked_together(stop))
         if not self.chief:
-            return [self.guard(), checkpointing, last]
+            return [self.guard(), checkpointing, *shared, last]
         board = str(self.workdir / "tensorboard")
         auxiliaries = {
             **self.monitors(board),
@@ -443,6 +468,7 @@ class Run(abc.ABC):
             self.guard(),
             keras.callbacks.LambdaCallback(on_epoch_end=self._note),
             checkpointing,
+            *shared,
             *(Auxiliary(*pair, self.troubles) for pair in auxiliaries.items()),
             last,
         ]

@@ -91,6 +91,9 @@ class RunSettings(LoadSettings):
         0.0, "Minutes between more checkpoints; 0: none.", low=0.0, free=True
     )
     keep_checkpoints: int = setting(3, "Newest checkpoints kept.", low=1, free=True)
+    keep_every_epochs: int = setting(
+        0, "Checkpoints of these epochs stay; 0: none.", low=0, free=True
+    )
     callbacks: tuple[str, ...] = setting(
         (), "Keras callbacks such as loggers, module:factory with commas.", free=True
     )
@@ -145,3 +148,21 @@ class RunSettings(LoadSettings):
                 f"`batch_size` is global and must divide by {what}. Received: "
                 f"batch_size={batch}. Use {max(batch - batch % parts, parts)}."
             )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HostSettings(RunSettings):
+    """Settings of a run that several hosts may share.
+
+    Example:
+        >>> from slotcon_tf.runs import PretrainConfig
+        >>> PretrainConfig().host_wait_minutes
+        10.0
+    """
+
+    host_wait_minutes: float = setting(
+        10.0,
+        "Minutes that the hosts of one run wait for each other at the start.",
+        low=0.0,
+        free=True,
+    )

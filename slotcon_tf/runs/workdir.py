@@ -11,7 +11,7 @@ from slotcon_tf.runs.run_settings import RunSettings
 from slotcon_tf.runs.settings import SettingError, as_text
 
 # Of every kind of run, to tell them from each other.
-FLAGFILES = ("pretrain.flags", "finetune.flags")
+FLAGFILES = ("pretrain.flags", "finetune.flags", "finetune_detection.flags")
 
 
 class WorkdirError(ValueError):

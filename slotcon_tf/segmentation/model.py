@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras import ops
 
 from slotcon_tf.devices import at_least_float32
+from slotcon_tf.encoders.copies import with_stride
 from slotcon_tf.encoders.resnet import ResNet
 from slotcon_tf.images.statistics import ImageStatistics, statistics_of
 from slotcon_tf.presets import AUXILIARY_HEAD
@@ -43,12 +44,7 @@ def dilated(encoder: ResNet, output_stride: int) -> ResNet:
             f"Received: {encoder!r}, a {type(encoder).__name__}. Take a ResNet, or "
             "build a Segmenter with your encoder as it is."
         )
-    config = encoder.get_config()
-    config |= {"output_stride": output_stride, "contract_dilation": True}
-    config |= {"input_shape": (None, None, 3), "trainable": True, "dtype": None}
-    copy = ResNet.from_config(config)
-    copy.set_weights(encoder.get_weights())
-    return copy
+    return with_stride(encoder, output_stride, contract_dilation=True)
 
 
 @keras.saving.register_keras_serializable(package="slotcon_tf")

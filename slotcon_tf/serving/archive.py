@@ -74,7 +74,7 @@ def export_model(
     export_dir = pathlib.Path(export_dir)
     # A server that polls the folder takes numbers only: it never sees what is aside.
     with written_aside(export_dir / "new_version") as aside:
-        archive = _archive(served, heads)
+        archive = archive_of(served, [served.pyramid_model, heads])
         archive.write_out(str(aside), verbose=False)  # pyright: ignore[reportAttributeAccessIssue]
         if warmup_batches:
             edge = options.image_size or ServingOptions.image_size
@@ -85,12 +85,24 @@ def export_model(
         return publish(aside, export_dir)
 
 
-def _archive(served: ServedModel, heads: Any) -> Any:
-    """A keras.export.ExportArchive with an endpoint for every signature."""
+def archive_of(served: Any, parts: Iterable[Any]) -> Any:
+    """A keras.export.ExportArchive with an endpoint for every signature.
+
+    Args:
+        served: What has `signatures()`, as a `ServedModel`.
+        parts: Models whose variables they need; None is passed over.
+
+    Example:
+        >>> images = keras.Input((None, None, 3))
+        >>> encoder = keras.Model(images, keras.layers.Conv2D(4, 3, 2)(images))
+        >>> served = serve(encoder)
+        >>> archive = archive_of(served, [served.pyramid_model])
+        >>> sorted(archive._endpoint_names)
+        ['image_bytes', 'pyramid', 'serving_default']
+    """
     archive = keras.export.ExportArchive()
-    archive.track(served.pyramid_model)
-    if heads is not None:
-        archive.track(heads)
+    for part in filter(None, parts):
+        archive.track(part)
     for name, (function, signature) in served.signatures().items():
         endpoint = archive.add_endpoint(name, function, input_signature=signature)
         if name == "serving_default":

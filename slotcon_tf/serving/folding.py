@@ -67,7 +67,7 @@ def fold_batch_norm(encoder: keras.Model, dtype: str = "float32") -> keras.Model
     folded = keras.models.clone_model(plain, clone_function=clone, call_function=call)
     for layer in encoder.layers:
         if layer.name in folds:
-            weights = _folded_weights(layer, folds[layer.name])
+            weights = folded_weights(layer, folds[layer.name])
         elif layer.weights and layer.name not in gone:
             weights = layer.get_weights()
         else:
@@ -90,8 +90,19 @@ def _pairs(encoder):
             yield norm, before
 
 
-def _folded_weights(layer, norm):
-    """Kernel and bias of the convolution that does both; computed in float64."""
+def folded_weights(layer: Any, norm: Any) -> list[np.ndarray]:
+    """Kernel and bias of the convolution that does both; computed in float64.
+
+    Args:
+        layer: A built convolution or dense layer.
+        norm: The built normalisation of its channels.
+
+    Example:
+        >>> layer, norm = keras.layers.Dense(2), keras.layers.BatchNormalization()
+        >>> _ = norm(layer(np.ones((1, 3))))
+        >>> [weights.shape for weights in folded_weights(layer, norm)]
+        [(3, 2), (2,)]
+    """
     mean, variance = (
         np.asarray(v, np.float64) for v in (norm.moving_mean, norm.moving_variance)
     )

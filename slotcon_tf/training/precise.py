@@ -76,6 +76,36 @@ class PreciseStatistics:
         of_squares.assign_add(count * (tf.cast(variance, mean.dtype) + mean**2))
         of_counts.assign_add(tf.reshape(count, [1]))
 
+    def reset(self) -> None:
+        """Forgets what was gathered."""
+        for variables in self._sums.values():
+            for one in variables:
+                one.assign(tf.zeros_like(one))
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Context in which what was gathered is the moving statistics, and no longer.
+
+        Example:
+            >>> norm = BatchNormalization()
+            >>> precise = PreciseStatistics(keras.Sequential([keras.Input((1,)), norm]))
+            >>> with precise.gathering():
+            ...     _ = norm(tf.constant([[1.0], [3.0]]), training=True)
+            >>> with precise.applied():
+            ...     print(float(norm.moving_mean[0]))
+            2.0
+            >>> float(norm.moving_mean[0])
+            0.0
+        """
+        moving = [v for x in self.layers for v in (x.moving_mean, x.moving_variance)]
+        before = [variable.numpy() for variable in moving]
+        self.apply()
+        try:
+            yield
+        finally:
+            for variable, value in zip(moving, before, strict=True):
+                variable.assign(value)
+
     def apply(self) -> None:
         """Makes what was gathered the moving statistics; of no rows: they stay."""
         for layer in self.layers:

@@ -191,6 +191,77 @@ class Steps(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
+@keras.saving.register_keras_serializable(package="slotcon_tf")
+class WarmupSteps(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up, then constant, and times `gamma` from each milestone on.
+
+    The ramp ends at the value that the steps have where it ends, as detectron2's does;
+    it may be longer than the run.
+
+    Args:
+        peak: Learning rate between the warm-up and the first milestone.
+        total_steps: Steps of the whole run.
+        warmup_steps: Steps of the warm-up; 0 starts at the peak.
+        start_factor: Share of the peak at step 0.
+        milestones: Shares of the run, rounded down to steps: a shorter run has the same
+            form.
+        gamma: Factor per milestone.
+
+    Raises:
+        ValueError: If `total_steps` is not positive.
+
+    Reference: detectron2's WarmupMultiStepLR; its 1x schedule falls at 60,000 and
+    80,000 of 90,000 steps.
+
+    Example:
+        >>> rate = WarmupSteps(peak=1.0, total_steps=90, warmup_steps=10)
+        >>> [round(float(rate(step)), 3) for step in (0, 5, 10, 59, 60, 80)]
+        [0.001, 0.501, 1.0, 1.0, 0.1, 0.01]
+    """
+
+    def __init__(
+        self,
+        *,
+        peak: float,
+        total_steps: int,
+        warmup_steps: int = 0,
+        start_factor: float = 0.001,
+        milestones: Iterable[float] = (2 / 3, 8 / 9),
+        gamma: float = 0.1,
+        name: str = "warmup_steps",
+    ) -> None:
+        super().__init__()
+        milestones = tuple(milestones)
+        self.steps = Steps(
+            peak=peak, total_steps=total_steps, milestones=milestones, gamma=gamma
+        )
+        self.peak = peak
+        self.total_steps = total_steps
+        self.warmup_steps = warmup_steps
+        self.start_factor = start_factor
+        self.milestones = milestones
+        self.gamma = gamma
+        self.name = name
+
+    def __call__(self, step: Tensor) -> Tensor:
+        step = ops.cast(step, keras.config.floatx())
+        warm = ops.clip(step / max(self.warmup_steps, 1), 0.0, 1.0)
+        start = self.peak * self.start_factor
+        warmup = start * (1.0 - warm) + self.steps(self.warmup_steps) * warm
+        return ops.where(step < self.warmup_steps, warmup, self.steps(step))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "peak": self.peak,
+            "total_steps": self.total_steps,
+            "warmup_steps": self.warmup_steps,
+            "start_factor": self.start_factor,
+            "milestones": list(self.milestones),
+            "gamma": self.gamma,
+            "name": self.name,
+        }
+
+
 def _check_length(total_steps: int) -> None:
     if total_steps < 1:
         raise ValueError(

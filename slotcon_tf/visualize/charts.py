@@ -20,7 +20,7 @@ from slotcon_tf.visualize.prototypes import Usage
 
 # What a column is called on the page, and how to read it.
 TITLES = {
-    "loss": ("total loss", "What training lowers: both losses, weighted."),
+    "loss": ("total loss", "What training lowers: the others' weighted sum."),
     "grouping_loss": (
         "grouping loss",
         "How far the student is from predicting its teacher's groups.",
@@ -29,6 +29,12 @@ TITLES = {
         "slot contrastive loss",
         "How hard it is to find a slot among those of all images.",
     ),
+    "rpn_class_loss": ("proposals: thing or not", "Of the first stage's guesses."),
+    "rpn_box_loss": ("proposals: boxes", "Of the first stage's guesses."),
+    "class_loss": ("classes of boxes", "Background is one of them."),
+    "box_loss": ("boxes", "How far boxes of found things are off."),
+    "mask_loss": ("masks", "Of the pixels in boxes of found things."),
+    "learning_rate": ("learning rate", "How far a step goes."),
     "prototypes_used": (
         "prototypes used per batch",
         "Near 1 all images are one group: collapsed.",
@@ -60,6 +66,19 @@ TITLES = {
         "Every group takes its commonest class; grows with their number.",
     ),
     "knn_accuracy": ("nearest neighbours", "Images whose class their neighbours tell."),
+}
+_PRECISIONS = {
+    "ap": ("AP", "Average precision over IoU 0.50 to 0.95; 1 is perfect."),
+    "ap50": ("AP at IoU 0.50", "Half of the overlap will do."),
+    "ap75": ("AP at IoU 0.75", "Three quarters of the overlap will do."),
+    "aps": ("AP of small objects", "Below 32 x 32 pixels."),
+    "apm": ("AP of medium objects", "Of 32 x 32 to 96 x 96 pixels."),
+    "apl": ("AP of large objects", "Above 96 x 96 pixels."),
+}
+TITLES |= {
+    f"{kind}_{name}": (f"{kind} {title}", help_text)
+    for kind in ("box", "mask")
+    for name, (title, help_text) in _PRECISIONS.items()
 }
 _VALIDATION = "val_"
 

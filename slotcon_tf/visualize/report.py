@@ -6,6 +6,7 @@ import pathlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from slotcon_tf.visualize.detection_section import detections_section
 from slotcon_tf.visualize.html import (
     Pictures,
     escaped,
@@ -46,6 +47,8 @@ class Report:
         atlas: `PrototypeAtlas`, or None of an encoder alone.
         skipped: Dict of path to reason, of images that could not be used.
         max_prototypes: Prototypes shown at most.
+        detected: List of `Detected`, of a detector.
+        min_score: What is less certain was not drawn there.
 
     Example:
         >>> import numpy as np
@@ -67,6 +70,8 @@ class Report:
     atlas: PrototypeAtlas | None = None
     skipped: dict = field(default_factory=dict)
     max_prototypes: int = 64
+    detected: list = field(default_factory=list)
+    min_score: float = 0.0
 
     def html(self, folder: pathlib.Path | None = None) -> str:
         """The page.
@@ -83,6 +88,9 @@ class Report:
         if self.history and len(self.history[0]):
             curves = curves_section(self.history, pictures)
             sections["curves", "Training curves"] = curves
+        if self.detected:
+            found = detections_section(self.detected, self.min_score, pictures)
+            sections["detections", "Detections"] = found
         if self.atlas is not None:
             total = self.atlas.num_prototypes
             sections["slots", "Groups"] = slots_section(self.shown, total, pictures)
@@ -101,7 +109,7 @@ class Report:
             for name, value in self.facts.items()
         )
         parts = [f"<h1>{escaped(self.name)}</h1>", f'<dl class="facts">{facts}</dl>']
-        if self.atlas is None:
+        if self.atlas is None and not self.detected:
             parts.append(paragraph(_NO_GROUPS, "note"))
         if self.skipped:
             count = len(self.skipped)

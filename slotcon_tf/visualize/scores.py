@@ -5,7 +5,13 @@ from __future__ import annotations
 import pathlib
 from typing import NamedTuple
 
-from slotcon_tf.evaluation.results import SCORES, read_result, score_text, stages_of
+from slotcon_tf.evaluation.results import (
+    SCORES,
+    class_columns,
+    read_result,
+    score_text,
+    stages_of,
+)
 
 EVALUATION = "evaluation"
 
@@ -17,8 +23,9 @@ class ScoreTable(NamedTuple):
         title: What was measured, and on what.
         header: Names of the columns.
         rows: Lists of text.
-        classes: Rows of name, untrained, trained; may be empty.
+        classes: Rows of name and scores; may be empty.
         settings: Dict of text.
+        columns: Names of the scores of classes.
 
     Example:
         >>> found = ScoreTable("groups", ["score", "trained"], [["nmi", "0.4"]], [], {})
@@ -31,6 +38,7 @@ class ScoreTable(NamedTuple):
     rows: list
     classes: list
     settings: dict
+    columns: list = ["untrained", "trained"]
 
 
 def read_scores(folder: str | pathlib.Path) -> tuple[list[ScoreTable], list[str]]:
@@ -67,7 +75,7 @@ def _table(content, stem):
     where = content.get("dataset")
     task = str(content.get("task") or stem).replace("_", " ")
     rows, classes = content["rows"], content.get("classes") or {}
-    there = stages_of(rows)
+    there, columns = stages_of(rows), class_columns(classes)
     settings = {k: str(v) for k, v in (content.get("settings") or {}).items()}
     if "which" in settings:
         task += f" ({settings['which']})"
@@ -76,10 +84,11 @@ def _table(content, stem):
         ["score", *there],
         [[name, *(_text(row.get(s)) for s in there)] for name, row in rows.items()],
         [
-            [name, _text(found.get("untrained")), _text(found.get("trained"))]
-            for name, found in classes.items()
+            [name, *(_text(row.get(c)) for c in columns)]
+            for name, row in classes.items()
         ],
         settings,
+        columns,
     )
 
 

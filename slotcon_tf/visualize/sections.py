@@ -30,8 +30,13 @@ _EDGE, _SMALL_EDGE, _LEAST_EDGE = 640, 400, 320  # px, longer edge on the page
 _FULL_SIZE = 24  # images up to which the page shows them at _EDGE
 
 
-def _page_edge(num_images: int) -> int:
-    """Longer edge of photographs on the page, in pixels: the file stays below 15 MB."""
+def page_edge(num_images: int) -> int:
+    """Longer edge of photographs on the page, in pixels: the file stays below 15 MB.
+
+    Example:
+        >>> page_edge(12), page_edge(96)
+        (640, 320)
+    """
     return int(max(160, _EDGE * min(1.0, (_FULL_SIZE / num_images) ** 0.5)))
 
 
@@ -49,8 +54,9 @@ def scores_section(tables: Sequence[ScoreTable], troubles: Sequence[str]) -> str
         parts.append(f"<h3>{escaped(found.title)}</h3>")
         parts.append(table(found.header, found.rows))
         if found.classes:
-            classes = table(["class", "untrained", "trained"], found.classes)
-            parts.append(folded(f"IoU of {len(found.classes)} classes", classes))
+            classes = table(["class", *found.columns], found.classes)
+            title = f"The scores of {len(found.classes)} classes"
+            parts.append(folded(title, classes))
         if found.settings:
             settings = table(["setting", "value"], found.settings.items())
             parts.append(folded("Settings", settings))
@@ -99,11 +105,13 @@ def curves_section(
                 )
             )
         parts.append(f'<h3>{title}</h3><div class="charts">{"".join(charts)}</div>')
-    help_text = (
-        "One value per epoch. Healthy training lowers the losses while many prototypes "
-        "stay in use and features stay spread out; a loss that falls while these go to "
-        "their lower ends is a collapse."
-    )
+    help_text = "One value per epoch. Healthy training lowers the losses"
+    if "prototypes_used" in columns:
+        help_text += (
+            " while many prototypes stay in use and features stay spread out; a loss "
+            "that falls while these go to their lower ends is a collapse"
+        )
+    help_text += "."
     return section("curves", "Training curves", help_text, "".join(parts))
 
 
@@ -127,7 +135,7 @@ def slots_section(
         >>> text.count("<img"), text.count('class="chip"')
         (2, 4)
     """
-    colors, edge, parts = label_colors(num_prototypes), _page_edge(len(shown)), []
+    colors, edge, parts = label_colors(num_prototypes), page_edge(len(shown)), []
     for number, (name, image, maps) in enumerate(shown):
         image = fit_edge(image, edge, _LEAST_EDGE)
         groups = groups_at(maps.logits, image.shape[:2])  # pyright: ignore[reportArgumentType]
@@ -168,7 +176,7 @@ def components_section(
         3
     """
     colors = FeatureColors([maps.features for _, _, maps in shown])
-    edge, parts = min(_SMALL_EDGE, _page_edge(len(shown))), []
+    edge, parts = min(_SMALL_EDGE, page_edge(len(shown))), []
     scale = matplotlib.colormaps["cividis"]
     for number, (name, image, maps) in enumerate(shown):
         image = fit_edge(image, edge, _LEAST_EDGE)

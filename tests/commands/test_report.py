@@ -1,6 +1,5 @@
 """The report as a user makes it: what it shows, what it survives, how it looks."""
 
-import html.parser
 import json
 import re
 import shutil
@@ -14,6 +13,7 @@ from slotcon_tf import backbone
 from slotcon_tf.visualize import label_colors
 from slotcon_tf.visualize.colors import hex_color
 from tests.support.command import TINY, modules, pretrain
+from tests.support.page_case import Page
 from trainers import visualize
 
 SIZES = ((64, 48), (40, 90), (200, 50), (33, 33), (7, 5), (700, 300), (64, 64), (9, 80))
@@ -29,44 +29,6 @@ ALL = ["scores", "curves", "slots", "components", "prototypes", "usage"]
 
 
 VISUALIZE = "trainers.visualize"
-
-
-class Page(html.parser.HTMLParser):
-    """A page's sections, images, references, text, and prototypes' colours."""
-
-    _VOID = {"meta", "img", "br", "hr", "path", "use", "rect", "stop", "circle"}
-
-    def __init__(self, path):
-        super().__init__()
-        self.source = path.read_text()
-        self.sections, self.images, self.references, self.text = [], [], [], ""
-        self.open, self.chips = [], set()
-        self.feed(self.source)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        if tag == "section":
-            self.sections.append(attrs["id"])
-        if tag == "img":
-            self.images.append(attrs)
-        names = ("src", "href", "xlink:href", "action", "data")
-        self.references += [attrs[name] for name in names if name in attrs]
-        assert tag not in ("script", "link", "iframe", "object")
-        if tag not in self._VOID:
-            self.open.append((tag, attrs))
-
-    def handle_endtag(self, tag):
-        if tag not in self._VOID:
-            assert self.open.pop()[0] == tag
-
-    def handle_data(self, data):
-        self.text += data
-        if len(self.open) > 1 and self.open[-2][1].get("class") == "chip":
-            style = self.open[-1][1].get("style", "")
-            if self.open[-1][0] == "b":
-                self.chips.add((int(data), style.partition(";")[0]))
 
 
 @pytest.fixture(scope="module")

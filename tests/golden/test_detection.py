@@ -14,6 +14,7 @@ from slotcon_tf.detection.boxes import (
     pairwise_iou,
 )
 from slotcon_tf.detection.detections import select_detections
+from slotcon_tf.detection.inference import Detector
 from slotcon_tf.detection.mask_rcnn import MaskRCNN
 from slotcon_tf.detection.mask_targets import mask_targets
 from slotcon_tf.detection.matching import match
@@ -337,6 +338,24 @@ def check_inference(
         np.testing.assert_allclose(found, some, rtol=0, atol=masks)
 
 
+def check_own_pixels(model, case):
+    """Whole images, one graph for all sizes: boxes and masks in their own pixels."""
+    detector, arrays = Detector(model), recorded("det")
+    for number, item in enumerate(described("det")["eval_images"]):
+        pixels = image(f"eval_image{number}", *item["size_hw"]).transpose(1, 2, 0)
+        found = detector.in_resized(pixels, item["output_hw"])
+        want = {
+            name: arrays[f"{case}/image{number}/final_{name}"]
+            for name in ("boxes", "scores", "classes", "mask_area")
+        }
+        np.testing.assert_array_equal(found.classes, want["classes"])
+        for name, close in (("boxes", BOXES), ("scores", SCORES)):
+            values = getattr(found, name)
+            np.testing.assert_allclose(values, want[name], rtol=0, atol=close)
+        masks = paste_masks(found.masks, found.boxes, *item["output_hw"])
+        np.testing.assert_array_equal(masks.sum(axis=(1, 2)), want["mask_area"])
+
+
 @pytest.mark.slow
 def test_first_losses_gradients_and_inference(float64):
     arrays = recorded("det")
@@ -350,6 +369,7 @@ def test_first_losses_gradients_and_inference(float64):
     measure_anew(model, [0])
     assert_statistics(entries, "init_stats")
     check_inference(model, "init_eval")
+    check_own_pixels(model, "init_eval")
 
 
 def assert_statistics(entries, name):

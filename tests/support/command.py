@@ -21,6 +21,7 @@ SAVED_MODEL_CLI = "tensorflow.python.tools.saved_model_cli"  # TensorFlow's own
 # Modules with a `main`: those that are installed as console scripts, and ours.
 COMMANDS = [
     *(f"trainers.{name}" for name in ("pretrain", "finetune_segmentation")),
+    "trainers.finetune_detection",
     *(f"trainers.{name}" for name in ("evaluate", "visualize", "convert")),
     *(f"trainers.{name}" for name in ("prepare", "check_data")),
     *(f"export.{name}" for name in ("saved_model", "extract", "client")),

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from slotcon_tf.encoders.copies import strided
 from slotcon_tf.encoders.resnet import BACKBONES, ResNet, backbone
 
 # torchvision's counts without the classifier (2048 x 1000 + 1000, or 512 x ...).
@@ -137,26 +138,36 @@ def test_round_trips(arch, tmp_path):
 def test_contracted_dilation_keeps_the_strided_network(arch, output_stride, tmp_path):
     """The finer map holds the coarse one: where it strided, the same weights fit."""
     rng = np.random.default_rng(0)
-    strided = tiny(arch)
+    coarse = tiny(arch)
     # Blocks whose last gammas are 0 would show nothing.
-    values = strided.get_weights()
-    strided.set_weights(
+    values = coarse.get_weights()
+    coarse.set_weights(
         [rng.uniform(0.5, 1.0, w.shape) if w.ndim == 1 else w for w in values]
     )
     fine = tiny(arch, output_stride=output_stride, contract_dilation=True)
     other = tiny(arch, output_stride=output_stride)
     for model in (fine, other):
-        model.set_weights(strided.get_weights())
+        model.set_weights(coarse.get_weights())
     x = rng.normal(size=(1, 96, 64, 3)).astype(np.float32)
     step = 32 // output_stride
-    got, expected = fine(x).numpy(), strided(x).numpy()
+    got, expected = fine(x).numpy(), coarse(x).numpy()
     scale = np.abs(expected).max()
     np.testing.assert_allclose(got[:, ::step, ::step], expected, atol=1e-5 * scale)
     assert np.abs(other(x)[:, ::step, ::step] - expected).max() > 1e-2 * scale
+    np.testing.assert_array_equal(strided(fine)(x), expected)
+    with pytest.raises(ValueError, match="exact twin of output stride 32"):
+        strided(other)
     fine.save(tmp_path / "encoder.keras")
     loaded = keras.models.load_model(tmp_path / "encoder.keras")
     np.testing.assert_array_equal(loaded(x), got)
     assert loaded.contract_dilation
+
+
+def test_a_pooled_shortcut_has_no_strided_twin():
+    fine = tiny("resnet10_d", output_stride=16, contract_dilation=True)
+    with pytest.raises(ValueError, match="exact twin of output stride 32"):
+        strided(fine)
+    assert strided(tiny("resnet10_d")).avg_pool_shortcut
 
 
 def test_dilations_of_the_papers_segmenters():

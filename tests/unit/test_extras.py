@@ -16,6 +16,8 @@ from export.compare import compare
 from export.tables import write_table
 from slotcon_tf import backbone
 from slotcon_tf.data import record_index
+from slotcon_tf.detection.results import encode_masks
+from slotcon_tf.detection.scoring import check_scoring
 from slotcon_tf.evaluation.classification import linear_classifier, nearest_neighbours
 from slotcon_tf.extras import MissingExtra, needed
 from slotcon_tf.interop.saving import save_encoder
@@ -61,6 +63,8 @@ USES = [
     ("sklearn", "evaluation", lambda _: linear_classifier(ROWS, CLASSES)),
     ("sklearn", "evaluation", lambda _: FeatureColors([np.ones((2, 2, 3))])),
     ("sklearn", "evaluation", compare_groups),
+    ("faster_coco_eval", "evaluation", lambda _: check_scoring()),
+    ("faster_coco_eval", "evaluation", lambda _: encode_masks([], [], 2, 2)),
     ("onnx", "onnx", lambda folder: export_onnx(None, folder / "a.onnx")),
     ("tf2onnx", "onnx", lambda folder: export_onnx(None, folder / "a.onnx")),
     ("pyarrow", "serving", lambda folder: write_table(folder / "a.parquet", [], {})),
@@ -148,9 +152,16 @@ def test_commands_are_there_without_any_extra():
     """They are imported, so that what is missing is said by the command itself."""
     scripts = PROJECT["scripts"].values()
     modules = [s.removeprefix("slotcon_tf.").partition(":")[0] for s in scripts]
-    assert len(modules) == 12
+    assert len(modules) == 13
     hidden = ["google_crc32c", "onnx", "pillow_heif", "pyarrow", "safetensors"]
-    hidden += ["sklearn", "tensorflow_serving", "tf2onnx", "keras_hub", "keras_cv"]
+    hidden += [
+        "faster_coco_eval",
+        "sklearn",
+        "tensorflow_serving",
+        "tf2onnx",
+        "keras_hub",
+        "keras_cv",
+    ]
     _, roots = imported_by(*modules, hidden=hidden)
     assert {"slotcon_tf", "trainers", "export"} <= roots
 

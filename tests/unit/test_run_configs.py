@@ -10,6 +10,7 @@ import tensorflow as tf
 from slotcon_tf import SlotCon, presets, recipes
 from slotcon_tf.data.bad_images import TooManyBadImages
 from slotcon_tf.runs import (
+    DetectionConfig,
     EvaluateConfig,
     ExportConfig,
     FinetuneConfig,
@@ -22,7 +23,7 @@ from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.runs.signals import StopRequest, told_in_training
 from slotcon_tf.training.callbacks import Interrupted
 from tests.support.command import ROOT
-from trainers import finetune_segmentation, pretrain, visualize
+from trainers import finetune_detection, finetune_segmentation, pretrain, visualize
 
 # Arguments of the model that follow from settings of another name.
 DERIVED = {
@@ -32,10 +33,13 @@ DERIVED = {
     "kwargs": "precision",  # dtype
 }
 FINETUNING = ("ade20k_fcn", "cityscapes_fcn", "voc_fcn")
+DETECTION = ("coco_mask_rcnn", "coco_mask_rcnn_2x", "scenes_mask_rcnn")
 
 
-def kind_of(recipe):
-    return FinetuneConfig if recipe in FINETUNING else PretrainConfig
+def main_of(recipe):
+    if recipe in DETECTION:
+        return finetune_detection.main
+    return finetune_segmentation.main if recipe in FINETUNING else pretrain.main
 
 
 def test_every_argument_of_the_model_has_its_setting():
@@ -124,13 +128,13 @@ def test_settings_of_the_model_have_its_bounds():
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_recipes(name, capsys):
-    config = kind_of(name).from_recipe(name, data_dir="data")
+    config = main_of(name).config_class.from_recipe(name, data_dir="data")
     assert config.data_dir == "data" and config.workdir == f"runs/{name}"
     assert type(config).from_lines(config.lines()) == config
     # The file at the root is the recipe, and what repeats a run is one too.
     (line,) = flag_files.expand([f"--flagfile={ROOT / f'{name}.flags'}"])[:1]
     assert line == next(x for x in recipes.lines(name) if x.startswith("--"))
-    main = finetune_segmentation.main if name in FINETUNING else pretrain.main
+    main = main_of(name)
     words = [f"--flagfile={ROOT / f'{name}.flags'}", "--data_dir=data"]
     assert main.config(["x", *words]) == config
     assert main.config(["x", *config.lines()]) == config
@@ -150,6 +154,8 @@ def test_a_recipe_of_another_kind_and_one_that_is_not():
         PretrainConfig.from_recipe("voc_fcn")
     with pytest.raises(SettingError, match="=coco, .* one of ade20k_fcn, .*voc_fcn.$"):
         FinetuneConfig.from_recipe("coco")
+    with pytest.raises(SettingError, match="one of coco_mask_r.*scenes_mask_rcnn.$"):
+        DetectionConfig.from_recipe("voc_fcn")
     with pytest.raises(SettingError, match="of another. It has none."):
         visualize.main.config(["visualize", "--recipe=coco"])
     with pytest.raises(SettingError, match="one of ade20k_fcn, .*Received: recipe=c"):

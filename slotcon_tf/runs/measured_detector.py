@@ -1,0 +1,136 @@
+"""The task detection: a trained detector on images with objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+from slotcon_tf.data.objects import ObjectImages, open_objects
+from slotcon_tf.detection import Detector, MaskRCNN, evaluate_detector
+from slotcon_tf.detection.results import Result
+from slotcon_tf.detection.scoring import check_scoring
+from slotcon_tf.progress import bar
+from slotcon_tf.runs.evaluate_config import DETECTION, DETECTOR_SETTINGS, EvaluateConfig
+from slotcon_tf.runs.settings import SettingError
+
+_SETTINGS = ("model", "dataset", "data_dir", "split", "max_images")
+
+
+def check_alone(config: EvaluateConfig) -> None:
+    """Refuses detection beside other tasks: they measure other models.
+
+    Raises:
+        SettingError: If it is.
+
+    Example:
+        >>> check_alone(EvaluateConfig(model="a", task=("detection",)))
+    """
+    if DETECTION in config.task and len(config.task) > 1:
+        others = ",".join(name for name in config.task if name != DETECTION)
+        raise SettingError(
+            f"The task {DETECTION} is measured alone: it takes detectors. Received: "
+            f"task={','.join(config.task)}. Call once with {DETECTION}, and once with "
+            f"{others}, which takes the detector's encoder."
+        )
+
+
+class MeasuredDetector:
+    """A detector, and the images that it is measured on.
+
+    Args:
+        config: Which images, and at which size.
+        model: Of a run or a file; its present weights are measured at every call.
+
+    Attributes:
+        images: `ObjectImages`.
+        settings: What the numbers depend on.
+
+    Raises:
+        SettingError: If the model is no detector.
+        ValueError, OSError: If the images cannot be used, or have other classes.
+        MissingExtra: If faster-coco-eval is not installed.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> config = EvaluateConfig(model="a.keras", task=("detection",))
+        >>> MeasuredDetector(config, backbone("resnet10"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        slotcon_tf.runs.settings.SettingError: The task detection needs a detector...
+    """
+
+    def __init__(self, config: EvaluateConfig, model: keras.Model) -> None:
+        if not isinstance(model, MaskRCNN):
+            raise SettingError(
+                "The task detection needs a detector. Received: "
+                f"model={config.model}, a {type(model).__name__} without one. Train it "
+                f"with slotcon-finetune-detection and init_from={config.model}."
+            )
+        check_scoring()
+        self._model = model
+        self._detector = Detector(model, config.short_edge, config.long_edge)
+        self.images = open_objects(
+            config.dataset,
+            config.data_dir,
+            config.split,
+            max_images=config.max_images,
+            pixel_range=model.statistics.pixel_range,
+        )
+        check_same_classes(model.class_names, self.images)
+        self.settings = {name: getattr(config, name) for name in _SETTINGS}
+        for name in DETECTOR_SETTINGS:
+            self.settings[name] = getattr(self._detector, name)
+
+    def __call__(self) -> tuple[dict[str, Any], list[Result]]:
+        """Scores, as `slotcon_tf.evaluation.results` describes them, and results."""
+        results, scores = evaluate_detector(
+            self._detector, self.images, progress=_progress
+        )
+        about = {"settings": self.settings, "step": int(self._model.step.numpy())}
+        split = self.settings["split"]
+        return scores.result(repr(self.images), split, **about), results
+
+
+def _progress(numbers: Iterable[int]) -> Iterable[int]:
+    return bar(numbers, desc="detect", unit="image", leave=False)
+
+
+def check_same_classes(class_names: tuple[str, ...], images: ObjectImages) -> None:
+    """Refuses images of other classes than a detector's.
+
+    Raises:
+        ValueError: If they differ; it names those that do.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> sky = SimpleNamespace(class_names=("sky", "cat"), name="photos")
+        >>> check_same_classes(("cat", "dog"), sky)
+        Traceback (most recent call last):
+        ValueError: Detector and images must have the same classes. Received: 'dog' of
+        the detector only, 'sky' of photos only. ...
+    """
+    mine, theirs = tuple(class_names), tuple(images.class_names)
+    if mine == theirs:
+        return
+    parts = [
+        f"{_named([name for name in one if name not in other])} of {whose} only"
+        for one, other, whose in (
+            (mine, theirs, "the detector"),
+            (theirs, mine, images.name),
+        )
+        if set(one) - set(other)
+    ]
+    if not parts:
+        pairs = enumerate(zip(mine, theirs, strict=True))
+        place, (one, other) = next((i, pair) for i, pair in pairs if len({*pair}) > 1)
+        parts = [f"class {place} is {one!r} here and {other!r} in {images.name}"]
+    raise ValueError(
+        "Detector and images must have the same classes. Received: "
+        f"{', '.join(parts)}. Take the images that it was trained for."
+    )
+
+
+def _named(names: list[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more
