@@ -43,9 +43,7 @@ def main(path, arch, classes, rounds):
         for mask, (x1, y1, x2, y2) in zip(masks, boxes.astype(int), strict=True):
             mask[y1:y2, x1:x2] = 1
         labels = torch.tensor(numbers).long() + 1
-        targets.append(
-            {"boxes": torch.tensor(boxes), "labels": labels, "masks": masks}
-        )
+        targets.append({"boxes": torch.tensor(boxes), "labels": labels, "masks": masks})
 
     def run():
         optimizer.zero_grad()

@@ -44,9 +44,7 @@ class ExtractionSettings(Config):
         "For a .json: file in COCO's layout, whose numbers of images and categories "
         "are taken, by their names.",
     )
-    pictures: str | None = setting(
-        None, "For a .json: folder for pictures of the images with their objects."
-    )
+    pictures: str | None = setting(None, "Folder for every picture as a PNG file.")
     picture_score: float = setting(
         0.5, "Objects of a lower score are left out of the pictures.", low=0, high=1
     )

@@ -20,6 +20,8 @@ from slotcon_tf.detection.truth import (
 )
 from slotcon_tf.images.statistics import IMAGENET, ImageStatistics
 
+_FIXED_CORNERS, _MOST_CORNERS = 256, 1024  # a mask target costs 28 cells for each
+
 
 class AnnotatedImages(Protocol):
     """What is batched: `ObjectImages`, or another that counts and loads as it does.
@@ -48,7 +50,7 @@ def object_batches(
     statistics: ImageStatistics = IMAGENET,
     fixed_sizes: Sequence[tuple[int, int]] = (),
     max_objects: int = 100,
-    max_corners: int = 256,
+    max_corners: int | None = None,
     flip: bool = True,
     input_context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
@@ -75,8 +77,9 @@ def object_batches(
             to be shrunk least for. G and E are fixed, too.
         max_objects: With `fixed_sizes`, objects of an image at most; the smallest are
             left out of more, and told.
-        max_corners: With `fixed_sizes`, polygon corners of an object at most; more are
-            thinned out, as exactly as can be.
+        max_corners: Polygon corners of an object at most; more are thinned out, as
+            exactly as can be, and told. None: 256 with `fixed_sizes`, else 1,024, which
+            few objects of COCO have.
         flip: Whether images are flipped.
         input_context: Of a host among several, which makes its own rows.
 
@@ -119,11 +122,12 @@ def object_batches(
         flip=flip,
     )
     objects = corners = None
+    most = max_corners or (_FIXED_CORNERS if fixed_sizes else _MOST_CORNERS)
     if fixed_sizes:
         objects = min(int(images.counts.max()), max_objects)
-        corners = max_corners if images.has_masks else 1
+        corners = most if images.has_masks else 1
         _tell_limit(images, objects)
-    rows = _Rows(images, plans, objects, corners)
+    rows = _Rows(images, plans, objects, most)
     height, width = fixed_sizes[0] if len(fixed_sizes) == 1 else (None, None)
     types = (tf.uint8, tf.int32, tf.int32, tf.float64, tf.int32)
     types += (tf.float64, tf.float64, tf.int32)
@@ -162,9 +166,9 @@ def object_batches(
 class _Rows:
     """Images and objects by their position in the stream."""
 
-    def __init__(self, images, plans, objects, corners):
+    def __init__(self, images, plans, objects, most_corners):
         self.images, self.plans = images, plans
-        self.objects, self.corners = objects, corners
+        self.objects, self.most_corners = objects, most_corners
 
     def read(self, position):
         """What is batched of one image; see `object_batches`."""
@@ -174,16 +178,17 @@ class _Rows:
         image = resize_image(image, height, width)
         if flipped:
             image = image[:, ::-1]
-        found = moved_objects(annotation, height, width, flipped)
-        count, length = self.objects, self.corners
-        if count is None:
-            count = _power_of_two(len(found[0]))
-            corners = (sum(map(len, polygons)) for polygons in found[2])
+        boxes, classes, polygons = moved_objects(annotation, height, width, flipped)
+        polygons = limited_corners(polygons, self.most_corners, annotation)
+        if self.objects is None:
+            count = _power_of_two(len(boxes))
+            corners = (sum(map(len, own)) for own in polygons)
             length = _power_of_two(max(corners, default=1))
         else:
-            found = largest_objects(*found, count)
-            found = (*found[:2], limited_corners(found[2], length, annotation))
-        boxes, classes, polygons = found
+            count = self.objects
+            length = self.most_corners if self.images.has_masks else 1
+            found = largest_objects(boxes, classes, polygons, count)
+            boxes, classes, polygons = found
         arrays = boxes, classes, *edges_of(polygons, length)
         arrays = [_filled(x, count) for x in arrays]
         sizes = (np.array(x, np.int32) for x in (size, padded))

@@ -23,7 +23,7 @@ class _Flattened:
     bins: int
 
     def torch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape[::-1]
+        return tuple(shape[::-1])
 
     def to_torch(self, value: Any) -> np.ndarray:
         value = np.asarray(value)

@@ -78,8 +78,7 @@ def coco_scores(
     size of a mask, not that of its box, says whether it is small.
 
     Args:
-        truth: Of an `instances_*.json`: images, annotations whose ids are not 0,
-            categories.
+        truth: Of an `instances_*.json`: images, annotations, categories.
         results: Of `coco_results`, or of the JSON that others wrote.
         masks: Whether masks are scored, too.
         category_ids: Of the classes that are named, in their order; None: all, by id.
@@ -141,8 +140,9 @@ def evaluate_results(
     with needed("evaluation"):
         from faster_coco_eval import COCO, COCOeval_faster
 
-    # The library notes things in what it is given.
-    whole = {**truth, "annotations": [dict(one) for one in truth["annotations"]]}
+    # Copies: the library notes things in what it is given. To it an id of 0 is none.
+    objects = [{**one, "id": i} for i, one in enumerate(truth["annotations"], 1)]
+    whole = {**truth, "annotations": objects}
     # Its size comes from the box where there is one.
     left_out = "bbox" if kind == "mask" else "segmentation"
     own = [{k: v for k, v in one.items() if k != left_out} for one in results]

@@ -50,10 +50,7 @@ class DetectionConfig(FinetuneSettings, HostSettings):
     workdir: str = workdir_setting("runs/detection")
     dataset: str = setting("coco", f"Images with objects: {', '.join(OBJECT_SETS)}.")
     init_part: str = setting(
-        "encoder",
-        "Of init_from: its encoder, or all of a detector, also one of detectron2; what "
-        "has a part for each class begins anew where the classes are others.",
-        choices=("encoder", "detector"),
+        "encoder", "What is taken of init_from.", choices=("encoder", "detector")
     )
     train_short_edges: tuple[int, ...] = setting(
         (640, 672, 704, 736, 768, 800),
@@ -63,7 +60,9 @@ class DetectionConfig(FinetuneSettings, HostSettings):
     short_edge: int = setting(
         800, "The same of an image that is measured, and later served.", low=32
     )
-    long_edge: int = setting(1333, "Pixels that the longest edge becomes at most.")
+    long_edge: int = setting(
+        1333, "Pixels that the longest edge becomes at most.", low=32
+    )
     flip: bool = setting(True, "Mirror every second training image.")
     fixed_sizes: tuple[str, ...] = setting(
         (),

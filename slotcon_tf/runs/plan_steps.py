@@ -117,7 +117,8 @@ def _disk(run: Run) -> Disk:
     often = config.checkpoint_steps or config.checkpoint_minutes
     # One more than is kept: a new one is written before the oldest goes.
     newest = config.keep_checkpoints + 1
-    kept = run.epochs // run.keep_every_epochs if run.keep_every_epochs else 0
+    every = config.keep_every_epochs
+    kept = run.epochs // every if every else 0
     return Disk(
         folder=str(folder),
         writable=os.access(folder, os.W_OK),

@@ -116,9 +116,6 @@ class PretrainConfig(HostSettings, SourceSettings, EvalLabelSettings):
     warmup_epochs: float = setting(5.0, "Length of the linear warm-up.", low=0.0)
     precision: str = precision_setting("float32", "mixed_bfloat16", "mixed_float16")
     checkpoint_epochs: int = setting(1, "Epochs between checkpoints.", low=1, free=True)
-    keep_every_epochs: int = setting(
-        0, "Checkpoints of these epochs stay; 0: none.", low=0, free=True
-    )
     max_skipped_steps: int = setting(0, "Steps that may be skipped for NaN.", low=0)
     picture_epochs: int = setting(
         0, "Epochs between TensorBoard pictures; 0: none.", low=0, free=True

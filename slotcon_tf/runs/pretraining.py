@@ -154,10 +154,6 @@ class PretrainRun(Run):
         return self.config.epochs
 
     @property
-    def keep_every_epochs(self) -> int:
-        return self.config.keep_every_epochs
-
-    @property
     def checkpoint_epochs(self) -> int:
         return self.config.checkpoint_epochs
 

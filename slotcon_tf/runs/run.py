@@ -125,7 +125,7 @@ class Run(Work):
                 getattr(self.model, "total_steps", None),
             ),
             keep=config.keep_checkpoints,
-            keep_every_epochs=self.keep_every_epochs,
+            keep_every_epochs=config.keep_every_epochs,
             writes=self.writes,
             means=not spans_hosts(self.strategy),
         )

@@ -91,6 +91,9 @@ class RunSettings(LoadSettings):
         0.0, "Minutes between more checkpoints; 0: none.", low=0.0, free=True
     )
     keep_checkpoints: int = setting(3, "Newest checkpoints kept.", low=1, free=True)
+    keep_every_epochs: int = setting(
+        0, "Checkpoints of these epochs stay; 0: none.", low=0, free=True
+    )
     callbacks: tuple[str, ...] = setting(
         (), "Keras callbacks such as loggers, module:factory with commas.", free=True
     )

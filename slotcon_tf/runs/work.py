@@ -71,11 +71,6 @@ class Work(abc.ABC):
     def epochs(self) -> int:
         """Rows of the history, in the end."""
 
-    @property
-    def keep_every_epochs(self) -> int:
-        """Checkpoints of these epochs stay; 0: none."""
-        return 0
-
     @abc.abstractmethod
     def prepare(self) -> None:
         """What else may be refused, after `first_step` is known; writes nothing."""

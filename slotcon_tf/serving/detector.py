@@ -151,7 +151,7 @@ class ServedDetector(tf.Module):
         order = tf.argsort(tf.cast(~there, tf.int32), stable=True)
         there = tf.gather(there, order)
 
-        def kept(values, nothing=0):
+        def kept(values, nothing: Any = 0):
             values = tf.gather(values, order)
             rows = tf.reshape(there, [-1] + [1] * (values.shape.rank - 1))
             return tf.where(rows, values, tf.constant(nothing, values.dtype))

@@ -65,9 +65,20 @@ TITLES = {
         "pixel accuracy, many to one",
         "Every group takes its commonest class; grows with their number.",
     ),
-    "box_ap": ("box AP", "Precision of boxes over IoU 0.50 to 0.95; 1 is perfect."),
-    "mask_ap": ("mask AP", "Precision of masks over IoU 0.50 to 0.95; 1 is perfect."),
     "knn_accuracy": ("nearest neighbours", "Images whose class their neighbours tell."),
+}
+_PRECISIONS = {
+    "ap": ("AP", "Average precision over IoU 0.50 to 0.95; 1 is perfect."),
+    "ap50": ("AP at IoU 0.50", "Half of the overlap will do."),
+    "ap75": ("AP at IoU 0.75", "Three quarters of the overlap will do."),
+    "aps": ("AP of small objects", "Below 32 x 32 pixels."),
+    "apm": ("AP of medium objects", "Of 32 x 32 to 96 x 96 pixels."),
+    "apl": ("AP of large objects", "Above 96 x 96 pixels."),
+}
+TITLES |= {
+    f"{kind}_{name}": (f"{kind} {title}", help_text)
+    for kind in ("box", "mask")
+    for name, (title, help_text) in _PRECISIONS.items()
 }
 _VALIDATION = "val_"
 

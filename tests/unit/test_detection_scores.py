@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import tracemalloc
 import types
 
 import numpy as np
@@ -75,6 +76,14 @@ def test_the_faults_that_the_record_knows(scored):
     )
 
 
+def test_annotations_may_count_from_0(scored):
+    known = truth()
+    for number, one in enumerate(known["annotations"]):
+        one["id"] = number
+    found = coco_scores(known, detections(), masks=True)
+    assert found.scores == scored.scores
+
+
 def test_no_detections_are_0_and_no_objects_are_nan():
     found = coco_scores(truth(), [], masks=True)
     assert set(found.scores.values()) == {0.0}
@@ -134,6 +143,16 @@ def test_run_lengths_are_those_of_whole_masks():
     assert encode_masks(masks, boxes, 30, 40) == [
         {**one, "counts": one["counts"].decode()} for one in want
     ]
+
+
+def test_masks_of_large_images_take_little_memory():
+    boxes = np.random.default_rng(0).uniform(0, 2500, (20, 2)).repeat(2, 0)
+    boxes = boxes.reshape(20, 4) + [0, 0, 300, 300]
+    tracemalloc.start()
+    found = encode_masks(np.ones((20, 28, 28), np.float32), boxes, 3000, 4000)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found) == 20 and most < 3000 * 4000
 
 
 class Images:

@@ -11,6 +11,7 @@ from slotcon_tf.data.objects.annotation import Record
 from slotcon_tf.detection import MaskRCNN, object_batches
 from slotcon_tf.detection.batch_plans import BatchPlans
 from slotcon_tf.detection.grouping import PairedOrder
+from slotcon_tf.detection.truth import edges_of
 from slotcon_tf.encoders.resnet import backbone
 from slotcon_tf.images.statistics import IMAGENET, ImageStatistics
 
@@ -186,6 +187,14 @@ def test_objects_and_corners_are_padded_to_powers_of_two():
     assert not batch["boxes"][~batch["valid"]].any()
 
 
+def test_each_polygon_of_an_object_is_a_part():
+    triangle = np.array([[0.0, 0], [8, 0], [8, 6]])
+    starts, ends, parts = edges_of([[triangle, triangle + 10], [triangle]], 8)
+    assert parts.tolist() == [[0, 0, 0, 1, 1, 1, 0, 0], [0] * 8]
+    assert (starts[0, 3:6] == triangle + 10).all() and (ends[0, 5] == 10).all()
+    assert (starts[1, 3:] == ends[1, 3:]).all()
+
+
 def test_an_image_whose_objects_all_go_has_none_to_find():
     (batch,) = batches(1, images_of(lambda number: [[200, 5, 4, 4]]))
     assert batch["boxes"].shape == (4, 1, 4) and not batch["valid"].any()
@@ -236,7 +245,7 @@ def test_with_fixed_sizes_the_smallest_of_many_objects_are_left_out(caplog):
     assert "7 of 7 images have more than 2 objects: their smallest 7" in told
 
 
-def test_with_fixed_sizes_corners_are_thinned_out():
+def test_corners_are_thinned_out():
     angles = np.linspace(0, 2 * np.pi, 500, endpoint=False)
     circle = 30 + 20 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     record = Record.of_objects(
@@ -255,6 +264,9 @@ def test_with_fixed_sizes_corners_are_thinned_out():
     np.testing.assert_allclose(box, batch["boxes"][0, 0], atol=1)
     (batch,) = batches(1, images)
     assert batch["starts"].shape[2] == 512
+    # Without fixed sizes only what would take a lot of memory.
+    (batch,) = batches(1, images, max_corners=100)
+    assert batch["starts"].shape[2] <= 128
 
 
 def test_an_image_that_cannot_be_read_ends_the_stream():
