@@ -1,4 +1,4 @@
-"""What a training step of Mask R-CNN costs; see `benchmarks.detection` for the command."""
+"""What a training step of Mask R-CNN costs; `benchmarks.detection` has the command."""
 
 import dataclasses
 import json
@@ -25,9 +25,13 @@ PARTS = {
     "mask_pooling": "mask: ROI-align",
     "mask_head": "mask: head",
     "mask_losses": "mask: targets, loss",
-    "sgd": "optimizer",
+    "coupled_sgd": "optimizer",
+    "norms": "all batch normalisation, backward",
+    "pooling": "both ROI-aligns, backward",
 }
 BACKWARD = "gradient_tape"
+# Gradients that are written by hand have no scope; their operations are told by type.
+BY_HAND = {"FusedBatchNormGrad": "norms", "SparseTensorDenseMatMul": "pooling"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +56,8 @@ class Cost:
     peak: MiB of the process; parts: of `PARTS` to seconds forward and backward.
     """
 
-    wall: tuple
-    processor: tuple
+    wall: list
+    processor: list
     peak: float
     version: str
     parts: dict
@@ -131,8 +135,15 @@ def profile(run, model):
     from benchmarks.profiling import by_scope, operation_times
 
     times = operation_times(run)
-    back = {name: s for name, s in times.items() if name.startswith(BACKWARD)}
-    forth = {name: s for name, s in times.items() if name not in back}
-    names = {model.encoder.name: "encoder"}
+    forth, back = {}, {}
+    for name, seconds in times.items():
+        path, _, kind = name.partition(":")
+        hand = next((part for word, part in BY_HAND.items() if word in kind), "")
+        if path.startswith(BACKWARD) or (hand and "/" not in path):
+            path = path if path.startswith(BACKWARD) else hand
+            back[path] = back.get(path, 0) + seconds
+        else:
+            forth[path] = forth.get(path, 0) + seconds
+    names = {model._stages().name: "encoder"}
     forth, back = (by_scope(part, PARTS, names) for part in (forth, back))
     return {name: (forth[name], back[name]) for name in forth}

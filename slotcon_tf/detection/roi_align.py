@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from slotcon_tf.detection.boxes import areas
 from slotcon_tf.detection.pyramid import LEVELS
+from slotcon_tf.devices import at_least_float32
 from slotcon_tf.types import Tensor
 
 _LEVEL_EPSILON = 1e-8
@@ -168,18 +169,21 @@ def roi_align(
             for XLA and suit accelerators; else only the cells under a box are read.
 
     Returns:
-        (R, bins, bins, C).
+        (R, bins, bins, C), computed in float32 at least.
 
     Example:
         >>> maps, box = tf.ones((1, 8, 8, 3)), tf.constant([[0.0, 0, 16, 16]])
         >>> roi_align(maps, box, tf.constant([0]), stride=4, bins=7).shape
         TensorShape([1, 7, 7, 3])
     """
-    images = tf.cast(images, tf.int32)
-    if not fixed_shapes:
+    images, dtype = tf.cast(images, tf.int32), maps.dtype
+    maps = at_least_float32(maps)
+    if fixed_shapes:
+        found = _by_matrices(maps, boxes, images, bins, stride)
+    else:
         levels = tf.zeros(tf.shape(boxes)[:1], tf.int32)
-        return _by_cells([maps], [stride], levels, boxes, images, bins)
-    return _by_matrices(maps, boxes, images, bins, stride)
+        found = _by_cells([maps], [stride], levels, boxes, images, bins)
+    return tf.cast(found, dtype)
 
 
 def _by_matrices(maps, boxes, images, bins, stride):
@@ -312,13 +316,12 @@ def pool_regions(
     """
     levels, images = level_of(boxes), tf.cast(images, tf.int32)
     strides = [2**number for number in range(2, 2 + len(LEVELS))]
+    dtype, own = maps[LEVELS[0]].dtype, [at_least_float32(maps[x]) for x in LEVELS]
     if not fixed_shapes:
-        some = [maps[name] for name in LEVELS]
-        return _by_cells(some, strides, levels - 2, boxes, images, bins)
-    found = [
-        _by_matrices(
-            maps[name], boxes, tf.where(levels == number, images, -1), bins, stride
-        )
-        for number, (name, stride) in enumerate(zip(LEVELS, strides, strict=True), 2)
+        found = _by_cells(own, strides, levels - 2, boxes, images, bins)
+        return tf.cast(found, dtype)
+    parts = [
+        _by_matrices(level, boxes, tf.where(levels == number, images, -1), bins, stride)
+        for number, (level, stride) in enumerate(zip(own, strides, strict=True), 2)
     ]
-    return tf.add_n(found)
+    return tf.cast(tf.add_n(parts), dtype)

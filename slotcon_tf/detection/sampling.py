@@ -31,7 +31,12 @@ def random_choice(seed: Tensor) -> Choice:
 
     def choose(candidates: Tensor, wanted: Tensor, most: int) -> Tensor:
         # Whole numbers: of 24 bits of a float, some of 200,000 would be the same.
-        limits = {"minval": 0, "maxval": tf.int32.max, "dtype": tf.int32}
+        limits = {
+            "minval": 0,
+            "maxval": tf.int32.max,
+            "dtype": tf.int32,
+            "alg": "philox",
+        }
         lots = tf.random.stateless_uniform(tf.shape(candidates), seed, **limits)
         lots = tf.where(candidates, lots, -1)
         size = candidates.shape[0]

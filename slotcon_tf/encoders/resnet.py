@@ -167,6 +167,8 @@ class ResNet(keras.Model):
             x = build.stage(x, stage, depth, stride, dilation)
             pyramid[f"P{stage + 1}"] = x
         super().__init__(inputs=inputs, outputs=x, name=name, **kwargs)
+        if dtype is not None:
+            self.dtype_policy = dtype  # a functional model takes Keras's otherwise
         for key, value in config.items():
             setattr(self, key, value)
         self.image_shape = tuple(input_shape)
