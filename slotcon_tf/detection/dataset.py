@@ -201,7 +201,7 @@ def _tell_limit(images, most):
     if (over > 0).any():
         logging.warning(
             "%d of %d images have more than %d objects: their smallest %d are left "
-            "out of each pass. `max_objects` keeps more.",
+            "out of each pass (max_objects of object_batches).",
             (over > 0).sum(),
             images.num_images,
             most,
