@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -28,7 +28,7 @@ TRACKED = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a Keras variable lies in torch.
+    """A `Layout` that moves axes.
 
     Attributes:
         axes: Keras's axes in torch's order.
@@ -62,6 +62,22 @@ DENSE = _Layout((1, 0))
 POINTWISE = _Layout((1, 0), after=2)
 
 
+class Layout(Protocol):
+    """How a Keras variable lies in torch.
+
+    Example:
+        >>> layout: Layout = DENSE
+        >>> layout.torch_shape((3, 2))
+        (2, 3)
+    """
+
+    def torch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]: ...
+
+    def to_torch(self, value: Any) -> np.ndarray: ...
+
+    def to_keras(self, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
 class Entry:
     """A variable, and its layout in torch.
@@ -78,7 +94,7 @@ class Entry:
     """
 
     variable: keras.Variable
-    layout: _Layout
+    layout: Layout
 
     @property
     def shape(self) -> tuple[int, ...]:
