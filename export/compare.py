@@ -89,7 +89,8 @@ def compare(
         `same_prototype` and `rand_index`; and `bad`, dict of path to reason.
 
     Raises:
-        ValueError: If features or masks have different sizes, or no image is good.
+        ValueError: If features or masks have different sizes, or no image is good, or
+            an export is a detector's.
 
     Example:
         >>> import tempfile
@@ -104,6 +105,12 @@ def compare(
         {'cosine': array([1.]), 'bad': {}}
     """
     models = (first, second)
+    for model in models:
+        if "image_bytes" not in model:
+            raise ValueError(
+                "Both exports must answer with features of files (image_bytes). "
+                f"Received: one with {', '.join(sorted(model))} alone, a detector."
+            )
     grouped = all("groups" in model for model in models)
     found = {"cosine": []}
     if grouped:

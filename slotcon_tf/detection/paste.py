@@ -67,20 +67,30 @@ def pasted_within(
         >>> rows, columns, mask.astype(int).tolist()
         (slice(0, 2, None), slice(0, 4, None), [[0, 1, 1, 0], [0, 1, 1, 0]])
     """
-    x, columns = _weights(box[0], box[2], probabilities.shape[1], width)
-    y, rows = _weights(box[1], box[3], probabilities.shape[0], height)
-    return y, x, rows @ probabilities @ columns.T >= threshold
+    cells = np.pad(probabilities, 1)  # zeros around
+    x, left, right = _between(box[0], box[2], probabilities.shape[1], width)
+    y, above, below = _between(box[1], box[3], probabilities.shape[0], height)
+    # No products of matrices: for these few numbers their threads cost ten times more.
+    rows = cells[above[0]] * above[1] + cells[below[0]] * below[1]  # (rows, m + 2)
+    rows = np.ascontiguousarray(rows.T)
+    mask = rows[left[0]] * left[1] + rows[right[0]] * right[1]  # (columns, rows)
+    return y, x, (mask >= threshold).T
 
 
-def _weights(low, high, cells, pixels):
-    """The pixels that the cells reach, and the weights (pixels, cells) there."""
+def _between(low, high, cells, pixels):
+    """The pixels that the cells reach, and the cells on both sides of each.
+
+    Of a cell: its number, counted from the zeros before the first, and its share.
+    """
     side = high - low
     margin = side / cells  # a cell reaches its neighbours' centres
     if not (np.isfinite(side) and side > 0):
-        return slice(0, 0), np.zeros((0, cells))
+        nothing = np.zeros(0, int), np.zeros((0, 1))
+        return slice(0, 0), nothing, nothing
     first = int(np.clip(np.floor(low - margin), 0, pixels))
     last = int(np.clip(np.ceil(high + margin), first, pixels))
     centres = np.arange(first, last) + 0.5
-    places = (centres - low) / side * cells - 0.5
-    weights = np.maximum(1 - np.abs(places[:, None] - np.arange(cells)), 0)
-    return slice(first, last), weights
+    places = np.clip((centres - low) / side * cells + 0.5, 0, cells + 1)
+    before = np.minimum(places.astype(int), cells)
+    share = (places - before)[:, None]
+    return slice(first, last), (before, 1 - share), (before + 1, share)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from slotcon_tf.machine import Memory, size_text
 from slotcon_tf.progress import duration
+from slotcon_tf.runs.source_settings import SourceSettings
 
 if TYPE_CHECKING:
     from slotcon_tf.runs.run_plan import Plan
@@ -214,7 +215,7 @@ def _waiting(config: Any, plan: Plan) -> Iterator[Change]:
     if plan.device != "CPU" and getattr(config, "augment_on", "") == "host":
         text = f"{why}; colours move to the {plan.device}"
         yield _change(config, "augment_on", "device", text)
-    if config.dataset in _SMALL_FILES:
+    if isinstance(config, SourceSettings) and config.dataset in _SMALL_FILES:
         text = f"{why}; slotcon-prepare packs the files, for disks slow at small ones"
         yield Change(text, other="--dataset=records")
     need = -(-plan.cores // (1 - share))

@@ -60,7 +60,9 @@ class DetectionConfig(FinetuneSettings, HostSettings):
     short_edge: int = setting(
         800, "The same of an image that is measured, and later served.", low=32
     )
-    long_edge: int = setting(1333, "Pixels that the longest edge becomes at most.")
+    long_edge: int = setting(
+        1333, "Pixels that the longest edge becomes at most.", low=32
+    )
     flip: bool = setting(True, "Mirror every second training image.")
     fixed_sizes: tuple[str, ...] = setting(
         (),

@@ -24,6 +24,7 @@ from slotcon_tf.detection.pictures import save_detections
 from slotcon_tf.detection.scoring import check_scoring
 from slotcon_tf.encoders.copies import strided
 from slotcon_tf.encoders.resnet import ResNet, backbone
+from slotcon_tf.errors import first_line
 from slotcon_tf.evaluation.results import write_result
 from slotcon_tf.images.statistics import PixelRange
 from slotcon_tf.progress import bar
@@ -247,12 +248,25 @@ class DetectionRun(LabelledRun):
         """
         if self._is_final:
             return
-        there = self._products().path_of(DETECTOR_FILE) if self.chief else None
+        there = self.chief and self._load_detector()
         said = self.hosts.first_says({DETECTOR_FILE: _THERE if there else _MISSING})
         if said[DETECTOR_FILE] == _MISSING:
             self._measure_statistics(stop)
-        elif there:
-            self.model.load_weights(there)
+
+    def _load_detector(self) -> bool:
+        """Gives the model what detector.keras holds; whether it is there, and whole."""
+        path = self._products().path_of(DETECTOR_FILE)
+        if path is None:
+            return False
+        try:
+            self.model.load_weights(path)
+        except Exception as error:  # noqa: BLE001  whatever Keras meets in a damaged one
+            told = first_line(error, 200)
+            logging.warning("%s cannot be read (%s): it is made anew.", path, told)
+            path.unlink()
+            self.checkpoints.restore()  # a part may have been read
+            return False
+        return True
 
     def _measure_statistics(self, stop: Callable[[], bool]) -> None:
         if not self.statistics.gather(stop):

@@ -169,6 +169,21 @@ def test_a_finished_run_changes_nothing(whole, root):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
+def test_a_damaged_detector_is_made_anew(whole, caplog):
+    """Its last statistics come out the same; what is there stays."""
+    path = whole.workdir / "detector.keras"
+    content, scores = path.read_bytes(), (whole.workdir / "scores.json").read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] + bytes(len(content) - middle))
+    run = finetune_detection(whole.config)
+    assert "detector.keras cannot be read" in caplog.text
+    for old, new in zip(whole.model.variables, run.model.variables, strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert (whole.workdir / "scores.json").read_bytes() == scores
+    assert len(keras.models.load_model(path).variables) == len(run.model.variables)
+
+
 def test_a_detector_of_boxes_and_a_frozen_encoder(root):
     config = config_of(root, "none", box_only=True, freeze_encoder=True, dry_run=True)
     with DetectionRun.begun(config) as run:

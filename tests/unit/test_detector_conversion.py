@@ -7,8 +7,9 @@ import re
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from slotcon_tf import backbone
+from slotcon_tf import ResNet, backbone
 from slotcon_tf.detection import MaskRCNN, detector_entries, load_detector
 from slotcon_tf.detection.conversion import (
     COCO_NAMES,
@@ -20,8 +21,10 @@ from slotcon_tf.interop import CheckpointFileError, load_encoder, save_encoder
 from slotcon_tf.interop.names import with_batches_tracked
 from slotcon_tf.interop.torch_files import TorchFile, write_torch
 from slotcon_tf.runs import DetectionConfig
+from slotcon_tf.runs.checkpoints import STATE
 from slotcon_tf.runs.initialization import begin_as_detector
 from slotcon_tf.runs.loading import load_trained
+from slotcon_tf.runs.model_config import write_model_config
 from slotcon_tf.runs.settings import SettingError
 from tests.support.detection_case import FOLDER
 from tests.support.detector_case import small_detector
@@ -264,3 +267,15 @@ def test_a_detector_begins_as_another(model, values, tmp_path):
         begin_as_detector(same, tmp_path / "e.pth")
     with pytest.raises(SettingError, match="needs `init_from`"):
         DetectionConfig(init_part="detector")
+
+
+def test_a_checkpoint_of_a_run_is_read_whole(model, tmp_path):
+    folder = tmp_path / "checkpoints" / "step_000000007"
+    tf.train.Checkpoint(model=model).write(str(folder / STATE))
+    write_model_config(folder, model)
+    for source in (folder, tmp_path):
+        found, _ = load_trained(source, detectors=True)
+        assert isinstance(found, MaskRCNN) and int(found.step) == 7
+        for old, new in zip(model.get_weights(), found.get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)
+    assert isinstance(load_trained(folder)[0], ResNet)

@@ -1,6 +1,7 @@
 """Images with objects: COCO's JSON, tensorflow-datasets' and the embedded scenes."""
 
 import copy
+import io
 import json
 import math
 
@@ -136,15 +137,16 @@ def test_what_has_no_polygon_or_box_is_skipped_counted_and_named(root, caplog):
         thing(26, box=(3, 3, -2, 5)),
         thing(27, iscrowd=1, box=(3, 3, 0, 0), segmentation=crowd()),
         thing(28, iscrowd=1, segmentation=[]),
+        thing(29, segmentation={**crowd(), "counts": [HEIGHT * WIDTH]}),
     ]
     with caplog.at_level("WARNING", logger="absl"):
         images = open_objects("coco", write(root, about), "val")
     assert images.counts.tolist() == [3, 1, 0, 0]
     assert [len(p) for p in images.annotation(0).polygons] == [1, 1, 1]
     box, bare = sorted(caplog.messages)
-    assert "2 of 12 objects without a box" in box
+    assert "2 of 13 objects without a box" in box
     assert "annotations[8], annotations[9]" in box
-    assert "3 of 12 objects without a polygon" in bare and "annotations[4]" in bare
+    assert "4 of 13 objects without a polygon" in bare and "annotations[4]" in bare
     # What has no outline is its box where masks are scored.
     rows = {row["id"]: row for row in images.coco()["annotations"]}
     assert rows[3]["segmentation"] == [[4, 4, 14, 4, 14, 12, 4, 12]]
@@ -424,8 +426,41 @@ class Boxes(tfds.core.GeneratorBasedBuilder):
             )
             row = {"area": 77, "bbox": box, "id": 5, "label": 1}
             objects = [{**row, "is_crowd": False}, {**row, "is_crowd": True}]
-            image = np.full((*size, 3), 90, np.uint8)
-            yield number, {"image": image, "objects": objects[number:]}
+            # The second lies on its side, and says so.
+            turned, exif = size[:: 1 - 2 * number], Image.Exif()
+            exif[0x0112] = 6 if number else 1
+            file = io.BytesIO()
+            Image.new("RGB", turned[::-1]).save(file, "JPEG", exif=exif)
+            file.seek(0)
+            yield number, {"image": file, "objects": objects[number:]}
+
+
+class SmallMasks(tfds.core.GeneratorBasedBuilder):
+    """Masks of half the image's size."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        thing = {
+            "bbox": tfds.features.BBoxFeature(),
+            "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+            "mask": tfds.features.Image(shape=(None, None, 1)),
+        }
+        features = {
+            "image": tfds.features.Image(encoding_format="jpeg"),
+            "objects": tfds.features.Sequence(thing),
+        }
+        features = tfds.features.FeaturesDict(features)
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        mask = np.ones((10, 12, 1), np.uint8)
+        box = tfds.features.BBox(0.0, 0.0, 1.0, 1.0)
+        things = [{"bbox": box, "label": 0, "mask": mask}]
+        yield 0, {"image": np.zeros((20, 24, 3), np.uint8), "objects": things}
 
 
 @pytest.fixture(scope="module")
@@ -437,7 +472,8 @@ def folder(tmp_path_factory):
         patch.setattr(scenes, "NUM_TEST", 4)
         scenes.scenes_builder(path, scenes.SceneObjects)
     config = tfds.download.DownloadConfig(try_download_gcs=False)
-    Boxes(data_dir=path).download_and_prepare(download_config=config)
+    for builder in (Boxes, SmallMasks):
+        builder(data_dir=path).download_and_prepare(download_config=config)
     return path
 
 
@@ -453,6 +489,11 @@ def test_boxes_of_tensorflow_datasets(folder):
     assert sorted(row["iscrowd"] for row in rows) == [0, 1, 1]
     assert {row["area"] for row in rows} == {77}
     assert open_objects("tfds:boxes", folder, "train", training=True).num_images == 1
+
+
+def test_masks_of_another_size(folder):
+    with pytest.raises(LabelError, match=r"as large as its image.*objects\.mask"):
+        open_objects("tfds:small_masks", folder, "train")
 
 
 def test_splits_of_tensorflow_datasets(folder):

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from export.compare import compare
 from export.detections import ResultWriter
 from export.extraction import ExtractionError, Images, RequestError, extract
 from export.extraction_settings import ExtractionSettings
@@ -271,3 +272,8 @@ def test_answers_of_another_model_are_told(images, tmp_path):
 def test_outputs_that_do_not_fit(settings, message):
     with pytest.raises(SettingError, match=message):
         ExtractionSettings(images="photos", **settings)
+
+
+def test_detectors_are_not_compared_by_features():
+    with pytest.raises(ValueError, match="Received: one with detect alone, a det"):
+        compare({"detect": (None, None)}, {"image_bytes": (None, None)}, ["a.jpg"])
