@@ -58,10 +58,11 @@ def object_batches(
 
     Every choice is a function of (seed, position in the stream) alone: neither threads
     nor replicas nor the step where the stream starts change a batch. Images come as
-    `PairedOrder` has them. Each is resized by a shorter edge drawn from `short_edges`,
-    flipped half of the time, and padded on the right and below to the largest of its
-    batch, rounded up to multiples of 32. It is known from the images' sizes alone: each
-    host finds the same without reading others' images.
+    `PairedOrder` has them, in pairs where `batch_size` is even. Each is resized by a
+    shorter edge drawn from `short_edges`, flipped half of the time, and padded on the
+    right and below to the largest of its batch, rounded up to multiples of 32. That is
+    known from the images' sizes alone: each host finds the same without reading others'
+    images.
 
     Args:
         images: `ObjectImages`, or anything with `num_images`, `has_masks`, `sizes`,
@@ -200,7 +201,7 @@ def _tell_limit(images, most):
     if (over > 0).any():
         logging.warning(
             "%d of %d images have more than %d objects: their smallest %d are left "
-            "out of each pass. `max_objects` keeps more.",
+            "out of each pass (max_objects of object_batches).",
             (over > 0).sum(),
             images.num_images,
             most,

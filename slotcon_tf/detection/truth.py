@@ -94,8 +94,8 @@ def limited_corners(
         return polygons
     logging.log_first_n(
         logging.WARNING,
-        "Polygons of more than %d corners are thinned out, as in %s. `max_corners` "
-        "keeps more.",
+        "Polygons of more than %d corners are thinned out, as in %s (max_corners of "
+        "object_batches).",
         1,
         most,
         annotation.file_name,

@@ -87,9 +87,8 @@ def _record(name, number, example, mask):
     if orientation_of(image, example["image"]) > 4:
         width, height = height, width
     size = np.array([height, width, height, width])
-    edges = np.round(objects["bbox"].astype(float) * size, _DECIMALS)
-    top, left, bottom, right = edges.T
-    boxes = np.stack([left, top, right - left, bottom - top], axis=1)
+    top, left, bottom, right = (objects["bbox"].astype(float) * size).T
+    boxes = np.stack([left, top, right - left, bottom - top], axis=1).round(_DECIMALS)
     masks = list(objects[mask]) if mask else None
     if masks and open_image(masks[0], flat=True).size != image.size:
         raise LabelError(
@@ -101,7 +100,7 @@ def _record(name, number, example, mask):
         name,
         height,
         width,
-        np.round(boxes, _DECIMALS),
+        boxes,
         objects["label"],
         skipped=(boxes[:, 2:] <= 0).any(1),
         crowd=objects.get("is_crowd"),
