@@ -85,7 +85,8 @@ def coco_scores(
 
     Raises:
         MissingExtra: If faster-coco-eval is not installed.
-        ValueError: If results are of images that are not there, or masks are missing.
+        ValueError: If results are of images that are not there, or either side lacks
+            masks that are to be scored.
 
     Example:
         >>> box = {"image_id": 7, "category_id": 3, "bbox": [0, 0, 50, 60]}
@@ -176,6 +177,11 @@ def _check(truth, results, masks):
         raise ValueError(
             "Masks are scored of results with a `segmentation`. Received: results of "
             "boxes only. Score them with masks=False."
+        )
+    if masks and any("segmentation" not in one for one in truth["annotations"]):
+        raise ValueError(
+            "Masks are scored against annotations with a `segmentation`. Received: "
+            "annotations without. Score boxes alone, with masks=False."
         )
 
 

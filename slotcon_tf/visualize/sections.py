@@ -61,9 +61,12 @@ def scores_section(tables: Sequence[ScoreTable], troubles: Sequence[str]) -> str
             settings = table(["setting", "value"], found.settings.items())
             parts.append(folded("Settings", settings))
     parts += [paragraph(text, "note") for text in troubles]
-    help_text = (
-        "What the network could do before training and after it, on labelled images."
-    )
+    help_text = "What the network can do, on labelled images."
+    if any("untrained" in found.header for found in tables):
+        help_text = (
+            "What the network could do before training and after it, on labelled "
+            "images."
+        )
     if any("(" in cell for found in tables for row in found.rows for cell in row[1:]):
         help_text += (
             " In brackets: the confidence interval; a difference whose interval holds "

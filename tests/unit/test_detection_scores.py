@@ -107,6 +107,10 @@ def test_results_of_other_images_and_without_masks_are_refused():
     with pytest.raises(ValueError, match="Received: results of boxes only"):
         coco_scores(truth(), boxes, masks=True)
     assert coco_scores(truth(), boxes, masks=False).scores["box_ap"] >= 0
+    known = truth()
+    del known["annotations"][3]["segmentation"]
+    with pytest.raises(ValueError, match="Received: annotations without"):
+        coco_scores(known, detections(), masks=True)
 
 
 def test_recorded_records_of_pasted_masks(tmp_path):
