@@ -76,7 +76,11 @@ class MaskRCNN(keras.Model):
         max_detections: Of an image.
         short_edge, long_edge: Pixels that the edges of images are brought to where it
             is measured and served; kept for who does so, see `Detector`.
-        fixed_shapes: Whether training keeps to shapes that XLA and TPUs need.
+        fixed_shapes: Whether training keeps to shapes that XLA and TPUs need, as
+            `compile(jit_compile=True)` does: regions are pooled as products of dense
+            matrices over whole maps, and the mask head has rows for all regions that
+            might be foreground. The numbers are the same, but for mask targets in
+            which a line runs exactly between two cells, see `mask_targets`.
         seed: Of the samplers, which draw anew for every step and image.
 
     Call arguments:

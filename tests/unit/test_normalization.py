@@ -6,8 +6,10 @@ import tensorflow as tf
 
 from slotcon_tf.training.normalization import (
     BatchNormalization,
+    careful_sums,
     masked_moments,
     normalize_batch,
+    sum_of_rows,
 )
 
 EPSILON = 1e-5
@@ -85,3 +87,36 @@ def test_a_layer_stays_small_on_replicas(mirrored):
     function = tf.function(lambda x: strategy.run(gradient, args=(x,)))
     graph = function.get_concrete_function(tf.zeros((2, 4, 4, 8))).graph
     assert len(graph.get_operations()) / 2 < 200
+
+
+def test_careful_sums_keep_float32():
+    """Of many rows, whose mean is larger than their spread; gradients too."""
+    rng = np.random.default_rng(0)
+    rows = (rng.normal(size=(2, 160, 256, 4)) + 2.0).astype(np.float32)
+    dy = rng.normal(size=rows.shape).astype(np.float32)
+    found = []
+    for dtype in ("float64", "float32"):
+        layer = BatchNormalization(dtype=dtype)
+        x = tf.constant(rows, dtype)
+        with tf.GradientTape() as tape, careful_sums():
+            tape.watch(x)
+            y = layer(x, training=True)
+        variables = [x, layer.gamma.value, layer.beta.value]
+        gradients = tape.gradient(y, variables, tf.constant(dy, dtype))
+        found.append((y, layer.moving_mean, layer.moving_variance, *gradients))
+    for truth, got, close in zip(
+        *found, (4e-6, 1e-6, 1e-6, 4e-6, 2e-2, 2e-2), strict=True
+    ):
+        np.testing.assert_allclose(got, truth, rtol=0, atol=close)
+
+
+def test_sums_of_rows_of_any_shape():
+    x = np.random.default_rng(0).normal(size=(3, 5, 7, 2))
+    want = x.sum((0, 1, 2))
+    unknown = tf.function(
+        sum_of_rows, input_signature=[tf.TensorSpec([None] * 3 + [2])]
+    )
+    for shape in ((105, 2), (15, 7, 2), (3, 5, 7, 2), (3, 5, 7, 1, 2)):
+        found = sum_of_rows(tf.constant(x.reshape(shape)))
+        np.testing.assert_allclose(found, want, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(unknown(x.astype("float32")), want, atol=1e-5)
