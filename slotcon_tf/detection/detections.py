@@ -94,5 +94,5 @@ def select_detections(
         values = tf.gather(tf.pad(values, pads), places)
         return tf.where(there[:, None] if values.shape.rank > 1 else there, values, 0)
 
-    ordered = (best, tf.gather(flat, order), classes, rows)
-    return Detections(*(taken(values) for values in ordered), there)
+    scores = tf.gather(flat, order)
+    return Detections(taken(best), taken(scores), taken(classes), taken(rows), there)

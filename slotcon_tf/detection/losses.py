@@ -44,7 +44,8 @@ def proposal_losses(
     """
     labels = tf.cast(positive, logits.dtype)
     entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
-    entropy = tf.reduce_sum(tf.where(positive | negative, entropy, 0))
+    sampled = tf.logical_or(positive, negative)
+    entropy = tf.reduce_sum(tf.where(sampled, entropy, 0))
     apart = tf.reduce_sum(tf.abs(deltas - goals), axis=-1)
     return entropy, tf.reduce_sum(tf.where(positive, apart, 0))
 

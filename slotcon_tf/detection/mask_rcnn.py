@@ -212,9 +212,10 @@ class MaskRCNN(keras.Model):
         levels = list(maps.values())
         logits, deltas = self.proposal_head(levels)
         logits = [at_least_float32(x) for x in logits]
+        shapes = [ops.shape(x) for x in levels]
         anchors = [
-            level_anchors(*ops.shape(x)[1:3], stride, size, dtype=logits[0].dtype)
-            for x, stride, size in zip(levels, STRIDES, SIZES, strict=True)
+            level_anchors(shape[1], shape[2], stride, size, dtype=logits[0].dtype)
+            for shape, stride, size in zip(shapes, STRIDES, SIZES, strict=True)
         ]
         return anchors, logits, [at_least_float32(x) for x in deltas]
 
@@ -322,7 +323,8 @@ class MaskRCNN(keras.Model):
             sample(one, number, share, choose)
             for one, choose in zip(tf.unstack(label), chosen, strict=True)
         ]
-        places, there = gathered(*map(tf.stack, zip(*taken, strict=True)), number)
+        first, second = (tf.stack(x) for x in zip(*taken, strict=True))
+        places, there = gathered(first, second, number)
 
         def at(values, places):  # (N, M, ...), (N, R)
             return tf.gather(values, places, batch_dims=1)
@@ -361,6 +363,7 @@ class MaskRCNN(keras.Model):
         )
 
     def _mask_loss(self, maps, regions, batch, training):
+        assert self.mask_head is not None
         foreground = regions.valid & (regions.classes < self.num_classes)
         most = int(self.regions_per_image * _FOREGROUND_REGIONS)
         images = batch["images"].shape[0]
@@ -380,9 +383,13 @@ class MaskRCNN(keras.Model):
         with tf.name_scope("mask_losses"):
             logits = at_least_float32(logits)
             index = tf.stack([own.images, own.objects], axis=1)
-            edges = (tf.gather_nd(batch[x], index) for x in ("starts", "ends", "parts"))
-            parts = batch["parts"].shape[-1] if self.fixed_shapes else None
-            targets = mask_targets(*edges, own.boxes, MASK_SIZE, num_parts=parts)
+            starts, ends, parts = (
+                tf.gather_nd(batch[x], index) for x in ("starts", "ends", "parts")
+            )
+            most = batch["parts"].shape[-1] if self.fixed_shapes else None
+            targets = mask_targets(
+                starts, ends, parts, own.boxes, MASK_SIZE, num_parts=most
+            )
             classes = tf.where(valid, own.classes, 0)
             cells = _global_count(valid, logits.dtype) * MASK_SIZE**2
             return mask_loss(logits, classes, targets, valid) / cells

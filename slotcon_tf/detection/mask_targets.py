@@ -61,9 +61,8 @@ def mask_targets(
         for x in (starts, ends)
     )
     crossed, row = _crossings(first, last, size)  # (R, E, size) each
-    if num_parts is None:
-        num_parts = tf.reduce_max(parts) + 1
-    return _filled(crossed, row, parts, size, num_parts)
+    count: Tensor = tf.reduce_max(parts) + 1 if num_parts is None else num_parts
+    return _filled(crossed, row, parts, size, count)
 
 
 def _fine(corners):
@@ -81,11 +80,10 @@ def _crossings(first, last, size):
     apart = tf.abs(last - first)  # (R, E, 2)
     flat = apart[..., 0] >= apart[..., 1]  # walks along x
     turned = tf.where(flat, first[..., 0] > last[..., 0], first[..., 1] > last[..., 1])
-    first, last = (
-        tf.where(turned[..., None], last, first),
-        tf.where(turned[..., None], first, last),
-    )
-    x0, y0, x1, y1 = (v[..., None] for v in (*_xy(first), *_xy(last)))  # (R, E, 1)
+    turned = tf.expand_dims(turned, -1)  # (R, E, 1)
+    first, last = tf.where(turned, last, first), tf.where(turned, first, last)
+    corners: list[Tensor] = [*_xy(first), *_xy(last)]
+    x0, y0, x1, y1 = (v[..., None] for v in corners)  # (R, E, 1)
     rise, run = tf.cast(y1 - y0, tf.float64), tf.cast(x1 - x0, tf.float64)
     left = _FINE * tf.range(size) + _MIDDLE  # fine x before the border, (size,)
     crossed = (tf.minimum(x0, x1) <= left) & (left < tf.maximum(x0, x1))
@@ -108,7 +106,7 @@ def _crossings(first, last, size):
         before = tf.where(x0 < x1, x <= left, x > left)
         last_step = tf.where(before, step, last_step)
     along_y = y0 + last_step
-    fine_row = tf.where(flat[..., None], along_x, along_y)
+    fine_row = tf.where(tf.expand_dims(flat, -1), along_x, along_y)
     # ceil((fine_row + 0.5) / 5 - 0.5), in whole numbers.
     return crossed, tf.clip_by_value((fine_row + _MIDDLE) // _FINE, 0, size)
 

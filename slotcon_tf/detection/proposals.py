@@ -60,7 +60,7 @@ def select_proposals(
     finite = tf.reduce_all(tf.math.is_finite(best), axis=-1)
     finite &= tf.math.is_finite(scores) & there
     best = tf.where(finite[..., None], best, 0)
-    best = clip_boxes(best, tf.convert_to_tensor(size)[..., None, :])
+    best = clip_boxes(best, tf.expand_dims(size, -2))
     sides = best[..., 2:] - best[..., :2]
     valid = finite & tf.reduce_all(sides > 0, axis=-1)
     stays = suppress(best, threshold, valid=valid)

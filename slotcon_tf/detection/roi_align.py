@@ -235,7 +235,7 @@ def _by_cells(maps, strides, levels, boxes, images, bins):
     shape = tf.cast(tf.stack([tf.size(per_bin), ends[-1]]), tf.int64)
     matrix = tf.SparseTensor(entries, y_weight * x_weight, shape)
     flat = tf.concat([tf.reshape(level, (-1, channels)) for level in maps], axis=0)
-    found = _times(matrix, flat)
+    found: Tensor = _times(matrix, flat)
     return tf.reshape(found, (-1, bins, bins, channels))
 
 

@@ -39,10 +39,10 @@ def random_choice(seed: Tensor) -> Choice:
         }
         lots = tf.random.stateless_uniform(tf.shape(candidates), seed, **limits)
         lots = tf.where(candidates, lots, -1)
-        size = candidates.shape[0]
-        most = tf.minimum(most, tf.shape(lots)[0]) if size is None else min(most, size)
-        drawn = tf.math.top_k(lots, most)
-        taken = (tf.range(most) < wanted) & (drawn.values >= 0)
+        size: Tensor = candidates.shape[0] or tf.shape(lots)[0]
+        count = min(most, size) if isinstance(size, int) else tf.minimum(most, size)
+        drawn = tf.math.top_k(lots, count)
+        taken = (tf.range(count) < wanted) & (drawn.values >= 0)
         return tf.scatter_nd(drawn.indices[:, None], taken, tf.shape(candidates))
 
     return choose

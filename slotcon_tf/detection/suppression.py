@@ -48,14 +48,19 @@ def suppress(
     Reference: torchvision.ops.batched_nms.
     """
     shape, known = tf.shape(boxes)[:-1], boxes.shape[-2]
-    count = shape[-1] if known is None else known  # static where it is: XLA wants that
-    groups = tf.zeros(shape, tf.int32) if groups is None else groups
-    valid = tf.ones(shape, tf.bool) if valid is None else valid
+    count: Tensor = (
+        shape[-1] if known is None else known
+    )  # static where it is: XLA wants that
+    if groups is None:
+        groups = tf.zeros(shape, tf.int32)
+    if valid is None:
+        valid = tf.ones(shape, tf.bool)
     block = min(_BLOCK, known or _BLOCK)
     blocks = -(-count // block)
     pad = [[0, 0], [0, blocks * block - count]]
     boxes = tf.pad(tf.reshape(boxes, (-1, count, 4)), [*pad, [0, 0]])  # (B, M, 4)
-    groups, valid = (tf.pad(tf.reshape(x, (-1, count)), pad) for x in (groups, valid))
+    groups = tf.pad(tf.reshape(groups, (-1, count)), pad)
+    valid = tf.pad(tf.reshape(valid, (-1, count)), pad)
     earlier = tf.range(block)[None, :] < tf.range(block)[:, None]  # (block, block)
     numbers = tf.range(blocks)
 
