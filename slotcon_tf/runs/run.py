@@ -35,6 +35,8 @@ from slotcon_tf.training.auxiliaries import Troubles
 from slotcon_tf.training.callbacks import Interrupted, StoppedByCallback
 from slotcon_tf.training.monitoring import CsvHistory
 
+_ENDLESS = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+
 
 class Run(Work):
     """One run: everything is checked and built here, before training starts.
@@ -269,12 +271,14 @@ class Run(Work):
         """The stream from a step on, cut for the replicas."""
         if self.strategy.num_replicas_in_sync == 1:
             return self.dataset(step)
-        batch = self.config.batch_size
-        return self.strategy.distribute_datasets_from_function(
-            lambda context: self.dataset(step, context).rebatch(
-                context.get_per_replica_batch_size(batch), drop_remainder=True
-            )
-        )
+
+        def cut(context):
+            size = context.get_per_replica_batch_size(self.config.batch_size)
+            batches = self.dataset(step, context).rebatch(size, drop_remainder=True)
+            # Of a stream that may end, several hosts leave the number of images open.
+            return batches.apply(_ENDLESS) if self.batches_vary else batches
+
+        return self.strategy.distribute_datasets_from_function(cut)
 
     def save(self) -> pathlib.Path:
         """Writes a checkpoint; the end of another host does not break it off."""
