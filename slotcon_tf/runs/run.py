@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import keras
+import tensorflow as tf
 from absl import logging
 
 from slotcon_tf.devices import best_precision
