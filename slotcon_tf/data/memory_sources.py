@@ -25,6 +25,7 @@ from slotcon_tf.images.decoding import MAX_PIXELS, Decoded
 from slotcon_tf.images.pixels import BadImage
 from slotcon_tf.images.statistics import check_pixel_range
 from slotcon_tf.progress import bar
+from slotcon_tf.python_calls import ended_at_exit
 
 _BLOCK_BYTES = 2**29  # of images that are not encoded, held at once to shuffle them
 _LARGEST_BLOCK = 8_192
@@ -177,7 +178,7 @@ class GeneratorSource(DatasetSource):
             break
 
         def pack():
-            return map(functools.partial(_packed, self), make())
+            return map(ended_at_exit(functools.partial(_packed, self)), make())
 
         spec = tf.TensorSpec((), tf.string)
         stored = tf.data.Dataset.from_generator(pack, output_signature=spec)

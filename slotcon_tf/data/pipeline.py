@@ -14,6 +14,7 @@ from slotcon_tf.data.passes import EACH, pass_length, passes, positions, unconve
 from slotcon_tf.data.recipe import NUMBERS, distortions, draw_numbers, draw_turns
 from slotcon_tf.data.sources import source_of
 from slotcon_tf.images.statistics import chosen_statistics
+from slotcon_tf.python_calls import ended_at_exit
 
 _CHUNK = 16  # images whose colours are changed by one call: more are slower
 AUGMENT_ON = ("host", "device")
@@ -168,6 +169,7 @@ def _views(source, numbers, turns, item, image_size, min_scale):
     """An image's two views before their colours are changed, as a dict of tensors."""
     names = ("flipped",) if turns is None else ("flipped", "upended", "transposed")
 
+    @ended_at_exit
     def cut(numbers, turns, *item):
         image = source.load(*item)
         options = (numbers[:NUMBERS_PER_PAIR], image_size, min_scale)

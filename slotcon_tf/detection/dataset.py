@@ -19,6 +19,7 @@ from slotcon_tf.detection.truth import (
     moved_objects,
 )
 from slotcon_tf.images.statistics import IMAGENET, ImageStatistics
+from slotcon_tf.python_calls import ended_at_exit
 
 _FIXED_CORNERS, _MOST_CORNERS = 256, 1024  # a mask target costs 28 cells for each
 
@@ -133,9 +134,11 @@ def object_batches(
     types = (tf.uint8, tf.int32, tf.int32, tf.float64, tf.int32)
     types += (tf.float64, tf.float64, tf.int32)
 
+    read = ended_at_exit(rows.read)
+
     def example(number):
         position = number // local * batch_size + host * local + number % local
-        found = tf.numpy_function(rows.read, [position], types, stateful=False)
+        found = tf.numpy_function(read, [position], types, stateful=False)
         image, size, padded, boxes, classes, starts, ends, parts = found
         image = tf.cast(tf.ensure_shape(image, [None, None, 3]), tf.float32)
         size, padded = (tf.ensure_shape(x, [2]) for x in (size, padded))

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from slotcon_tf.data.labelled import VOID, check_two_classes
 from slotcon_tf.images.statistics import IMAGENET, ImageStatistics
+from slotcon_tf.python_calls import ended_at_exit
 from slotcon_tf.segmentation.augmentation import Augmentation
 
 
@@ -78,6 +79,7 @@ def crop_dataset(
     check_two_classes(images)
     size, count = augment.crop_size, images.num_images
 
+    @ended_at_exit
     def cut(position, index):
         rng = np.random.default_rng([seed, int(position)])
         return augment(*images.load(index), rng)
