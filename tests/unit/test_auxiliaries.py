@@ -331,17 +331,11 @@ def test_the_board_may_fill_up_in_the_middle(config, tmp_path, caplog):
     """TensorBoard's writer is open by then, and writes in a thread of its own."""
     board = pathlib.Path(config.workdir) / "tensorboard"
     with small_disk(board, 0.25):
-        run = PretrainRun(config.replace(export=False, epochs=3, picture_epochs=1))
-        writes = run.callbacks
-
-        def callbacks(stop):
-            full = keras.callbacks.LambdaCallback(
-                on_epoch_begin=lambda epoch, logs: epoch == 1 and fill(board)
-            )
-            return [full, *writes(stop)]
-
-        run.callbacks = callbacks
-        run.to_the_end()
+        full = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: epoch == 1 and fill(board)
+        )
+        config = config.replace(export=False, epochs=3, picture_epochs=1)
+        PretrainRun(config, [full]).to_the_end()
     assert steps(config) == [1, 2, 3] and len(rows(config)) == 3
     for epoch in (2, 3):
         assert f"the picture of the groups failed in epoch {epoch}: " in caplog.text
