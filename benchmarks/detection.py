@@ -24,7 +24,7 @@ from slotcon_tf.runs.settings import Config, setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DetectionConfig(Config):
+class DetectorStepConfig(Config):
     arch: str = setting("resnet50", "Encoder, of both libraries.")
     height: int = setting(800, "Pixels; a multiple of 32.", low=64)
     width: int = setting(1216, "Pixels; a multiple of 32.", low=64)
@@ -39,7 +39,7 @@ class DetectionConfig(Config):
     torch_python: str = setting("", "Python that has torchvision. Empty: this one.")
 
 
-def measure_all(config: DetectionConfig) -> None:
+def measure_all(config: DetectorStepConfig) -> None:
     names = {field.name for field in dataclasses.fields(Case)}
     values = {k: v for k, v in dataclasses.asdict(config).items() if k in names}
     case, others = Case(**{**values, "parts": False}), config.torch_python
@@ -89,7 +89,7 @@ def parts_table(parts):
     return "\n".join(lines)
 
 
-main = Command("detection", DetectionConfig, measure_all, __doc__)
+main = Command("detection", DetectorStepConfig, measure_all, __doc__)
 
 if __name__ == "__main__":
     main()

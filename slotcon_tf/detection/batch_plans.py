@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from slotcon_tf.detection.grouping import PairedOrder
+from slotcon_tf.detection.pyramid import MULTIPLE
 from slotcon_tf.detection.resize import shortest_edge_size
 
-_MULTIPLE = 32  # of the padded edges: the pyramid's coarsest stride
 _DRAWS = 1  # in the seeds, beside `grouping.ORDER`
 
 
@@ -74,10 +74,10 @@ class BatchPlans:
                 f"short_edges={short_edges}, long_edge={long_edge}."
             )
         for size in fixed_sizes:
-            if len(size) != 2 or min(size) < 1 or any(x % _MULTIPLE for x in size):
+            if len(size) != 2 or min(size) < 1 or any(x % MULTIPLE for x in size):
                 raise ValueError(
                     "fixed_sizes must be heights and widths that are multiples of "
-                    f"{_MULTIPLE}. Received: {size}."
+                    f"{MULTIPLE}. Received: {size}."
                 )
         self._image_sizes = image_sizes
         self._short_edges, self._long_edge = tuple(short_edges), long_edge
@@ -111,7 +111,7 @@ class BatchPlans:
     def _padded(self, needed):
         """Height and width of a batch of images that need so much."""
         if not self._fixed:
-            height, width = (-(-edge // _MULTIPLE) * _MULTIPLE for edge in needed)
+            height, width = (-(-edge // MULTIPLE) * MULTIPLE for edge in needed)
             return height, width
         # The first of the largest: the smallest one that holds them.
         return max(self._fixed, key=lambda size: min(_share(needed, size), 1.0))

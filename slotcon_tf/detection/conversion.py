@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from slotcon_tf.detection.anchors import SIZES, cell_anchors
+from slotcon_tf.detection.kept_settings import read_settings, written_settings
 from slotcon_tf.detection.mask_rcnn import MaskRCNN
 from slotcon_tf.detection.names import detector_entries
 from slotcon_tf.encoders.resnet import ResNet
@@ -102,7 +103,8 @@ def load_detector(
     """A `MaskRCNN` with the weights of a detectron2 checkpoint of the same protocol.
 
     Sizes are read from the shapes: any ResNet of the family, any number of classes,
-    with masks or without. Counts of proposals and samples are the protocol's.
+    with masks or without. Edges and counts of proposals, samples and detections are
+    those that `save_detector` keeps; of others' files the protocol's.
 
     Args:
         path: Of a .pth file, as detectron2's checkpointer or `save_detector` writes
@@ -156,8 +158,8 @@ def load_detector(
 def save_detector(model: MaskRCNN, path: str | os.PathLike) -> list[pathlib.Path]:
     """Writes a detector as detectron2's checkpointer reads it, and its configuration.
 
-    Names of the classes, and what images are normalised with where that is not
-    ImageNet's, stand under `args`, which detectron2 passes over.
+    Names of the classes, settings that no tensor tells, and what images are normalised
+    with where that is not ImageNet's stand under `args`, which detectron2 passes over.
 
     Args:
         model: A `MaskRCNN` around a `slotcon_tf.ResNet`.
@@ -185,7 +187,11 @@ def save_detector(model: MaskRCNN, path: str | os.PathLike) -> list[pathlib.Path
     step = int(model.step.numpy())
     saved: dict[str, Any] = {
         "model": with_batches_tracked(detector_entries(model), step),
-        "args": {_NAMES: list(model.class_names), **written_statistics(model.encoder)},
+        "args": {
+            _NAMES: list(model.class_names),
+            **written_settings(model),
+            **written_statistics(model.encoder),
+        },
     }
     if path.suffix == ".pkl":
         saved["__author__"] = _AUTHOR
@@ -239,9 +245,7 @@ def copy_detector(source: MaskRCNN, target: MaskRCNN) -> list[str]:
 
 
 def _sizes_of(model):
-    names = ("num_classes", "channels", "units", "masks", "proposals")
-    names += ("test_proposals", "anchors_per_image", "regions_per_image")
-    return {name: getattr(model, name) for name in (*names, "max_detections")}
+    return {**model.get_config(), "num_classes": model.num_classes}
 
 
 def _prefix(names: Iterable[str]) -> str | None:
@@ -274,6 +278,7 @@ def _built(weights: Weights, tensors, shapes, class_names) -> MaskRCNN:
             channels=_size("backbone.fpn_lateral2.weight", shapes),
             units=_size("roi_heads.box_head.fc1.weight", shapes),
             masks=any(name.startswith(_MASKS) for name in shapes),
+            **read_settings(weights),
         )
 
 

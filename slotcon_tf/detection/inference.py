@@ -9,11 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from slotcon_tf.detection.mask_rcnn import MaskRCNN
+from slotcon_tf.detection.pyramid import MULTIPLE
 from slotcon_tf.detection.resize import resize_image, shortest_edge_size
 from slotcon_tf.images.statistics import normalize
 from slotcon_tf.types import Tensor
-
-MULTIPLE = 32  # pixels that images are padded to, as the pyramid needs them
 
 
 @dataclasses.dataclass(frozen=True)

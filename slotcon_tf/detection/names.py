@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from slotcon_tf.detection.mask_rcnn import MaskRCNN
+from slotcon_tf.detection.mask_rcnn import BOX_BINS, MaskRCNN
 from slotcon_tf.detection.pyramid import LEVELS
 from slotcon_tf.interop.names import CONV, DENSE, VECTOR, Entry, encoder_entries
 
@@ -69,7 +69,7 @@ def detector_entries(model: MaskRCNN) -> dict[str, Entry]:
     found |= _with_bias(f"{rpn}.anchor_deltas", head.deltas)
     roi, box = "roi_heads.box_head", model.box_head
     found |= _convolutions(f"{roi}.conv", box)
-    found[f"{roi}.fc1.weight"] = Entry(box.dense.kernel, _Flattened(7))
+    found[f"{roi}.fc1.weight"] = Entry(box.dense.kernel, _Flattened(BOX_BINS))
     found[f"{roi}.fc1.bias"] = Entry(box.dense.bias, VECTOR)
     for name, layer in (("cls_score", box.logits), ("bbox_pred", box.deltas)):
         found |= _with_bias(f"roi_heads.box_predictor.{name}", layer, DENSE)

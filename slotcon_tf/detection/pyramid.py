@@ -13,6 +13,7 @@ from slotcon_tf.training.normalization import BatchNormalization
 from slotcon_tf.types import Tensor
 
 LEVELS = ("P2", "P3", "P4", "P5")  # of an encoder's `pyramid_outputs`
+MULTIPLE = 32  # that edges of images are, in pixels: the stride of P5
 
 
 @keras.saving.register_keras_serializable(package="slotcon_tf")

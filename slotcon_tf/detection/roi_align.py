@@ -156,6 +156,9 @@ def roi_align(
 ) -> Tensor:
     """Averages of a map in a grid of bins over each box; see `bin_weights`.
 
+    Of one level, for those who have a map of their own; the detector's `pool_regions`
+    is the same of all levels at once, by the same matrices.
+
     Cell (i, j) of a map has its centre at ((j + 0.5) * stride, (i + 0.5) * stride).
     No gradient flows to the boxes.
 

@@ -48,22 +48,6 @@ def random_choice(seed: Tensor) -> Choice:
     return choose
 
 
-def even_choice(candidates: Tensor, wanted: Tensor, most: int) -> Tensor:
-    """Candidates (k * M) // wanted of M, in their order: what golden numbers took.
-
-    Example:
-        >>> even_choice(tf.ones([4], tf.bool), tf.constant(2), 3).numpy().tolist()
-        [True, False, True, False]
-    """
-    del most
-    total = tf.math.count_nonzero(candidates, dtype=tf.int32)
-    place = tf.cumsum(tf.cast(candidates, tf.int32), exclusive=True)  # among them
-    # Place j is taken if a whole k has j <= k * total / wanted < j + 1.
-    k = -(-place * wanted // tf.maximum(total, 1))
-    hit = (k * total // tf.maximum(wanted, 1) == place) & (k < wanted)
-    return candidates & hit
-
-
 def sample(
     label: Tensor,
     number: int,
@@ -84,8 +68,9 @@ def sample(
 
     Example:
         >>> label = tf.constant([1, 0, -1, 1, 1])
-        >>> [taken.numpy().tolist() for taken in sample(label, 3, 0.67, even_choice)]
-        [[True, False, False, True, False], [False, True, False, False, False]]
+        >>> choose = random_choice(tf.constant([0, 7]))
+        >>> [int(x.numpy().sum()) for x in sample(label, 3, 0.67, choose)]
+        [2, 1]
 
     Reference: detectron2's subsample_labels.
     """

@@ -75,7 +75,7 @@ DATASETS:
   TEST: (coco_2017_val,)
 INPUT:
   FORMAT: RGB
-  MIN_SIZE_TRAIN: (640, 672, 704, 736, 768, 800)
+  MIN_SIZE_TRAIN: (640, 672, 704, 736, 768, 800){edges}
 SOLVER:
   IMS_PER_BATCH: 16
   BASE_LR: 0.02
@@ -89,7 +89,7 @@ VERSION: 2
 """
 
 # What is the toolbox's default unless a detector says otherwise.
-_OF_DETECTORS = ("pyramid", "rpn", "regions", "boxes", "mask_head", "test")
+_OF_DETECTORS = ("pyramid", "rpn", "regions", "boxes", "mask_head", "edges", "test")
 
 
 def texts(encoder: ResNet, weights: pathlib.Path) -> dict[str, str]:
@@ -121,7 +121,7 @@ def detector_texts(
         >>> sizes = {"num_classes": 5, "channels": 8, "units": 16, "masks": True}
         >>> sizes |= {"proposals": (9, 9), "test_proposals": (9, 9)}
         >>> sizes |= {"anchors_per_image": 8, "regions_per_image": 8}
-        >>> sizes["max_detections"] = 100
+        >>> sizes |= {"max_detections": 9, "short_edge": 64, "long_edge": 128}
         >>> encoder = backbone("resnet10", width=8)
         >>> found = detector_texts(encoder, pathlib.Path("d.pth"), sizes)["d.yaml"]
         >>> "NUM_CLASSES: 5" in found, "FC_DIM: 16" in found
@@ -144,6 +144,8 @@ def _text(encoder, weights, name, flags, sizes):
             f"\n    BATCH_SIZE_PER_IMAGE: {sizes['regions_per_image']}",
             "boxes": f"{conv}\n    FC_DIM: {sizes['units']}",
             "mask_head": conv,
+            "edges": f"\n  MIN_SIZE_TEST: {sizes['short_edge']}"
+            f"\n  MAX_SIZE_TEST: {sizes['long_edge']}",
             "test": f"\n  DETECTIONS_PER_IMAGE: {sizes['max_detections']}",
         }
     return _D2.format(

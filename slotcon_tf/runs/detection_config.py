@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from slotcon_tf.data.objects import OBJECT_SETS
 from slotcon_tf.detection import MaskRCNN
+from slotcon_tf.detection.pyramid import MULTIPLE
 from slotcon_tf.runs.finetune_settings import (
     FinetuneSettings,
     learning_rate_setting,
@@ -20,8 +21,7 @@ from slotcon_tf.runs.run_settings import (
     workdir_setting,
 )
 from slotcon_tf.runs.settings import SettingError, default_of, setting
-
-_MULTIPLE = 32  # pixels: what the pyramid halves without a rest
+from slotcon_tf.training.schedules import milestone_steps
 
 
 def _of_model(name: str, help: str, **options: Any) -> Any:
@@ -163,7 +163,7 @@ class DetectionConfig(FinetuneSettings, HostSettings):
     @property
     def falls_at(self) -> tuple[int, ...]:
         """Steps from which on the learning rate is a tenth of before."""
-        return tuple(int(share * self.steps + 1e-6) for share in self.shares)
+        return milestone_steps(self.shares, self.steps)
 
     @property
     def padded_sizes(self) -> tuple[tuple[int, int], ...]:
@@ -172,10 +172,10 @@ class DetectionConfig(FinetuneSettings, HostSettings):
         for text in self.fixed_sizes:
             height, _, width = text.partition("x")
             sides = [int(side) for side in (height, width) if side.isdigit()]
-            if len(sides) != 2 or not all(s and s % _MULTIPLE == 0 for s in sides):
+            if len(sides) != 2 or not all(s and s % MULTIPLE == 0 for s in sides):
                 raise SettingError(
                     "`fixed_sizes` must be HEIGHTxWIDTH in pixels, multiples of "
-                    f"{_MULTIPLE}. Received: fixed_sizes={text}. Write "
+                    f"{MULTIPLE}. Received: fixed_sizes={text}. Write "
                     "fixed_sizes=800x1344,1344x800."
                 )
             found.append((sides[0], sides[1]))

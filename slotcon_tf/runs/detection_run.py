@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from slotcon_tf.data.labelled import check_same_classes
 from slotcon_tf.data.objects import open_objects
 from slotcon_tf.detection import (
     Detector,
@@ -34,7 +35,6 @@ from slotcon_tf.runs.finetune_inputs import TrainImages
 from slotcon_tf.runs.hosts import Hosts, meet_hosts
 from slotcon_tf.runs.initialization import begin_as_detector
 from slotcon_tf.runs.labelled_run import LabelledRun
-from slotcon_tf.runs.measured_detector import check_same_classes
 from slotcon_tf.runs.places import DETECTIONS, DETECTOR_FILE, RESULTS
 from slotcon_tf.runs.products import Products
 from slotcon_tf.runs.settings import SettingError
@@ -137,7 +137,7 @@ class DetectionRun(LabelledRun):
         )
         self.val_images = opened(config.val_split, max_images=config.max_val_images)
         self.train_images = TrainImages(train)
-        check_same_classes(train.class_names, self.val_images)
+        check_same_classes(train, self.val_images)
         if not (train.has_masks or config.box_only):
             raise SettingError(
                 "Masks are learned from outlines of objects. Received: none in "

@@ -5,22 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from slotcon_tf.data.objects import OBJECT_SETS, Annotation, ObjectImages, open_objects
+from slotcon_tf.data.objects import Annotation, ObjectImages, open_objects
 from slotcon_tf.data.source import Sample
 from slotcon_tf.detection import Detector, MaskRCNN
 from slotcon_tf.detection.pictures import certain, draw_found, draw_true
-from slotcon_tf.runs.measured_detector import check_same_classes
+from slotcon_tf.runs.measured_detector import check_detector_classes
 from slotcon_tf.visualize.detection_section import Detected
-
-
-def has_objects(dataset: str) -> bool:
-    """Whether a set of images says what objects they have.
-
-    Example:
-        >>> has_objects("scenes"), has_objects("folder")
-        (True, False)
-    """
-    return dataset in OBJECT_SETS or dataset.startswith("tfds:")
 
 
 class ObjectSource:
@@ -48,7 +38,7 @@ class ObjectSource:
         """The split `val` of a set that has the detector's classes."""
         pixel_range = model.statistics.pixel_range
         images = open_objects(dataset, data_dir, "val", pixel_range=pixel_range)
-        check_same_classes(model.class_names, images)
+        check_detector_classes(model.class_names, images)
         return cls(images)
 
     def sample(self, n: int) -> Iterator[Sample]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from slotcon_tf.data.class_names import class_difference
 from slotcon_tf.data.objects import ObjectImages, open_objects
 from slotcon_tf.detection import Detector, MaskRCNN, evaluate_detector
 from slotcon_tf.detection.results import Result
@@ -77,7 +78,7 @@ class MeasuredDetector:
             max_images=config.max_images,
             pixel_range=model.statistics.pixel_range,
         )
-        check_same_classes(model.class_names, self.images)
+        check_detector_classes(model.class_names, self.images)
         self.settings = {name: getattr(config, name) for name in _SETTINGS}
         for name in DETECTOR_SETTINGS:
             self.settings[name] = getattr(self._detector, name)
@@ -96,7 +97,7 @@ def _progress(numbers: Iterable[int]) -> Iterable[int]:
     return bar(numbers, desc="detect", unit="image", leave=False)
 
 
-def check_same_classes(class_names: tuple[str, ...], images: ObjectImages) -> None:
+def check_detector_classes(class_names: tuple[str, ...], images: ObjectImages) -> None:
     """Refuses images of other classes than a detector's.
 
     Raises:
@@ -105,32 +106,15 @@ def check_same_classes(class_names: tuple[str, ...], images: ObjectImages) -> No
     Example:
         >>> from types import SimpleNamespace
         >>> sky = SimpleNamespace(class_names=("sky", "cat"), name="photos")
-        >>> check_same_classes(("cat", "dog"), sky)
+        >>> check_detector_classes(("cat", "dog"), sky)
         Traceback (most recent call last):
         ValueError: Detector and images must have the same classes. Received: 'dog' of
         the detector only, 'sky' of photos only. ...
     """
-    mine, theirs = tuple(class_names), tuple(images.class_names)
-    if mine == theirs:
-        return
-    parts = [
-        f"{_named([name for name in one if name not in other])} of {whose} only"
-        for one, other, whose in (
-            (mine, theirs, "the detector"),
-            (theirs, mine, images.name),
+    whose = ("the detector", images.name)
+    odd = class_difference(class_names, images.class_names, whose)
+    if odd:
+        raise ValueError(
+            "Detector and images must have the same classes. Received: "
+            f"{odd}. Take the images that it was trained for."
         )
-        if set(one) - set(other)
-    ]
-    if not parts:
-        pairs = enumerate(zip(mine, theirs, strict=True))
-        place, (one, other) = next((i, pair) for i, pair in pairs if len({*pair}) > 1)
-        parts = [f"class {place} is {one!r} here and {other!r} in {images.name}"]
-    raise ValueError(
-        "Detector and images must have the same classes. Received: "
-        f"{', '.join(parts)}. Take the images that it was trained for."
-    )
-
-
-def _named(names: list[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more

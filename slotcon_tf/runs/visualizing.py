@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from slotcon_tf.data import open_source
+from slotcon_tf.data.objects import has_objects
 from slotcon_tf.data.source import ImageSource, spaced
 from slotcon_tf.detection import MaskRCNN
 from slotcon_tf.detection.pictures import SHOWN_SCORE
@@ -18,11 +19,7 @@ from slotcon_tf.files import write_text
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.progress import bar
-from slotcon_tf.runs.detector_report import (
-    DetectionDrawer,
-    ObjectSource,
-    has_objects,
-)
+from slotcon_tf.runs.detector_report import DetectionDrawer, ObjectSource
 from slotcon_tf.runs.load_settings import ModelSettings, scale_setting, which_setting
 from slotcon_tf.runs.loading import (
     load_trained,

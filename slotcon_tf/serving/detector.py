@@ -10,8 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from slotcon_tf.detection.inference import MULTIPLE
 from slotcon_tf.detection.mask_rcnn import MASK_SIZE, MaskRCNN
+from slotcon_tf.detection.pyramid import MULTIPLE
 from slotcon_tf.files import to_disk, written_aside
 from slotcon_tf.images.squares import resized_in_graph
 from slotcon_tf.images.statistics import statistics_of

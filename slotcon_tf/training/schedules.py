@@ -175,9 +175,7 @@ class Steps(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step: Tensor) -> Tensor:
         rate = ops.cast(self.peak, keras.config.floatx())
-        for share in self.milestones:
-            # Floats: 0.7 * 30_000 is 20_999.999...
-            milestone = int(share * self.total_steps + 1e-6)
+        for milestone in milestone_steps(self.milestones, self.total_steps):
             rate = ops.where(step >= milestone, rate * self.gamma, rate)
         return rate
 
@@ -260,6 +258,17 @@ class WarmupSteps(keras.optimizers.schedules.LearningRateSchedule):
             "gamma": self.gamma,
             "name": self.name,
         }
+
+
+def milestone_steps(shares: Iterable[float], total_steps: int) -> tuple[int, ...]:
+    """Shares of a run, rounded down to steps.
+
+    Example:
+        >>> milestone_steps((0.7, 0.9), 30_000)
+        (21000, 27000)
+    """
+    # Floats: 0.7 * 30_000 is 20_999.999...
+    return tuple(int(share * total_steps + 1e-6) for share in shares)
 
 
 def _check_length(total_steps: int) -> None:

@@ -165,7 +165,7 @@ def runs(data, pretrained, tmp_path_factory):
         "must divide --steps.*Set --steps=10": ["--eval_every_steps=5", "--steps=12"],
         "two whole numbers": ["--fit_edges=513"],
         "be whole numbers, with commas": ["--scale=a,b"],
-        "same classes.*, 9 only in the latter": [
+        "same classes.*'9' of the latter only": [
             *("--dataset=folders", "--train_split=train"),
             f"--data_dir={folders}",
         ],

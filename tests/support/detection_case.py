@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from slotcon_tf.detection.mask_rcnn import MaskRCNN
 from slotcon_tf.detection.names import detector_entries
-from slotcon_tf.detection.sampling import even_choice
 from slotcon_tf.encoders.resnet import backbone
 from tests.support.golden_case import draw
 
@@ -40,6 +39,17 @@ def recorded(name):
 @functools.cache
 def described(name):
     return json.loads((FOLDER / f"{name}.json").read_text())
+
+
+def even_choice(candidates, wanted, most):
+    """Candidates (k * M) // wanted of M, in their order: what golden numbers took."""
+    del most
+    total = tf.math.count_nonzero(candidates, dtype=tf.int32)
+    place = tf.cumsum(tf.cast(candidates, tf.int32), exclusive=True)  # among them
+    # Place j is taken if a whole k has j <= k * total / wanted < j + 1.
+    k = -(-place * wanted // tf.maximum(total, 1))
+    hit = (k * total // tf.maximum(wanted, 1) == place) & (k < wanted)
+    return candidates & hit
 
 
 def evenly(image):

@@ -7,9 +7,10 @@ import tensorflow as tf
 
 from slotcon_tf import backbone
 from slotcon_tf.detection import MaskRCNN
-from slotcon_tf.detection.sampling import even_choice, gathered, random_choice
+from slotcon_tf.detection.sampling import gathered, random_choice
 from slotcon_tf.training.optimizers import SGD
 from slotcon_tf.training.precise import PreciseStatistics
+from tests.support.detection_case import evenly
 
 SIZES = {
     "class_names": ("cat", "dog"),
@@ -50,11 +51,6 @@ def small_batch(objects=3, size=64):
     batch |= {"starts": corners, "ends": np.roll(corners, -1, axis=2)}
     batch["parts"] = np.zeros((2, objects, 4), np.int32)
     return {name: tf.convert_to_tensor(value) for name, value in batch.items()}
-
-
-def evenly(image):
-    del image
-    return ((even_choice, even_choice),) * 2
 
 
 def losses(model, batch):

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from slotcon_tf import ResNet, backbone
-from slotcon_tf.detection import MaskRCNN, detector_entries, load_detector
+from slotcon_tf.detection import Detector, MaskRCNN, detector_entries, load_detector
 from slotcon_tf.detection.conversion import (
     COCO_NAMES,
     copy_detector,
@@ -77,6 +77,57 @@ def test_there_and_back_bit_for_bit(model, values, tmp_path):
         np.testing.assert_array_equal(found[name], value, name)
     text = (tmp_path / "a.yaml").read_text()
     assert "NUM_CLASSES: 3" in text and "FC_DIM: 16" in text and "DEPTH: 10" in text
+
+
+def test_settings_there_and_back(values, tmp_path):
+    """What no tensor tells: counts and edges; and so what is found is the same."""
+    changes = {"proposals": (64, 32), "anchors_per_image": 16, "regions_per_image": 24}
+    changes |= {"short_edge": 64, "long_edge": 128, "fixed_shapes": True, "seed": 5}
+    model, path = small_detector(**changes), tmp_path / "a.pth"
+    save_detector(model, path)
+    again, _ = load_detector(path)
+    own, found = model.get_config(), again.get_config()
+    for config in (own, found):  # names are Keras's alone
+        config["encoder"] = {**config["encoder"]["config"], "name": ""}
+        config["name"] = ""
+    assert found == own
+    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    one, two = Detector(model)(image), Detector(again)(image)
+    assert len(one.scores)
+    for name in ("boxes", "scores", "classes", "masks"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    text = path.with_suffix(".yaml").read_text()
+    for line in (
+        "  MIN_SIZE_TEST: 64\n  MAX_SIZE_TEST: 128\n",
+        "    PRE_NMS_TOPK_TRAIN: 64\n    PRE_NMS_TOPK_TEST: 40\n"
+        "    POST_NMS_TOPK_TRAIN: 32\n    POST_NMS_TOPK_TEST: 20\n"
+        "    BATCH_SIZE_PER_IMAGE: 16\n",
+        "    BATCH_SIZE_PER_IMAGE: 24\n",
+        "  DETECTIONS_PER_IMAGE: 6\n",
+    ):
+        assert line in text, line
+    # A file of others says nothing: the protocol's.
+    foreign, _ = load_detector(written(values, path))
+    assert foreign.proposals == (2000, 1000) and foreign.max_detections == 100
+    assert (foreign.short_edge, foreign.long_edge) == (800, 1333)
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        (3, "must be settings of a detector in JSON"),
+        ("{", "must be settings of a detector in JSON"),
+        ('{"units": 3}', "units"),
+        ('{"proposals": [3]}', "proposals"),
+        ('{"max_detections": true}', "max_detections=True"),
+        ('{"seed": 0.5}', "seed=0.5"),
+        ('{"short_edge": 64, "long_edge": 32}', "a long edge shorter"),
+    ],
+)
+def test_damaged_settings_are_refused(kept, message, values, tmp_path):
+    path = written(values, tmp_path / "a.pth", args={"slotcon_tf_detector": kept})
+    with pytest.raises(CheckpointFileError, match=message):
+        load_detector(path)
 
 
 def test_detectron2s_pickle(model, values, tmp_path):

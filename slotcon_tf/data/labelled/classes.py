@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from slotcon_tf.data.class_names import class_difference
 from slotcon_tf.data.labelled.decoding import MAX_CLASSES, VOID, LabelError
 
 _STEPS = 8  # greys 255 / 8 apart and more are drawn to be seen, not counted
@@ -283,22 +284,20 @@ def check_same_classes(train: Any, data: Any) -> None:
     """Raises `LabelError` unless two labelled sets have the same classes in order.
 
     Args:
-        train, data: `SegmentedImages` or `ClassifiedImages`.
+        train, data: `SegmentedImages`, `ClassifiedImages` or `ObjectImages`.
 
     Example:
         >>> from slotcon_tf.data.labelled import ClassifiedImages
         >>> one = ClassifiedImages("one", iter, 2, ("cat", "dog"))
         >>> check_same_classes(one, ClassifiedImages("two", iter, 9, ("cat", "dog")))
     """
-    if train.class_names != data.class_names:
-        strange = set(train.class_names) ^ set(data.class_names)
-        extra = sorted(set(data.class_names) - set(train.class_names))[:5]
-        more = f", {', '.join(extra)} only in the latter" if extra else ""
+    both = ("the former", "the latter")
+    odd = class_difference(train.class_names, data.class_names, both)
+    if odd:
         raise LabelError(
             "Both splits must have the same classes, in the same order. Received: "
-            f"{train!r} and {data!r}, which differ in "
-            f"{', '.join(sorted(strange)[:5]) or 'their order'}{more}. For folders and "
-            "lists give `class_file`."
+            f"{train!r} and {data!r}, with {odd}. For folders and lists give "
+            "`class_file`."
         )
 
 

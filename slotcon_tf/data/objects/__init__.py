@@ -4,7 +4,8 @@ from slotcon_tf.data.objects.annotation import Annotation
 from slotcon_tf.data.objects.object_images import (
     OBJECT_SETS,
     ObjectImages,
+    has_objects,
     open_objects,
 )
 
-__all__ = ["OBJECT_SETS", "Annotation", "ObjectImages", "open_objects"]
+__all__ = ["OBJECT_SETS", "Annotation", "ObjectImages", "has_objects", "open_objects"]

@@ -178,7 +178,7 @@ class Record:
 
 
 @dataclasses.dataclass
-class Found:
+class StoredSet:
     """A set as it lies on a disk.
 
     Attributes:
@@ -190,7 +190,7 @@ class Found:
         check: Function of them that raises where images are missing.
 
     Example:
-        >>> Found([], {3: "cat"}, read=max, identify=len).categories
+        >>> StoredSet([], {3: "cat"}, read=max, identify=len).categories
         {3: 'cat'}
     """
 

@@ -13,7 +13,7 @@ from slotcon_tf.data.identity import ImageSet
 from slotcon_tf.data.known_files import files_of
 from slotcon_tf.data.labelled.decoding import MAX_ID, decode_labelled, read_bytes
 from slotcon_tf.data.labelled.json_entries import read_json
-from slotcon_tf.data.objects.annotation import Found, Record
+from slotcon_tf.data.objects.annotation import Record, StoredSet
 from slotcon_tf.data.objects.coco_entries import ObjectRow, object_of
 from slotcon_tf.data.objects.coco_files import check_files, find_files, image_folder
 from slotcon_tf.images.pixels import PixelWatch
@@ -25,7 +25,7 @@ _EMPTY = "without a box of any area inside the image"
 _BARE = "without a polygon of six numbers or more"
 
 
-def read_instances(root: pathlib.Path, split: str) -> Found:
+def read_instances(root: pathlib.Path, split: str) -> StoredSet:
     """Reads a set in the layout of COCO's instances.
 
     Args:
@@ -72,7 +72,7 @@ def read_instances(root: pathlib.Path, split: str) -> Found:
     def check(numbers):
         check_files([paths[i] for i in numbers], about)
 
-    return Found(records, categories, read, identify, check)
+    return StoredSet(records, categories, read, identify, check)
 
 
 @contextlib.contextmanager

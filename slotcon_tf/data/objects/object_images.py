@@ -150,6 +150,16 @@ class ObjectImages:
         return dataclasses.replace(found, classes=self.class_names, labels=labels)
 
 
+def has_objects(dataset: str) -> bool:
+    """Whether a set of images, by its name, says what objects they have.
+
+    Example:
+        >>> has_objects("scenes"), has_objects("folder")
+        (True, False)
+    """
+    return dataset in OBJECT_SETS or dataset.startswith("tfds:")
+
+
 def open_objects(
     dataset: str,
     data_dir: str | os.PathLike[str] | None = None,
@@ -185,11 +195,18 @@ def open_objects(
         ('tree', 'house', 'car')
     """
     pixel_range = check_pixel_range(pixel_range)
+    if not has_objects(dataset):
+        near = difflib.get_close_matches(dataset, OBJECT_SETS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"`dataset` of objects must be one of {', '.join(OBJECT_SETS)}. "
+            f"Received: dataset={dataset}.{hint}"
+        )
     if dataset == "coco":
         if not data_dir:
             raise ValueError("dataset=coco needs a folder. Set `data_dir`.")
         found = read_instances(pathlib.Path(data_dir), split)
-    elif dataset == "scenes" or dataset.startswith("tfds:"):
+    else:
         # Here and not above: tensorflow-datasets takes a second.
         from slotcon_tf.data import builders, scenes
         from slotcon_tf.data.objects import stored
@@ -200,13 +217,6 @@ def open_objects(
         else:
             builder = builders.prepared_builder(dataset[5:], data_dir)
         found = stored.read_builder(builder, split)
-    else:
-        near = difflib.get_close_matches(dataset, OBJECT_SETS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"`dataset` of objects must be one of {', '.join(OBJECT_SETS)}. "
-            f"Received: dataset={dataset}.{hint}"
-        )
     name = f"{dataset} {data_dir or ''} ({split})"
     numbers = [i for i, r in enumerate(found.records) if len(r.wanted) or not training]
     if not numbers:

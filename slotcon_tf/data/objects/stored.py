@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from slotcon_tf.data.builders import builder_identity, split_size
 from slotcon_tf.data.labelled.decoding import LabelError, decode_labelled
-from slotcon_tf.data.objects.annotation import Found, Record
+from slotcon_tf.data.objects.annotation import Record, StoredSet
 from slotcon_tf.images.decoding import open_image
 from slotcon_tf.images.orientation import orientation_of
 from slotcon_tf.images.pixels import PixelWatch
@@ -18,7 +18,7 @@ MASKS = ("segmentation", "mask", "masks")  # what sets call those of their objec
 _DECIMALS = 3  # of a pixel, which float32 shares of an image's edges keep
 
 
-def read_builder(builder: Any, split: str) -> Found:
+def read_builder(builder: Any, split: str) -> StoredSet:
     """Reads a split of a tensorflow-datasets set; it stays in memory, still encoded.
 
     `objects` is a sequence of `bbox`, `label` and, where the set has them, `is_crowd`,
@@ -78,7 +78,7 @@ def read_builder(builder: Any, split: str) -> Found:
     def identify(_):
         return builder_identity(builder, split)
 
-    return Found(records, dict(enumerate(names)), read, identify)
+    return StoredSet(records, dict(enumerate(names)), read, identify)
 
 
 def _record(name, number, example, mask):
