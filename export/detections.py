@@ -9,6 +9,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
+from slotcon_tf.data.labelled.json_entries import read_json
 from slotcon_tf.files import write_text, write_whole
 from slotcon_tf.images.decoding import decode_image
 
@@ -54,6 +55,8 @@ class ResultWriter:
     ) -> None:
         self.images = images
         self.pictures = None if pictures is None else pathlib.Path(pictures)
+        if self.pictures is not None:  # told before the work if it cannot be
+            self.pictures.mkdir(parents=True, exist_ok=True)
         self.min_score = min_score
         self.known: dict[str, int] | None = None
         if annotations is None:
@@ -176,7 +179,7 @@ def _given_ids(
 ) -> tuple[list[int], dict[str, int]]:
     """Numbers of images by their files' names, and of categories by theirs."""
     try:
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        content = read_json(path, "COCO").value
         ids = {str(image["file_name"]): int(image["id"]) for image in content["images"]}
         known = {str(c["name"]): int(c["id"]) for c in content["categories"]}
     except (ValueError, LookupError, TypeError) as error:

@@ -130,10 +130,14 @@ def extract_features(config: ExtractConfig) -> None:
         FileNotFoundError: Dataset 'folder' needs the folder none. ...
     """
     images = listed_images(config.images)
-    model = LocalModel(
-        config.export_dir, signature=config.signature, outputs=config.fetched
-    )
-    run(model.extract, images, config)
+
+    def extract_all(*args: Any, **options: Any) -> dict[str, str]:
+        model = LocalModel(  # which takes seconds: what is quick to refuse came first
+            config.export_dir, signature=config.signature, outputs=config.fetched
+        )
+        return model.extract(*args, **options)
+
+    run(extract_all, images, config)
 
 
 main = Command("extract", ExtractConfig, extract_features, __doc__)

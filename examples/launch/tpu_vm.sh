@@ -43,7 +43,7 @@ if [ ! -x venv/bin/slotcon-pretrain ]; then
     sudo apt-get -q update && sudo apt-get -qy install python3.11-venv
     python3.11 -m venv venv
     venv/bin/pip install -q tensorflow-tpu -f https://storage.googleapis.com/libtpu-tf-releases/index.html
-    venv/bin/pip install -q "keras>=3.10" absl-py h5py importlib_resources matplotlib numba numpy pillow rich scipy tensorboard tqdm
+    venv/bin/pip install -q "keras>=3.10" absl-py contourpy h5py importlib_resources matplotlib numba numpy pillow rich scipy tensorboard tqdm
     venv/bin/pip install -q --no-deps tensorflow-datasets
     venv/bin/pip install -q array_record dm-tree etils fsspec immutabledict promise psutil pyarrow simple_parsing tensorflow-metadata toml wrapt
 fi

@@ -17,6 +17,12 @@ PHOTOS = ["--dataset=folder", "--data_dir={good.photos}"]
 WATCHED = [*TRAIN, *PHOTOS, "--eval_every_epochs=1", "--eval_images=2"]
 FINETUNE = "trainers.finetune_segmentation"
 SEGMENT = ["--dataset=folders", "--strategy=one_device"]
+DETECT = "trainers.finetune_detection"
+OBJECTS = ["--data_dir={good.coco}"]
+SMALL = ["--arch=resnet10", "--channels=8", "--units=16", "--steps=1", "--box_only"]
+SMALL += ["--train_short_edges=32", "--short_edge=32", "--long_edge=64"]
+SMALL += ["--batch_size=2", "--strategy=one_device"]
+FOUND = ["--signature=detect", "--output={out}/found.json"]
 LABELLED = ["--data_dir={good.root}"]
 MODEL = ["--model={good.checkpoint}"]
 SEND = ["--server=127.0.0.1:1", "--retry_minutes=0", "--transport=rest"]
@@ -42,6 +48,8 @@ READ = [
     (FINETUNE, "data_dir", wrong.LABELLED, SEGMENT),
     (FINETUNE, "init_from", wrong.MODEL_AGAIN, [*SEGMENT, *LABELLED]),
     (FINETUNE, "class_file", wrong.TEXT, [*SEGMENT, *LABELLED]),
+    (DETECT, "data_dir", wrong.OBJECTS, SMALL),
+    (DETECT, "init_from", wrong.MODEL_AGAIN, [*SMALL, *OBJECTS]),
     ("trainers.evaluate", "model", wrong.MODEL, LABELLED),
     ("trainers.evaluate", "data_dir", wrong.LABELLED_AGAIN, MODEL),
     ("trainers.evaluate", "class_file", wrong.TEXT_AGAIN, [*MODEL, *LABELLED]),
@@ -59,7 +67,14 @@ READ = [
     ),
     ("export.extract", "export_dir", wrong.EXPORT, SENT),
     ("export.extract", "images", wrong.ANY, ["--export_dir={good.export}"]),
+    (
+        "export.extract",
+        "annotations",
+        wrong.TEXT_AGAIN,
+        ["--export_dir={good.export}", *SENT, *FOUND],
+    ),
     ("export.client", "images", wrong.ANY, SEND),
+    ("export.client", "annotations", wrong.TEXT, [*SEND, *SENT, *FOUND]),
     (
         "export.compare",
         "first",
@@ -82,6 +97,7 @@ EVALUATE = [*MODEL, *LABELLED, "--nobaseline", "--resamples=0"]
 WRITTEN = [
     ("trainers.pretrain", "workdir", "/", [*TRAIN, *PHOTOS]),
     (FINETUNE, "workdir", "/", [*SEGMENT, *LABELLED]),
+    (DETECT, "workdir", "/", [*SMALL, *OBJECTS]),
     ("trainers.evaluate", "output", ".json", EVALUATE),
     ("trainers.visualize", "output", ".html", [*MODEL, *PHOTOS]),
     ("trainers.visualize", "pictures", "/", [*MODEL, *PHOTOS]),
@@ -90,7 +106,9 @@ WRITTEN = [
     ("trainers.check_data", "bad_list", ".txt", ["--data_dir={good.broken}"]),
     ("export.saved_model", "export_dir", "/", [*MODEL, "--batch_sizes="]),
     ("export.extract", "output", ".npz", EXTRACT),
+    ("export.extract", "pictures", "/", [*EXTRACT, *FOUND]),
     ("export.client", "output", ".npz", [*SEND, *SENT]),
+    ("export.client", "pictures", "/", [*SEND, *SENT, *FOUND]),
 ]
 
 
@@ -112,7 +130,7 @@ def test_every_flag_of_a_place_is_tried(name):
 
 def _words(name, flag, place, flags, good, out):
     """A whole command line: with what it writes, which is there already."""
-    words = [word.format(place, good=good) for word in flags]
+    words = [word.format(place, good=good, out=out) for word in flags]
     if not any("{}" in word for word in flags):
         words.append(f"--{flag}={place}")
     given = {word.split("=")[0].lstrip("-") for word in words}
@@ -167,7 +185,7 @@ def test_what_cannot_be_written(name, flag, ending, flags, make, good, ends, tmp
 
 def _fails(name, flag, place, flags, good, ends, folder):
     """One line that says so; what was there is there, and nothing more."""
-    words = [word.format(good=good) for word in flags]
+    words = [word.format(good=good, out=folder) for word in flags]
     if name == "trainers.visualize" and flag == "pictures":
         words.append(f"--output={folder / 'report.html'}")
     before = _content(folder)
@@ -240,8 +258,8 @@ def test_without_the_right_to_read_or_write(good, tmp_path):
         folder.mkdir()
         folder.chmod(0o555)
         place = folder / f"new{ending}".rstrip("/")
-        given = [word.format(good=good) for word in flags]
-        if flag == "pictures":
+        given = [word.format(good=good, out=tmp_path) for word in flags]
+        if name == "trainers.visualize" and flag == "pictures":
             given.append(f"--output={tmp_path / 'report.html'}")
         lines.append([name, *given, f"--{flag}={place}"])
     before = _content(tmp_path)

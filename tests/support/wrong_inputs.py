@@ -7,6 +7,7 @@ path to give to the command.
 import os
 import pathlib
 import shutil
+from json import dumps as text_of
 
 import keras
 import numpy as np
@@ -33,6 +34,7 @@ class Good:
         encoder: .keras file.
         checkpoint: Of a run.
         export: Folder of a version.
+        coco: Folder of images and COCO's annotations of their objects.
     """
 
     def __init__(self, root):
@@ -45,6 +47,7 @@ class Good:
                 pixels = rng.integers(0, top, shape, np.uint8)
                 Image.fromarray(pixels).save(root / folder / f"{index}.png")
         self.photos = root / "photos"
+        self.coco = _coco(root / "coco", self.photos)
         self.broken = _half(self.photos / "0.png", root / "broken" / "0.png").parent
         self.list = root / "list.txt"
         self.list.write_text("photos/0.png\nphotos/1.png\n")
@@ -62,6 +65,24 @@ class Good:
         self.export = export_model(
             model, root / "export", options=options, warmup_batches=()
         )
+
+
+def _coco(folder, photos):
+    """Two splits of two images with an object each."""
+    (folder / "annotations").mkdir(parents=True)
+    content = {"images": [], "annotations": [], "categories": [{"id": 3, "name": "a"}]}
+    for number, path in enumerate(sorted(photos.iterdir()), 1):
+        image = {"id": number, "file_name": path.name, "height": 32, "width": 32}
+        outline = [4, 4, 20, 4, 20, 24, 4, 24]
+        thing = {"id": number, "image_id": number, "category_id": 3, "area": 320}
+        thing |= {"bbox": [4, 4, 16, 20], "segmentation": [outline], "iscrowd": 0}
+        content["images"].append(image)
+        content["annotations"].append(thing)
+    for split in ("train", "val"):
+        shutil.copytree(photos, folder / split)
+        path = folder / "annotations" / f"instances_{split}.json"
+        path.write_text(text_of(content))
+    return folder
 
 
 def _half(path, to):
@@ -147,6 +168,13 @@ def truncated_photo(root, good):
     return root / "photos"
 
 
+def truncated_objects(root, good):
+    shutil.copytree(good.coco, root / "coco")
+    name = "annotations/instances_val.json"
+    _half(good.coco / name, root / "coco" / name)
+    return root / "coco"
+
+
 def truncated_labels(root, good):
     for folder in ("val", "train"):
         shutil.copytree(good.root / folder, root / "set" / folder)
@@ -186,6 +214,8 @@ def truncated_variables(root, good):
 
 # Of what a command reads itself; each kind at least once.
 ANY = (missing, dangling, empty_folder, empty_text, unreadable, pipe, json)
+OBJECTS = (*ANY, photo, photos, truncated_objects)
+OBJECTS_AGAIN = (missing, empty_folder, truncated_objects)
 IMAGES = (
     *ANY,
     *(unreadable_image, folder_of_a_pipe, truncated_photo, encoder_file),
