@@ -46,8 +46,8 @@ class ObjectSource:
         cls, model: MaskRCNN, dataset: str, data_dir: str | None
     ) -> ObjectSource:
         """The split `val` of a set that has the detector's classes."""
-        pixel_range = model.statistics.pixel_range
-        images = open_objects(dataset, data_dir, "val", pixel_range=pixel_range)
+        own = {"masks": model.masks, "pixel_range": model.statistics.pixel_range}
+        images = open_objects(dataset, data_dir, "val", **own)
         check_same_classes(model.class_names, images)
         return cls(images)
 

@@ -75,6 +75,7 @@ class MeasuredDetector:
             config.data_dir,
             config.split,
             max_images=config.max_images,
+            masks=model.masks,
             pixel_range=model.statistics.pixel_range,
         )
         check_same_classes(model.class_names, self.images)
