@@ -153,6 +153,13 @@ def test_what_does_not_fit_is_told_in_one_line(run, data, tmp_path, capsys):
     assert "needs a detector" in line and "slotcon-finetune-detection" in line
     line = refused(1, tmp_path / "other.keras")
     assert "Received: 'cat' of the detector only, 'house', 'car'" in line
+    line = refused(2, run, "--long_edge=32")
+    assert "no shorter than" in line and "=32 and --short_edge=64" in line
+    line = refused(2, "a", "--which=student")
+    assert "--which must be left out with --task=detection" in line
+    for flag in ("--scale=2", "--batch_size=4", "--resamples=9", "--baseline=false"):
+        assert "must be left out" in refused(2, "a", flag)
+    assert "must be left out" in refused(2, "a", "--task=knn", "--short_edge=64")
     assert "detection is measured alone" in refused(2, "a", "--task=detection,knn")
     assert "must be one of coco, scenes" in refused(1, run, "--dataset=voc")
     assert "Groups need a whole SlotCon" in refused(1, run, "--task=groups")
