@@ -43,11 +43,11 @@ class ObjectSource:
 
     @classmethod
     def of_detector(
-        cls, model: MaskRCNN, dataset: str, data_dir: str | None
+        cls, model: MaskRCNN, dataset: str, data_dir: str | None, split: str = "val"
     ) -> ObjectSource:
-        """The split `val` of a set that has the detector's classes."""
+        """A split of a set that has the detector's classes."""
         own = {"masks": model.masks, "pixel_range": model.statistics.pixel_range}
-        images = open_objects(dataset, data_dir, "val", **own)
+        images = open_objects(dataset, data_dir, split, **own)
         check_same_classes(model.class_names, images)
         return cls(images)
 

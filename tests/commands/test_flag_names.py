@@ -30,6 +30,7 @@ IN_OTHER_WORDS = {
     "precision": "of the computation; an export is computed in one alone",
     "seed": "of all random numbers; each command says of which",
     "short_edge": "pixels of an image that a detector looks at; it may say it itself",
+    "split": "which images; a report has those of a detector alone",
     "steps": "of training: of a network, or of a probe",
     "train_split": "what is learned from",
 }
