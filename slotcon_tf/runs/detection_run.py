@@ -210,6 +210,8 @@ class DetectionRun(LabelledRun):
             start_step=step,
             statistics=self.model.statistics,
             fixed_sizes=config.padded_sizes,
+            max_objects=config.max_objects,
+            max_corners=config.max_corners,
             flip=config.flip,
             input_context=context,
         )

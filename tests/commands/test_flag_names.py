@@ -23,6 +23,7 @@ IN_OTHER_WORDS = {
     "image_size": "edge of what the network gets; in serving there is none, too",
     "learning_rate": "of the optimizer, as it is",
     "long_edge": "most pixels of an image that a detector looks at",
+    "max_objects": "of an image: those of a served answer, or those to learn",
     "max_pixels": "of an image that is used; a server's default is lower",
     "minutes": "how long a benchmark runs",
     "output": "what is written; each command says in which form",
