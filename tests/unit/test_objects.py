@@ -389,6 +389,19 @@ def test_layouts(root, about, images, split, below):
     assert found.load(0)[1].file_name == "a.png"
 
 
+def test_a_part_of_a_set_has_its_images_where_they_are(root):
+    part = root / "annotations" / "instances_val2017_half.json"
+    part.write_text(json.dumps(content()))
+    split = "annotations/instances_val2017_half.json"
+    assert open_objects("coco", root, split).load(1)[0][1, 1, 0] == 40
+    assert open_objects("coco", part, "val").num_images == 4
+    (root / "other").mkdir()
+    for name in "abcd":
+        (root / "other" / f"{name}.png").touch()
+    with pytest.raises(FileNotFoundError, match="all of them in .*other and in "):
+        open_objects("coco", root, split)
+
+
 def test_what_is_not_there(root):
     with pytest.raises(FileNotFoundError, match="instances_train2017.json"):
         open_objects("coco", root, "train")
