@@ -204,11 +204,12 @@ def _tell_limit(images, most):
     if (over > 0).any():
         logging.warning(
             "%d of %d images have more than %d objects: their smallest %d are left "
-            "out of each pass (max_objects of object_batches).",
+            "out of each pass. Set max_objects=%d to learn them, too.",
             (over > 0).sum(),
             images.num_images,
             most,
             over.clip(min=0).sum(),
+            images.counts.max(),
         )
 
 

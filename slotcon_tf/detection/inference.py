@@ -10,7 +10,11 @@ import tensorflow as tf
 
 from slotcon_tf.detection.mask_rcnn import MaskRCNN
 from slotcon_tf.detection.pyramid import MULTIPLE
-from slotcon_tf.detection.resize import resize_image, shortest_edge_size
+from slotcon_tf.detection.resize import (
+    detector_edges,
+    resize_image,
+    shortest_edge_size,
+)
 from slotcon_tf.images.statistics import normalize
 from slotcon_tf.types import Tensor
 
@@ -62,6 +66,9 @@ class Detector:
             model keeps it.
         long_edge: Pixels that its longest edge becomes at most; None: the same.
 
+    Raises:
+        ValueError: If the longest edge is below the shortest.
+
     Call arguments:
         image: uint8 (height, width, 3), RGB.
 
@@ -88,8 +95,8 @@ class Detector:
         long_edge: int | None = None,
     ) -> None:
         self.model = model
-        self.short_edge = short_edge or model.short_edge
-        self.long_edge = max(long_edge or model.long_edge, self.short_edge)
+        edges = detector_edges(model, short_edge, long_edge)
+        self.short_edge, self.long_edge = edges
         image = tf.TensorSpec([None, None, 3], tf.uint8)
         self._call = tf.function(self._traced, [image], autograph=False)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from PIL import Image
 
@@ -36,6 +38,34 @@ def shortest_edge_size(
         new_height *= long / longest
         new_width *= long / longest
     return max(int(new_height + 0.5), 1), max(int(new_width + 0.5), 1)
+
+
+def detector_edges(
+    model: Any, short_edge: int | None = None, long_edge: int | None = None
+) -> tuple[int, int]:
+    """Shortest and longest edge that a detector brings images to.
+
+    Args:
+        model: `MaskRCNN`.
+        short_edge, long_edge: Pixels; None: as the model keeps them.
+
+    Raises:
+        ValueError: If the longest would be shorter than the shortest.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> detector_edges(SimpleNamespace(short_edge=800, long_edge=1333), 640)
+        (640, 1333)
+    """
+    short, long = short_edge or model.short_edge, long_edge or model.long_edge
+    if long < short:
+        raise ValueError(
+            "`long_edge` must be no shorter than `short_edge`. Received: "
+            f"long_edge={long} and short_edge={short}"
+            f"{'' if long_edge and short_edge else ' (one is of the detector)'}. Set "
+            f"long_edge={short} or more."
+        )
+    return short, long
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:

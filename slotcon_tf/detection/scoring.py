@@ -74,8 +74,9 @@ def coco_scores(
 ) -> DetectionScores:
     """Scores of COCO's results against COCO's ground truth, as its protocol has them.
 
-    At most 100 detections of an image count; crowds are neither hit nor missed. The
-    size of a mask, not that of its box, says whether it is small.
+    At most 100 detections of an image count; crowds are neither hit nor missed, nor
+    are, by masks, objects that have none. The size of a mask, not that of its box, says
+    whether it is small.
 
     Args:
         truth: Of an `instances_*.json`: images, annotations, categories.
@@ -143,6 +144,8 @@ def evaluate_results(
 
     # Copies: the library notes things in what it is given. To it an id of 0 is none.
     objects = [{**one, "id": i} for i, one in enumerate(truth["annotations"], 1)]
+    if kind == "mask":
+        objects = [_scored_by_mask(one) for one in objects]
     whole = {**truth, "annotations": objects}
     # Its size comes from the box where there is one.
     left_out = "bbox" if kind == "mask" else "segmentation"
@@ -155,6 +158,24 @@ def evaluate_results(
     evaluation.accumulate()
     evaluation.summarize()
     return evaluation
+
+
+def _scored_by_mask(one):
+    """An object whose mask is not known is neither hit nor missed, as a crowd is.
+
+    Polygons of four numbers are boxes to pycocotools, not so to the library.
+    """
+    outline = one.get("segmentation")
+    if not outline:
+        return {**one, "segmentation": [_corners(*one["bbox"])], "iscrowd": 1}
+    if isinstance(outline, list) and len(outline[0]) == 4:
+        return {**one, "segmentation": [_corners(*box) for box in outline]}
+    return one
+
+
+def _corners(x, y, width, height):
+    right, below = x + width, y + height
+    return [x, y, right, y, right, below, x, below]
 
 
 def _quiet(*_: object) -> None:
@@ -178,7 +199,8 @@ def _check(truth, results, masks):
             "Masks are scored of results with a `segmentation`. Received: results of "
             "boxes only. Score them with masks=False."
         )
-    if masks and any("segmentation" not in one for one in truth["annotations"]):
+    objects = truth["annotations"]
+    if masks and objects and not any(one.get("segmentation") for one in objects):
         raise ValueError(
             "Masks are scored against annotations with a `segmentation`. Received: "
             "annotations without. Score boxes alone, with masks=False."

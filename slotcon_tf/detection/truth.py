@@ -94,8 +94,8 @@ def limited_corners(
         return polygons
     logging.log_first_n(
         logging.WARNING,
-        "Polygons of more than %d corners are thinned out, as in %s (max_corners of "
-        "object_batches).",
+        "Polygons of more than %d corners are thinned out, as in %s. A larger "
+        "max_corners keeps them, for more memory.",
         1,
         most,
         annotation.file_name,

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from slotcon_tf.evaluation.results import DIFFERENCE, TRAINED, UNTRAINED
+from slotcon_tf.evaluation.results import DIFFERENCE, TRAINED, UNTRAINED, score_text
 
 Result = Mapping[str, Any]  # in the schema of slotcon_tf.evaluation.results
 
@@ -104,19 +104,19 @@ def show_series(results: Sequence[Result], console: Console | None = None) -> No
     table = Table(box=None, pad_edge=False)
     for name in ("step", "epoch", *names):
         table.add_column(name, justify="right")
-    blank = _scores(results[-1], UNTRAINED)
-    if any(blank.values()):
+    if any(stages.get(UNTRAINED) for stages in results[-1]["rows"].values()):
+        blank = _scores(results[-1], UNTRAINED)
         table.add_row("untrained", "", *(blank[name] for name in names))
     for result in results:
         scores = _scores(result)
         epoch = _number(result.get("epoch"), "g")
-        table.add_row(str(result["step"]), epoch, *(scores.get(n, "") for n in names))
+        table.add_row(str(result["step"]), epoch, *(scores.get(n, "-") for n in names))
     console.print(table)
 
 
 def _scores(result: Result, stage: str = TRAINED) -> dict[str, str]:
     return {
-        name: _number((stages.get(stage) or [None])[0], ".3f")
+        name: score_text((stages.get(stage) or [None])[0])
         for name, stages in result["rows"].items()
     }
 

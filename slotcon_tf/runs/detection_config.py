@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from slotcon_tf.data.objects import OBJECT_SETS
 from slotcon_tf.detection import MaskRCNN
+from slotcon_tf.detection.dataset import object_batches
 from slotcon_tf.detection.pyramid import MULTIPLE
 from slotcon_tf.runs.finetune_settings import (
     FinetuneSettings,
@@ -68,6 +69,17 @@ class DetectionConfig(FinetuneSettings, HostSettings):
         (),
         "HEIGHTxWIDTH that batches are padded to, one or some, for XLA and TPUs, such "
         "as 800x1344,1344x800; '': each batch to its largest image.",
+    )
+    max_objects: int = setting(
+        default_of(object_batches, "max_objects"),
+        "With fixed_sizes, of a training image: the smallest are left out of more.",
+        low=1,
+    )
+    max_corners: int | None = setting(
+        None,
+        "Of an object's polygons; more are thinned out. Default: 256 with fixed_sizes, "
+        "else 1024.",
+        low=4,
     )
     box_only: bool = setting(False, "No mask head: a Faster R-CNN.")
     freeze_encoder: bool = setting(

@@ -130,7 +130,11 @@ class DetectionRun(LabelledRun):
             )
         check_scoring()
         opened = functools.partial(
-            open_objects, config.dataset, config.data_dir, pixel_range=pixel_range
+            open_objects,
+            config.dataset,
+            config.data_dir,
+            masks=not config.box_only,
+            pixel_range=pixel_range,
         )
         train = opened(
             config.train_split, max_images=config.max_train_images, training=True
@@ -206,6 +210,8 @@ class DetectionRun(LabelledRun):
             start_step=step,
             statistics=self.model.statistics,
             fixed_sizes=config.padded_sizes,
+            max_objects=config.max_objects,
+            max_corners=config.max_corners,
             flip=config.flip,
             input_context=context,
         )

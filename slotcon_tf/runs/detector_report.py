@@ -33,11 +33,11 @@ class ObjectSource:
 
     @classmethod
     def of_detector(
-        cls, model: MaskRCNN, dataset: str, data_dir: str | None
+        cls, model: MaskRCNN, dataset: str, data_dir: str | None, split: str = "val"
     ) -> ObjectSource:
-        """The split `val` of a set that has the detector's classes."""
-        pixel_range = model.statistics.pixel_range
-        images = open_objects(dataset, data_dir, "val", pixel_range=pixel_range)
+        """A split of a set that has the detector's classes."""
+        own = {"masks": model.masks, "pixel_range": model.statistics.pixel_range}
+        images = open_objects(dataset, data_dir, split, **own)
         check_detector_classes(model.class_names, images)
         return cls(images)
 

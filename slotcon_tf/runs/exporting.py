@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -15,7 +14,8 @@ from slotcon_tf.images import square
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.runs.load_settings import ModelSettings, which_setting
 from slotcon_tf.runs.loading import load_trained, serving_options
-from slotcon_tf.runs.settings import SettingError, as_text, setting
+from slotcon_tf.runs.measured_detector import checked_edges
+from slotcon_tf.runs.settings import SettingError, check_left_out, setting
 from slotcon_tf.serving.archive import export_model
 from slotcon_tf.serving.detector import DetectorOptions, export_detector
 from slotcon_tf.serving.onnx_file import export_onnx
@@ -137,7 +137,7 @@ def export(config: ExportConfig) -> pathlib.Path:
     model, _ = load_trained(config.model, detectors=whole, prefix=config.prefix)
     if isinstance(model, MaskRCNN):
         return _export_detector(model, config)
-    _check_left_out(config, _OF_DETECTORS, "for what is no detector")
+    check_left_out(config, _OF_DETECTORS, "for what is no detector")
     if config.format == "onnx":
         path = pathlib.Path(config.export_dir) / "encoder.onnx"
         path = export_onnx(model, path, which=config.which)
@@ -168,21 +168,14 @@ def export(config: ExportConfig) -> pathlib.Path:
 
 
 def _export_detector(model: MaskRCNN, config: ExportConfig) -> pathlib.Path:
-    _check_left_out(config, _OF_ENCODERS, "for a detector")
-    edges = {
-        name: getattr(config, name) or getattr(model, name) for name in _OF_DETECTORS
-    }
-    if config.long_edge and config.long_edge < edges["short_edge"]:
-        raise SettingError(
-            "`long_edge` must be no less than `short_edge`. Received: "
-            f"long_edge={edges['long_edge']} and short_edge={edges['short_edge']}."
-        )
+    check_left_out(config, _OF_ENCODERS, "for a detector")
+    edges = checked_edges(model, config.short_edge, config.long_edge)
     batches = (1,) if config.batch_sizes is None else config.batch_sizes
     folder = export_detector(
         model,
         config.export_dir,
         precision=config.precision,
-        options=DetectorOptions(**edges, max_pixels=config.max_pixels),
+        options=DetectorOptions(*edges, max_pixels=config.max_pixels),
         warmup_batches=batches,
     )
     print(f"Written: {folder}")
@@ -192,16 +185,7 @@ def _export_detector(model: MaskRCNN, config: ExportConfig) -> pathlib.Path:
 def _check_onnx(config: ExportConfig) -> None:
     """The file is of the encoder alone, for images of any size, in float32."""
     what = "with format=onnx, whose file is of the encoder alone"
-    _check_left_out(config, _OF_SAVED_MODEL, what)
-
-
-def _check_left_out(config: ExportConfig, names: Iterable[str], what: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if value != config.settings()[name].default:
-            raise SettingError(
-                f"`{name}` must be left out {what}. Received: {name}={as_text(value)}."
-            )
+    check_left_out(config, _OF_SAVED_MODEL, what)
 
 
 def _calibration_images(

@@ -10,20 +10,22 @@ import keras
 from slotcon_tf.data.class_names import class_difference
 from slotcon_tf.data.objects import ObjectImages, open_objects
 from slotcon_tf.detection import Detector, MaskRCNN, evaluate_detector
+from slotcon_tf.detection.resize import detector_edges
 from slotcon_tf.detection.results import Result
 from slotcon_tf.detection.scoring import check_scoring
 from slotcon_tf.progress import bar
 from slotcon_tf.runs.evaluate_config import DETECTION, DETECTOR_SETTINGS, EvaluateConfig
-from slotcon_tf.runs.settings import SettingError
+from slotcon_tf.runs.settings import SettingError, check_left_out
 
 _SETTINGS = ("model", "dataset", "data_dir", "split", "max_images")
+_TAKEN = (*_SETTINGS, *DETECTOR_SETTINGS, "prefix", "task", "output", "all")
 
 
 def check_alone(config: EvaluateConfig) -> None:
-    """Refuses detection beside other tasks: they measure other models.
+    """Refuses detection beside other tasks, and settings of theirs: models differ.
 
     Raises:
-        SettingError: If it is.
+        SettingError: If it is, or a setting would do nothing.
 
     Example:
         >>> check_alone(EvaluateConfig(model="a", task=("detection",)))
@@ -35,6 +37,11 @@ def check_alone(config: EvaluateConfig) -> None:
             f"task={','.join(config.task)}. Call once with {DETECTION}, and once with "
             f"{others}, which takes the detector's encoder."
         )
+    if DETECTION in config.task:
+        others = [name for name in config.settings() if name not in _TAKEN]
+        check_left_out(config, others, f"with task={DETECTION}")
+    else:
+        check_left_out(config, DETECTOR_SETTINGS, f"without task={DETECTION}")
 
 
 class MeasuredDetector:
@@ -70,12 +77,14 @@ class MeasuredDetector:
             )
         check_scoring()
         self._model = model
-        self._detector = Detector(model, config.short_edge, config.long_edge)
+        edges = checked_edges(model, config.short_edge, config.long_edge)
+        self._detector = Detector(model, *edges)
         self.images = open_objects(
             config.dataset,
             config.data_dir,
             config.split,
             max_images=config.max_images,
+            masks=model.masks,
             pixel_range=model.statistics.pixel_range,
         )
         check_detector_classes(model.class_names, self.images)
@@ -91,6 +100,25 @@ class MeasuredDetector:
         about = {"settings": self.settings, "step": int(self._model.step.numpy())}
         split = self.settings["split"]
         return scores.result(repr(self.images), split, **about), results
+
+
+def checked_edges(
+    model: MaskRCNN, short_edge: int | None, long_edge: int | None
+) -> tuple[int, int]:
+    """`detector_edges` of settings.
+
+    Raises:
+        SettingError: If the longest would be shorter than the shortest.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> checked_edges(SimpleNamespace(short_edge=800, long_edge=1333), None, 1000)
+        (800, 1000)
+    """
+    try:
+        return detector_edges(model, short_edge, long_edge)
+    except ValueError as error:
+        raise SettingError(str(error)) from None
 
 
 def _progress(numbers: Iterable[int]) -> Iterable[int]:

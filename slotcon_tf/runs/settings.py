@@ -286,6 +286,34 @@ class Config:
         return found
 
 
+def check_left_out(config: Config, names: Iterable[str], what: str) -> None:
+    """Refuses settings that would do nothing.
+
+    Args:
+        config: Of a command.
+        names: Of those that must be at their default.
+        what: When they do nothing, such as "for a detector".
+
+    Raises:
+        SettingError: If one is set; it names the first.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Look(Config):
+        ...     size: int = setting(3, "Of it.")
+        >>> check_left_out(Look(size=4), ("size",), "here")
+        Traceback (most recent call last):
+        slotcon_tf.runs.settings.SettingError: `size` must be left out here. Received:
+        size=4.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value != config.settings()[name].default:
+            raise SettingError(
+                f"`{name}` must be left out {what}. Received: {name}={as_text(value)}."
+            )
+
+
 def default_of(function: Callable[..., Any], name: str) -> Any:
     """What an argument of a function or class is unless it is given.
 

@@ -28,7 +28,7 @@ from slotcon_tf.runs.loading import (
     run_folder,
 )
 from slotcon_tf.runs.places import HISTORY
-from slotcon_tf.runs.settings import SettingError, setting
+from slotcon_tf.runs.settings import SettingError, check_left_out, setting
 from slotcon_tf.runs.source_settings import SourceSettings
 from slotcon_tf.runs.workdir import FLAGFILES
 from slotcon_tf.visualize.charts import read_history
@@ -51,6 +51,9 @@ class VisualizeConfig(SourceSettings, ModelSettings):
         12
     """
 
+    split: str | None = setting(
+        None, "Of a detector's images with objects. Default: val."
+    )
     which: str = which_setting()
     num_images: int = setting(12, "Images with groups and features.", low=1)
     prototype_images: int = setting(
@@ -69,8 +72,8 @@ def visualize(config: VisualizeConfig) -> pathlib.Path:
     """Writes the report: scores, curves, groups over images, features, prototypes.
 
     Of a detector: what it finds, beside the truth where the images have objects
-    (dataset "scenes", "coco" or "tfds:NAME", of which `val` is shown), in place of
-    groups and prototypes.
+    (dataset "scenes", "coco" or "tfds:NAME"; `split` says which), in place of groups
+    and prototypes.
 
     Args:
         config: What is shown.
@@ -79,7 +82,7 @@ def visualize(config: VisualizeConfig) -> pathlib.Path:
         Path of the HTML file.
 
     Raises:
-        SettingError: If `output` is a folder.
+        SettingError: If `output` is a folder, or `split` is of no use.
         ValueError, OSError: If the model or all images cannot be read.
 
     Example:
@@ -129,7 +132,9 @@ def visualize(config: VisualizeConfig) -> pathlib.Path:
 
 def _source(model: keras.Model, config: VisualizeConfig) -> ImageSource | ObjectSource:
     if isinstance(model, MaskRCNN) and has_objects(config.dataset):
-        return ObjectSource.of_detector(model, config.dataset, config.data_dir)
+        place = config.dataset, config.data_dir, config.split or "val"
+        return ObjectSource.of_detector(model, *place)
+    check_left_out(config, ["split"], "but for a detector and images with objects")
     return open_source(
         config.dataset,
         config.data_dir,

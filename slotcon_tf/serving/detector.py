@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from slotcon_tf.detection.mask_rcnn import MASK_SIZE, MaskRCNN
 from slotcon_tf.detection.pyramid import MULTIPLE
+from slotcon_tf.detection.resize import detector_edges
 from slotcon_tf.files import to_disk, written_aside
 from slotcon_tf.images.squares import resized_in_graph
 from slotcon_tf.images.statistics import statistics_of
@@ -55,6 +56,9 @@ class ServedDetector(tf.Module):
         precision: Of the encoder, "float32" or "bfloat16".
         options: `DetectorOptions`.
 
+    Raises:
+        ValueError: If the longest edge is below the shortest.
+
     Example:
         >>> from slotcon_tf import backbone
         >>> sizes = {"channels": 8, "units": 16, "max_detections": 3}
@@ -73,8 +77,8 @@ class ServedDetector(tf.Module):
         super().__init__()
         self.detector = fold_detector(model, precision)
         self.statistics = statistics_of(model)
-        self.short_edge = options.short_edge or model.short_edge
-        self.long_edge = max(options.long_edge or model.long_edge, self.short_edge)
+        edges = detector_edges(model, options.short_edge, options.long_edge)
+        self.short_edge, self.long_edge = edges
         self.max_pixels = options.max_pixels
 
     def signatures(self) -> dict[str, tuple[Callable, list[tf.TensorSpec]]]:

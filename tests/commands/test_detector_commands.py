@@ -109,7 +109,7 @@ def test_scores_results_and_report(run, data, capsys):
         assert kept == (None if np.isnan(value) else pytest.approx(value, abs=1e-12))
     assert {one["image_id"] for one in json.loads(results.read_text())} <= {*range(6)}
 
-    out = said(visualize_command, capsys, *flags, "--num_images=3")
+    out = said(visualize_command, capsys, *flags, "--num_images=3", "--split=test")
     page = Page(run / "report.html")
     assert page.sections == ["scores", "curves", "detections", "components"]
     assert len(page.images) == 3 * 2 + 3 * 3
@@ -153,6 +153,19 @@ def test_what_does_not_fit_is_told_in_one_line(run, data, tmp_path, capsys):
     assert "needs a detector" in line and "slotcon-finetune-detection" in line
     line = refused(1, tmp_path / "other.keras")
     assert "Received: 'cat' of the detector only, 'house', 'car'" in line
+    line = refused(2, run, "--long_edge=32")
+    assert "no shorter than" in line and "=32 and --short_edge=64" in line
+    line = refused(2, "a", "--which=student")
+    assert "--which must be left out with --task=detection" in line
+    for flag in ("--scale=2", "--batch_size=4", "--resamples=9", "--baseline=false"):
+        assert "must be left out" in refused(2, "a", flag)
+    assert "must be left out" in refused(2, "a", "--task=knn", "--short_edge=64")
     assert "detection is measured alone" in refused(2, "a", "--task=detection,knn")
     assert "must be one of coco, scenes" in refused(1, run, "--dataset=voc")
+    flags = [f"--data_dir={data}", f"--model={run}", "--split=mine"]
+    line = said(visualize_command, capsys, *flags, "--dataset=scenes", status=1)
+    assert "mine" in line and "val" not in line, line
+    line = said(visualize_command, capsys, *flags, "--dataset=fake", status=2)
+    assert "--split must be left out but for a detector and images with" in line
+    flags = [f"--data_dir={data}", "--dataset=scenes", "--task=detection"]
     assert "Groups need a whole SlotCon" in refused(1, run, "--task=groups")

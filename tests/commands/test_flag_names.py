@@ -23,6 +23,7 @@ IN_OTHER_WORDS = {
     "image_size": "edge of what the network gets; in serving there is none, too",
     "learning_rate": "of the optimizer, as it is",
     "long_edge": "most pixels of an image that a detector looks at",
+    "max_objects": "of an image: those of a served answer, or those to learn",
     "max_pixels": "of an image that is used; a server's default is lower",
     "minutes": "how long a benchmark runs",
     "output": "what is written; each command says in which form",
@@ -30,6 +31,7 @@ IN_OTHER_WORDS = {
     "precision": "of the computation; an export is computed in one alone",
     "seed": "of all random numbers; each command says of which",
     "short_edge": "pixels of an image that a detector looks at; it may say it itself",
+    "split": "which images; a report has those of a detector alone",
     "steps": "of training: of a network, or of a probe",
     "train_split": "what is learned from",
 }

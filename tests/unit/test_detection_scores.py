@@ -108,9 +108,41 @@ def test_results_of_other_images_and_without_masks_are_refused():
         coco_scores(truth(), boxes, masks=True)
     assert coco_scores(truth(), boxes, masks=False).scores["box_ap"] >= 0
     known = truth()
-    del known["annotations"][3]["segmentation"]
+    for one in known["annotations"]:
+        del one["segmentation"]
     with pytest.raises(ValueError, match="Received: annotations without"):
         coco_scores(known, detections(), masks=True)
+
+
+def test_what_has_no_mask_is_neither_hit_nor_missed_by_masks():
+    def row(x, **more):
+        one = {"image_id": 1, "category_id": 1, "bbox": [x, 0, 10, 10], **more}
+        return {**one, "area": 100, "iscrowd": 0}
+
+    def square(x):
+        return [[x, 0, x + 10, 0, x + 10, 10, x, 10]]
+
+    known = {
+        "images": [{"id": 1, "height": 20, "width": 80}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [row(0, segmentation=square(0)), row(40)],
+    }
+    boxes = np.array([[40, 0, 50, 10], [0, 0, 10, 10]])
+    right, left = encode_masks(np.ones((2, 28, 28)), boxes, 20, 80)
+    results = [
+        row(40, segmentation=right, score=0.9),
+        row(0, segmentation=left, score=0.8),
+    ]
+    found = coco_scores(known, results, masks=True).scores
+    assert found["mask_ap"] == found["box_ap"] == 1.0
+    assert coco_scores(known, results[1:], masks=True).scores["mask_ap"] == 1.0
+    # Four numbers are a box to pycocotools.
+    known["annotations"][1]["segmentation"] = [[40, 0, 10, 10]]
+    assert coco_scores(known, results, masks=True).scores["mask_ap"] == 1.0
+    half = coco_scores(known, results[1:], masks=True).scores["mask_ap"]
+    assert half == pytest.approx(51 / 101)
+    known["annotations"][1]["segmentation"] = [[*square(40)[0], 7]]
+    assert coco_scores(known, results, masks=True).scores["mask_ap"] == 1.0
 
 
 def test_recorded_records_of_pasted_masks(tmp_path):

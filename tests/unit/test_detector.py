@@ -64,7 +64,9 @@ def test_edges_are_the_models_unless_others_are_given():
         (x.short_edge, x.long_edge) for x in (Detector(model), Detector(model, 32))
     ]
     assert edges == [(64, 100), (32, 100)]
-    assert Detector(model, 128).long_edge == 128
+    for given in ((128, None), (None, 50), (128, 100)):
+        with pytest.raises(ValueError, match="must be no shorter than `short_edge`"):
+            Detector(model, *given)
 
 
 @pytest.fixture

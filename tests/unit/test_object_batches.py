@@ -1,6 +1,7 @@
 """Batches of images with objects: order, sizes, contents, limits, and resuming."""
 
 import collections
+import types
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from slotcon_tf.detection.grouping import PairedOrder
 from slotcon_tf.detection.truth import edges_of
 from slotcon_tf.encoders.resnet import backbone
 from slotcon_tf.images.statistics import IMAGENET, ImageStatistics
+from slotcon_tf.runs.detection_config import DetectionConfig
+from slotcon_tf.runs.detection_run import DetectionRun
 
 SIZES = [(60, 80), (60, 90), (48, 96), (60, 60), (90, 60), (80, 64), (60, 100)]
 OPTIONS = {"short_edges": (48, 64), "long_edge": 96, "batch_size": 4}
@@ -243,6 +246,22 @@ def test_with_fixed_sizes_the_smallest_of_many_objects_are_left_out(caplog):
     assert (batch["classes"] == 0).all()  # the first and the third, in their order
     (told,) = caplog.messages
     assert "7 of 7 images have more than 2 objects: their smallest 7" in told
+    assert "Set max_objects=3" in told
+
+
+def test_a_run_says_how_many_objects_and_corners():
+    config = DetectionConfig(
+        batch_size=2, fixed_sizes=("832x1344",), max_objects=2, max_corners=8
+    )
+    images = images_of(lambda number: [[2, 2, 10, 10]] * 3)
+    run = types.SimpleNamespace(
+        config=config,
+        train_images=images,
+        model=types.SimpleNamespace(statistics=IMAGENET),
+    )
+    batch = next(iter(DetectionRun.dataset(run, 0)))  # pyright: ignore[reportArgumentType]
+    assert batch["boxes"].shape == (2, 2, 4)
+    assert batch["starts"].shape == (2, 2, 8, 2)
 
 
 def test_corners_are_thinned_out():

@@ -148,9 +148,37 @@ def test_what_has_no_polygon_or_box_is_skipped_counted_and_named(root, caplog):
     assert "2 of 13 objects without a box" in box
     assert "annotations[8], annotations[9]" in box
     assert "4 of 13 objects without a polygon" in bare and "annotations[4]" in bare
-    # What has no outline is its box where masks are scored.
-    rows = {row["id"]: row for row in images.coco()["annotations"]}
-    assert rows[3]["segmentation"] == [[4, 4, 14, 4, 14, 12, 4, 12]]
+    # Scores take what pycocotools takes; what has no outline has no mask there.
+    rows = images.coco()["annotations"]
+    assert [row.get("segmentation") for row in rows[2:5]] == [
+        [[1, 2, 3, 4]],
+        [[1, 2, 3, 4, 5, 6, 7]],
+        None,
+    ]
+    assert rows[-3]["segmentation"]["counts"] == [HEIGHT * WIDTH]
+
+
+def test_a_crowds_outline_makes_no_set_with_masks(root, caplog):
+    about = content()
+    for row in about["annotations"][:3]:
+        del row["segmentation"]
+    images = open_objects("coco", write(root, about), "val", training=True)
+    assert not images.has_masks and images.counts.tolist() == [2, 1]
+    assert not caplog.messages
+
+
+def test_objects_without_an_outline_are_skipped_for_masks_alone(root, caplog):
+    about = content()
+    del about["annotations"][0]["segmentation"]
+    about["annotations"][2]["segmentation"] = [[1, 2, 3, 4]]
+    write(root, about)
+    assert open_objects("coco", root, "val").counts.tolist() == [1, 0, 0, 0]
+    caplog.clear()
+    images = open_objects("coco", root, "val", masks=False)
+    # One that is broken is skipped in any case.
+    assert images.counts.tolist() == [2, 0, 0, 0]
+    assert "1 of 4 objects without a polygon" in caplog.text
+    assert [len(own) for own in images.annotation(0).polygons] == [0, 1]
 
 
 def test_a_set_without_masks(root):
@@ -361,6 +389,19 @@ def test_layouts(root, about, images, split, below):
     assert found.load(0)[1].file_name == "a.png"
 
 
+def test_a_part_of_a_set_has_its_images_where_they_are(root):
+    part = root / "annotations" / "instances_val2017_half.json"
+    part.write_text(json.dumps(content()))
+    split = "annotations/instances_val2017_half.json"
+    assert open_objects("coco", root, split).load(1)[0][1, 1, 0] == 40
+    assert open_objects("coco", part, "val").num_images == 4
+    (root / "other").mkdir()
+    for name in "abcd":
+        (root / "other" / f"{name}.png").touch()
+    with pytest.raises(FileNotFoundError, match="all of them in .*other and in "):
+        open_objects("coco", root, split)
+
+
 def test_what_is_not_there(root):
     with pytest.raises(FileNotFoundError, match="instances_train2017.json"):
         open_objects("coco", root, "train")
@@ -515,8 +556,10 @@ def test_tensorflow_datasets_without_objects(folder, monkeypatch):
         open_objects("tfds:scenes", folder, "test")
 
 
-def test_scenes_have_tight_boxes_and_exact_masks(folder):
-    images = open_objects("scenes", folder, "val")
+def test_scenes_have_tight_boxes_and_exact_masks(folder, caplog):
+    with caplog.at_level("WARNING", logger="absl"):
+        images = open_objects("scenes", folder, "val")
+    assert not caplog.messages
     assert images.num_images == 4 and images.class_names == THINGS
     assert images.has_masks and images.counts.sum() > 4
     drawn = [draw_things(np.random.default_rng([3, i])) for i in range(4)]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from slotcon_tf.evaluation.results import (
     show_result,
     write_result,
 )
+from slotcon_tf.evaluation.series import series_line, show_series
 from slotcon_tf.evaluation.tasks import Task
 
 HITS = np.array([[1.0, 1.0], [0.0, 1.0], [1.0, 1.0], [1.0, 1.0]])
@@ -121,3 +123,12 @@ def test_tables_show_values_intervals_and_classes(task):
     assert "bus" in text.getvalue()
     alone = joined(measured(task, untrained=HITS), measured(task, trained=HITS))
     show_result(alone, Console(file=text, width=100))
+
+
+def test_what_is_missing_is_told_alike_by_one_and_by_many(capsys):
+    rows = {"box_aps": {"trained": [math.nan, None, None]}}
+    found = {"task": "detection", "dataset": "mine", "step": 2, "rows": rows}
+    assert series_line(found) == "detection, step 2: box_aps -"
+    show_series([found, {**found, "rows": {}}, found])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[2:]] == [["2", "-"]] * 3

@@ -149,7 +149,7 @@ def test_pixels_are_nearly_all_pillows(size):
             "`quantize` must be left out",
         ),
         ({"image_size": 64}, "`image_size` must be left out for a detector"),
-        ({"long_edge": 50}, "`long_edge` must be no less.*50 and short_edge=64"),
+        ({"long_edge": 50}, "`long_edge` must be no shorter.*50 and short_edge=64"),
     ],
 )
 def test_settings_that_do_nothing_are_refused(settings, message, model, tmp_path):

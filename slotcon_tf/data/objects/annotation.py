@@ -170,7 +170,8 @@ class Record:
             }
             if self.outlines is not None:
                 outline = self.outlines[i]
-                row["segmentation"] = segmentation_of(outline, box)
+                if outline is not None:
+                    row["segmentation"] = segmentation_of(outline)
                 area = area_of(outline) if np.isnan(area) else area
             row["area"] = float(box[2] * box[3] if np.isnan(area) else area)
             found.append(row)

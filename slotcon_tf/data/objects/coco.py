@@ -25,12 +25,14 @@ _EMPTY = "without a box of any area inside the image"
 _BARE = "without a polygon of six numbers or more"
 
 
-def read_instances(root: pathlib.Path, split: str) -> StoredSet:
+def read_instances(root: pathlib.Path, split: str, masks: bool = True) -> StoredSet:
     """Reads a set in the layout of COCO's instances.
 
     Args:
         root: Folder of the set; see `coco_files.find_files`.
         split: "train", "val" and so on, or a JSON file below the folder.
+        masks: Whether objects without an outline are skipped, in a set that has any;
+            one whose outline is broken is skipped in any case.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -56,7 +58,7 @@ def read_instances(root: pathlib.Path, split: str) -> StoredSet:
     """
     about, folders = find_files(root, split)
     with _uncollected():
-        records, categories = _records(about)
+        records, categories = _records(about, masks)
     folder = image_folder(folders, [record.file_name for record in records], about)
     paths = [folder / record.file_name for record in records]
     watch = PixelWatch(folder)
@@ -87,7 +89,7 @@ def _uncollected():
             gc.enable()
 
 
-def _records(path):
+def _records(path, masks):
     top = read_json(path, _KIND, constants=True)
     categories = _categories(top)
     classes = {number: place for place, number in enumerate(categories)}
@@ -102,8 +104,8 @@ def _records(path):
         seen.add(row.number)
         objects[row.image].append(row)
     every = [row for own in objects.values() for row in own]
-    has_masks = any(row.outline is not None or row.broken for row in every)
-    skipped = _skipped(every, has_masks, path)
+    has_masks = any(row.has_mask for row in every)
+    skipped = _skipped(every, has_masks and masks, path)
     records = [
         Record.of_objects(
             *images[number],
@@ -141,13 +143,13 @@ def _images(top) -> dict[int, tuple[int, str, int, int]]:
     return found
 
 
-def _skipped(rows, has_masks, path):
+def _skipped(rows, masks, path):
     """Places of the objects that training cannot use; it is told how many."""
     empty, bare = [], []
     for row in rows:
         if row.empty and not row.crowd:
             empty.append(row.place)
-        elif has_masks and row.outline is None and not row.crowd:
+        elif not row.crowd and (row.broken or masks and not row.has_mask):
             bare.append(row.place)
     for places, what in ((empty, _EMPTY), (bare, _BARE)):
         if places:

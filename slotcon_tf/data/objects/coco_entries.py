@@ -14,6 +14,7 @@ from slotcon_tf.data.objects.outlines import Outline, counts_of
 
 _MAX_IMAGE = 2**63 - 1
 _LEAST = 6  # numbers of a polygon
+_BOX = 4
 _OTHER_KINDS = {
     "segments_info": "segments, as a panoptic file has (dataset=coco_panoptic)",
     "caption": "a caption",
@@ -33,8 +34,8 @@ class ObjectRow(NamedTuple):
         crowd: Whether it is several.
         area: In pixels; NaN where the file does not say.
         empty: Whether its box has no area inside the image.
-        outline: Its outline, if there is one that can be used.
-        broken: Whether there is one that cannot.
+        outline: Its outline, if there is one.
+        broken: Whether it can be scored at most, and not learned.
 
     Example: See `object_of`.
         >>> ObjectRow._fields[:3]
@@ -51,6 +52,11 @@ class ObjectRow(NamedTuple):
     empty: bool
     outline: Outline
     broken: bool
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether there is a mask to be learned."""
+        return self.outline is not None and not (self.broken or self.crowd)
 
 
 def object_of(
@@ -94,6 +100,8 @@ def object_of(
     x, y, w, h = box = entry.numbers("bbox", 4)
     sides = min(x + w, width) - max(x, 0), min(y + h, height) - max(y, 0)
     outline, broken = _outline(entry, height, width)
+    if broken and area is None:
+        area = w * h
     return ObjectRow(
         number=number,
         image=image,
@@ -109,13 +117,17 @@ def object_of(
 
 
 def _outline(entry, height, width) -> tuple[Outline, bool]:
-    """Its outline, if it has one; and whether there is one that cannot be used."""
+    """Its outline, if it has one; and whether it is none to learn from.
+
+    Such a one is kept as it stands where pycocotools reads it: four numbers are x, y,
+    width and height to it, and an odd one is left out.
+    """
     value = entry.value.get("segmentation")
     if value is None or value == []:
         return None, False
     if isinstance(value, dict):
         counts = _counts(entry, value, height, width)
-        return (value, False) if sum(counts[1::2]) else (None, True)
+        return value, not sum(counts[1::2])
     if not isinstance(value, list) or not all(map(are_numbers, value)):
         raise entry.error(
             "a list of polygons, each a list of numbers, or run lengths, as "
@@ -127,7 +139,11 @@ def _outline(entry, height, width) -> tuple[Outline, bool]:
         for polygon in value
         if len(polygon) >= _LEAST and len(polygon) % 2 == 0
     ]
-    return polygons or None, not polygons
+    if polygons:
+        return polygons, False
+    lengths = {len(polygon) for polygon in value}
+    readable = lengths == {_BOX} or min(lengths) > _BOX
+    return [np.array(p, np.float64) for p in value] if readable else None, True
 
 
 def _counts(entry, value, height, width) -> list[int]:

@@ -17,7 +17,7 @@ def find_files(
     The file is `instances_SPLIT2017.json` or `instances_SPLIT.json` in `annotations/`,
     or `SPLIT/_annotations.coco.json`; or the one that the split, or the root itself,
     names. The images are in `SPLIT2017/`, `SPLIT/`, below `images/`, or beside the
-    file.
+    file; see `image_folder`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -61,13 +61,15 @@ def image_folder(
 ) -> pathlib.Path:
     """Of some folders the first that has one of the images.
 
+    Where none has, the one folder in them that has all: the file may be of a part.
+
     Args:
         folders: That may be it.
         names: Of the images' files.
         about: The JSON file, for the error.
 
     Raises:
-        FileNotFoundError: If none has any.
+        FileNotFoundError: If none has any, or several have all.
 
     Example:
         >>> import tempfile
@@ -81,6 +83,16 @@ def image_folder(
         for folder in existing:
             if any((folder / name).is_file() for name in some):
                 return folder
+    inner = {p for folder in existing for p in folder.iterdir() if p.is_dir()}
+    whole = [p for p in sorted(inner) if all((p / n).is_file() for n in names)]
+    if len(whole) == 1:
+        return whole[0]
+    if whole:
+        raise FileNotFoundError(
+            f"The images of {about} must be in one folder. Received: all of them in "
+            f"{' and in '.join(map(str, whole))}. Call the file by its images' folder, "
+            f"as {whole[0].name}.json, or give images names of their own."
+        )
     looked = ", ".join(str(folder) for folder in dict.fromkeys(folders))
     raise FileNotFoundError(
         f"The images of {about} must be in one of {looked}. Received: none of "

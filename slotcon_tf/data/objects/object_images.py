@@ -167,6 +167,7 @@ def open_objects(
     *,
     max_images: int | None = None,
     training: bool = False,
+    masks: bool = True,
     pixel_range: Iterable[float] | None = None,
 ) -> ObjectImages:
     """Opens images with objects.
@@ -178,6 +179,8 @@ def open_objects(
         split: Such as "train", "val"; tensorflow-datasets' slices are taken too.
         max_images: Evenly spaced images that are kept of more; None for all.
         training: Whether images without an object to find are left out.
+        masks: Whether masks are to be learned: where a set of "coco" has any, objects
+            without one are skipped then.
         pixel_range: (low, high) that images of more than 8 bits are read in: that of
             the model they are for, `statistics_of(model).pixel_range`.
 
@@ -205,7 +208,7 @@ def open_objects(
     if dataset == "coco":
         if not data_dir:
             raise ValueError("dataset=coco needs a folder. Set `data_dir`.")
-        found = read_instances(pathlib.Path(data_dir), split)
+        found = read_instances(pathlib.Path(data_dir), split, masks)
     else:
         # Here and not above: tensorflow-datasets takes a second.
         from slotcon_tf.data import builders, scenes

@@ -201,22 +201,15 @@ def _polygon_area(corners):
     return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
 
 
-def segmentation_of(outline: Outline, box: Any) -> Any:
-    """A `segmentation` of COCO's layout, for scoring.
-
-    Args:
-        outline: See `Outline`. None is taken for its box.
-        box: x, y, width, height in pixels.
+def segmentation_of(outline: Outline) -> Any:
+    """A `segmentation` of COCO's layout, for scoring; None where there is none.
 
     Example:
-        >>> segmentation_of([np.array([[0, 0], [2, 0], [2, 3]])], None)
+        >>> segmentation_of([np.array([[0, 0], [2, 0], [2, 3]])])
         [[0.0, 0.0, 2.0, 0.0, 2.0, 3.0]]
     """
     if isinstance(outline, bytes):
         return run_lengths(mask_of(outline))
-    if isinstance(outline, dict):
+    if not isinstance(outline, list):
         return outline
-    if not outline:
-        x, y, w, h = np.asarray(box, float).tolist()
-        return [[x, y, x + w, y, x + w, y + h, x, y + h]]
     return [polygon.astype(float).ravel().tolist() for polygon in outline]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from slotcon_tf.data.builders import builder_identity, split_size
@@ -16,6 +17,15 @@ from slotcon_tf.images.pixels import PixelWatch
 
 MASKS = ("segmentation", "mask", "masks")  # what sets call those of their objects
 _DECIMALS = 3  # of a pixel, which float32 shares of an image's edges keep
+
+
+class _Encoded(tfds.decode.SkipDecoding):
+    """Leaves masks as they are; SkipDecoding warns of itself below a sequence."""
+
+    @property
+    def dtype(self):
+        info = self.feature.get_serialized_info()
+        return tf.nest.map_structure(lambda one: one.tf_dtype, info)
 
 
 def read_builder(builder: Any, split: str) -> StoredSet:
@@ -55,10 +65,9 @@ def read_builder(builder: Any, split: str) -> StoredSet:
             "as COCO's JSON (dataset=coco)."
         )
     mask = next((m for m in MASKS if m in objects), None)
-    skip = tfds.decode.SkipDecoding()
-    decoders: dict[str, Any] = {"image": skip}
+    decoders: dict[str, Any] = {"image": _Encoded()}
     if mask:
-        decoders["objects"] = {mask: skip}
+        decoders["objects"] = {mask: _Encoded()}
     examples = builder.as_dataset(
         split=split,
         shuffle_files=False,
