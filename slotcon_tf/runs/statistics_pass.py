@@ -82,6 +82,9 @@ class StatisticsPass:
 
         Returns:
             Whether they were all measured; if not, nothing is.
+
+        Raises:
+            NonFiniteError: If a statistic is NaN or infinite; nothing is measured then.
         """
         count = self.count if count is None else count
         step = int(self.model.step.numpy())
@@ -102,6 +105,7 @@ class StatisticsPass:
                 self._run(next(batches))
         finally:
             self.model.step.assign(step)
+        self._precise.check()
         return True
 
     def applied(self) -> contextlib.AbstractContextManager[None]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
+from slotcon_tf.training.callbacks import NonFiniteError
 from slotcon_tf.training.normalization import BatchNormalization, gathering
 from slotcon_tf.types import Tensor
 
@@ -16,8 +17,10 @@ class PreciseStatistics:
     """Pools the batch statistics of many batches into a model's moving statistics.
 
     `mean = sum n m / sum n; variance = sum n (v + m^2) / sum n - mean^2`, with mean m,
-    biased variance v and number of rows n of each batch. The moving averages of
-    training lag behind the weights, and forget all but the last batches.
+    biased variance v and number of rows n of each batch; taken together a batch at a
+    time (Chan, Golub and LeVeque 1979), so that float32 is enough and no variance is
+    negative. The moving averages of training lag behind the weights, and forget all
+    but the last batches.
 
     Args:
         model: Whose layers of batch normalisation are meant. Made in the scope of its
@@ -69,12 +72,41 @@ class PreciseStatistics:
         sums = self._sums.get(id(layer))
         if sums is None:
             return
-        of_means, of_squares, of_counts = sums
-        mean = tf.cast(mean, of_means.dtype)
-        count = tf.cast(count, of_means.dtype)
-        of_means.assign_add(count * mean)
-        of_squares.assign_add(count * (tf.cast(variance, mean.dtype) + mean**2))
-        of_counts.assign_add(tf.reshape(count, [1]))
+        of_mean, of_scatter, of_count = sums
+        mean, variance, count = (
+            tf.cast(x, of_mean.dtype) for x in (mean, variance, count)
+        )
+        before = tf.convert_to_tensor(of_count)  # (1,)
+        share = tf.math.divide_no_nan(count, before + count)
+        apart = mean - of_mean
+        of_mean.assign_add(share * apart)
+        of_scatter.assign_add(count * variance + before * share * apart**2)
+        of_count.assign_add(tf.reshape(count, [1]))
+
+    def check(self) -> None:
+        """Looks at what was gathered.
+
+        Raises:
+            NonFiniteError: If a part of it is NaN or infinite; all is forgotten then.
+
+        Example:
+            >>> norm = BatchNormalization()
+            >>> precise = PreciseStatistics(keras.Sequential([keras.Input((1,)), norm]))
+            >>> with precise.gathering():
+            ...     _ = norm(tf.constant([[1.0], [float("inf")]]), training=True)
+            >>> precise.check()  # doctest: +ELLIPSIS
+            Traceback (most recent call last):
+            slotcon_tf.training.callbacks.NonFiniteError: Batch statistics must be ...
+        """
+        for layer in self.layers:
+            mean, scatter, _ = self._sums[id(layer)]
+            if not bool(tf.reduce_all(tf.math.is_finite(mean + scatter))):
+                self.reset()
+                raise NonFiniteError(
+                    "Batch statistics must be finite. Received: NaN or infinity in "
+                    f"{layer.path}. What training has saved stays. Start another "
+                    "`workdir` with a lower `learning_rate`, or with precision=float32."
+                )
 
     def reset(self) -> None:
         """Forgets what was gathered."""
@@ -109,11 +141,10 @@ class PreciseStatistics:
     def apply(self) -> None:
         """Makes what was gathered the moving statistics; of no rows: they stay."""
         for layer in self.layers:
-            of_means, of_squares, of_counts = (
+            mean, scatter, count = (
                 tf.convert_to_tensor(x) for x in self._sums[id(layer)]
             )
-            if not float(of_counts[0]) > 0:
+            if not float(count[0]) > 0:
                 continue
-            mean = of_means / of_counts
             layer.moving_mean.assign(mean)
-            layer.moving_variance.assign(of_squares / of_counts - mean**2)
+            layer.moving_variance.assign(scatter / count)
