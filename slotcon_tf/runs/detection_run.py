@@ -25,7 +25,7 @@ from slotcon_tf.detection.scoring import check_scoring
 from slotcon_tf.encoders.copies import strided
 from slotcon_tf.encoders.resnet import ResNet, backbone
 from slotcon_tf.errors import first_line
-from slotcon_tf.evaluation.results import write_result
+from slotcon_tf.evaluation.results import SCORES, write_result
 from slotcon_tf.images.statistics import PixelRange
 from slotcon_tf.progress import bar
 from slotcon_tf.runs import report
@@ -239,7 +239,27 @@ class DetectionRun(LabelledRun):
             if done == self.epochs or done % self.evaluation_epochs == 0:
                 self._measure_statistics(stop)
 
-        return [keras.callbacks.LambdaCallback(on_epoch_end=measure)]
+        def make_up(logs=None):
+            if self._lacks_scores():
+                self._measure_statistics(stop)
+                epoch = self.first_step // self.steps_per_epoch - 1
+                with self.troubles.of("evaluation", epoch):
+                    if self.chief:
+                        self._add_scores(epoch)
+
+        return [
+            keras.callbacks.LambdaCallback(on_train_begin=make_up, on_epoch_end=measure)
+        ]
+
+    def _lacks_scores(self) -> bool:
+        """Whether a run that goes on was stopped before its last row was measured."""
+        epochs, rest = divmod(self.first_step, self.steps_per_epoch)
+        if not epochs or rest or epochs % self.evaluation_epochs:
+            return False
+        row = self.history.rows.get(epochs - 1, {}) if self.chief else {}
+        there = any(value for key, value in row.items() if key.startswith("val_"))
+        said = self.hosts.first_says({SCORES: _THERE if there else _MISSING})
+        return said[SCORES] == _MISSING
 
     def after_training(self, stop: Callable[[], bool]) -> None:
         """Gives the model its last statistics, where training has not done so just now.

@@ -132,7 +132,7 @@ def test_the_last_statistics_are_not_those_of_training(whole):
 
 @pytest.mark.slow
 def test_killed_and_stopped_it_ends_bit_for_bit(whole, root):
-    """SIGKILL while it trains; SIGTERM at the last step, before PreciseBN."""
+    """SIGKILL while it trains; SIGTERM before a PreciseBN on the way, and the last."""
     parts = config_of(root, "parts")
     flags = sorted(set(parts.lines()) - set(DetectionConfig().lines()))
     again = [sys.executable, "-m", "trainers.finetune_detection", *flags]
@@ -142,12 +142,14 @@ def test_killed_and_stopped_it_ends_bit_for_bit(whole, root):
 
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
-            if int(self.model.step) == 6:
+            if int(self.model.step) in (3, 6):
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(RunStopped, match="signal after step 6, which is") as stopped:
-        finetune_detection(parts, [Stop()])
-    assert stopped.value.status == 143
+    for step in (3, 6):
+        told = f"signal after step {step}, which is"
+        with pytest.raises(RunStopped, match=told) as stopped:
+            finetune_detection(parts, [Stop()])
+        assert stopped.value.status == 143
     assert not (root / "parts/detector.keras").exists()
     run = finetune_detection(parts)
     assert difference(root / "whole", root / "parts") == 0
