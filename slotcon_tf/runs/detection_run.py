@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -143,6 +144,12 @@ class DetectionRun(LabelledRun):
                 "Masks are learned from outlines of objects. Received: none in "
                 f"{train!r}. Set box_only=true for a detector of boxes."
             )
+        if not (self.val_images.has_masks or config.box_only):
+            logging.warning(
+                "Masks are learned and not measured: scores are of boxes alone, since "
+                "there are no outlines of objects in %r.",
+                self.val_images,
+            )
 
     def build_model(self) -> MaskRCNN:
         config = self.config
@@ -156,19 +163,39 @@ class DetectionRun(LabelledRun):
         )
         if config.init_part == "detector":
             begin_as_detector(model, config.init_from)
-        schedule = WarmupSteps(
+        # Reference: biases decay, scales and shifts of normalisation do not.
+        optimizer = SGD(self._schedule(), l2=config.weight_decay, decays_norms=False)
+        # Without fixed sizes a step's shapes are of what it meets.
+        jit: Any = config.jit if config.fixed_sizes else False
+        model.compile(optimizer=optimizer, jit_compile=jit)
+        return model
+
+    def _schedule(self) -> WarmupSteps:
+        config = self.config
+        return WarmupSteps(
             peak=config.learning_rate,
             total_steps=config.steps,
             warmup_steps=config.warmup_steps,
             start_factor=config.warmup_factor,
             milestones=config.shares,
         )
-        # Reference: biases decay, scales and shifts of normalisation do not.
-        optimizer = SGD(schedule, l2=config.weight_decay, decays_norms=False)
-        # Without fixed sizes a step's shapes are of what it meets.
-        jit: Any = config.jit if config.fixed_sizes else False
-        model.compile(optimizer=optimizer, jit_compile=jit)
-        return model
+
+    def log_start(self) -> None:
+        super().log_start()
+        config = self.config
+        first_fall = min((*config.falls_at, config.steps))
+        if config.warmup_steps >= first_fall:
+            highest = np.max(self._schedule()(np.arange(config.steps)))
+            logging.warning(
+                "The learning rate of %g is never reached, %.2g at most: the warm-up "
+                "of %d steps is not over when it falls, or the run ends, at step %d. "
+                "Set `warmup_steps` far below %d.",
+                config.learning_rate,
+                highest,
+                config.warmup_steps,
+                first_fall,
+                first_fall,
+            )
 
     def _encoder(self) -> ResNet:
         if self._pretrained is None:

@@ -10,6 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from slotcon_tf import backbone
 from slotcon_tf.runs import DetectionConfig, RunStopped, finetune_detection
@@ -200,6 +201,29 @@ def test_a_detector_of_boxes_and_a_frozen_encoder(root):
         for old, new in zip(fine.variables, run.model.encoder.variables, strict=True):
             np.testing.assert_array_equal(old, new)
     assert not pathlib.Path(config.workdir).exists()
+
+
+def test_what_will_not_be_measured_or_reached_is_told(root, tmp_path, caplog):
+    """COCO's files with masks to learn from alone; a warm-up beyond the first fall."""
+    (tmp_path / "annotations").mkdir()
+    for split, outlines in {"train": [[4, 4, 40, 4, 40, 30]], "val": []}.items():
+        (tmp_path / f"{split}2017").mkdir()
+        Image.new("RGB", (64, 64)).save(tmp_path / f"{split}2017" / "a.png")
+        image = {"id": 1, "file_name": "a.png", "height": 64, "width": 64}
+        thing = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 36, 26]}
+        about = {
+            "images": [image],
+            "categories": [{"id": 1, "name": "cat"}],
+            "annotations": [{**thing, "iscrowd": 0, "segmentation": outlines}],
+        }
+        path = tmp_path / "annotations" / f"instances_{split}2017.json"
+        path.write_text(json.dumps(about))
+    data = {"dataset": "coco", "data_dir": str(tmp_path), "val_split": "val"}
+    more = {"batch_size": 1, "warmup_steps": 4, "dry_run": True}
+    with DetectionRun.begun(config_of(root, "none", **data, **more)) as run:
+        assert "Masks are learned and not measured" in caplog.text
+        run.log_start()
+    assert "0.02 is never reached, 0.002 at most: the warm-up of 4" in caplog.text
 
 
 @pytest.mark.parametrize(
