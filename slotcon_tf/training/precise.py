@@ -17,10 +17,8 @@ class PreciseStatistics:
     """Pools the batch statistics of many batches into a model's moving statistics.
 
     `mean = sum n m / sum n; variance = sum n (v + m^2) / sum n - mean^2`, with mean m,
-    biased variance v and number of rows n of each batch; taken together a batch at a
-    time (Chan, Golub and LeVeque 1979), so that float32 is enough and no variance is
-    negative. The moving averages of training lag behind the weights, and forget all
-    but the last batches.
+    biased variance v and number of rows n of each batch. The moving averages of
+    training lag behind the weights, and forget all but the last batches.
 
     Args:
         model: Whose layers of batch normalisation are meant. Made in the scope of its
@@ -46,7 +44,7 @@ class PreciseStatistics:
             for layer in model._flatten_layers()  # pyright: ignore[reportAttributeAccessIssue]
             if isinstance(layer, BatchNormalization) and layer.trainable
         ]
-        self._sums = {}
+        self._pooled = {}
         for layer in self.layers:
             zeros = tf.zeros(layer.moving_mean.shape, layer.variable_dtype)
             # Global statistics: every replica has the same.
@@ -54,7 +52,7 @@ class PreciseStatistics:
                 "trainable": False,
                 "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
             }
-            self._sums[id(layer)] = (
+            self._pooled[id(layer)] = (
                 tf.Variable(zeros, **own),
                 tf.Variable(zeros, **own),
                 tf.Variable(zeros[:1], **own),
@@ -69,19 +67,15 @@ class PreciseStatistics:
     def _take(
         self, layer: BatchNormalization, mean: Tensor, variance: Tensor, count: Tensor
     ) -> None:
-        sums = self._sums.get(id(layer))
-        if sums is None:
+        pooled = self._pooled.get(id(layer))
+        if pooled is None:
             return
-        of_mean, of_scatter, of_count = sums
-        mean, variance, count = (
-            tf.cast(x, of_mean.dtype) for x in (mean, variance, count)
-        )
-        before = tf.convert_to_tensor(of_count)  # (1,)
-        share = tf.math.divide_no_nan(count, before + count)
-        apart = mean - of_mean
-        of_mean.assign_add(share * apart)
-        of_scatter.assign_add(count * variance + before * share * apart**2)
-        of_count.assign_add(tf.reshape(count, [1]))
+        of_means, of_squares, of_counts = pooled
+        mean = tf.cast(mean, of_means.dtype)
+        count = tf.cast(count, of_means.dtype)
+        of_means.assign_add(count * mean)
+        of_squares.assign_add(count * (tf.cast(variance, mean.dtype) + mean**2))
+        of_counts.assign_add(tf.reshape(count, [1]))
 
     def check(self) -> None:
         """Looks at what was gathered.
@@ -99,8 +93,8 @@ class PreciseStatistics:
             slotcon_tf.training.callbacks.NonFiniteError: Batch statistics must be ...
         """
         for layer in self.layers:
-            mean, scatter, _ = self._sums[id(layer)]
-            if not bool(tf.reduce_all(tf.math.is_finite(mean + scatter))):
+            of_means, of_squares, _ = self._pooled[id(layer)]
+            if not bool(tf.reduce_all(tf.math.is_finite(of_means + of_squares))):
                 self.reset()
                 raise NonFiniteError(
                     "Batch statistics must be finite. Received: NaN or infinity in "
@@ -110,7 +104,7 @@ class PreciseStatistics:
 
     def reset(self) -> None:
         """Forgets what was gathered."""
-        for variables in self._sums.values():
+        for variables in self._pooled.values():
             for one in variables:
                 one.assign(tf.zeros_like(one))
 
@@ -141,10 +135,11 @@ class PreciseStatistics:
     def apply(self) -> None:
         """Makes what was gathered the moving statistics; of no rows: they stay."""
         for layer in self.layers:
-            mean, scatter, count = (
-                tf.convert_to_tensor(x) for x in self._sums[id(layer)]
+            of_means, of_squares, of_counts = (
+                tf.convert_to_tensor(x) for x in self._pooled[id(layer)]
             )
-            if not float(count[0]) > 0:
+            if not float(of_counts[0]) > 0:
                 continue
+            mean = of_means / of_counts
             layer.moving_mean.assign(mean)
-            layer.moving_variance.assign(scatter / count)
+            layer.moving_variance.assign(of_squares / of_counts - mean**2)
