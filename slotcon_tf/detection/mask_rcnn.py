@@ -254,8 +254,8 @@ class MaskRCNN(keras.Model):
                 (N, 2), height and width without padding; and for at most G objects of
                 an image `boxes` (N, G, 4) in pixels, `classes` int32 (N, G), `valid`
                 bool (N, G), and, for masks, their polygons' edges `starts` and `ends`
-                (N, G, E, 2) and `parts` int32 (N, G, E), see `mask_targets`. N is
-                static.
+                (N, G, E, 2) and `parts` int32 (N, G, E), see `mask_targets`; a polygon
+                has three edges at least. N is static.
             training: Whether batch statistics are used and recorded.
             choices: Function of an image's number in the global batch that returns the
                 choices of anchors and of regions, in place of random ones.
@@ -386,10 +386,9 @@ class MaskRCNN(keras.Model):
             starts, ends, parts = (
                 tf.gather_nd(batch[x], index) for x in ("starts", "ends", "parts")
             )
-            most = batch["parts"].shape[-1] if self.fixed_shapes else None
-            targets = mask_targets(
-                starts, ends, parts, own.boxes, MASK_SIZE, num_parts=most
-            )
+            edges = batch["parts"].shape[-1]
+            num_parts = max(edges // 3, 1) if self.fixed_shapes else None
+            targets = mask_targets(starts, ends, parts, own.boxes, MASK_SIZE, num_parts)
             classes = tf.where(valid, own.classes, 0)
             cells = _global_count(valid, logits.dtype) * MASK_SIZE**2
             return mask_loss(logits, classes, targets, valid) / cells

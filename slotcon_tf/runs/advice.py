@@ -197,6 +197,8 @@ def _devices(config: Any, plan: Plan) -> Iterator[Change]:
         better = plan.best_precision
         does = "multiplies" if better == "mixed_bfloat16" else "does not multiply"
         why = f"the device {does} bfloat16 by itself"
+        if config.settings()["precision"].default == config.precision:
+            why += f"; the protocol is of {config.precision}"
         yield _change(config, "precision", better, why)
     if plan.gpus and plan.replicas == 1 and config.jit_compile == "false":
         why = "one GPU computes faster what XLA has compiled"

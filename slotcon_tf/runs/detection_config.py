@@ -123,7 +123,7 @@ class DetectionConfig(FinetuneSettings, HostSettings):
     )
     eval_every_steps: int = setting(0, "Divides steps; 0: at the end alone.", low=0)
     # Not float16: the step scales no loss.
-    precision: str = precision_setting("float32", "mixed_bfloat16")
+    precision: str = precision_setting("float32", "mixed_bfloat16", default="float32")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -26,7 +27,7 @@ from slotcon_tf.detection.scoring import check_scoring
 from slotcon_tf.encoders.copies import strided
 from slotcon_tf.encoders.resnet import ResNet, backbone
 from slotcon_tf.errors import first_line
-from slotcon_tf.evaluation.results import write_result
+from slotcon_tf.evaluation.results import SCORES, write_result
 from slotcon_tf.images.statistics import PixelRange
 from slotcon_tf.progress import bar
 from slotcon_tf.runs import report
@@ -147,6 +148,12 @@ class DetectionRun(LabelledRun):
                 "Masks are learned from outlines of objects. Received: none in "
                 f"{train!r}. Set box_only=true for a detector of boxes."
             )
+        if not (self.val_images.has_masks or config.box_only):
+            logging.warning(
+                "Masks are learned and not measured: scores are of boxes alone, since "
+                "there are no outlines of objects in %r.",
+                self.val_images,
+            )
 
     def build_model(self) -> MaskRCNN:
         config = self.config
@@ -160,19 +167,39 @@ class DetectionRun(LabelledRun):
         )
         if config.init_part == "detector":
             begin_as_detector(model, config.init_from)
-        schedule = WarmupSteps(
+        # Reference: biases decay, scales and shifts of normalisation do not.
+        optimizer = SGD(self._schedule(), l2=config.weight_decay, decays_norms=False)
+        # Without fixed sizes a step's shapes are of what it meets.
+        jit: Any = config.jit if config.fixed_sizes else False
+        model.compile(optimizer=optimizer, jit_compile=jit)
+        return model
+
+    def _schedule(self) -> WarmupSteps:
+        config = self.config
+        return WarmupSteps(
             peak=config.learning_rate,
             total_steps=config.steps,
             warmup_steps=config.warmup_steps,
             start_factor=config.warmup_factor,
             milestones=config.shares,
         )
-        # Reference: biases decay, scales and shifts of normalisation do not.
-        optimizer = SGD(schedule, l2=config.weight_decay, decays_norms=False)
-        # Without fixed sizes a step's shapes are of what it meets.
-        jit: Any = config.jit if config.fixed_sizes else False
-        model.compile(optimizer=optimizer, jit_compile=jit)
-        return model
+
+    def log_start(self) -> None:
+        super().log_start()
+        config = self.config
+        first_fall = min((*config.falls_at, config.steps))
+        if config.warmup_steps >= first_fall:
+            highest = np.max(self._schedule()(np.arange(config.steps)))
+            logging.warning(
+                "The learning rate of %g is never reached, %.2g at most: the warm-up "
+                "of %d steps is not over when it falls, or the run ends, at step %d. "
+                "Set `warmup_steps` far below %d.",
+                config.learning_rate,
+                highest,
+                config.warmup_steps,
+                first_fall,
+                first_fall,
+            )
 
     def _encoder(self) -> ResNet:
         if self._pretrained is None:
@@ -245,7 +272,27 @@ class DetectionRun(LabelledRun):
             if done == self.epochs or done % self.evaluation_epochs == 0:
                 self._measure_statistics(stop)
 
-        return [keras.callbacks.LambdaCallback(on_epoch_end=measure)]
+        def make_up(logs=None):
+            if self._lacks_scores():
+                self._measure_statistics(stop)
+                epoch = self.first_step // self.steps_per_epoch - 1
+                with self.troubles.of("evaluation", epoch):
+                    if self.chief:
+                        self._add_scores(epoch)
+
+        return [
+            keras.callbacks.LambdaCallback(on_train_begin=make_up, on_epoch_end=measure)
+        ]
+
+    def _lacks_scores(self) -> bool:
+        """Whether a run that goes on was stopped before its last row was measured."""
+        epochs, rest = divmod(self.first_step, self.steps_per_epoch)
+        if not epochs or rest or epochs % self.evaluation_epochs:
+            return False
+        row = self.history.rows.get(epochs - 1, {}) if self.chief else {}
+        there = any(value for key, value in row.items() if key.startswith("val_"))
+        said = self.hosts.first_says({SCORES: _THERE if there else _MISSING})
+        return said[SCORES] == _MISSING
 
     def after_training(self, stop: Callable[[], bool]) -> None:
         """Gives the model its last statistics, where training has not done so just now.

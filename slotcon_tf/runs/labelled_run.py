@@ -194,10 +194,14 @@ class LabelledRun(Run):
     def last_scores(self) -> pathlib.Path:
         """Those of the last evaluation, unless a kill or a failure came before it."""
         if not self.measured():
-            logs = val_logs(self.evaluate())
-            with self.troubles.of("history", self.epochs - 1):
-                self.history.on_epoch_end(self.epochs - 1, logs)
+            self._add_scores(self.epochs - 1)
         return self._scores_file
+
+    def _add_scores(self, epoch: int) -> None:
+        """Measures the model as it is, for the row of an epoch that is there."""
+        logs = val_logs(self.evaluate())
+        with self.troubles.of("history", epoch):
+            self.history.on_epoch_end(epoch, logs)
 
     def measured(self) -> bool:
         """Whether the scores that are there are of the last step."""

@@ -32,15 +32,15 @@ def batch_setting(default: int) -> Any:
     return setting(default, "Images per step over all replicas.", low=1)
 
 
-def precision_setting(*choices: str) -> Any:
-    """The field `precision`, as `workdir_setting`; "auto" is the default.
+def precision_setting(*choices: str, default: str = "auto") -> Any:
+    """The field `precision`, as `workdir_setting`.
 
     Example:
         >>> precision_setting("float32").default
         'auto'
     """
     text = "Of the network; auto: the faster here."
-    return setting("auto", text, choices=("auto", *choices))
+    return setting(default, text, choices=("auto", *choices))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

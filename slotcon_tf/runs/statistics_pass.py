@@ -71,25 +71,27 @@ class StatisticsPass:
         with model.distribute_strategy.scope():
             self._precise = PreciseStatistics(model)
 
-    def gather(
-        self, stop: Callable[[], bool] = lambda: False, count: int | None = None
-    ) -> bool:
+    def gather(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Measures the batches after the model's step.
 
         Args:
             stop: Asked before every batch: whether to leave it at that.
-            count: Batches, in place of all.
 
         Returns:
             Whether they were all measured; if not, nothing is.
+
+        Raises:
+            NonFiniteError: If a statistic is NaN or infinite; nothing is measured then.
         """
-        count = self.count if count is None else count
+        return self._gathered(stop, self.count, self._shows_progress)
+
+    def _gathered(self, stop, count, shows_progress):
         step = int(self.model.step.numpy())
         self._precise.reset()
         if not count:
             return True
         numbers = range(count)
-        if self._shows_progress:
+        if shows_progress:
             logging.info("PreciseBN: %d batches after step %d", count, step)
             numbers = bar(numbers, desc="PreciseBN", unit="batch")
         try:
@@ -102,6 +104,7 @@ class StatisticsPass:
                 self._run(next(batches))
         finally:
             self.model.step.assign(step)
+        self._precise.check()
         return True
 
     def applied(self) -> contextlib.AbstractContextManager[None]:
@@ -118,7 +121,7 @@ class StatisticsPass:
         for _ in range(2):  # the first one traces
             watch = Stopwatch()
             with watch:
-                self.gather(count=min(self.count, 1))
+                self._gathered(lambda: False, min(self.count, 1), False)
         self._precise.reset()
         return self.count * watch.seconds
 

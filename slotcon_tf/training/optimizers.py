@@ -113,10 +113,16 @@ class SGD(_CoupledMomentum):
         super().__init__(learning_rate, momentum=momentum, l2=l2, name=name, **kwargs)
         self.decays_norms = decays_norms
 
+    def build(self, variables: list[Variable]) -> None:
+        if not self.built:
+            # Keras's names: an update meets components, "layer/gamma/replica_1:0".
+            names = [v.path.rpartition("/")[-1] for v in variables]
+            self._norms = frozenset(i for i, n in enumerate(names) if n in _OF_NORMS)
+        super().build(variables)
+
     def direction(self, gradient: Tensor, variable: Variable) -> Tensor:
-        # "layer/gamma:0", of what Keras's variable is around.
-        own_name = variable.name.rpartition("/")[-1].partition(":")[0]
-        if not self.decays_norms and own_name in _OF_NORMS:
+        index = self._get_variable_index(variable)
+        if not self.decays_norms and index in self._norms:
             return gradient
         return gradient + self.l2 * variable
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
+from slotcon_tf.training.callbacks import NonFiniteError
 from slotcon_tf.training.normalization import BatchNormalization, gathering
 from slotcon_tf.types import Tensor
 
@@ -16,8 +17,10 @@ class PreciseStatistics:
     """Pools the batch statistics of many batches into a model's moving statistics.
 
     `mean = sum n m / sum n; variance = sum n (v + m^2) / sum n - mean^2`, with mean m,
-    biased variance v and number of rows n of each batch. The moving averages of
-    training lag behind the weights, and forget all but the last batches.
+    biased variance v and number of rows n of each batch; taken together a batch at a
+    time (Chan, Golub and LeVeque 1979), so that float32 is enough and no variance is
+    negative. The moving averages of training lag behind the weights, and forget all
+    but the last batches.
 
     Args:
         model: Whose layers of batch normalisation are meant. Made in the scope of its
@@ -43,7 +46,7 @@ class PreciseStatistics:
             for layer in model._flatten_layers()  # pyright: ignore[reportAttributeAccessIssue]
             if isinstance(layer, BatchNormalization) and layer.trainable
         ]
-        self._sums = {}
+        self._pooled = {}
         for layer in self.layers:
             zeros = tf.zeros(layer.moving_mean.shape, layer.variable_dtype)
             # Global statistics: every replica has the same.
@@ -51,7 +54,7 @@ class PreciseStatistics:
                 "trainable": False,
                 "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
             }
-            self._sums[id(layer)] = (
+            self._pooled[id(layer)] = (
                 tf.Variable(zeros, **own),
                 tf.Variable(zeros, **own),
                 tf.Variable(zeros[:1], **own),
@@ -66,19 +69,49 @@ class PreciseStatistics:
     def _take(
         self, layer: BatchNormalization, mean: Tensor, variance: Tensor, count: Tensor
     ) -> None:
-        sums = self._sums.get(id(layer))
-        if sums is None:
+        pooled = self._pooled.get(id(layer))
+        if pooled is None:
             return
-        of_means, of_squares, of_counts = sums
-        mean = tf.cast(mean, of_means.dtype)
-        count = tf.cast(count, of_means.dtype)
-        of_means.assign_add(count * mean)
-        of_squares.assign_add(count * (tf.cast(variance, mean.dtype) + mean**2))
-        of_counts.assign_add(tf.reshape(count, [1]))
+        of_mean, of_variance, of_count = pooled
+        mean, variance, count = (
+            tf.cast(x, of_mean.dtype) for x in (mean, variance, count)
+        )
+        # Of one batch: what it has, to the last bit.
+        share = tf.math.divide_no_nan(count, of_count + count)  # (1,)
+        rest, apart = 1.0 - share, mean - of_mean
+        within = rest * of_variance + share * variance
+        of_variance.assign(within + share * rest * apart**2)
+        of_mean.assign_add(share * apart)
+        of_count.assign_add(tf.reshape(count, [1]))
+
+    def check(self) -> None:
+        """Looks at what was gathered.
+
+        Raises:
+            NonFiniteError: If a part of it is NaN or infinite; all is forgotten then.
+
+        Example:
+            >>> norm = BatchNormalization()
+            >>> precise = PreciseStatistics(keras.Sequential([keras.Input((1,)), norm]))
+            >>> with precise.gathering():
+            ...     _ = norm(tf.constant([[1.0], [float("inf")]]), training=True)
+            >>> precise.check()  # doctest: +ELLIPSIS
+            Traceback (most recent call last):
+            slotcon_tf.training.callbacks.NonFiniteError: Batch statistics must be ...
+        """
+        for layer in self.layers:
+            mean, variance, _ = self._pooled[id(layer)]
+            if not bool(tf.reduce_all(tf.math.is_finite(mean + variance))):
+                self.reset()
+                raise NonFiniteError(
+                    "Batch statistics must be finite. Received: NaN or infinity in "
+                    f"{layer.path}. What training has saved stays. Start another "
+                    "`workdir` with a lower `learning_rate`, or with precision=float32."
+                )
 
     def reset(self) -> None:
         """Forgets what was gathered."""
-        for variables in self._sums.values():
+        for variables in self._pooled.values():
             for one in variables:
                 one.assign(tf.zeros_like(one))
 
@@ -109,11 +142,10 @@ class PreciseStatistics:
     def apply(self) -> None:
         """Makes what was gathered the moving statistics; of no rows: they stay."""
         for layer in self.layers:
-            of_means, of_squares, of_counts = (
-                tf.convert_to_tensor(x) for x in self._sums[id(layer)]
+            mean, variance, count = (
+                tf.convert_to_tensor(x) for x in self._pooled[id(layer)]
             )
-            if not float(of_counts[0]) > 0:
+            if not float(count[0]) > 0:
                 continue
-            mean = of_means / of_counts
             layer.moving_mean.assign(mean)
-            layer.moving_variance.assign(of_squares / of_counts - mean**2)
+            layer.moving_variance.assign(variance)

@@ -10,6 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from slotcon_tf import backbone
 from slotcon_tf.runs import DetectionConfig, RunStopped, finetune_detection
@@ -132,7 +133,7 @@ def test_the_last_statistics_are_not_those_of_training(whole):
 
 @pytest.mark.slow
 def test_killed_and_stopped_it_ends_bit_for_bit(whole, root):
-    """SIGKILL while it trains; SIGTERM at the last step, before PreciseBN."""
+    """SIGKILL while it trains; SIGTERM before a PreciseBN on the way, and the last."""
     parts = config_of(root, "parts")
     flags = sorted(set(parts.lines()) - set(DetectionConfig().lines()))
     again = [sys.executable, "-m", "trainers.finetune_detection", *flags]
@@ -142,12 +143,14 @@ def test_killed_and_stopped_it_ends_bit_for_bit(whole, root):
 
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
-            if int(self.model.step) == 6:
+            if int(self.model.step) in (3, 6):
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(RunStopped, match="signal after step 6, which is") as stopped:
-        finetune_detection(parts, [Stop()])
-    assert stopped.value.status == 143
+    for step in (3, 6):
+        told = f"signal after step {step}, which is"
+        with pytest.raises(RunStopped, match=told) as stopped:
+            finetune_detection(parts, [Stop()])
+        assert stopped.value.status == 143
     assert not (root / "parts/detector.keras").exists()
     run = finetune_detection(parts)
     assert difference(root / "whole", root / "parts") == 0
@@ -198,6 +201,29 @@ def test_a_detector_of_boxes_and_a_frozen_encoder(root):
         for old, new in zip(fine.variables, run.model.encoder.variables, strict=True):
             np.testing.assert_array_equal(old, new)
     assert not pathlib.Path(config.workdir).exists()
+
+
+def test_what_will_not_be_measured_or_reached_is_told(root, tmp_path, caplog):
+    """COCO's files with masks to learn from alone; a warm-up beyond the first fall."""
+    (tmp_path / "annotations").mkdir()
+    for split, outlines in {"train": [[4, 4, 40, 4, 40, 30]], "val": []}.items():
+        (tmp_path / f"{split}2017").mkdir()
+        Image.new("RGB", (64, 64)).save(tmp_path / f"{split}2017" / "a.png")
+        image = {"id": 1, "file_name": "a.png", "height": 64, "width": 64}
+        thing = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 36, 26]}
+        about = {
+            "images": [image],
+            "categories": [{"id": 1, "name": "cat"}],
+            "annotations": [{**thing, "iscrowd": 0, "segmentation": outlines}],
+        }
+        path = tmp_path / "annotations" / f"instances_{split}2017.json"
+        path.write_text(json.dumps(about))
+    data = {"dataset": "coco", "data_dir": str(tmp_path), "val_split": "val"}
+    more = {"batch_size": 1, "warmup_steps": 4, "dry_run": True}
+    with DetectionRun.begun(config_of(root, "none", **data, **more)) as run:
+        assert "Masks are learned and not measured" in caplog.text
+        run.log_start()
+    assert "0.02 is never reached, 0.002 at most: the warm-up of 4" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,17 @@ def test_padding_of_objects_changes_nothing(shared, wanted):
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
+def test_fixed_shapes_hold_as_many_triangles_as_edges_allow(shared):
+    """The box's two halves, of three edges each, and nothing behind them."""
+    batch = small_batch()
+    corners = tf.gather(batch["starts"], [0, 1, 2, 0, 2, 3], axis=2)
+    batch["starts"] = corners
+    batch["ends"] = tf.gather(corners, [1, 2, 0, 4, 5, 3], axis=2)
+    batch["parts"] = tf.broadcast_to([0, 0, 0, 1, 1, 1], corners.shape[:3])
+    found = losses(small_model(fixed_shapes=True), batch)
+    np.testing.assert_allclose(found, losses(shared, batch), rtol=1e-6)
+
+
 @pytest.mark.slow
 def test_fixed_shapes_and_xla_take_the_same_step():
     """A step whose samples are drawn at random; weights and statistics too."""

@@ -39,6 +39,7 @@ def test_protocols(name):
     assert config.steps == times * 90_000
     assert config.falls_at == (times * 60_000, times * 80_000)
     assert config.batch_size == 16 and config.precise_batches == 200
+    assert config.precision == "float32"
     assert (config.learning_rate, config.weight_decay) == (0.02, 1e-4)
     assert (config.warmup_steps, config.warmup_factor) == (1000, 0.001)
     known = inspect.signature(MaskRCNN).parameters

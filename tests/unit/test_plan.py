@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from slotcon_tf import machine
 from slotcon_tf.machine import Memory
-from slotcon_tf.runs import FinetuneConfig, Plan, PretrainConfig
+from slotcon_tf.runs import DetectionConfig, FinetuneConfig, Plan, PretrainConfig
 from slotcon_tf.runs.advice import advise, saving_memory
 from slotcon_tf.runs.loop import try_steps
 from slotcon_tf.runs.plan_steps import _bytes_in
@@ -138,6 +138,9 @@ def test_devices_that_could_do_more():
     alone = CONFIG.replace(strategy="one_device")
     assert advice(config=alone, gpus=4) == ["--strategy=mirrored"]
     assert advice(best_precision="mixed_bfloat16") == ["--precision=mixed_bfloat16"]
+    plan = dataclasses.replace(PLAN, best_precision="mixed_bfloat16")
+    (change,) = advise(DetectionConfig(data_dir="data"), plan)
+    assert change.reason.endswith("bfloat16 by itself; the protocol is of float32")
     slow = CONFIG.replace(precision="mixed_bfloat16")
     assert advice(config=slow) == ["--precision=float32"]
     plain = CONFIG.replace(jit_compile="false")

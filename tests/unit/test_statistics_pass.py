@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from slotcon_tf.runs.statistics_pass import StatisticsPass
+from slotcon_tf.training.callbacks import NonFiniteError
 from slotcon_tf.training.normalization import BatchNormalization
 
 
@@ -117,6 +118,38 @@ def test_an_error_leaves_the_step():
     with pytest.raises(ValueError, match="shape"):
         StatisticsPass(model, broken, 2).gather()
     assert int(model.step) == 3
+
+
+def test_a_mean_far_from_zero_costs_no_digits():
+    """Of squares, float32 would keep nothing here."""
+    model = Small()
+    rng = np.random.default_rng(5)
+    rows = (100 + 0.005 * rng.standard_normal((5, 64, 2))).astype("float32")
+    data = tf.data.Dataset.from_tensor_slices({"rows": rows})
+    measured = StatisticsPass(model, data.skip, 5)
+    model.compute_losses = lambda batch, training: model.norm(
+        model.dense(batch["rows"]), training=training
+    )
+    measured.gather()
+    measured.apply()
+    values = rows.sum(axis=-1).astype("float64")
+    np.testing.assert_allclose(moving(model)[0], values.mean(), rtol=1e-6)
+    np.testing.assert_allclose(moving(model)[1], values.var(), rtol=1e-2)
+
+
+def test_statistics_that_are_not_finite_end_it():
+    def broken(step):
+        return batches(step).map(lambda batch: {"rows": batch["rows"] * np.nan})
+
+    model = Small()
+    model.step.assign(3)
+    before = moving(model)
+    measured = StatisticsPass(model, broken, 2)
+    with pytest.raises(NonFiniteError, match="NaN or infinity in .*batch_norm.*saved"):
+        measured.gather()
+    measured.apply()
+    assert int(model.step) == 3
+    np.testing.assert_array_equal(moving(model), before)
 
 
 def test_replicas_measure_as_one(mirrored):

@@ -310,3 +310,21 @@ def test_a_step_is_static_under_xla():
                 assert output.shape.is_fully_defined(), (operation.name, output.shape)
     # XLA compiles no operation of the host: that it runs is the rest of the proof.
     assert np.isfinite(float(step(data)["loss"]))
+
+
+def test_norms_decay_on_no_replica(mirrored):
+    """Without gradients decay alone moves weights: a replica's name must not matter."""
+    strategy = mirrored(2)
+    with strategy.scope():
+        layers = [keras.layers.Dense(2), keras.layers.BatchNormalization()]
+        model = keras.Sequential([keras.Input((3,)), *layers])
+        optimizer = SGD(0.1, l2=0.5, decays_norms=False)
+        model.compile(optimizer, loss=lambda y, p: 0.0 * p)
+    kernel = model.layers[0].kernel.numpy()
+    model.fit(np.ones((4, 3)), np.ones((4, 2)), batch_size=4, verbose=0)
+    for variable in model.trainable_variables:
+        found = strategy.experimental_local_results(variable.value)
+        assert len(found) == 2
+        np.testing.assert_array_equal(*found, err_msg=variable.path)
+    np.testing.assert_array_equal(model.layers[1].gamma.numpy(), [1, 1])
+    np.testing.assert_allclose(model.layers[0].kernel.numpy(), kernel * 0.95)
