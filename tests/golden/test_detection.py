@@ -40,8 +40,8 @@ from tests.support.golden_case import draw
 # losses, 2e-13 in the state after three steps, 1e-9 in boxes of 500 pixels.
 LOSSES, STATE, BOXES, SCORES = 1e-11, 1e-11, 1e-7, 1e-9
 # float32: at first four times what detectron2's own float32 is off by (noise.json), as
-# sums have another order; after a step, and in scores, ten times, as chance decides which
-# ReLU flips and where a deep network's roundings lie (seen in scores: 1.3e-5).
+# sums have another order; after a step, and in scores, ten times, as chance decides
+# which ReLU flips and how a deep network's roundings add up (seen in scores: 1.3e-5).
 # Absolute in losses, of each step; relative in gradients and in state.
 FLOAT32_LOSSES = (2e-6, 3e-5, 2.4e-3)
 FLOAT32_GRADIENTS = (2.4e-6, 7e-3, 0.2)  # the median
