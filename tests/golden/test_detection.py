@@ -40,9 +40,9 @@ from tests.support.golden_case import draw
 # losses, 2e-13 in the state after three steps, 1e-9 in boxes of 500 pixels.
 LOSSES, STATE, BOXES, SCORES = 1e-11, 1e-11, 1e-7, 1e-9
 # float32. What detectron2's own is off by (noise.json): losses 5e-7, 3e-6, 2.4e-4,
-# median gradients 6e-7, 7e-4, 2e-2, scores 3e-6. Seen here, with oneDNN's AVX-512 and AVX2
-# kernels and without oneDNN: losses 4e-7, 2e-5, 1.2e-3, gradients 4e-6, 2e-3, 2e-2, scores
-# 1.3e-5: chance decides which ReLU flips after a step. Three times that are allowed.
+# median gradients 6e-7, 7e-4, 2e-2, scores 3e-6. Seen here, with oneDNN's AVX-512 and
+# AVX2 kernels and without: losses 4e-7, 2e-5, 1.2e-3, gradients 4e-6, 2e-3, 2e-2,
+# scores 1.3e-5: chance decides which ReLU flips. About three times that are allowed.
 # Absolute in losses, of each step; relative in gradients and in state.
 FLOAT32_LOSSES = (1.5e-6, 6e-5, 4e-3)
 FLOAT32_GRADIENTS = (1.5e-5, 6e-3, 0.06)  # the median
