@@ -33,7 +33,6 @@ from slotcon_tf.progress import bar
 from slotcon_tf.runs import report
 from slotcon_tf.runs.detection_config import DetectionConfig
 from slotcon_tf.runs.finetune_inputs import TrainImages
-from slotcon_tf.runs.hosts import Hosts, meet_hosts
 from slotcon_tf.runs.initialization import begin_as_detector
 from slotcon_tf.runs.labelled_run import LabelledRun
 from slotcon_tf.runs.places import DETECTIONS, DETECTOR_FILE, RESULTS
@@ -113,10 +112,6 @@ class DetectionRun(LabelledRun):
     config: DetectionConfig
     model_file = DETECTOR_FILE
     picture, found = DETECTIONS, "the detections"
-
-    @classmethod
-    def meet(cls, config: DetectionConfig) -> Hosts:
-        return meet_hosts(config.strategy, config.host_wait_minutes)
 
     @property
     def batches_vary(self) -> bool:

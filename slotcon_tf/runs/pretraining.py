@@ -18,7 +18,6 @@ from slotcon_tf.evaluation.results import SCORES
 from slotcon_tf.interop.pretrained import MODEL_FILE
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs import report
-from slotcon_tf.runs.hosts import Hosts, meet_hosts
 from slotcon_tf.runs.initialization import initialize
 from slotcon_tf.runs.label_settings import label_options
 from slotcon_tf.runs.labelled_monitor import LabelledMonitor
@@ -26,7 +25,7 @@ from slotcon_tf.runs.loading import serving_options
 from slotcon_tf.runs.model_config import write_model_config
 from slotcon_tf.runs.plan_steps import bytes_of, seconds_of
 from slotcon_tf.runs.pretrain_config import PretrainConfig
-from slotcon_tf.runs.products import Products, is_finished
+from slotcon_tf.runs.products import Products
 from slotcon_tf.runs.run import Run
 from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.serving.archive import export_model
@@ -107,14 +106,6 @@ class PretrainRun(Run):
 
     config: PretrainConfig
     look_at = staticmethod(report.log_first_batch)
-
-    @classmethod
-    def meet(cls, config: PretrainConfig) -> Hosts:
-        return meet_hosts(
-            config.strategy,
-            config.host_wait_minutes,
-            lambda: is_finished(config.workdir),
-        )
 
     def open_images(self) -> None:
         config = self.config

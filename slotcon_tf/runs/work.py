@@ -10,9 +10,9 @@ import keras
 import tensorflow as tf
 
 from slotcon_tf.data.identity import Identity
-from slotcon_tf.runs.hosts import Hosts
-from slotcon_tf.runs.products import Products
-from slotcon_tf.runs.run_settings import RunSettings
+from slotcon_tf.runs.hosts import Hosts, meet_hosts
+from slotcon_tf.runs.products import Products, is_finished
+from slotcon_tf.runs.run_settings import HostSettings, RunSettings
 from slotcon_tf.runs.strategy import build_strategy
 from slotcon_tf.training.callbacks import NanGuard
 
@@ -35,10 +35,15 @@ class Work(abc.ABC):
     batches_vary = False
 
     @classmethod
-    def meet(cls, config: Any) -> Hosts:
-        """The hosts of a run, once all of them are there."""
-        del config
-        return Hosts()
+    def meet(cls, config: RunSettings) -> Hosts:
+        """The hosts of a run, once all of them are there, if it may have several."""
+        if not isinstance(config, HostSettings):
+            return Hosts()
+        return meet_hosts(
+            config.strategy,
+            config.host_wait_minutes,
+            lambda: is_finished(config.workdir),
+        )
 
     def build_strategy(self, config: RunSettings) -> tf.distribute.Strategy:
         """The strategy; called before anything else asks for devices."""

@@ -19,7 +19,27 @@ from slotcon_tf.types import Shape, Tensor
 # The fused kernel has no float64 form.
 _FUSED_DTYPES = ("float32", *HALF_DTYPES)
 _USUAL = 512  # what an unknown size is thought to be
-_STATE = threading.local()  # replicas trace in threads of their own
+
+
+class _State(threading.local):  # replicas trace in threads of their own
+    """What is so for the layers that are called in a context of this thread."""
+
+    recording = True
+    take: Callable[[Any, Tensor, Tensor, Tensor], None] | None = None
+    careful = False
+
+
+_STATE = _State()
+
+
+@contextlib.contextmanager
+def _meanwhile(name: str, value: Any) -> Iterator[None]:
+    before = getattr(_STATE, name)
+    setattr(_STATE, name, value)
+    try:
+        yield
+    finally:
+        setattr(_STATE, name, before)
 
 
 @contextlib.contextmanager
@@ -33,12 +53,8 @@ def recording(enabled: bool) -> Iterator[None]:
         >>> norm.moving_mean.numpy().tolist()
         [0.0, 0.0, 0.0]
     """
-    before = getattr(_STATE, "recording", True)
-    _STATE.recording = enabled
-    try:
+    with _meanwhile("recording", enabled):
         yield
-    finally:
-        _STATE.recording = before
 
 
 @contextlib.contextmanager
@@ -56,12 +72,8 @@ def gathering(take: Callable[[Any, Tensor, Tensor, Tensor], None]) -> Iterator[N
         >>> float(seen[0][0])
         2.0
     """
-    before = getattr(_STATE, "take", None)
-    _STATE.take = take
-    try:
+    with _meanwhile("take", take):
         yield
-    finally:
-        _STATE.take = before
 
 
 @contextlib.contextmanager
@@ -78,12 +90,8 @@ def careful_sums() -> Iterator[None]:
         ...     norm(rows, training=True).numpy().round(3).tolist()
         [[-1.0], [1.0]]
     """
-    before = getattr(_STATE, "careful", False)
-    _STATE.careful = True
-    try:
+    with _meanwhile("careful", True):
         yield
-    finally:
-        _STATE.careful = before
 
 
 def sum_of_rows(x: Tensor) -> Tensor:
@@ -302,7 +310,7 @@ class BatchNormalization(keras.layers.Layer):
         if not (training and self.trainable):
             return self._with_moving_statistics(inputs)
         fusable = self.compute_dtype in _FUSED_DTYPES
-        if getattr(_STATE, "careful", False) and self.compute_dtype == "float32":
+        if _STATE.careful and self.compute_dtype == "float32":
             fusable = not runs_on_cpu()
         if mask is None and fusable and replicas.num_replicas() == 1:
             return self._fused(inputs)
@@ -346,12 +354,12 @@ class BatchNormalization(keras.layers.Layer):
         self, mean: Tensor, variance: Tensor, count: Tensor, seen: Tensor
     ) -> None:
         """Moves the statistics by `1 - momentum`, or not at all where seen is 0."""
-        take = getattr(_STATE, "take", None)
+        take = _STATE.take
         if take is not None:
             biased = variance * tf.maximum(count - 1.0, 1.0) / tf.maximum(count, 1.0)
             take(self, mean, biased, count)
             return
-        if not getattr(_STATE, "recording", True):
+        if not _STATE.recording:
             return
         rate = (1.0 - self.momentum) * seen
         for moving, new in (
