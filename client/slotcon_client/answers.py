@@ -124,7 +124,7 @@ def _check_reasons(
 def _rows(name: str, array: np.ndarray, good: np.ndarray) -> np.ndarray:
     if array.dtype.kind not in "fc":
         return array
-    flat = array[good].reshape(int(good.sum()), -1)
+    flat = array[good].reshape(int(good.sum()), int(np.prod(array.shape[1:])))
     if not np.isfinite(flat).all():
         raise RequestError(f"{name} must be finite numbers. Received: NaN or infinite")
     if name in _NEVER_ZERO and flat.size and not flat.any(axis=1).all():
@@ -163,3 +163,25 @@ def are_swapped(
     own = distances[row] if names else 0.0
     # Rounding differs by the size of a batch: near its own it may be, to a share.
     return bool(own > 1e-3 and 2 * distances.min() < own)
+
+
+def are_alike(found: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray] | None = None) -> bool:
+    """Whether all rows of all floats are one, to the last bit.
+
+    Args:
+        found: Answer.
+        other: Another, whose rows must be the same as well.
+
+    Example:
+        >>> are_alike({"pooled": np.float32([[1, 2], [1, 2]])})
+        True
+    """
+    names = [n for n in found if n not in ("ok", "reason")]
+    names = [n for n in names if found[n].dtype.kind == "f"]
+    same = [
+        found[n][:1].shape == rows[n][:1].shape and (rows[n] == found[n][:1]).all()
+        for n in names
+        for rows in (found, other or {})
+        if n in rows
+    ]
+    return bool(same) and all(same)

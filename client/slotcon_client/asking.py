@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from slotcon_client.answers import Served, are_swapped, check_answer
+from slotcon_client.answers import Served, are_alike, are_swapped, check_answer
 from slotcon_client.codecs import Codec, Garbled, Message, Place
 from slotcon_client.errors import (
     ExtractionError,
@@ -26,6 +26,7 @@ from slotcon_client.errors import (
     Unavailable,
     WrongAnswer,
 )
+from slotcon_client.images.deep_png import write_deep_png
 from slotcon_client.sending import Sendable, asked
 from slotcon_client.wires import Failed
 
@@ -119,7 +120,8 @@ class Asking:
         self.deadline = deadline
         self.retry_seconds = retry_seconds
         self.served: Served | None = None
-        self._last_answer: float | None = None
+        self._failing_since: float | None = None
+        self._failed_at = 0.0
         self._batches = itertools.count()
 
     def pin(self) -> Steps[Served]:
@@ -129,9 +131,15 @@ class Asking:
             ExtractionError: If there is none, or no such signature or outputs; it says
                 what there is.
         """
-        told = yield from self._answered(
-            self.codec.metadata(self.place), self.codec.told
-        )
+        try:
+            told = yield from self._answered(
+                self.codec.metadata(self.place), self.codec.told
+            )
+        except RequestError as error:  # no batch of images is the cause
+            raise ExtractionError(
+                f"{self.server} must tell the signatures of {self.model}. Received: "
+                f"{error}."
+            ) from None
         if told.model != self.model:
             raise WrongAnswer(
                 f"{self.server} must tell of {self.model}. Received: metadata of "
@@ -194,10 +202,11 @@ class Asking:
 
     def _predict(self, content: Sequence[bytes]) -> Steps[Rows]:
         found = yield from self._asked(content)
-        good = np.flatnonzero(found["ok"]) if "ok" in found else range(len(content))
-        if len(set(content)) > 1 and len(good):
-            if next(self._batches) % _PROBED == 0:
-                yield from self._probe(content, found, int(random.choice(good)))
+        count = len(content)
+        good = np.flatnonzero(found["ok"]) if "ok" in found else np.arange(count)
+        seen = [content[i] for i in good]
+        if len(set(seen)) > 1 and next(self._batches) % _PROBED == 0:
+            yield from self._probe(seen, {n: v[good] for n, v in found.items()})
         return found
 
     def _asked(self, content: Sequence[bytes]) -> Steps[Rows]:
@@ -221,14 +230,25 @@ class Asking:
                 )
         return check_answer(answer.outputs, served, names, content)
 
-    def _probe(self, content: Sequence[bytes], found: Rows, row: int) -> Steps[None]:
-        """Asks one image of a batch alone: it must be answered as within it."""
+    def _probe(self, content: Sequence[bytes], found: Rows) -> Steps[None]:
+        """Asks one image of a batch alone: it must be answered as within it.
+
+        Where all images of the batch are answered alike, another picture must not be.
+        """
+        row = random.randrange(len(content))
         alone = yield from self._asked([content[row]])
         if are_swapped(found, alone, row):
             raise WrongAnswer(
                 f"{self.server} must answer each image in its own row. Received: for "
                 f"image {row + 1} of {len(content)} another row than for it alone."
             )
+        if are_alike(found):
+            other = yield from self._asked([_picture()])
+            if are_alike(found, other):
+                raise WrongAnswer(
+                    f"{self.server} must look at the images. Received: the same answer "
+                    "for all of them, and for noise."
+                )
 
     def states(self) -> Steps[dict[int, str]]:
         """Dict of version to its state, such as "AVAILABLE"."""
@@ -250,11 +270,11 @@ class Asking:
 
     def _answered(self, message: Message, read: Callable[[bytes], T]) -> Steps[T]:
         """An answer, asked for until there is one, or no hope of one."""
-        began, pause, missed, faults = time.monotonic(), _FIRST_PAUSE, 0, 0
+        pause, missed, faults = _FIRST_PAUSE, 0, 0
         while True:
             try:
                 answer = read((yield Send(message, self.deadline)))
-                self._last_answer = time.monotonic()
+                self._failing_since = None
                 return answer
             except Garbled as error:
                 faults += 1
@@ -268,9 +288,8 @@ class Asking:
                 code, text = error.code, error.text
                 missed += code == "DEADLINE_EXCEEDED"
                 faults += code == "INTERNAL"
-            since = max(began, self._last_answer or 0.0)
-            away = time.monotonic() - since > self.retry_seconds
-            if code in _REFUSED or faults > _ONCE:
+            away = self._seconds_away() > self.retry_seconds
+            if code in _REFUSED or faults > _ONCE or missed >= _DEADLINES_MISSED:
                 raise RequestError(f"{code}: {_short(text)}")
             if code not in (*_RETRIED, "INTERNAL"):
                 raise ExtractionError(self._said(code, text))
@@ -280,13 +299,20 @@ class Asking:
                     f"{self.retry_seconds:g} s. Start it, and give the same command "
                     "again: what is done is kept."
                 )
-            if missed >= _DEADLINES_MISSED:
-                raise RequestError(f"{code}: {_short(text)}")
             if pause == _FIRST_PAUSE:
                 _log.warning("%s does not answer, and is asked again", self.server)
             # Not all at once when it comes back.
             yield Pause(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _seconds_away(self) -> float:
+        """How long no request of this client has been answered, since one failed."""
+        now = time.monotonic()
+        old = now - self._failed_at > self.retry_seconds + 2 * self.deadline
+        if self._failing_since is None or old:
+            self._failing_since = now
+        self._failed_at = now
+        return now - self._failing_since
 
     def _said(self, code: str, text: str) -> str:
         what = f"{self.model} with {self.signature}"
@@ -303,6 +329,11 @@ def sendable(content: Sequence[bytes]) -> list[Sendable]:
         [b'no image']
     """
     return [Sendable(data) for data in next(asked(content))]
+
+
+def _picture() -> bytes:
+    """Noise, as a PNG: like no photograph."""
+    return write_deep_png(np.random.default_rng(0).integers(0, 2**16, (64, 64), np.uint16))
 
 
 def _takes(inputs: Sequence[str]) -> bool:

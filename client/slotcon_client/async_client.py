@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from slotcon_client.answers import Served
-from slotcon_client.asking import Send, Steps, T, sendable
+from slotcon_client.asking import Asking, Send, Steps, T, sendable
 from slotcon_client.client import FeatureClient
 from slotcon_client.wires import AsyncGrpcWire, Failed, InThreads
 
@@ -49,9 +49,12 @@ class AsyncFeatureClient:
 
     async def served(self) -> Served:
         """`FeatureClient.served`, which is asked for once."""
+        return (await self._pinned())[1]
+
+    async def _pinned(self) -> tuple[Asking, Served]:
         async with self._lock:
             asking = self._own.asking
-            return asking.served or await self._done(asking.pin())
+            return asking, asking.served or await self._done(asking.pin())
 
     async def check(self) -> None:
         """`FeatureClient.check`."""
@@ -63,9 +66,9 @@ class AsyncFeatureClient:
 
     async def predict(self, content: Sequence[bytes]) -> dict[str, np.ndarray]:
         """`FeatureClient.predict`; files are converted in a thread."""
-        await self.check()
+        asking, _ = await self._pinned()
         files = await asyncio.to_thread(sendable, content)
-        return await self._done(self._own.asking.predict(files))
+        return await self._done(asking.predict(files))
 
     async def status(self) -> dict[int, str]:
         """`FeatureClient.status`."""

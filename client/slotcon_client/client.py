@@ -16,8 +16,6 @@ from slotcon_client.errors import ExtractionError
 from slotcon_client.security import Security
 from slotcon_client.wires import Failed, Wire
 
-_LONGEST_WAIT = threading.TIMEOUT_MAX
-
 
 class FeatureClient:
     """Asks a served model for the features of image files.
@@ -133,8 +131,12 @@ class FeatureClient:
         Raises:
             ExtractionError: If the server has none, or no such signature or outputs.
         """
+        return self._pinned()[1]
+
+    def _pinned(self) -> tuple[Asking, Served]:
         with self._lock:
-            return self._asking.served or self._done(self._asking.pin())
+            asking = self._asking
+            return asking, asking.served or self._done(asking.pin())
 
     def check(self) -> None:
         """Asks the server whether it has the version, signature and outputs.
@@ -166,8 +168,8 @@ class FeatureClient:
             ExtractionError: If it does not serve the pinned version (any more).
             WrongAnswer: An ExtractionError, if it answers what that version cannot.
         """
-        self.check()
-        return self._done(self._asking.predict(content))
+        asking, _ = self._pinned()
+        return self._done(asking.predict(content))
 
     def status(self) -> dict[int, str]:
         """Versions that the server knows, and their states, such as "AVAILABLE".
