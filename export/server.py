@@ -12,10 +12,10 @@ not SERVING; numbers are answered as bytes (`tensor_content`), which tf.make_nda
 reads as well; shapes are checked against the signature; what a request may ask for is
 bounded before it is read (--max_message_mb, --max_batch); whole numbers in JSON that
 their dtype has no place for are refused, not cut; labels are set on the command line
-only, may name a version that is not there yet, and keep theirs loaded; a damaged version
-is not tried again before its files change, and the newest sound one is served, also
-after a start; Classify, Regress and MultiInference are answered of no model; requests
-are not batched.
+only, may name a version that is not there yet, and keep theirs loaded; a damaged
+version is not tried again before its files change, and the newest sound one is served,
+also after a start; Classify, Regress and MultiInference are answered of no model;
+requests are not batched.
 """
 
 from __future__ import annotations

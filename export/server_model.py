@@ -154,7 +154,7 @@ def _warmup_requests(path: pathlib.Path) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _no_advice() -> Iterator[None]:
-    """TensorFlow does not tell at each start that sessions are old: TF Serving's are."""
+    """Not told at each start that sessions are old: they are what TF Serving has."""
     told = tf.get_logger()
     level = told.level
     told.setLevel(logging.ERROR)
