@@ -96,11 +96,7 @@ def serve(config: ServerConfig) -> None:
     """
     labels = _labels(config.version_labels)
     with needed("serving"):
-        from .server_answers import Answers
-        from .server_metrics import Metrics
-        from .server_rest import RestServer
-        from .server_services import GrpcServer
-        from .server_tensors import Limits
+        from . import server_rest, server_services  # noqa: F401  what it will need
         from .server_versions import Versions
     if not os.path.isdir(config.export_dir):
         raise FileNotFoundError(
@@ -118,6 +114,21 @@ def serve(config: ServerConfig) -> None:
         config.warmup,
     )
     looks = _Looks(versions, config.poll_seconds, end.asked)
+    try:
+        _serve(config, versions, certificates, looks, end)
+    finally:
+        end.asked.set()
+
+
+def _serve(
+    config: ServerConfig, versions: Any, certificates: Any, looks: _Looks, end: _End
+) -> None:
+    from .server_answers import Answers
+    from .server_metrics import Metrics
+    from .server_rest import RestServer
+    from .server_services import GrpcServer
+    from .server_tensors import Limits
+
     looks.first.wait()
     answers = Answers(versions, Limits(config.max_message_mb * 2**20, config.max_batch))
     metrics = Metrics(versions)
@@ -146,12 +157,11 @@ def serve(config: ServerConfig) -> None:
         flush=True,
     )
     end.asked.wait()
-    closing = threading.Thread(target=rest.stop, daemon=True) if rest else None
-    if closing:
-        closing.start()
+    closing = threading.Thread(target=rest.stop if rest else lambda: None)
+    closing.daemon = True
+    closing.start()
     rpc.stop(end.patience)
-    if closing:
-        closing.join()
+    closing.join()
     if metrics.in_flight:
         logging.warning("%d requests are given up.", metrics.in_flight)
     end.done(busy=bool(metrics.in_flight) or looks.busy)

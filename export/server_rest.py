@@ -121,10 +121,17 @@ class RestServer:
         """Takes no more requests, and waits for those under way, for a while."""
         self._ends = True
         try:
-            self._wait(self._runner.cleanup(), self._grace_seconds + _END_SECONDS)
+            self._wait(self._end(), self._grace_seconds + _END_SECONDS)
         except TimeoutError:
             logging.warning("REST: a client does not let go of its connection.")
         self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def _end(self) -> None:
+        await self._runner.cleanup()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.rel_url.raw_path
