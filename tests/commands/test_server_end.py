@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import json
-import os
 import shutil
 import signal
 import socket
@@ -16,7 +15,7 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from slotcon_tf.serving.warmup import WARMUP_FILE
 from tests.support.command import ENVIRONMENT, ROOT, until
@@ -86,13 +85,33 @@ def test_it_is_down_within_its_grace(folder, what):
         del kept
 
 
-def test_it_is_down_while_a_version_is_read(folder, tmp_path):
-    """From a disk that does not answer: a pipe into which nobody writes."""
-    shutil.copytree(folder / "1", tmp_path / "1")
-    path = tmp_path / "1" / WARMUP_FILE
+class Stuck(tf.Module):
+    """Says that it computes, and does so for ever."""
+
+    def __init__(self, said):
+        super().__init__()
+        self.said = str(said)
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.int32, "x")])
+    def answer(self, x):
+        with tf.control_dependencies([tf.io.write_file(self.said, "computes")]):
+            x = tf.identity(x)
+        return {"x": tf.while_loop(lambda x: x > 0, lambda x: [x + 1 - 1], [x])[0]}
+
+
+def test_it_is_down_while_a_version_is_loaded(tmp_path):
+    """Its warm-up request is never answered: nothing is served yet."""
+    folder, said = tmp_path / "slotcon", tmp_path / "said"
+    model = Stuck(said)
+    tf.saved_model.save(model, str(folder / "1"), model.answer)
+    log = prediction_log_pb2.PredictionLog()
+    one = tf.make_tensor_proto(np.int32(1))
+    log.predict_log.request.inputs["x"].CopyFrom(one)
+    path = folder / "1" / WARMUP_FILE
     path.parent.mkdir()
-    os.mkfifo(path)
-    flags = [f"--export_dir={tmp_path}", "--port=0", "--grace_seconds=1"]
+    with tf.io.TFRecordWriter(str(path)) as file:
+        file.write(log.SerializeToString())
+    flags = [f"--export_dir={folder}", "--port=0", "--grace_seconds=1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "export.server", *flags],
         cwd=ROOT,
@@ -102,17 +121,9 @@ def test_it_is_down_while_a_version_is_read(folder, tmp_path):
         text=True,
     )
     with process:
-        pipes = []
-
-        def read():
-            with contextlib.suppress(OSError):  # nobody reads it yet
-                pipes.append(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
-            return pipes
-
-        until(read, "the reader", process)
+        until(said.exists, "the request", process)
         process.send_signal(signal.SIGTERM)
         out, told = process.communicate(timeout=LATE)
-        os.close(pipes[0])
         assert process.returncode == 0 and not out and "Traceback" not in told
 
 
