@@ -222,17 +222,17 @@ class _End:
 
 
 def _certificates(config: ServerConfig) -> Any:
-    named = (config.tls_certificate, config.tls_key)
-    if not any((*named, config.client_ca)):
+    certificate, key = config.tls_certificate, config.tls_key
+    if not (certificate or key or config.client_ca):
         return None
-    if not all(named):
+    if not certificate or not key:
         raise SettingError(
             "`tls_certificate` and `tls_key` must be named both. Received: "
-            f"tls_certificate={named[0]}, tls_key={named[1]}."
+            f"tls_certificate={certificate}, tls_key={key}."
         )
     from .server_tls import Certificates
 
-    return Certificates(*named, config.client_ca or "")
+    return Certificates(certificate, key, config.client_ca or "")
 
 
 def _labels(words: Sequence[str]) -> dict[str, int]:

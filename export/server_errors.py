@@ -74,8 +74,8 @@ def refusal(error: Exception, call: str) -> Refused:
     if isinstance(error, Refused):
         return error
     if isinstance(error, tf.errors.OpError):
-        text = str(error.message).removeprefix(_GRAPH)
-        return Refused(_NAMES.get(error.error_code, "UNKNOWN"), text)
+        code, text = getattr(error, "error_code", None), getattr(error, "message", "")
+        return Refused(_NAMES.get(code, "UNKNOWN"), str(text).removeprefix(_GRAPH))
     logging.error("%s failed", call, exc_info=error)
     if isinstance(error, MemoryError):
         return Refused("RESOURCE_EXHAUSTED", "The server has no memory for this.")

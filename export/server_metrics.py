@@ -6,7 +6,7 @@ import collections
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import prometheus_client
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -50,7 +50,7 @@ class Metrics:
         prometheus_client.ProcessCollector(registry=self._registry)
 
     @contextlib.contextmanager
-    def call(self, api: str, entrypoint: str) -> Iterator[collections.abc.Callable]:
+    def call(self, api: str, entrypoint: str) -> Iterator[Callable[[str], None]]:
         """Context of a call; yields a function that takes the code of a refusal.
 
         Args:
