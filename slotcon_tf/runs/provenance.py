@@ -6,6 +6,7 @@ import contextlib
 import csv
 import os
 import pathlib
+import re
 from typing import Any
 
 import keras
@@ -18,8 +19,13 @@ from slotcon_tf.runs.loading import results_folder, run_checkpoints, run_folder
 from slotcon_tf.runs.places import HISTORY
 from slotcon_tf.runs.workdir import FLAGFILES
 
+_COMMANDS = {
+    "pretrain.flags": "trainers.pretrain",
+    "finetune.flags": "trainers.finetune_segmentation",
+    "finetune_detection.flags": "trainers.finetune_detection",
+}
 # Settings that name places of the machine that trained, and of nobody else.
-_PLACES = ("workdir", "init_from", "class_file", "tensorboard_dir")
+_PLACES = re.compile("--(workdir|init_from|(eval_)?(class_file|data_dir))=")
 
 
 def provenance(
@@ -51,11 +57,21 @@ def provenance(
     found = {"model": about, "trained_on": None, "recipe": None, "scores": None}
     if run is None:
         return found
-    recipe = _recipe(run)
-    data = _trained_on(path, recipe)
-    recipe = {k: v for k, v in recipe.items() if k not in (*_PLACES, "data_dir")}
+    name, lines = run_flags(run)
+    flags = dict(line[2:].partition("=")[::2] for line in lines)
+    data = _trained_on(path, flags)
+    kept = [line for line in lines if not _PLACES.match(line)]
+    recipe = {"command": _COMMANDS.get(name), "flags": kept}
+    started = pathlib.Path(flags.get("init_from") or "").name
+    if started:
+        about["started_from"] = started
     scores = _scores(results_folder(path) or run) or _last_of_history(run)
-    return {**found, "trained_on": data, "recipe": recipe or None, "scores": scores}
+    return {
+        **found,
+        "trained_on": data,
+        "recipe": recipe if kept else None,
+        "scores": scores,
+    }
 
 
 def run_flags(run: pathlib.Path) -> tuple[str, list[str]]:
@@ -78,20 +94,12 @@ def run_flags(run: pathlib.Path) -> tuple[str, list[str]]:
     return "", []
 
 
-def _recipe(run):
-    """Dict of setting to its text."""
-    name, lines = run_flags(run)
-    pairs = (line[2:].partition("=") for line in lines)
-    settings = {key: value if sign else "true" for key, sign, value in pairs}
-    return {"kind": name.removesuffix(".flags"), **settings} if settings else {}
-
-
-def _trained_on(source, recipe):
+def _trained_on(source, flags):
     found = {}
-    if "dataset" in recipe:
-        found["dataset"] = recipe["dataset"]
-    if recipe.get("data_dir"):
-        found["folder"] = pathlib.Path(recipe["data_dir"]).name
+    if "dataset" in flags:
+        found["dataset"] = flags["dataset"]
+    if flags.get("data_dir"):
+        found["folder"] = pathlib.Path(flags["data_dir"]).name
     checkpoint = next(iter(run_checkpoints(source)), source)
     try:
         data = read_data(checkpoint)

@@ -214,7 +214,7 @@ def _shapes(tensors):
     def size(shape):
         if shape is None:
             return "?"
-        return ", ".join("N" if d is None else str(d) for d in shape)
+        return ", ".join("any" if d is None else str(d) for d in shape)
 
     return ", ".join(
         f"`{name}` {each['dtype']} ({size(each['shape'])})"
