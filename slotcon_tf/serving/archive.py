@@ -161,7 +161,7 @@ def archive_of(served: Any, parts: Iterable[Any]) -> Any:
         >>> served = serve(encoder)
         >>> archive = archive_of(served, [served.pyramid_model])
         >>> sorted(archive._endpoint_names)
-        ['image_bytes', 'pyramid', 'serving_default']
+        ['embed', 'image_bytes', 'pyramid', 'serving_default']
     """
     archive = keras.export.ExportArchive()
     for part in filter(None, parts):
