@@ -12,30 +12,28 @@ from slotcon_tf.data import open_source
 from slotcon_tf.detection import MaskRCNN
 from slotcon_tf.images import square
 from slotcon_tf.images.statistics import statistics_of
+from slotcon_tf.runs.exporting_elsewhere import export_elsewhere
 from slotcon_tf.runs.load_settings import ModelSettings, which_setting
 from slotcon_tf.runs.loading import load_trained, serving_options
 from slotcon_tf.runs.measured_detector import checked_edges
 from slotcon_tf.runs.settings import SettingError, check_left_out, setting
 from slotcon_tf.serving.archive import export_model
 from slotcon_tf.serving.detector import DetectorOptions, export_detector
-from slotcon_tf.serving.onnx_file import export_onnx
 from slotcon_tf.serving.signatures import ServingOptions
 
 EXPORT_DIR = "Folder of all versions of an export."
 _DEFAULTS = ServingOptions()
 _MAX_CALIBRATION = 200
-_OF_SAVED_MODEL = (  # settings that do nothing for ONNX
+_OF_SAVED_MODEL = (  # settings that do nothing elsewhere
     "quantize",
-    "calibration_images",
     "precision",
-    "image_size",
-    "mask_size",
+    "signatures",
     "max_objects",
     "max_pixels",
-    "batch_sizes",
     "short_edge",
     "long_edge",
 )
+_OF_SERVERS = ("batch_sizes", "batching", "storage_uri")  # nor for ONNX files alone
 _OF_ENCODERS = (  # settings that say nothing of a detector
     "which",
     "quantize",
@@ -43,6 +41,8 @@ _OF_ENCODERS = (  # settings that say nothing of a detector
     "image_size",
     "mask_size",
     "max_objects",
+    "signatures",
+    "batching",
 )
 _OF_DETECTORS = ("short_edge", "long_edge")
 
@@ -59,8 +59,10 @@ class ExportConfig(ModelSettings):
     export_dir: str = setting(None, EXPORT_DIR)
     format: str = setting(
         "saved_model",
-        "onnx writes the encoder alone, as encoder.onnx.",
-        choices=("saved_model", "onnx"),
+        "onnx writes encoder, pooled and groups as ONNX files; triton a model "
+        "repository of them and one of the SavedModel; kserve an InferenceService "
+        "besides.",
+        choices=("saved_model", "onnx", "triton", "kserve"),
     )
     which: str = which_setting()
     precision: str = setting(
@@ -102,6 +104,19 @@ class ExportConfig(ModelSettings):
         "which looks at images one by one, 1.",
         low=1,
     )
+    signatures: tuple[str, ...] | None = setting(
+        None, "Of a SavedModel, those to write. Default: all."
+    )
+    batching: bool = setting(
+        False,
+        "Requests that come at once are computed together, in batches as large as "
+        "`batch_sizes` says: for GPUs. Where inputs are of any size they cannot be.",
+    )
+    storage_uri: str | None = setting(
+        None,
+        "Of kserve: where the cluster finds the repository, such as gs://models/onnx. "
+        "Default: pvc://models/slotcon/onnx.",
+    )
 
 
 def export(config: ExportConfig) -> pathlib.Path:
@@ -131,18 +146,17 @@ def export(config: ExportConfig) -> pathlib.Path:
             f"quantize={config.quantize} needs `calibration_images`, a folder of "
             "images like those to come. Received: none."
         )
-    if config.format == "onnx":
-        _check_onnx(config)
+    if config.format != "saved_model":
+        _check_elsewhere(config)
     whole = config.format == "saved_model"
     model, _ = load_trained(config.model, detectors=whole, prefix=config.prefix)
     if isinstance(model, MaskRCNN):
         return _export_detector(model, config)
     check_left_out(config, _OF_DETECTORS, "for what is no detector")
-    if config.format == "onnx":
-        path = pathlib.Path(config.export_dir) / "encoder.onnx"
-        path = export_onnx(model, path, which=config.which)
-        print(f"Written: {path}")
-        return path
+    if not whole:
+        size = config.image_size or getattr(model, "serving_size", 0)
+        images = _calibration_images(model, config, size)
+        return export_elsewhere(model, config, images)
     served = serving_options(
         model,
         config.image_size,
@@ -182,10 +196,13 @@ def _export_detector(model: MaskRCNN, config: ExportConfig) -> pathlib.Path:
     return folder
 
 
-def _check_onnx(config: ExportConfig) -> None:
-    """The file is of the encoder alone, for images of any size, in float32."""
-    what = "with format=onnx, whose file is of the encoder alone"
-    check_left_out(config, _OF_SAVED_MODEL, what)
+def _check_elsewhere(config: ExportConfig) -> None:
+    """ONNX files are in float32, and their clients decode."""
+    check_left_out(config, _OF_SAVED_MODEL, f"with format={config.format}")
+    if config.format == "onnx":
+        check_left_out(config, _OF_SERVERS, "with format=onnx")
+    if config.format == "triton":
+        check_left_out(config, ("storage_uri",), "with format=triton")
 
 
 def _calibration_images(
