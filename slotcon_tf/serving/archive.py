@@ -88,9 +88,11 @@ def export_model(
 def archive_of(served: Any, parts: Iterable[Any]) -> Any:
     """A keras.export.ExportArchive with an endpoint for every signature.
 
+    It writes each variable that a signature uses once, and no other.
+
     Args:
         served: What has `signatures()`, as a `ServedModel`.
-        parts: Models whose variables they need; None is passed over.
+        parts: Models whose tables and other resources they need; None is passed over.
 
     Example:
         >>> images = keras.Input((None, None, 3))
@@ -103,12 +105,21 @@ def archive_of(served: Any, parts: Iterable[Any]) -> Any:
     archive = keras.export.ExportArchive()
     for part in filter(None, parts):
         archive.track(part)
+    used = {}
     for name, (function, signature) in served.signatures().items():
         endpoint = archive.add_endpoint(name, function, input_signature=signature)
+        used |= {id(v): v for v in endpoint.get_concrete_function().variables}
         if name == "serving_default":
             # What tf.saved_model.load gives can be called as well; add_endpoint would
             # make a signature of that name.
             archive._tf_trackable.__call__ = endpoint  # pyright: ignore[reportAttributeAccessIssue]
+    # `track` notes Keras's variables, and a graph has TensorFlow's within them: both
+    # would be written, and of the parts what no signature uses as well.
+    trained = [v for v in used.values() if v.trainable]
+    kept = [v for v in used.values() if not v.trainable]
+    archive.add_variable_collection("variables", [*trained, *kept])
+    archive.add_variable_collection("trainable_variables", trained)
+    archive.add_variable_collection("non_trainable_variables", kept)
     return archive
 
 
