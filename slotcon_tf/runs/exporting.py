@@ -148,6 +148,8 @@ def export(config: ExportConfig) -> pathlib.Path:
         )
     if config.format != "saved_model":
         _check_elsewhere(config)
+    else:
+        check_left_out(config, ("storage_uri",), "with format=saved_model")
     whole = config.format == "saved_model"
     model, _ = load_trained(config.model, detectors=whole, prefix=config.prefix)
     if isinstance(model, MaskRCNN):
@@ -164,6 +166,7 @@ def export(config: ExportConfig) -> pathlib.Path:
         config.batch_sizes,
         max_objects=config.max_objects,
         max_pixels=config.max_pixels,
+        signatures=config.signatures or (),
     )
     folder = export_model(
         model,
@@ -172,6 +175,7 @@ def export(config: ExportConfig) -> pathlib.Path:
         precision=config.precision,
         quantize=config.quantize,
         images=_calibration_images(model, config, served["options"].image_size),
+        batching=config.batching,
         **served,
     )
     print(f"Written: {folder}")

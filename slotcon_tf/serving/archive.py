@@ -13,6 +13,7 @@ import numpy as np
 from slotcon_tf.files import to_disk, written_aside
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.method.slotcon import SlotCon
+from slotcon_tf.serving.batching import write_batching
 from slotcon_tf.serving.folding import can_fold, fold_batch_norm
 from slotcon_tf.serving.precision import write_quantized
 from slotcon_tf.serving.signatures import ServedModel, ServingOptions
@@ -32,6 +33,7 @@ def export_model(
     options: ServingOptions = DEFAULTS,
     warmup_batches: Iterable[int] = (),
     images: np.ndarray | None = None,
+    batching: bool = False,
 ) -> pathlib.Path:
     """Writes `<export_dir>/<next version>/`, built aside and renamed into place.
 
@@ -54,13 +56,16 @@ def export_model(
         images: uint8 (M, height, width, 3) like those to come: ranges for int8, and
             what the distances from float32 in assets.extra/precision.json are
             measured on.
+        batching: Whether TF Serving may batch requests; see
+            `slotcon_tf.serving.batching`.
 
     Returns:
         pathlib.Path of the new version's folder.
 
     Raises:
         ValueError: If bfloat16 or int8 is asked of an encoder that is no functional
-            model, or int8 without images.
+            model, or int8 without images; or batching of signatures that take images
+            of any size.
 
     Example:
         >>> import tempfile
@@ -76,10 +81,12 @@ def export_model(
     with written_aside(export_dir / "new_version") as aside:
         archive = archive_of(served, [served.pyramid_model, heads])
         archive.write_out(str(aside), verbose=False)  # pyright: ignore[reportAttributeAccessIssue]
+        batches = tuple(warmup_batches) if options.image_size else (1,)
         if warmup_batches:
             edge = options.image_size or ServingOptions.image_size
-            batches = warmup_batches if options.image_size else [1]
             write_warmup(aside, MODEL_NAME, served.signatures(), batches, edge)
+        if batching:
+            write_batching(aside, served.signatures(), batches)
         write_quantized(aside, encoder, served, quantize, images)
         to_disk(aside)
         return publish(aside, export_dir)

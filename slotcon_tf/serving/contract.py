@@ -1,7 +1,7 @@
 """What a client must do to an image file where the decoder is not in the graph.
 
-Written beside ONNX files as `contract.json` and as text; examples/clients/decode.py does
-it with Pillow and numpy alone.
+Written beside ONNX files as `contract.json` and as text; examples/clients/decode.py
+does it with Pillow and numpy alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import pathlib
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from slotcon_tf.data.drawing import draw_scene
 from slotcon_tf.files import write_text
@@ -26,8 +27,8 @@ _DRAWN = 8  # images that distances are measured on where there are no others
 _TEXT = """\
 # ONNX files, and what they are to be fed
 
-Nothing here decodes files: the client does, as [`contract.json`](contract.json) says it,
-and `examples/clients/decode.py` of slotcon_tf does it with Pillow and numpy alone.
+Nothing here decodes files: the client does, as [`contract.json`](contract.json) says
+it, and `examples/clients/decode.py` of slotcon_tf does, with Pillow and numpy alone.
 
 1. **Decode** the first frame of the file to 8-bit RGB. Grey and palette images become
    RGB; transparency is dropped, not blended; 16-bit values are divided by
@@ -39,10 +40,10 @@ and `examples/clients/decode.py` of slotcon_tf does it with Pillow and numpy alo
      {resized}, the longer one in proportion, rounded down; then the centre
      {size} x {size}, its corner rounded half to even.
    - `groups.onnx`: the whole image to {size} x {size}, not in proportion.
-4. **Layout**: uint8 (N, {size}, {size}, 3), rows from the top, red first. `encoder.onnx`
-   takes the same as float32, 0 to 255. `pooled_normalized.onnx` takes
-   `(x - 255 mean) / (255 std)` with mean {mean} and std {std}; the others normalise
-   themselves.
+4. **Layout**: uint8 (N, {size}, {size}, 3), rows from the top, red first.
+   `encoder.onnx` takes the same as float32, 0 to 255. `pooled_normalized.onnx` takes
+   `(x - 255 mean) / (255 std)`, with mean {mean}
+   and std {std}; the others normalise themselves.
 
 | file | in | out |
 | --- | --- | --- |
@@ -157,7 +158,8 @@ def measured(
         value = value.astype(spec.dtype.as_numpy_dtype)
         exact = {key: x.numpy() for key, x in function(value).items()}
         session = onnxruntime.InferenceSession(path)
-        answer = dict(zip(exact, session.run(list(exact), {spec.name: value})))
+        answers = session.run(list(exact), {spec.name: value})
+        answer = dict(zip(exact, answers, strict=True))
         if "assignments" in exact:
             same = answer["assignments"] == exact["assignments"]
             found[name] = {"equal_assignments": float(np.mean(same))}
@@ -173,10 +175,11 @@ def _row(function, spec):
 
 
 def _outputs(function, spec):
-    import tensorflow as tf
-
-    return tf.function(function, [spec], autograph=False).get_concrete_function(
-    ).structured_outputs
+    return (
+        tf.function(function, [spec], autograph=False)
+        .get_concrete_function()
+        .structured_outputs
+    )
 
 
 def _told(found):

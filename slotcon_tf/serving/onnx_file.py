@@ -97,7 +97,8 @@ def onnx_functions(served: ServedModel) -> OnnxFunctions:
         "pooled_normalized": `pixels` float32 (N, H, W, 3), normalised already, to
         `pooled`;
         "groups", where there are heads: `image` uint8 (N, S, S, 3), whole images
-        stretched to the square, to `assignments` int32 and `confidence` (N, mask, mask).
+        stretched to the square, to `assignments` int32 and `confidence`, both
+        (N, mask, mask).
 
     Example:
         >>> images = keras.Input((None, None, 3))

@@ -26,6 +26,7 @@ class ServingOptions:
         mask_size: Edge in pixels of the masks of `groups`.
         max_objects: S, slots per image in `objects`, the largest ones.
         max_pixels: Images with more are not decoded.
+        signatures: Names of those that are served; all there are, if empty.
 
     Example:
         >>> ServingOptions(image_size=448, mask_size=448).max_objects
@@ -36,6 +37,7 @@ class ServingOptions:
     mask_size: int = 224
     max_objects: int = 32
     max_pixels: int = 50_000_000
+    signatures: tuple[str, ...] = ()
 
 
 def _any_number(method):
@@ -99,7 +101,17 @@ class ServedModel(tf.Module):
         if self.heads is not None:
             found["groups"] = (self.groups, [data])
             found["objects"] = (self.objects, [data])
-        return found
+        return self._chosen(found)
+
+    def _chosen(self, found):
+        names = self.options.signatures or tuple(found)
+        unknown = [name for name in names if name not in found]
+        if unknown:
+            raise ValueError(
+                f"`signatures` must be of {', '.join(found)}. Received: "
+                f"signatures={','.join(names)}."
+            )
+        return {name: found[name] for name in names}
 
     @_any_number
     def features(self, image: Tensor) -> dict[str, Tensor]:
