@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.command import ROOT
 
-PACKAGES = ("slotcon_tf", "trainers", "export")
+PACKAGES = ("slotcon_tf", "slotcon_client", "trainers", "export")
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
