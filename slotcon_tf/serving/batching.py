@@ -7,8 +7,8 @@ signature that takes any both get FAILED_PRECONDITION, "Tensors with name ... fr
 different tasks have different shapes and padding is turned off", and with padding they
 would get features of images with a border. So a version says itself that it may be
 batched, by a file that TF Serving reads with --enable_per_model_batching_parameters;
-only one whose signatures have inputs of one size has that file. Image files are strings,
-which are of one size, and become one square within the graph.
+only one whose signatures have inputs of one size has that file. Image files are
+strings, which are of one size, and become one square within the graph.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from slotcon_tf.images.statistics import IMAGENET, ImageStatistics
 from slotcon_tf.method.slots import unit_slots
 from slotcon_tf.method.upsampled import upsampled_confidence
 from slotcon_tf.serving.decoding import OK, decode_batch
+from slotcon_tf.serving.instances import boxes_of, largest_instances, zeros_unless
+from slotcon_tf.serving.whitening import Whitening
 from slotcon_tf.types import Tensor
 
 
@@ -25,6 +27,8 @@ class ServingOptions:
             single image.
         mask_size: Edge in pixels of the masks of `groups`.
         max_objects: S, slots per image in `objects`, the largest ones.
+        max_instances: M, parts per image in `instances`, the largest ones.
+        min_instance_area: Smaller parts are none, as share of the image.
         max_pixels: Images with more are not decoded.
         signatures: Names of those that are served; all there are, if empty.
 
@@ -36,6 +40,8 @@ class ServingOptions:
     image_size: int = 224
     mask_size: int = 224
     max_objects: int = 32
+    max_instances: int = 32
+    min_instance_area: float = 0.01  # of a map of 7 x 7, half a position
     max_pixels: int = 50_000_000
     signatures: tuple[str, ...] = ()
 
@@ -65,13 +71,14 @@ class ServedModel(tf.Module):
         temperature: Of the assignments; the teacher's.
         options: `ServingOptions`.
         statistics: What images are normalised with; the model's own.
+        whitening: `Whitening` of its pooled features, or None: no `whitened` then.
 
     Example: See `slotcon_tf.serving.serve`.
         >>> import keras
         >>> images = keras.Input((None, None, 3))
         >>> pyramid = keras.Model(images, {"map": keras.layers.Conv2D(4, 3)(images)})
         >>> list(ServedModel(pyramid, None, None, ServingOptions()).signatures())
-        ['serving_default', 'image_bytes', 'pyramid']
+        ['serving_default', 'image_bytes', 'embed', 'pyramid']
     """
 
     def __init__(
@@ -81,6 +88,7 @@ class ServedModel(tf.Module):
         temperature: float | None,
         options: ServingOptions,
         statistics: ImageStatistics = IMAGENET,
+        whitening: Whitening | None = None,
     ) -> None:
         super().__init__()
         self.pyramid_model = pyramid
@@ -88,6 +96,7 @@ class ServedModel(tf.Module):
         self.temperature = temperature
         self.options = options
         self.statistics = statistics
+        self.whitening = whitening
 
     def signatures(self) -> dict[str, tuple[Callable, list[tf.TensorSpec]]]:
         """Dict of name to (function, its input signature)."""
@@ -96,11 +105,13 @@ class ServedModel(tf.Module):
         found = {
             "serving_default": (self.features, [image]),
             "image_bytes": (self.features_of_bytes, [data]),
+            "embed": (self.embed, [data]),
             "pyramid": (self.pyramid, [image]),
         }
         if self.heads is not None:
             found["groups"] = (self.groups, [data])
             found["objects"] = (self.objects, [data])
+            found["instances"] = (self.instances, [data])
         return self._chosen(found)
 
     def _chosen(self, found):
@@ -123,6 +134,19 @@ class ServedModel(tf.Module):
         """Files, string (N,), as evaluation crops them -> `pooled`, `map`, `ok`."""
         images, status = self._images(image_bytes, crop=True)
         return _of_good(_pooled(self._final_map(images)), status)
+
+    @_any_number
+    def embed(self, image_bytes: Tensor) -> dict[str, Tensor]:
+        """Files, as `image_bytes` sees them -> `pooled` (N, C), `ok`, `reason`.
+
+        A vector an image, and no map: for search. With `whitening` also `whitened`
+        (N, C): see `slotcon_tf.serving.whitening`.
+        """
+        images, status = self._images(image_bytes, crop=True)
+        found = {"pooled": _pooled(self._final_map(images))["pooled"]}
+        if self.whitening is not None:
+            found["whitened"] = self.whitening(found["pooled"])
+        return _of_good(found, status)
 
     @_any_number
     def pyramid(self, image: Tensor) -> dict[str, Tensor]:
@@ -158,6 +182,25 @@ class ServedModel(tf.Module):
             logits,
             self.options.max_objects,
             self.temperature,  # pyright: ignore[reportArgumentType]
+        )
+        return _of_good(found, status)
+
+    @_any_number
+    def instances(self, image_bytes: Tensor) -> dict[str, Tensor]:
+        """Files, stretched to the square -> connected parts of groups, largest first.
+
+        `vector` (N, M, D) of length 1, `prototype` int32 (N, M), `area`, `score`
+        (N, M), `box` (N, M, 4), `mask` bool (N, M, h, w) at the map's resolution,
+        `valid` bool (N, M): see `slotcon_tf.serving.instances.largest_instances`.
+        """
+        images, status = self._images(image_bytes, crop=False)
+        projected, logits = self._grouped(images)
+        found = largest_instances(
+            projected,
+            logits,
+            self.temperature,  # pyright: ignore[reportArgumentType]
+            max_instances=self.options.max_instances,
+            min_area=self.options.min_instance_area,
         )
         return _of_good(found, status)
 
@@ -233,32 +276,12 @@ def largest_slots(
     winners = tf.argmax(logits, axis=-1, output_type=tf.int32)  # (N, h, w)
     wins = tf.reduce_sum(tf.one_hot(winners, num_prototypes), axis=[1, 2])  # (N, K)
     wins, ids = tf.math.top_k(wins, min(max_objects, num_prototypes))  # (N, S)  # pyright: ignore[reportArgumentType]
-    valid = wins > 0
-    # Its positions in rows; pooling wants the number of them known or -1.
-    vectors = unit_slots(projected, logits, temperature, ids)
     mine = winners[:, None] == ids[..., None, None]  # (N, S, h, w)
-    ends = []
-    for axis, length in ((2, width), (3, height)):
-        there = tf.reduce_any(mine, axis=axis)  # (N, S, length)
-        places = tf.range(length)
-        first = tf.reduce_min(tf.where(there, places, length), axis=-1)
-        last = tf.reduce_max(tf.where(there, places + 1, 0), axis=-1)
-        ends.append(
-            [
-                tf.cast(e, tf.float32) / tf.cast(length, tf.float32)
-                for e in (first, last)
-            ]
-        )
-    (x_min, x_max), (y_min, y_max) = ends
     found = {
-        "vector": vectors,
+        # Its positions in rows; pooling wants the number of them known or -1.
+        "vector": unit_slots(projected, logits, temperature, ids),
         "prototype": ids,
         "area": wins / tf.cast(height * width, tf.float32),
-        "box": tf.stack([x_min, y_min, x_max, y_max], axis=-1),
+        "box": boxes_of(mine),
     }
-
-    def kept(value):
-        rows = valid if value.shape.rank == 2 else valid[..., None]
-        return tf.where(rows, value, tf.zeros([], value.dtype))
-
-    return {**{name: kept(value) for name, value in found.items()}, "valid": valid}
+    return zeros_unless(wins > 0, found)

@@ -1,19 +1,55 @@
-"""Requests that TF Serving answers to itself before it takes others."""
+"""Requests that a server answers to itself before it takes others.
+
+TF Serving runs a graph for each set of outputs that is asked for, and makes it ready at
+the first such request; then the kernels get ready for each number of images. So a
+warm-up helps those requests only that it is like: the records here are what the client
+sends (`output_filters`), for each batch size that it may send.
+"""
 
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from slotcon_tf.errors import first_line
 from slotcon_tf.extras import MissingExtra, needed
 
 BATCH_SIZES = (1, 8, 32)  # as in export/serving/batching.config
 # Where TF Serving looks, in the folder of a version.
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
+_STATUS = ("ok", "reason")
+# What the client asks for unless it is told otherwise; REST asks for all there is.
+_ASKED = {
+    "image_bytes": [("pooled",)],
+    "embed": [("pooled",), ("whitened",)],
+    "instances": [("vector", "prototype", "area", "box", "score", "valid")],
+}
+
+
+def output_filters(name: str, outputs: Iterable[str]) -> list[tuple[str, ...]]:
+    """The sets of outputs that the client asks a signature for.
+
+    Args:
+        name: Of the signature.
+        outputs: All that it has.
+
+    Returns:
+        List of output filters, as a request has them: () is all.
+
+    Example:
+        >>> output_filters("embed", ["pooled", "ok", "reason"])
+        [(), ('pooled', 'ok', 'reason')]
+        >>> output_filters("objects", ["vector", "ok", "reason"])
+        [()]
+    """
+    known = set(outputs)
+    asked = [(*names, *_STATUS) for names in _ASKED.get(name, ())]
+    return [(), *(names for names in asked if known.issuperset(names))]
 
 
 def write_warmup(
@@ -23,10 +59,12 @@ def write_warmup(
     batch_sizes: Iterable[int],
     edge: int,
 ) -> bool:
-    """Writes a request for every signature and batch size.
+    """Writes the client's requests: each signature of files, outputs and batch size.
+
+    Of the signatures of pixels, whose images may have any size, one of one image.
 
     Args:
-        folder: Of the version.
+        folder: Of the version, which holds its SavedModel already.
         model_name: As it will be served.
         signatures: Of `ServedModel.signatures`.
         batch_sizes: Images per request; those that the server's batching allows.
@@ -55,24 +93,126 @@ def write_warmup(
         return False
     path = folder / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
+    known = outputs_of(folder) if signatures else {}
+    jpeg = _photo(edge)
     with tf.io.TFRecordWriter(str(path)) as file:
         for name, (_, (spec,)) in signatures.items():
-            for size in batch_sizes:
+            files = spec.dtype == tf.string
+            filters = output_filters(name, known[name]) if files else [()]
+            for size in sorted({*batch_sizes}) if files else [1]:
                 request = predict_pb2.PredictRequest()  # pyright: ignore[reportAttributeAccessIssue]
                 request.model_spec.name = model_name
                 request.model_spec.signature_name = name
-                images = _images(spec.dtype, size, edge)
-                request.inputs[spec.name].CopyFrom(tf.make_tensor_proto(images))
-                log = prediction_log_pb2.PredictionLog()  # pyright: ignore[reportAttributeAccessIssue]
-                log.predict_log.request.CopyFrom(request)
-                file.write(log.SerializeToString())
+                # Pixels of one value: the shape, and one byte.
+                proto = (
+                    tf.make_tensor_proto([jpeg] * size, tf.string)
+                    if files
+                    else tf.make_tensor_proto(127, tf.uint8, [1, edge, edge, 3])
+                )
+                request.inputs[spec.name].CopyFrom(proto)
+                for asked in filters:
+                    request.output_filter[:] = asked
+                    log = prediction_log_pb2.PredictionLog()  # pyright: ignore[reportAttributeAccessIssue]
+                    log.predict_log.request.CopyFrom(request)
+                    file.write(log.SerializeToString())
     return True
 
 
-def _images(dtype, count, edge):
-    """Noise: uint8 (count, edge, edge, 3), or as many files."""
-    dice = np.random.default_rng(0)
-    pixels = dice.integers(0, 256, (count, edge, edge, 3), dtype=np.uint8)
-    if dtype == tf.string:
-        return [tf.io.encode_jpeg(image).numpy() for image in pixels]
-    return pixels
+def warm_up(
+    folder: pathlib.Path, answer: Callable[[Any], Any], most: int = 1000
+) -> int:
+    """Answers a version's recorded requests, as TF Serving does before it is ready.
+
+    A request that cannot be answered is warned of: it costs the others nothing.
+
+    Args:
+        folder: Of the version.
+        answer: Function of a PredictRequest of tensorflow_serving.
+        most: Records that are read at most; TF Serving's own limit.
+
+    Returns:
+        How many were answered; 0 of a version without records.
+
+    Example:
+        >>> warm_up(pathlib.Path("served/slotcon/1"), print)
+        0
+    """
+    answered = 0
+    try:
+        for request, _ in zip(warmup_requests(folder), range(most), strict=False):
+            answer(request)
+            answered += 1
+    except Exception as error:  # noqa: BLE001  whatever a model or a file raises
+        logging.warning("Warm-up of %s ended early: %s", folder, first_line(error))
+    return answered
+
+
+def warmup_requests(folder: pathlib.Path) -> Iterator[Any]:
+    """The requests that a version has recorded: PredictRequest of tensorflow_serving.
+
+    Args:
+        folder: Of the version.
+
+    Raises:
+        MissingExtra: Without the extra `serving`.
+
+    Example:
+        >>> list(warmup_requests(pathlib.Path("served/slotcon/1")))
+        []
+    """
+    path = folder / WARMUP_FILE
+    if not path.exists():
+        return
+    with needed("serving"):
+        from tensorflow_serving.apis import prediction_log_pb2
+    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+        log = prediction_log_pb2.PredictionLog.FromString(record)  # pyright: ignore[reportAttributeAccessIssue]
+        if log.HasField("predict_log"):
+            yield log.predict_log.request
+
+
+def signature_definitions(folder: pathlib.Path) -> Mapping[str, Any]:
+    """The SignatureDefs of a version's SavedModel, by name; TensorFlow's own left out.
+
+    Args:
+        folder: Of the version.
+
+    Raises:
+        OSError: If there is no SavedModel.
+
+    Example:
+        >>> import tempfile
+        >>> folder, numbers = tempfile.mkdtemp(), tf.TensorSpec([None], name="x")
+        >>> half = tf.function(lambda x: {"y": x / 2}, [numbers])
+        >>> tf.saved_model.save(tf.Module(), folder, half)
+        >>> list(signature_definitions(pathlib.Path(folder)))
+        ['serving_default']
+    """
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    content = (folder / "saved_model.pb").read_bytes()
+    saved = saved_model_pb2.SavedModel.FromString(content)  # pyright: ignore[reportAttributeAccessIssue]
+    found = saved.meta_graphs[0].signature_def
+    return {name: found[name] for name in sorted(found) if not name.startswith("__")}
+
+
+def outputs_of(folder: pathlib.Path) -> dict[str, list[str]]:
+    """Names of the outputs of each signature of a version.
+
+    Example:
+        >>> import tempfile
+        >>> folder, numbers = tempfile.mkdtemp(), tf.TensorSpec([None], name="x")
+        >>> half = tf.function(lambda x: {"y": x / 2}, [numbers])
+        >>> tf.saved_model.save(tf.Module(), folder, half)
+        >>> outputs_of(pathlib.Path(folder))
+        {'serving_default': ['y']}
+    """
+    definitions = signature_definitions(folder)
+    return {name: sorted(each.outputs) for name, each in definitions.items()}
+
+
+def _photo(edge):
+    """A JPEG file of some kilobytes."""
+    slope = np.linspace(0, 255, edge, dtype=np.uint8)
+    pixels = np.stack(np.broadcast_arrays(slope, slope[:, None], 127), axis=-1)
+    return tf.io.encode_jpeg(pixels.astype(np.uint8)).numpy()

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from tensorflow_serving.apis import prediction_log_pb2
 
+from export.client import FeatureClient
 from export.sending import served_form
 from slotcon_tf.images import normalize
 from slotcon_tf.images.decoding import BadImage, decode_image
@@ -21,11 +21,13 @@ from slotcon_tf.serving.signatures import (
     ServingOptions,
     largest_slots,
 )
-from slotcon_tf.serving.warmup import WARMUP_FILE
+from slotcon_tf.serving.warmup import WARMUP_FILE, warmup_requests
 from tests.support.command import SAVED_MODEL_CLI, modules
 from tests.support.golden_case import CHECKPOINT, GOLDEN
 from tests.support.picture_case import encoded, pictures
 from tests.support.saved_case import OPTIONS, files, session_answers
+
+OF_FILES = ("image_bytes", "embed", "groups", "objects", "instances")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def in_session(version):
 def inputs():
     images, (content, _) = pictures(), files()
     by_image = dict.fromkeys(("serving_default", "pyramid"), images)
-    return by_image | dict.fromkeys(("image_bytes", "groups", "objects"), content)
+    return by_image | dict.fromkeys(OF_FILES, content)
 
 
 @pytest.mark.slow
@@ -79,7 +81,7 @@ def test_bad_images_cost_nobody_else(version):
     content, reasons = files()
     answer = tf.saved_model.load(str(version)).signatures
     alone = [i for i, reason in enumerate(reasons) if reason == "ok"]
-    for name in ("image_bytes", "groups", "objects"):
+    for name in OF_FILES:
         found = answer[name](image_bytes=tf.constant(content))
         assert [REASONS[i] for i in found["reason"].numpy()] == reasons
         np.testing.assert_array_equal(found["ok"], [r == "ok" for r in reasons])
@@ -220,18 +222,28 @@ def test_objects_are_the_slots_of_the_map():
 
 @pytest.mark.slow
 def test_warm_up_requests_are_answered(version, in_session):
+    """Those of the client: its outputs, and all, which REST asks for."""
     answer, names = in_session
     asked = []
-    for record in tf.data.TFRecordDataset(str(version / WARMUP_FILE)):
-        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
-        request = log.predict_log.request
+    for request in warmup_requests(version):
         ((_, value),) = request.inputs.items()
         value = tf.make_ndarray(value)
-        name = request.model_spec.signature_name
-        asked.append((name, len(value)))
-        outputs = answer(name, value)
-        assert all(outputs.get("ok", [True]))
-    assert len(asked) == len(set(asked)) == 2 * (len(names) - 1)
+        name, outputs = request.model_spec.signature_name, tuple(request.output_filter)
+        asked.append((name, len(value), outputs))
+        found = answer(name, value, outputs)
+        assert all(found.get("ok", [True])) and set(outputs) <= set(found)
+    assert len(asked) == len(set(asked))
+    assert {name for name, *_ in asked} == names - {"__saved_model_init_op"}
+    with FeatureClient("localhost:1") as client:
+        fetched = tuple(client._fetched)
+    for size in (1, 3):
+        for name in OF_FILES:
+            assert (name, size, ()) in asked
+        assert ("image_bytes", size, fetched) in asked
+        assert ("embed", size, fetched) in asked
+    # Pixels come in any size: one request makes the graph ready.
+    assert ("serving_default", 1, ()) in asked
+    assert (version / WARMUP_FILE).stat().st_size < 200_000
 
 
 @pytest.mark.slow
@@ -249,7 +261,7 @@ def test_saved_model_cli(version, tmp_path):
     done = dict(zip(commands, modules(*lines), strict=True))
     assert "inputs['image_bytes']" in done["show"].stdout
     keys = {"serving_default": 2, "pyramid": 4, "image_bytes": 4, "groups": 4}
-    for name, count in {**keys, "objects": 7}.items():
+    for name, count in {**keys, "embed": 3, "objects": 7, "instances": 9}.items():
         assert done[name].stdout.count("Result for output key") == count, name
 
 
@@ -258,14 +270,15 @@ def test_a_single_image_keeps_its_size(model, tmp_path):
     options = ServingOptions(image_size=0, mask_size=32)
     version = export_model(model, tmp_path, options=options, warmup_batches=[1, 8])
     answer, _ = session_answers(version)
-    (picture, *_), path = pictures(), version / WARMUP_FILE
+    picture, *_ = pictures()
     by_file = answer("image_bytes", [encoded(picture, "PNG")])
     by_pixels = answer("serving_default", picture[None])
     np.testing.assert_allclose(by_file["map"], by_pixels["map"], atol=1e-5)
     assert by_file["map"].shape == (1, 2, 3, 64)
     bad = answer("groups", [b"bad"])
     assert bad["assignments"].shape == (1, 32, 32) and not bad["ok"][0]
-    assert len(list(tf.data.TFRecordDataset(str(path)))) == 5  # one image each
+    warm = [value for r in warmup_requests(version) for value in r.inputs.values()]
+    assert warm and {value.tensor_shape.dim[0].size for value in warm} == {1}
 
 
 @pytest.mark.slow

@@ -28,15 +28,19 @@ def files():
 
 
 def session_answers(version):
-    """Function (signature, input array) -> outputs, in a session as in TF Serving."""
+    """Function (signature, input array) -> outputs, in a session as in TF Serving.
+
+    A third argument is an output filter; () is all.
+    """
     session = tf.compat.v1.Session(graph=tf.Graph())
     with session.graph.as_default():
         meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(version))
 
-    def answer(name, value):
+    def answer(name, value, wanted=()):
         signature = meta.signature_def[name]
         (source,) = signature.inputs.values()
         outputs = {key: info.name for key, info in signature.outputs.items()}
+        outputs = {key: outputs[key] for key in wanted or outputs}
         return session.run(outputs, {source.name: value})
 
     return answer, set(meta.signature_def)
