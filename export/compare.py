@@ -6,6 +6,14 @@ Prints the cosine between the pooled features of each image (1 is no drift), and
 the groups agree: the share of pixels with the same prototype, which means something
 for two exports of one run, and the adjusted Rand index, which does not care how
 prototypes are numbered. Images that either cannot decode are named and left out.
+
+As a gate, before a version goes to production:
+
+    python -m export.compare OLD NEW --images=photos --max_distance=0.001
+
+ends with status 1 and one line that names the output and the image that is furthest
+away, where the features (1 - cosine) or, with --max_group_distance, the groups (1 -
+adjusted Rand index) of an image are further apart, or where one alone decodes it.
 """
 
 from __future__ import annotations
@@ -23,7 +31,7 @@ from slotcon_tf.data.bad_images import printable
 from slotcon_tf.extras import needed
 from slotcon_tf.images.decoding import BadImage
 from slotcon_tf.progress import bar
-from slotcon_tf.runs.command import Command
+from slotcon_tf.runs.command import Command, CommandError
 from slotcon_tf.runs.settings import Config, setting
 from slotcon_tf.serving.formats import reason_of
 from slotcon_tf.serving.precision import cosines
@@ -47,6 +55,16 @@ class CompareConfig(Config):
     second: str = setting(None, "Folder of a version, or of all, of the other.")
     images: str = setting(None, IMAGES)
     batch_size: int = setting(8, "Images at once.", low=1)
+    max_distance: float | None = setting(
+        None,
+        "Fail where the features of an image are further apart: 1 - cosine.",
+        low=0,
+    )
+    max_group_distance: float | None = setting(
+        None,
+        "Fail where its groups are further apart: 1 - adjusted Rand index.",
+        low=0,
+    )
 
 
 def compare_exports(config: CompareConfig) -> None:
@@ -57,6 +75,7 @@ def compare_exports(config: CompareConfig) -> None:
 
     Raises:
         ValueError, OSError: If they or the images cannot be read, or do not fit.
+        TooFar: If they are further apart than the settings allow.
 
     Example:
         >>> config = CompareConfig(first="none/1", second="none/2", images="photos")
@@ -68,7 +87,75 @@ def compare_exports(config: CompareConfig) -> None:
     # First what is soon known.
     paths = [str(path) for path in listed_images(config.images).paths]
     first, second = (load_version(path) for path in places)
-    print(table(places[0], places[1], compare(first, second, paths, config.batch_size)))
+    found = compare(first, second, paths, config.batch_size)
+    print(table(places[0], places[1], found))
+    check(found, config.max_distance, config.max_group_distance)
+
+
+class TooFar(CommandError):
+    """Two exports are further apart than they may be; the command ends with status 1.
+
+    Example:
+        >>> TooFar("pooled of a.jpg is 0.1 away.").status
+        1
+    """
+
+
+def check(
+    found: dict[str, Any],
+    max_distance: float | None = None,
+    max_group_distance: float | None = None,
+) -> None:
+    """Refuses what is further apart than it may be.
+
+    Args:
+        found: Of `compare`.
+        max_distance: Of the features of an image: 1 - cosine. None: any.
+        max_group_distance: Of its groups: 1 - adjusted Rand index. None: any.
+
+    Raises:
+        TooFar: It names the output, the image and the distance.
+        ValueError: If groups are to be near, and an export has none.
+
+    Example:
+        >>> found = {"cosine": np.array([1.0, 0.9]), "images": ["a.jpg", "b.jpg"]}
+        >>> check(found, max_distance=0.2)
+        >>> check(found, max_distance=0.01)
+        Traceback (most recent call last):
+        export.compare.TooFar: `pooled` must be within 0.01 (1 - cosine). Received: \
+0.1 for b.jpg, the furthest of 1 of 2 images.
+    """
+    if max_distance is None and max_group_distance is None:
+        return
+    if found.get("apart"):
+        name, (first, second) = next(iter(found["apart"].items()))
+        raise TooFar(
+            f"Both exports must decode the same images. Received: {name}, {first} of "
+            f"the first and {second} of the second; {len(found['apart'])} such images."
+        )
+    for output, key, measure, most in (
+        ("pooled", "cosine", "1 - cosine", max_distance),
+        (
+            *("assignments", "rand_index", "1 - adjusted Rand index"),
+            max_group_distance,
+        ),
+    ):
+        if most is None:
+            continue
+        if key not in found:
+            raise ValueError(
+                f"`max_group_distance` needs groups in both exports. Received: "
+                f"max_group_distance={most}, and none in one. Leave it out."
+            )
+        distances = 1.0 - np.asarray(found[key])
+        far = ~(distances <= most)  # NaN is far
+        if far.any():
+            worst = int(np.argmax(np.where(np.isnan(distances), np.inf, distances)))
+            raise TooFar(
+                f"`{output}` must be within {most:g} ({measure}). Received: "
+                f"{distances[worst]:.3g} for {found['images'][worst]}, the furthest of "
+                f"{far.sum()} of {len(far)} images."
+            )
 
 
 def compare(
@@ -86,7 +173,8 @@ def compare(
 
     Returns:
         Dict of name to float (M,): `cosine`, and where both have groups
-        `same_prototype` and `rand_index`; and `bad`, dict of path to reason.
+        `same_prototype` and `rand_index`; `images`, their M paths; `bad`, dict of path
+        to reason; `apart`, dict of path to both reasons where one alone decodes it.
 
     Raises:
         ValueError: If features or masks have different sizes, or no image is good, or
@@ -101,8 +189,8 @@ def compare(
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "a.jpg"
         >>> path.touch()
         >>> export = {"image_bytes": (features, None)}
-        >>> compare(export, export, [path])
-        {'cosine': array([1.]), 'bad': {}}
+        >>> compare(export, export, [path])  # doctest: +ELLIPSIS
+        {'cosine': array([1.]), 'images': ['.../a.jpg'], 'bad': {}, 'apart': {}}
     """
     models = (first, second)
     for model in models:
@@ -117,7 +205,7 @@ def compare(
         with needed("evaluation"):
             from sklearn.metrics import adjusted_rand_score
         found |= {"same_prototype": [], "rand_index": []}
-    bad = {}
+    bad, apart, images = {}, {}, []
     for start in bar(range(0, len(paths), batch_size), desc="compare", unit="batch"):
         part = paths[start : start + batch_size]
         sent, content = _sendable(part, bad)
@@ -125,10 +213,14 @@ def compare(
             continue
         a, b = (_ask(model, "image_bytes", content) for model in models)
         good = a["ok"] & b["ok"]
-        codes = np.maximum(a["reason"], b["reason"])
-        for path, code in zip(sent, codes, strict=True):
-            if code:
-                bad[printable(path)] = reason_of(int(code))
+        for path, *codes in zip(sent, a["reason"], b["reason"], strict=True):
+            if not any(codes):
+                images.append(printable(path))
+                continue
+            bad[printable(path)] = reason_of(int(max(codes)))
+            if not all(codes):
+                one, other = (reason_of(int(code)) for code in codes)
+                apart[printable(path)] = (one, other)
         _same_shape(a["pooled"], b["pooled"], "features")
         found["cosine"].extend(cosines(a["pooled"][good], b["pooled"][good]))
         if grouped and good.any():
@@ -144,7 +236,8 @@ def compare(
             f"Both must decode one image at least. Received: {len(paths)} paths, "
             f"{len(bad)} of them bad."
         )
-    return {**{name: np.array(values) for name, values in found.items()}, "bad": bad}
+    values = {name: np.array(rows) for name, rows in found.items()}
+    return {**values, "images": images, "bad": bad, "apart": apart}
 
 
 def table(first: str, second: str, found: dict[str, Any]) -> str:
@@ -161,7 +254,7 @@ def table(first: str, second: str, found: dict[str, Any]) -> str:
     lines = [f"{first} against {second}, {len(found['cosine'])} images"]
     lines.append(f"{'':16}{'mean':>10}{'5%':>10}{'smallest':>10}")
     for name, values in found.items():
-        if name != "bad":
+        if isinstance(values, np.ndarray):
             low = np.quantile(values, 0.05)
             lines.append(
                 f"{name:16}{values.mean():10.6f}{low:10.6f}{values.min():10.6f}"

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
 
 from slotcon_tf.data import open_source
+from slotcon_tf.data.source import ImageSource
 from slotcon_tf.detection import MaskRCNN
 from slotcon_tf.images import square
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.runs.exporting_elsewhere import export_elsewhere
 from slotcon_tf.runs.load_settings import ModelSettings, which_setting
-from slotcon_tf.runs.loading import load_trained, serving_options
+from slotcon_tf.runs.loading import load_trained, run_folder, serving_options
 from slotcon_tf.runs.measured_detector import checked_edges
+from slotcon_tf.runs.pretrain_config import PretrainConfig
+from slotcon_tf.runs.provenance import provenance, run_flags
 from slotcon_tf.runs.settings import SettingError, check_left_out, setting
 from slotcon_tf.serving.archive import export_model
 from slotcon_tf.serving.detector import DetectorOptions, export_detector
 from slotcon_tf.serving.signatures import ServingOptions
+from slotcon_tf.serving.whitening import FEWEST
 
 EXPORT_DIR = "Folder of all versions of an export."
 _DEFAULTS = ServingOptions()
@@ -32,6 +38,11 @@ _OF_SAVED_MODEL = (  # settings that do nothing elsewhere
     "max_pixels",
     "short_edge",
     "long_edge",
+    "whiten",
+    "max_instances",
+    "min_instance_area",
+    "license",
+    "verify",
 )
 _OF_SERVERS = ("batch_sizes", "batching", "storage_uri")  # nor for ONNX files alone
 _OF_ENCODERS = (  # settings that say nothing of a detector
@@ -43,6 +54,9 @@ _OF_ENCODERS = (  # settings that say nothing of a detector
     "max_objects",
     "signatures",
     "batching",
+    "max_instances",
+    "min_instance_area",
+    "whiten",
 )
 _OF_DETECTORS = ("short_edge", "long_edge")
 
@@ -86,6 +100,28 @@ class ExportConfig(ModelSettings):
         None, "Edge of masks, pixels. Default: as of images.", low=1
     )
     max_objects: int = setting(_DEFAULTS.max_objects, "Slots per image.", low=1)
+    max_instances: int = setting(
+        _DEFAULTS.max_instances, "Connected parts of groups per image.", low=1
+    )
+    min_instance_area: float = setting(
+        _DEFAULTS.min_instance_area,
+        "Smaller connected parts are none, as share of the image.",
+        low=0,
+        high=1,
+    )
+    whiten: int = setting(
+        0,
+        "Give embed the output whitened, by the statistics of so many of "
+        "--calibration_images, or else of the run's own images; 0: no such output. Ten "
+        "for each dimension of the features are good.",
+        low=0,
+    )
+    license: str | None = setting(None, "Of the weights, for the model card.")
+    verify: bool = setting(
+        False,
+        "Load what was written in a session, as TF Serving does, and compare all "
+        "signatures with the model in memory; nothing is left where they differ.",
+    )
     short_edge: int | None = setting(
         None,
         "Of a detector: pixels that the shortest edge of an image becomes. Default: as "
@@ -150,6 +186,11 @@ def export(config: ExportConfig) -> pathlib.Path:
         _check_elsewhere(config)
     else:
         check_left_out(config, ("storage_uri",), "with format=saved_model")
+    if 0 < config.whiten < FEWEST:
+        raise SettingError(
+            f"`whiten` must be 0, or {FEWEST} images at least. Received: "
+            f"whiten={config.whiten}."
+        )
     whole = config.format == "saved_model"
     model, _ = load_trained(config.model, detectors=whole, prefix=config.prefix)
     if isinstance(model, MaskRCNN):
@@ -165,17 +206,23 @@ def export(config: ExportConfig) -> pathlib.Path:
         config.mask_size,
         config.batch_sizes,
         max_objects=config.max_objects,
+        max_instances=config.max_instances,
+        min_instance_area=config.min_instance_area,
         max_pixels=config.max_pixels,
         signatures=config.signatures or (),
     )
+    size = served["options"].image_size
     folder = export_model(
         model,
         pathlib.Path(config.export_dir),
         which=config.which,
         precision=config.precision,
         quantize=config.quantize,
-        images=_calibration_images(model, config, served["options"].image_size),
+        images=_calibration_images(model, config, size),
         batching=config.batching,
+        whiten=_whitening_images(model, config, size),
+        about=_about(model, config),
+        verified=config.verify,
         **served,
     )
     print(f"Written: {folder}")
@@ -195,6 +242,8 @@ def _export_detector(model: MaskRCNN, config: ExportConfig) -> pathlib.Path:
         precision=config.precision,
         options=DetectorOptions(*edges, max_pixels=config.max_pixels),
         warmup_batches=batches,
+        about=_about(model, config),
+        verified=config.verify,
     )
     print(f"Written: {folder}")
     return folder
@@ -207,6 +256,46 @@ def _check_elsewhere(config: ExportConfig) -> None:
         check_left_out(config, _OF_SERVERS, "with format=onnx")
     if config.format == "triton":
         check_left_out(config, ("storage_uri",), "with format=triton")
+
+
+def _about(model: keras.Model, config: ExportConfig) -> dict[str, Any]:
+    return {**provenance(config.model, model), "license": config.license}
+
+
+def _whitening_images(
+    model: keras.Model, config: ExportConfig, image_size: int
+) -> Iterator[np.ndarray] | None:
+    """Squares as `embed` sees them, one after the other, or None."""
+    if not config.whiten:
+        return None
+    source = _images_of(model, config)
+    size = image_size or _DEFAULTS.image_size
+    samples = source.sample(config.whiten)
+    return (square(sample.image, size, "evaluation") for sample in samples)
+
+
+def _images_of(model: keras.Model, config: ExportConfig) -> ImageSource:
+    """Of `calibration_images`, or what the run was trained on."""
+    pixel_range = statistics_of(model).pixel_range
+    if config.calibration_images:
+        folder = config.calibration_images
+        return open_source("folder", folder, pixel_range=pixel_range)
+    run = run_folder(config.model)
+    name, lines = run_flags(run) if run else ("", [])
+    if name != PretrainConfig.flagfile:
+        raise SettingError(
+            f"whiten={config.whiten} needs `calibration_images`, or the folder of a "
+            f"pretraining, whose images are taken. Received: model={config.model}."
+        )
+    trained = PretrainConfig.from_lines(lines)
+    return open_source(
+        trained.dataset,
+        trained.data_dir,
+        allow_remote=trained.allow_remote_paths,
+        max_pixels=trained.max_pixels,
+        max_bad_share=trained.max_bad_share,
+        pixel_range=pixel_range,
+    )
 
 
 def _calibration_images(

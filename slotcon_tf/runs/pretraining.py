@@ -26,6 +26,7 @@ from slotcon_tf.runs.model_config import write_model_config
 from slotcon_tf.runs.plan_steps import bytes_of, seconds_of
 from slotcon_tf.runs.pretrain_config import PretrainConfig
 from slotcon_tf.runs.products import Products
+from slotcon_tf.runs.provenance import provenance
 from slotcon_tf.runs.run import Run
 from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.serving.archive import export_model
@@ -317,7 +318,9 @@ class PretrainRun(Run):
 
     def _export(self) -> pathlib.Path:
         served = serving_options(self.model)
-        return export_model(self.model, self.workdir / "export", **served)
+        about = provenance(self.workdir, self.model)
+        folder = self.workdir / "export"
+        return export_model(self.model, folder, about=about, **served)
 
     def _draw(self) -> pathlib.Path:
         path = self.workdir / "slots.png"

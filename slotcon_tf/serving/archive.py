@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
+from absl import logging
 
 from slotcon_tf.files import to_disk, written_aside
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.serving.batching import write_batching
 from slotcon_tf.serving.folding import can_fold, fold_batch_norm
+from slotcon_tf.serving.model_card import input_contract, write_card
 from slotcon_tf.serving.precision import write_quantized
 from slotcon_tf.serving.signatures import ServedModel, ServingOptions
+from slotcon_tf.serving.verification import verify
 from slotcon_tf.serving.warmup import write_warmup
+from slotcon_tf.serving.whitening import Whitening, features_of
 
 MODEL_NAME = "slotcon"
 DEFAULTS = ServingOptions()
@@ -34,6 +40,9 @@ def export_model(
     warmup_batches: Iterable[int] = (),
     images: np.ndarray | None = None,
     batching: bool = False,
+    whiten: Iterable[np.ndarray] | None = None,
+    about: Mapping[str, Any] | None = None,
+    verified: bool = False,
 ) -> pathlib.Path:
     """Writes `<export_dir>/<next version>/`, built aside and renamed into place.
 
@@ -58,14 +67,21 @@ def export_model(
             measured on.
         batching: Whether TF Serving may batch requests; see
             `slotcon_tf.serving.batching`.
+        whiten: Images uint8 (height, width, 3), squares of the served size: `embed`
+            has the output `whitened`, by the statistics of their features.
+        about: What `slotcon_tf.serving.model_card.write_card` takes; what the model
+            itself knows is added.
+        verified: Whether to load what was written in a session first, and to compare
+            its answers with the model in memory.
 
     Returns:
         pathlib.Path of the new version's folder.
 
     Raises:
         ValueError: If bfloat16 or int8 is asked of an encoder that is no functional
-            model, or int8 without images; or batching of signatures that take images
-            of any size.
+            model, or int8 without images; if signatures that take images of any size
+            are to be batched; if there are too few images to whiten by; if what was
+            written answers otherwise (`NotTheSame`). Nothing is left then.
 
     Example:
         >>> import tempfile
@@ -76,20 +92,65 @@ def export_model(
     """
     encoder, heads = _parts(model, which)
     served = serve(model, which=which, precision=precision, options=options)
+    if whiten is not None:
+        served.whitening = Whitening.of(features_of(served, whiten))
     export_dir = pathlib.Path(export_dir)
+    edge = options.image_size or ServingOptions.image_size
     # A server that polls the folder takes numbers only: it never sees what is aside.
     with written_aside(export_dir / "new_version") as aside:
         archive = archive_of(served, [served.pyramid_model, heads])
         archive.write_out(str(aside), verbose=False)  # pyright: ignore[reportAttributeAccessIssue]
         batches = tuple(warmup_batches) if options.image_size else (1,)
         if warmup_batches:
-            edge = options.image_size or ServingOptions.image_size
             write_warmup(aside, MODEL_NAME, served.signatures(), batches, edge)
         if batching:
             write_batching(aside, served.signatures(), batches)
         write_quantized(aside, encoder, served, quantize, images)
+        write_card(aside, _about(model, which, precision, served, about or {}))
+        if verified:
+            _verify(aside, archive, served, encoder, edge, precision)
         to_disk(aside)
         return publish(aside, export_dir)
+
+
+def _about(model, which, precision, served, about):
+    """What a model card says of an encoder or a `SlotCon`."""
+    kind = "encoder" if served.heads is None else "slotcon"
+    encoder, _ = _parts(model, which)
+    own = {"kind": kind, "encoder": encoder.name, "precision": precision}
+    if served.heads is not None:
+        own["network"] = which
+        own["prototypes"] = int(served.heads.grouping.num_prototypes)
+    size, options = served.options.image_size, dataclasses.asdict(served.options)
+    contract = input_contract(
+        edge=f"{size} x {size} pixels" if size else "an image's own, one at a time",
+        max_pixels=served.options.max_pixels,
+        statistics=served.statistics,
+        made="image_bytes and embed: the shorter edge resized to 8/7 of it, and the "
+        "centre cut out; groups, objects and instances: stretched to it",
+    )
+    whitening = served.whitening and served.whitening.facts
+    found = {**about, "input": {**contract, "options": options}, "whitening": whitening}
+    return {**found, "model": {**about.get("model", {}), **own}}
+
+
+def _verify(aside, archive, served, encoder, edge, precision):
+    """Refuses what was written if it is not what is in memory."""
+    low = precision != "float32"
+    functions = {n: getattr(archive._tf_trackable, n) for n in served.signatures()}
+
+    def unfolded(image):
+        images = served.statistics.normalize(tf.cast(image, tf.float32))
+        found = encoder(images, training=False)
+        found = list(found.values())[-1] if isinstance(found, dict) else found
+        maps = tf.cast(found, tf.float32)
+        return {"pooled": tf.reduce_mean(maps, axis=[1, 2]), "map": maps}
+
+    distances = verify(aside, functions, edge, 1e-2 if low else 1e-3)
+    # And as before its normalisations were folded.
+    own = verify(aside, {"serving_default": unfolded}, edge, 0.1 if low else 1e-3)
+    largest = max(*distances.values(), *own.values())
+    logging.info("Verified in a session: at most %.1e away", largest)
 
 
 def archive_of(served: Any, parts: Iterable[Any]) -> Any:

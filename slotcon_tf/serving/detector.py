@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -19,7 +19,9 @@ from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.serving.archive import MODEL_NAME, archive_of, publish
 from slotcon_tf.serving.decoding import OK, decode_batch
 from slotcon_tf.serving.detector_folding import fold_detector
+from slotcon_tf.serving.model_card import input_contract, write_card
 from slotcon_tf.serving.signatures import ServingOptions
+from slotcon_tf.serving.verification import verify
 from slotcon_tf.serving.warmup import write_warmup
 from slotcon_tf.types import Tensor
 
@@ -207,6 +209,8 @@ def export_detector(
     precision: str = "float32",
     options: DetectorOptions = DetectorOptions(),  # noqa: B008  frozen
     warmup_batches: Iterable[int] = (),
+    about: Mapping[str, Any] | None = None,
+    verified: bool = False,
 ) -> pathlib.Path:
     """Writes `<export_dir>/<next version>/` of a detector, as `export_model` does.
 
@@ -218,9 +222,14 @@ def export_detector(
         precision: Of the encoder's weights and computation, "float32" or "bfloat16".
         options: `DetectorOptions`.
         warmup_batches: Images per warm-up request.
+        about, verified: As of `slotcon_tf.serving.archive.export_model`.
 
     Returns:
         pathlib.Path of the new version's folder.
+
+    Raises:
+        ValueError: If what was written answers otherwise (`NotTheSame`); nothing is
+            left then.
 
     Example:
         >>> import tempfile
@@ -242,5 +251,29 @@ def export_detector(
         if warmup_batches:
             signatures = served.signatures()
             write_warmup(aside, MODEL_NAME, signatures, warmup_batches, _WARM_EDGE)
+        write_card(aside, _about(model, served, precision, about or {}))
+        if verified:
+            function = getattr(archive._tf_trackable, SIGNATURE)
+            low = precision != "float32"
+            verify(aside, {SIGNATURE: function}, _WARM_EDGE, 1e-2 if low else 1e-3)
         to_disk(aside)
         return publish(aside, export_dir)
+
+
+def _about(model, served, precision, about):
+    """What a model card says of a detector."""
+    names = list(model.class_names)
+    own = {
+        "kind": "detector",
+        "encoder": model.encoder.name,
+        "precision": precision,
+        "classes": names,
+        "masks": bool(model.masks),
+    }
+    contract = input_contract(
+        edge=f"shortest edge {served.short_edge}, longest {served.long_edge} at most",
+        max_pixels=served.max_pixels,
+        statistics=served.statistics,
+        made="resized, its shape kept",
+    )
+    return {**about, "input": contract, "model": {**about.get("model", {}), **own}}

@@ -9,14 +9,13 @@ sends (`output_filters`), for each batch size that it may send.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from slotcon_tf.errors import first_line
 from slotcon_tf.extras import MissingExtra, needed
 
 BATCH_SIZES = (1, 8, 32)  # as in export/serving/batching.config
@@ -116,35 +115,6 @@ def write_warmup(
                     log.predict_log.request.CopyFrom(request)
                     file.write(log.SerializeToString())
     return True
-
-
-def warm_up(
-    folder: pathlib.Path, answer: Callable[[Any], Any], most: int = 1000
-) -> int:
-    """Answers a version's recorded requests, as TF Serving does before it is ready.
-
-    A request that cannot be answered is warned of: it costs the others nothing.
-
-    Args:
-        folder: Of the version.
-        answer: Function of a PredictRequest of tensorflow_serving.
-        most: Records that are read at most; TF Serving's own limit.
-
-    Returns:
-        How many were answered; 0 of a version without records.
-
-    Example:
-        >>> warm_up(pathlib.Path("served/slotcon/1"), print)
-        0
-    """
-    answered = 0
-    try:
-        for request, _ in zip(warmup_requests(folder), range(most), strict=False):
-            answer(request)
-            answered += 1
-    except Exception as error:  # noqa: BLE001  whatever a model or a file raises
-        logging.warning("Warm-up of %s ended early: %s", folder, first_line(error))
-    return answered
 
 
 def warmup_requests(folder: pathlib.Path) -> Iterator[Any]:

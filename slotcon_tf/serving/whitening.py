@@ -7,6 +7,8 @@ direction is divided by how far features spread along it, tells images apart.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from slotcon_tf.extras import needed
 from slotcon_tf.method.objective import l2_normalize
 from slotcon_tf.types import Tensor
 
+_BATCH = 16
 FEWEST = 32  # images; of fewer, even a mean is little more than chance
 
 
@@ -108,3 +111,34 @@ class Whitening(tf.Module):
         matrix = directions * factors @ directions.T
         facts = {"images": images, "shrinkage": round(float(shrinkage), 6)}
         return cls(features.mean(axis=0), matrix, facts)
+
+
+def features_of(served: Any, images: Iterable[np.ndarray]) -> np.ndarray:
+    """Pooled features of pixels, a few images at a time.
+
+    Args:
+        served: What has `features`, as a `ServedModel`.
+        images: uint8 (height, width, 3), all of one size.
+
+    Returns:
+        float32 (M, C); (0, 0) of no image.
+
+    Example:
+        >>> import types
+        >>> def features(images):
+        ...     return {"pooled": tf.reduce_mean(tf.cast(images, tf.float32), [1, 2])}
+        >>> served = types.SimpleNamespace(features=features)
+        >>> features_of(served, [np.full((2, 2, 3), i, np.uint8) for i in range(3)])
+        array([[0., 0., 0.],
+               [1., 1., 1.],
+               [2., 2., 2.]], dtype=float32)
+    """
+    images, parts = iter(images), []
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def pooled(batch):
+        return served.features(batch)["pooled"]
+
+    while batch := list(itertools.islice(images, _BATCH)):
+        parts.append(pooled(tf.constant(np.stack(batch))).numpy())
+    return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from export.compare import compare
+from export.compare import TooFar, check, compare
 from export.loading import load_version
 from slotcon_tf import SlotCon
 from slotcon_tf.serving.archive import export_model
@@ -79,8 +79,45 @@ def test_command_line(exports):
     lines = (
         ["export.compare", served / version, served, photos] for version in ("1", "9")
     )
-    done, none = modules(*lines, check=False)
+    gate = ["export.compare", served / "1", served / "3", photos]
+    gate = (*lines, [*gate, "--max_distance=0.01"])
+    done, none, far = modules(*gate, check=False)
+    assert far.returncode == 1 and "`pooled` must be within 0.01" in far.stderr
+    assert "Traceback" not in far.stderr
     assert done.returncode == 0, done.stderr[-2000:]
     assert "5 images" in done.stdout and "rand_index" in done.stdout
     assert "bad.jpg (damaged)" in done.stdout
     assert none.returncode == 1 and "No SavedModel in" in none.stderr
+
+
+def fake_export(move, refused=()):
+    """As `load_version` gives it: features of the length of a file."""
+
+    def function(content):
+        data = [bytes(each) for each in content.numpy()]
+        codes = np.array([4 if each in refused else 0 for each in data])
+        angles = np.array([len(each) + move * (len(each) == 12) for each in data])
+        pooled = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        return {"pooled": pooled, "ok": codes == 0, "reason": codes}
+
+    return {"image_bytes": (function, None)}
+
+
+def test_the_gate_names_output_image_and_distance(tmp_path):
+    paths = [tmp_path / f"{n}.jpg" for n in (11, 12, 13)]
+    for path in paths:
+        path.write_bytes(b"\xff\xd8\xff" + b"." * (int(path.stem) - 3))
+    found = compare(fake_export(0), fake_export(0.1), paths)
+    check(found)
+    check(found, max_distance=0.006)  # 1 - cos(0.1) = 0.005
+    told = "`pooled` must be within 0.001 .*Received: 0.005 for .*12.jpg, .* 1 of 3"
+    with pytest.raises(TooFar, match=told):
+        check(found, max_distance=0.001)
+    with pytest.raises(ValueError, match="needs groups in both"):
+        check(found, max_group_distance=0.5)
+    grouped = {**found, "rand_index": np.array([0.9, 1.0, 0.4])}
+    with pytest.raises(TooFar, match="`assignments` .*Received: 0.6 for .*13.jpg"):
+        check(grouped, 0.1, 0.5)
+    refusing = fake_export(0, refused=[paths[0].read_bytes()])
+    with pytest.raises(TooFar, match="11.jpg, ok of the first and damaged of the"):
+        check(compare(fake_export(0), refusing, paths), max_distance=1)
