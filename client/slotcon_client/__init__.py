@@ -14,14 +14,33 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"  # of slotcon_tf, whose wheel holds this package as well
 
 if TYPE_CHECKING:
-    from slotcon_client.errors import ExtractionError, RequestError, Unavailable
+    from slotcon_client.answers import Served
+    from slotcon_client.async_client import AsyncFeatureClient
+    from slotcon_client.client import FeatureClient
+    from slotcon_client.errors import (
+        ExtractionError,
+        RequestError,
+        Unavailable,
+        WrongAnswer,
+    )
 
-__all__ = ["ExtractionError", "RequestError", "Unavailable"]
+__all__ = [
+    "AsyncFeatureClient",
+    "ExtractionError",
+    "FeatureClient",
+    "RequestError",
+    "Served",
+    "Unavailable",
+    "WrongAnswer",
+]
 
 _PLACES = {
-    "ExtractionError": "errors",
-    "RequestError": "errors",
-    "Unavailable": "errors",
+    "AsyncFeatureClient": "async_client",
+    "FeatureClient": "client",
+    "Served": "answers",
+    **dict.fromkeys(
+        ("ExtractionError", "RequestError", "Unavailable", "WrongAnswer"), "errors"
+    ),
 }
 
 

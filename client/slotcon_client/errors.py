@@ -34,6 +34,15 @@ class Unavailable(ExtractionError):
     """
 
 
+class WrongAnswer(ExtractionError):
+    """A server answers what the served signature cannot: no row of it is kept.
+
+    Example:
+        >>> issubclass(WrongAnswer, ExtractionError)
+        True
+    """
+
+
 class MissingPackage(ImportError):
     """A package of one of the extras is not installed.
 
