@@ -66,11 +66,13 @@ def measure(config: ServingConfig) -> None:
         ]
     )
     calibration, images = pictures[:_CALIBRATION], pictures[_CALIBRATION:]
-    encoder = settled_encoder(calibration, config.arch)
+    batches = tuple(map(int, config.batches))
+    encoder = backbone(config.arch)
+    if batches:
+        settle(encoder, calibration)
     with tempfile.TemporaryDirectory() as folder:
         print(machine())
         folder = pathlib.Path(folder)
-        batches = tuple(map(int, config.batches))
         if batches:
             models = export_all(
                 encoder, calibration, folder, config.interpreter_threads
@@ -85,12 +87,11 @@ def measure(config: ServingConfig) -> None:
             measure_load(served, paths, map(int, config.clients), config.seconds)
 
 
-def settled_encoder(images, arch="resnet50"):
-    """A ResNet whose statistics and residual branches are in use, as after training.
+def settle(encoder, images):
+    """Statistics and residual branches come into use, as after training.
 
     An untrained one's last normalisations multiply by 0 and hide half of the network.
     """
-    encoder = backbone(arch)
     for layer in encoder.layers:
         if hasattr(layer, "gamma") and not np.any(layer.gamma):
             layer.gamma.assign(np.full(layer.gamma.shape, 0.5))
@@ -98,7 +99,6 @@ def settled_encoder(images, arch="resnet50"):
         for start in range(0, len(images), 16):
             part = tf.cast(images[start : start + 16], tf.float32)
             encoder(normalize(part), training=True)
-    return encoder
 
 
 def export_all(encoder, calibration, folder, threads):

@@ -1,5 +1,6 @@
 """Latency, throughput and memory of every way to a served model, in one run."""
 
+import base64
 import json
 import os
 import pathlib
@@ -7,9 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 
 import grpc
 import numpy as np
+import tensorflow as tf
+from PIL import Image
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from benchmarks.serving_caller import MEBIBYTE
 from slotcon_tf.processor import cores
@@ -56,6 +61,7 @@ def measure_load(folder, paths, callers, seconds):
         for way in _ASKED:
             given = {**common, **addresses, "way": way}
             _check(way, _rows(way, given, server), exact)
+        _sizes(server, paths[0])
 
 
 def _rows(name, settings, server=None):
@@ -75,6 +81,45 @@ def _rows(name, settings, server=None):
             flush=True,
         )
     return whole["first_row"]
+
+
+def _sizes(server, path):
+    """Prints what goes over the wire for an image, of each signature and transport."""
+    pixels = np.asarray(Image.open(path).resize((224, 224)))[None]
+    print(f"\n{'signature':>20}{'transport':>11}{'request kB':>12}{'answer kB':>11}")
+    for signature, name, value in [
+        ("embed", "image_bytes", [path.read_bytes()]),
+        ("image_bytes", "image_bytes", [path.read_bytes()]),
+        ("serving_default", "image", pixels),
+    ]:
+        for transport, ask in (("gRPC", _by_grpc), ("REST", _by_rest)):
+            sent, got = (n / 1e3 for n in ask(server, signature, name, value))
+            print(f"{signature:>20}{transport:>11}{sent:12.1f}{got:11.1f}", flush=True)
+
+
+def _by_grpc(server, signature, name, value):
+    """Bytes of a request and its answer, whole."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "slotcon"
+    request.model_spec.signature_name = signature
+    request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    options = [("grpc.max_receive_message_length", -1)]
+    with grpc.insecure_channel(server.address, options) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        answer = stub.Predict(request, timeout=600)
+    return request.ByteSize(), answer.ByteSize()
+
+
+def _by_rest(server, signature, name, value):
+    if name == "image_bytes":
+        value = [{"b64": base64.b64encode(x).decode()} for x in value]
+    else:
+        value = value.tolist()
+    body = {"signature_name": signature, "inputs": {name: value}}
+    body = json.dumps(body, separators=(",", ":")).encode()
+    url = f"http://{server.rest_address}/v1/models/slotcon:predict"
+    with urllib.request.urlopen(url, body, timeout=600) as answer:
+        return len(body), len(answer.read())
 
 
 def _check(name, found, exact):
