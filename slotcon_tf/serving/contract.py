@@ -164,7 +164,7 @@ def measured(
             same = answer["assignments"] == exact["assignments"]
             found[name] = {"equal_assignments": float(np.mean(same))}
         else:
-            found[name] = distance(answer["pooled"], exact["pooled"])
+            found[name] = distance(np.asarray(answer["pooled"]), exact["pooled"])
     return found
 
 
