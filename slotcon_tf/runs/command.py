@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow as tf
 from absl import flags
 
+from slotcon_client.errors import MissingPackage
 from slotcon_tf import __version__, garbage, processor
 from slotcon_tf.data.bad_images import TooManyBadImages
 from slotcon_tf.extras import MissingExtra
@@ -90,6 +91,7 @@ USER_ERRORS = (
     OSError,
     CommandError,
     MissingExtra,
+    MissingPackage,
     TooManyBadImages,
     # TensorFlow's of files, on this machine or elsewhere, and of too little memory.
     tf.errors.AlreadyExistsError,

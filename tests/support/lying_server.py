@@ -323,7 +323,7 @@ ONCE = {
 class LyingServer:
     """Both servers, in threads; `grpc` and `rest` are their addresses."""
 
-    def __init__(self, credentials=None, token=None):
+    def __init__(self, credentials=None, context=None, token=None):
         self.seen = collections.Counter()  # of (transport, model): predictions
         self.lock = threading.Lock()
         self.token = token
@@ -342,7 +342,10 @@ class LyingServer:
         self.http = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Http)
         self.http.daemon_threads = True
         self.http.lying = self
-        self.rest = f"127.0.0.1:{self.http.server_address[1]}"
+        port = self.http.server_address[1]
+        if context:
+            self.http.socket = context.wrap_socket(self.http.socket, server_side=True)
+        self.rest = f"{'localhost' if context else '127.0.0.1'}:{port}"
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
     def close(self):
@@ -458,9 +461,7 @@ class _Http(socketserver.StreamRequestHandler):
                     name, _, value = field.partition(":")
                     headers[name.lower()] = value.strip()
                 body = self.rfile.read(int(headers.get("content-length", 0)))
-                if not self.answer(
-                    urllib.parse.unquote(line.split()[1]), headers, body
-                ):
+                if not self.answer(line.split()[1], headers, body):
                     break
 
     def answer(self, path, headers, body):
@@ -469,7 +470,10 @@ class _Http(socketserver.StreamRequestHandler):
         token = server.token
         if token and headers.get("authorization") != f"Bearer {token}":
             return self.say(401, {"error": "no token"})
+        if path == "/healthz":  # as TF Serving
+            return self.say(404, {"error": "no such page"})
         model, _, call = path.removeprefix("/v1/models/").partition("/")
+        model = urllib.parse.unquote(model)
         if not call:
             state = {"version": str(VERSION), "state": "AVAILABLE"}
             return self.say(200, {"model_version_status": [state]})

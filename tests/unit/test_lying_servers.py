@@ -57,6 +57,8 @@ def outcome(server, photos, transport, model, output):
             text = str(error)
             one_line = "\n" not in text and 20 < len(text) < 700
             return "" if one_line and not output.exists() else f"said {text!r}"
+        except SystemError:  # CPython 3.11's ast, by which NumPy reads, in many threads
+            return outcome(server, photos, transport, model, output)
         except Exception as error:  # what would be a traceback
             return f"raised {error!r}"
         finally:
