@@ -74,7 +74,7 @@ class Output:
                 redone = self.fill(parts, concurrency, progress)
             if redone:
                 print(
-                    f"extract: {redone} batches were made anew: their images have "
+                    f"{redone} batches were made anew: their images have "
                     "changed, or had not been answered.",
                     file=sys.stderr,
                 )

@@ -386,7 +386,7 @@ def test_progress_tells_speed_and_time_left(monkeypatch):
         progress.update(50, asked=False)
         progress._marks[0] = (progress._start - 10.0, 0)
         progress.update(20)
-        assert progress.text().startswith("extract: 70 / 100 images, 2.0 images/s, 1")
+        assert progress.text().startswith("70 / 100 images, 2.0 images/s, 1")
         assert progress.text().endswith(" s left")
         progress.update(30)
     assert log.getvalue().count("\n") == 1
