@@ -140,8 +140,11 @@ def main(settings):
     for callers in settings["callers"]:
         # Once with as many callers at once: a batch of a new size is traced or loaded.
         hammer(lambda: call(files), callers, 0.01)
+        before = time.process_time()
         latencies, rate = hammer(lambda: call(files), callers, settings["seconds"])
+        busy = (time.process_time() - before) / len(latencies)
         found = {"callers": callers, "seconds": latencies, "calls_per_second": rate}
+        found["core_seconds"] = busy
         print(json.dumps(found), flush=True)
     found = {
         "ready_seconds": ready,

@@ -23,7 +23,7 @@ from slotcon_tf.serving.warmup import BATCH_SIZES
 _ROOT = pathlib.Path(__file__).parents[1]
 _CALLER = _ROOT / "benchmarks" / "serving_caller.py"
 _HEAD = ("way", "callers", "p50 ms", "p99 ms", "images/s")
-_HEAD += ("ready s", "MiB", "server MiB")
+_HEAD += ("core ms", "ready s", "MiB", "server MiB")
 # Beside "bare": what TensorFlow's batches do, filled up to the allowed sizes or not.
 _BATCHED = {"batched": [], "batched, filled up": list(BATCH_SIZES)}
 _ASKED = ("full", "light gRPC", "light REST")
@@ -34,6 +34,9 @@ def measure_load(folder, paths, callers, seconds):
 
     The ways follow each other, each in a process of its own beside, where it is asked,
     one server that has answered before.
+
+    "core ms" are those of client and server together for an image; they mean something
+    on a shared machine, too.
 
     Args:
         folder: Of an exported version's parent.
@@ -67,16 +70,20 @@ def measure_load(folder, paths, callers, seconds):
 def _rows(name, settings, server=None):
     """Prints the rows of one way; returns the first image's features."""
     words = [sys.executable, str(_CALLER), json.dumps(settings)]
+    before = server.core_seconds() if server else 0.0
     done = subprocess.run(words, capture_output=True, text=True, env=_environment())
     if done.returncode:
         raise RuntimeError(f"{name} failed: {done.stderr[-2000:]}")
     *rows, whole = map(json.loads, done.stdout.splitlines())
     memory = f"{server.memory():11.0f}" if server else f"{'':11}"
+    calls = sum(len(row["seconds"]) + row["callers"] for row in rows) + 1
+    served = (server.core_seconds() - before) / calls if server else 0.0
     for row in rows:
+        busy = 1e3 * (row["core_seconds"] + served) / len(settings["files"])
         p50, p99 = 1e3 * np.quantile(row["seconds"], [0.5, 0.99])
         rate = row["calls_per_second"] * len(settings["files"])
         print(
-            f"{name:>20}{row['callers']:11}{p50:11.1f}{p99:11.1f}{rate:11.1f}"
+            f"{name:>20}{row['callers']:11}{p50:11.1f}{p99:11.1f}{rate:11.1f}{busy:11.1f}"
             f"{whole['ready_seconds']:11.2f}{whole['resident_mib']:11.0f}{memory}",
             flush=True,
         )
@@ -166,6 +173,12 @@ class Server:
     def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
+
+    def core_seconds(self):
+        """Of the processor, that the server has taken."""
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text()
+        user, system = map(int, fields.rpartition(")")[2].split()[11:13])
+        return (user + system) / os.sysconf("SC_CLK_TCK")
 
     def memory(self):
         """MiB of the server, resident now."""
