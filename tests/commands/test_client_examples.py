@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from benchmarks import serving_caller
 from tests.support.command import ENVIRONMENT, ROOT, free_ports
 from tests.support.picture_case import encoded, pictures
 from tests.support.serving_case import serving
@@ -95,6 +96,38 @@ def test_curl(server, paths, truth):
     assert found["ok"] == [True]
     # What a searcher's client takes from the net.
     assert len(json.dumps(found)) < 30_000
+
+
+def test_the_benchmark_asks_in_every_way(server, paths, exported, truth, capsys):
+    common = {
+        "version": str(exported),
+        "files": [str(paths[0])],
+        "callers": [1, 2],
+        "seconds": 0.2,
+        "threads": 2,
+        "address": server.address,
+        "rest_address": server.rest.removeprefix("http://"),
+    }
+    told_by = {}
+    for way, allowed in [("bare", []), ("batched", [1, 2]), ("full", [])]:
+        serving_caller.main({**common, "way": way, "allowed": allowed})
+        told_by[way] = capsys.readouterr().out
+    script = ROOT / "benchmarks" / "serving_caller.py"
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+    for way in ("light gRPC", "light REST"):
+        words = [sys.executable, str(script), json.dumps({**common, "way": way})]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        told_by[way] = done.stdout
+    for way, text in told_by.items():
+        *rows, whole = map(json.loads, text.splitlines())
+        assert [row["callers"] for row in rows] == [1, 2]
+        assert all(row["seconds"] and row["core_seconds"] > 0 for row in rows)
+        np.testing.assert_allclose(
+            whole["first_row"], truth["pooled"][0], rtol=1e-4, err_msg=way
+        )
+        if way.startswith("light"):
+            assert whole["ready_mib"] < 80
 
 
 def test_python(server, paths):
