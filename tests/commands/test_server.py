@@ -8,7 +8,6 @@ import grpc
 import numpy as np
 import pytest
 
-from benchmarks.serving_load import measure_load
 from tests.support.command import until
 from tests.support.picture_case import webp_frames
 from tests.support.saved_case import files, session_answers
@@ -106,13 +105,3 @@ def test_versions_come_and_go_under_load(folder, tmp_path):
         shutil.rmtree(models / "2")
         until(lambda: server.states()[2] == "END")
         assert server.predict(image=noise(1))[1].version.value == 1
-
-
-def test_the_load_benchmark_runs(folder, capsys):
-    measure_load(folder, noise(2), clients=[1, 2], seconds=0.4)
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    rows = [row for row in rows if row and row[0] in "12"]
-    assert [row[:2] for row in rows] == [
-        [count, form] for count in "12" for form in ("bare", "server")
-    ]
-    assert all(float(row[4]) > 0 for row in rows)
