@@ -6,13 +6,19 @@ import os
 import pathlib
 import pickle
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from slotcon_tf.detection.anchors import SIZES, cell_anchors
 from slotcon_tf.detection.kept_settings import read_settings, written_settings
+from slotcon_tf.detection.kinds import (
+    ANCHORS,
+    BOTTOM,
+    MASKS,
+    check_anchors,
+    check_kind,
+)
 from slotcon_tf.detection.mask_rcnn import MaskRCNN
 from slotcon_tf.detection.names import detector_entries
 from slotcon_tf.encoders.resnet import ResNet
@@ -44,34 +50,7 @@ _COCO = (
 COCO_NAMES = tuple(_COCO.split(","))
 _AUTHOR, _NAMES = "slotcon_tf", "class_names"
 _MARK = re.compile(r"((?:.*\.)?)proposal_generator\.rpn_head\.conv\.weight")
-_BOTTOM = "backbone.bottom_up."
-_MASKS = "roi_heads.mask_head."
-_OF_CLASSES = ("roi_heads.box_predictor.", f"{_MASKS}predictor.")
-_ANCHORS = "proposal_generator.anchor_generator.cell_anchors."
 _PIXELS = ("pixel_mean", "pixel_std")  # buffers in files of earlier versions
-_NO_PYRAMID = "a backbone without a pyramid, such as C4 or DC5"
-_NO_NORM = "no batch normalisation in {}, as of the models with frozen or group norms"
-_BOX = "a box head that is not of four convolutions and one dense layer (it has {})"
-# What a network of detectron2 has not that is none of this protocol, and what it is.
-_NEEDED = {
-    f"{_BOTTOM}stem.conv1.weight": _NO_PYRAMID + ", or one that is no ResNet",
-    "backbone.fpn_lateral2.weight": _NO_PYRAMID,
-    f"{_BOTTOM}stem.conv1.norm.running_var": _NO_NORM.format("the backbone"),
-    "backbone.fpn_lateral2.norm.running_var": _NO_NORM.format("the pyramid"),
-    "roi_heads.box_predictor.cls_score.weight": "other heads, such as a cascade's",
-    "roi_heads.box_head.conv4.weight": _BOX,
-    "roi_heads.box_head.conv4.norm.running_var": _NO_NORM.format("the box head"),
-    "roi_heads.box_head.fc1.weight": _BOX,
-}
-_NEEDED_OF_MASKS = {
-    f"{_MASKS}mask_fcn4.weight": "a mask head that is not of four convolutions",
-    f"{_MASKS}mask_fcn4.norm.running_var": _NO_NORM.format("the mask head"),
-}
-_NOT_OURS = {
-    "roi_heads.box_head.fc2.weight": _BOX,
-    "roi_heads.box_head.conv5.weight": _BOX,
-    f"{_MASKS}mask_fcn5.weight": _NEEDED_OF_MASKS[f"{_MASKS}mask_fcn4.weight"],
-}
 
 
 def holds_detector(path: str | os.PathLike) -> bool:
@@ -145,7 +124,7 @@ def load_detector(
         try:
             model = _built(weights, tensors, shapes, class_names)
             report = load_entries(detector_entries(model), tensors, _is_beside)
-            _check_anchors(tensors)
+            check_anchors(tensors)
         except CheckpointFileError as error:
             raise CheckpointFileError(f"{path}: {error}") from error
         report.leave_out(weights.tensors, prefix)
@@ -205,45 +184,6 @@ def save_detector(model: MaskRCNN, path: str | os.PathLike) -> list[pathlib.Path
     return paths
 
 
-def copy_detector(source: MaskRCNN, target: MaskRCNN) -> list[str]:
-    """Gives a detector another's weights and statistics; its step stays.
-
-    Args:
-        source: `MaskRCNN`.
-        target: `MaskRCNN` of the same sizes; classes may be others.
-
-    Returns:
-        detectron2's names of what stays as it is: where the classes are others, the
-        layers that have a part for each of them.
-
-    Raises:
-        ValueError: If sizes differ; the first name that differs is told. Nothing is
-            copied then.
-
-    Example:
-        >>> from slotcon_tf import backbone
-        >>> sizes = {"channels": 8, "units": 16}
-        >>> encoder = backbone("resnet10", width=8)
-        >>> one = MaskRCNN(encoder, class_names=("cat", "dog"), **sizes)
-        >>> two = MaskRCNN(encoder, class_names=("cow",), masks=False, **sizes)
-        >>> copy_detector(one, two)[0]
-        'roi_heads.box_predictor.cls_score.weight'
-    """
-    theirs, ours = detector_entries(source), detector_entries(target)
-    own = () if source.class_names == target.class_names else _OF_CLASSES
-    kept = [name for name in ours if name.startswith(own) or name not in theirs]
-    taken = [name for name in ours if name not in kept]
-    for name in taken:
-        if ours[name].shape != theirs[name].shape:
-            raise ValueError(
-                f"A detector must have the other's sizes. Received: {name} of shape "
-                f"{theirs[name].shape}, for {ours[name].shape}."
-            )
-    for name in taken:
-        ours[name].variable.assign(theirs[name].variable)
-    return kept
-
-
 def _sizes_of(model):
     return {**model.get_config(), "num_classes": model.num_classes}
 
@@ -256,9 +196,9 @@ def _prefix(names: Iterable[str]) -> str | None:
 
 def _built(weights: Weights, tensors, shapes, class_names) -> MaskRCNN:
     """The model of a file's sizes."""
-    _check_kind(shapes)
+    check_kind(shapes)
     bottom = {
-        n.removeprefix(_BOTTOM): s for n, s in shapes.items() if n.startswith(_BOTTOM)
+        n.removeprefix(BOTTOM): s for n, s in shapes.items() if n.startswith(BOTTOM)
     }
     spelled = from_detectron2(list(bottom), lambda name: len(bottom[name]))
     settings = resnet_settings({name: bottom[old] for name, old in spelled.items()})
@@ -277,25 +217,8 @@ def _built(weights: Weights, tensors, shapes, class_names) -> MaskRCNN:
             class_names=names,
             channels=_size("backbone.fpn_lateral2.weight", shapes),
             units=_size("roi_heads.box_head.fc1.weight", shapes),
-            masks=any(name.startswith(_MASKS) for name in shapes),
+            masks=any(name.startswith(MASKS) for name in shapes),
             **read_settings(weights),
-        )
-
-
-def _check_kind(shapes: Mapping[str, tuple]) -> None:
-    """Refuses detectors of other protocols, by the first key that differs."""
-    masks = any(name.startswith(_MASKS) for name in shapes)
-    needed = {**_NEEDED, **(_NEEDED_OF_MASKS if masks else {})}
-    missing = [key for key in needed if key not in shapes]
-    wrong = [f"no {key}: {needed[key]}" for key in missing]
-    wrong += [f"{key}: {what}" for key, what in _NOT_OURS.items() if key in shapes]
-    if wrong:
-        layers = [f"{kind}{i}" for kind in ("conv", "fc") for i in range(1, 10)]
-        head = [n for n in layers if f"roi_heads.box_head.{n}.weight" in shapes]
-        raise CheckpointFileError(
-            "A detector must be a ResNet with a pyramid and batch normalisation "
-            "everywhere, as the protocol of docs/detection.md has it. Received: "
-            f"{wrong[0].format(', '.join(head) or 'neither')}. Take its encoder alone."
         )
 
 
@@ -331,27 +254,14 @@ def _statistics(weights: Weights, tensors) -> ImageStatistics:
         raise CheckpointFileError(f"pixel_mean and pixel_std: {error}") from error
 
 
-def _check_anchors(tensors) -> None:
-    for level, size in enumerate(SIZES):
-        name = f"{_ANCHORS}{level}"
-        if name not in tensors:
-            continue
-        found, ours = np.asarray(tensors[name].numpy()), cell_anchors(size)
-        if found.shape != ours.shape or not np.allclose(found, ours, atol=1e-3):
-            raise CheckpointFileError(
-                f"{name} must be anchors of size {size} and ratios 0.5, 1 and 2. "
-                "Received: others."
-            )
-
-
 def _is_beside(name):
     """What has no place in a model: counters, and constants that were checked."""
-    return name in _PIXELS or name.startswith(_ANCHORS)
+    return name in _PIXELS or name.startswith(ANCHORS)
 
 
 def _steps_done(tensors) -> int:
     """Every step counts a batch of the backbone's normalisation."""
-    counter = tensors.get(f"{_BOTTOM}stem.conv1.norm.{TRACKED}")
+    counter = tensors.get(f"{BOTTOM}stem.conv1.norm.{TRACKED}")
     if counter is None or tuple(counter.shape) or counter.dtype is None:
         return 0
     count = int(counter.numpy()) if np.dtype(counter.dtype).kind in "iu" else -1

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from slotcon_tf.detection.mask_rcnn import BOX_BINS, MaskRCNN
+from slotcon_tf.detection.mask_rcnn import MaskRCNN
+from slotcon_tf.detection.network import BOX_BINS
 from slotcon_tf.detection.pyramid import LEVELS
 from slotcon_tf.interop.names import CONV, DENSE, VECTOR, Entry, encoder_entries
 

@@ -75,7 +75,7 @@ DATASETS:
   TEST: (coco_2017_val,)
 INPUT:
   FORMAT: RGB
-  MIN_SIZE_TRAIN: (640, 672, 704, 736, 768, 800){edges}
+  MIN_SIZE_TRAIN: {short_edges}{edges}
 SOLVER:
   IMS_PER_BATCH: 16
   BASE_LR: 0.02
@@ -88,6 +88,7 @@ TEST:
 VERSION: 2
 """
 
+_SHORT_EDGES = (640, 672, 704, 736, 768, 800)
 # What is the toolbox's default unless a detector says otherwise.
 _OF_DETECTORS = ("pyramid", "rpn", "regions", "boxes", "mask_head", "edges", "test")
 
@@ -144,12 +145,18 @@ def _text(encoder, weights, name, flags, sizes):
             f"\n    BATCH_SIZE_PER_IMAGE: {sizes['regions_per_image']}",
             "boxes": f"{conv}\n    FC_DIM: {sizes['units']}",
             "mask_head": conv,
-            "edges": f"\n  MIN_SIZE_TEST: {sizes['short_edge']}"
+            "edges": f"\n  MAX_SIZE_TRAIN: {sizes['long_edge']}"
+            f"\n  MIN_SIZE_TEST: {sizes['short_edge']}"
             f"\n  MAX_SIZE_TEST: {sizes['long_edge']}",
             "test": f"\n  DETECTIONS_PER_IMAGE: {sizes['max_detections']}",
         }
+    short_edges = _SHORT_EDGES
+    if sizes.get("short_edge", short_edges[-1]) != short_edges[-1]:
+        # Those of training are not kept: the one that it is measured with.
+        short_edges = (sizes["short_edge"],)
     return _D2.format(
         config=name,
+        short_edges=short_edges,
         flags=flags,
         masks=sizes.get("masks", True),
         proposals=sizes.get("proposals", (2000, 1000)),

@@ -7,7 +7,7 @@ import os
 from absl import logging
 
 from slotcon_tf.detection import MaskRCNN
-from slotcon_tf.detection.conversion import copy_detector
+from slotcon_tf.detection.copies import copy_detector
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.interop import copy_weights
 from slotcon_tf.method.slotcon import SlotCon

@@ -10,7 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from slotcon_tf.detection.mask_rcnn import MASK_SIZE, MaskRCNN
+from slotcon_tf.detection.mask_rcnn import MaskRCNN
+from slotcon_tf.detection.network import MASK_SIZE
 from slotcon_tf.detection.pyramid import MULTIPLE
 from slotcon_tf.detection.resize import detector_edges
 from slotcon_tf.files import to_disk, written_aside

@@ -6,19 +6,22 @@ import numpy as np
 from slotcon_tf import backbone
 from slotcon_tf.detection import MaskRCNN
 
-SIZES = {
-    "class_names": ("cat", "dog", "cow"),
+SIZES = {  # of every tiny detector: arguments of `MaskRCNN`, and settings of a run
     "channels": 8,
     "units": 16,
-    "test_proposals": (40, 20),
-    "max_detections": 6,
+    "proposals": (50, 30),
+    "test_proposals": (50, 30),
+    "anchors_per_image": 16,
+    "regions_per_image": 16,
+    "max_detections": 5,
 }
 
 
 def small_detector(seed=0, **settings):
     """A `MaskRCNN` on a narrow ResNet-10 that finds something in every image."""
     keras.utils.set_random_seed(seed)
-    model = MaskRCNN(backbone("resnet10", width=8), **{**SIZES, **settings})
+    settings = {"class_names": ("cat", "dog", "cow"), **SIZES, **settings}
+    model = MaskRCNN(backbone("resnet10", width=8), **settings)
     dice = np.random.default_rng(seed)
     for variable in model.variables:
         name, shape = variable.path.rpartition("/")[2], variable.shape

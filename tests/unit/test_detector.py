@@ -8,23 +8,15 @@ import tensorflow as tf
 from slotcon_tf import backbone
 from slotcon_tf.detection import Detector, MaskRCNN
 from slotcon_tf.detection.detections import Detections
+from tests.support.detector_case import SIZES
 
-SIZES = {
-    "class_names": ("cat", "dog"),
-    "channels": 8,
-    "units": 16,
-    "proposals": (50, 30),
-    "test_proposals": (50, 30),
-    "max_detections": 5,
-    "short_edge": 64,
-    "long_edge": 100,
-}
+OWN = {"class_names": ("cat", "dog"), "short_edge": 64, "long_edge": 100, **SIZES}
 
 
 def small_model(**settings):
     keras.utils.set_random_seed(0)
     encoder = backbone("resnet10", width=8, mean=[0.5] * 3, std=[0.25] * 3)
-    return MaskRCNN(encoder, **{**SIZES, **settings})
+    return MaskRCNN(encoder, **{**OWN, **settings})
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +84,7 @@ class Still(MaskRCNN):
 
 
 def test_boxes_are_scaled_clipped_and_dropped_without_an_area(eager):
-    model = Still(backbone("resnet10", width=8), **{**SIZES, "masks": False})
+    model = Still(backbone("resnet10", width=8), **{**OWN, "masks": False})
     detector = Detector(model)
     found = detector(photo(128, 256))  # 50 x 100 by the longer edge
     images, sizes = model.given
@@ -105,9 +97,7 @@ def test_boxes_are_scaled_clipped_and_dropped_without_an_area(eager):
 
 
 def test_pixels_are_normalised_as_the_model_keeps_it(eager):
-    model = Still(
-        backbone("resnet10", width=8, mean=[0.5] * 3, std=[0.25] * 3), **SIZES
-    )
+    model = Still(backbone("resnet10", width=8, mean=[0.5] * 3, std=[0.25] * 3), **OWN)
     Detector(model)(np.full((64, 64, 3), 255, np.uint8))
     np.testing.assert_allclose(model.given[0], 2.0)
 

@@ -13,10 +13,10 @@ from slotcon_tf import ResNet, backbone
 from slotcon_tf.detection import Detector, MaskRCNN, detector_entries, load_detector
 from slotcon_tf.detection.conversion import (
     COCO_NAMES,
-    copy_detector,
     holds_detector,
     save_detector,
 )
+from slotcon_tf.detection.copies import copy_detector
 from slotcon_tf.interop import CheckpointFileError, load_encoder, save_encoder
 from slotcon_tf.interop.names import with_batches_tracked
 from slotcon_tf.interop.torch_files import TorchFile, write_torch
@@ -77,6 +77,7 @@ def test_there_and_back_bit_for_bit(model, values, tmp_path):
         np.testing.assert_array_equal(found[name], value, name)
     text = (tmp_path / "a.yaml").read_text()
     assert "NUM_CLASSES: 3" in text and "FC_DIM: 16" in text and "DEPTH: 10" in text
+    assert "(640, 672, 704, 736, 768, 800)\n  MAX_SIZE_TRAIN: 1333\n" in text
 
 
 def test_settings_there_and_back(values, tmp_path):
@@ -98,12 +99,13 @@ def test_settings_there_and_back(values, tmp_path):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
     text = path.with_suffix(".yaml").read_text()
     for line in (
+        "  MIN_SIZE_TRAIN: (64,)\n  MAX_SIZE_TRAIN: 128\n"
         "  MIN_SIZE_TEST: 64\n  MAX_SIZE_TEST: 128\n",
-        "    PRE_NMS_TOPK_TRAIN: 64\n    PRE_NMS_TOPK_TEST: 40\n"
-        "    POST_NMS_TOPK_TRAIN: 32\n    POST_NMS_TOPK_TEST: 20\n"
+        "    PRE_NMS_TOPK_TRAIN: 64\n    PRE_NMS_TOPK_TEST: 50\n"
+        "    POST_NMS_TOPK_TRAIN: 32\n    POST_NMS_TOPK_TEST: 30\n"
         "    BATCH_SIZE_PER_IMAGE: 16\n",
         "    BATCH_SIZE_PER_IMAGE: 24\n",
-        "  DETECTIONS_PER_IMAGE: 6\n",
+        "  DETECTIONS_PER_IMAGE: 5\n",
     ):
         assert line in text, line
     # A file of others says nothing: the protocol's.

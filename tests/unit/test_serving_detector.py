@@ -101,7 +101,7 @@ def test_no_answer_hangs_on_the_others(served):
                     name == "names" and set(values[place]) == {b""}
                 )
     nothing = served([])
-    assert nothing["boxes"].shape == (0, 6, 4) and nothing["names"].shape == (0, 6)
+    assert nothing["boxes"].shape == (0, 5, 4) and nothing["names"].shape == (0, 5)
 
 
 def test_folding_changes_nothing_but_rounding(model):

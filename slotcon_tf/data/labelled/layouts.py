@@ -1,7 +1,7 @@
 """Where the usual layouts keep images and label maps.
 
-A function per layout, of the root folder and the split; each returns a `Found`, and
-raises FileNotFoundError where a part is missing.
+A function per layout, of the root folder and the split; each returns a `SplitFiles`,
+and raises FileNotFoundError where a part is missing.
 
     >>> import pathlib
     >>> coco_stuff27(pathlib.Path("no folder"), "val")  # doctest: +ELLIPSIS
@@ -44,7 +44,7 @@ _LABEL_COLUMNS = (
 
 
 @dataclass
-class Found:
+class SplitFiles:
     """Files of a labelled set.
 
     Attributes:
@@ -53,7 +53,7 @@ class Found:
         segments: Of panoptic sets: a dict of segment id to category id per pair.
 
     Example:
-        >>> Found([(pathlib.Path("a.jpg"), pathlib.Path("a.png"))]).table is None
+        >>> SplitFiles([(pathlib.Path("a.jpg"), pathlib.Path("a.png"))]).table is None
         True
     """
 
@@ -62,7 +62,7 @@ class Found:
     segments: list[dict[int, int]] = field(default_factory=list)
 
 
-def folders(root: pathlib.Path, split: str) -> Found:
+def folders(root: pathlib.Path, split: str) -> SplitFiles:
     """`SPLIT/` with `SPLITannot/`, or `images/SPLIT/` with `annotations/`, `labels/` or
     `masks/SPLIT/`; with `images/` and the others as they are where there is no SPLIT.
 
@@ -84,7 +84,7 @@ def folders(root: pathlib.Path, split: str) -> Found:
         candidates.append((root / "images", root / labels))
     for images, labels in candidates:
         if images.is_dir() and labels.is_dir():
-            return Found(_by_name(images, labels), _named(root))
+            return SplitFiles(_by_name(images, labels), _named(root))
     raise FileNotFoundError(
         f"{root} must hold {split}/ and {split}annot/, or images/{split}/ and "
         f"annotations/{split}/ (or labels/, masks/). Received: neither. Check "
@@ -92,7 +92,7 @@ def folders(root: pathlib.Path, split: str) -> Found:
     )
 
 
-def listed(root: pathlib.Path, split: str) -> Found:
+def listed(root: pathlib.Path, split: str) -> SplitFiles:
     """`SPLIT.txt`, or the list that is named: an image and its label map per line.
 
     Example:
@@ -127,10 +127,10 @@ def listed(root: pathlib.Path, split: str) -> Found:
                 f"{row.number} of {path}."
             )
         pairs.append(tuple(path.parent / without_scheme(cell) for cell in cells))
-    return Found(pairs, _named(path.parent))
+    return SplitFiles(pairs, _named(path.parent))
 
 
-def voc(root: pathlib.Path, split: str) -> Found:
+def voc(root: pathlib.Path, split: str) -> SplitFiles:
     """PASCAL VOC 2012; split "trainaug" is train with SBD's SegmentationClassAug.
 
     Example:
@@ -159,10 +159,10 @@ def voc(root: pathlib.Path, split: str) -> Found:
         if augmented and not label.exists():
             label = more / f"{name}.png"
         pairs.append((root / "JPEGImages" / f"{name}.jpg", label))
-    return Found(pairs, taxonomies.voc())
+    return SplitFiles(pairs, taxonomies.voc())
 
 
-def cityscapes(root: pathlib.Path, split: str) -> Found:
+def cityscapes(root: pathlib.Path, split: str) -> SplitFiles:
     """`leftImg8bit/SPLIT/CITY/` and `gtFine/SPLIT/CITY/`, by their ids.
 
     Example:
@@ -181,10 +181,10 @@ def cityscapes(root: pathlib.Path, split: str) -> Found:
         name = re.sub(r"\.\w+$", ".png", name)
         city = image.parent.relative_to(images)
         pairs.append((image, root / "gtFine" / split / city / name))
-    return Found(pairs, taxonomies.cityscapes())
+    return SplitFiles(pairs, taxonomies.cityscapes())
 
 
-def ade20k(root: pathlib.Path, split: str) -> Found:
+def ade20k(root: pathlib.Path, split: str) -> SplitFiles:
     """ADEChallengeData2016: `images/` and `annotations/` with training, validation.
 
     Example:
@@ -212,10 +212,10 @@ def ade20k(root: pathlib.Path, split: str) -> Found:
                 f"{len(rows)} lines that begin with a number and a tab. Copy it again."
             )
         names = [row[-1].split(",")[0].strip() for row in rows]
-    return Found(pairs, taxonomies.ade20k(names))
+    return SplitFiles(pairs, taxonomies.ade20k(names))
 
 
-def coco_panoptic(root: pathlib.Path, split: str, *, merge: bool = False) -> Found:
+def coco_panoptic(root: pathlib.Path, split: str, *, merge: bool = False) -> SplitFiles:
     """`SPLIT2017/`, `annotations/panoptic_SPLIT2017.json` and its folder of PNGs.
 
     Example:
@@ -241,10 +241,10 @@ def coco_panoptic(root: pathlib.Path, split: str, *, merge: bool = False) -> Fou
     folder = root / "annotations" / name
     pairs = [(images / image, folder / label) for image, label in content.files]
     table = taxonomies.coco_panoptic(content.categories, merge=merge)
-    return Found(pairs, table, content.segments)
+    return SplitFiles(pairs, table, content.segments)
 
 
-def coco_stuff27(root: pathlib.Path, split: str) -> Found:
+def coco_stuff27(root: pathlib.Path, split: str) -> SplitFiles:
     """COCO merged to 27 supercategories: of `stuffthingmaps/SPLIT2017/`, else panoptic.
 
     The published numbers are those of the stuffthingmaps.
@@ -263,7 +263,7 @@ def coco_stuff27(root: pathlib.Path, split: str) -> Found:
         maps = root / "annotations" / f"{split}2017"  # as some keep them
     if maps.is_dir():
         pairs = _by_name(_folder(root / f"{split}2017"), maps)
-        return Found(pairs, taxonomies.coco_stuff27())
+        return SplitFiles(pairs, taxonomies.coco_stuff27())
     return coco_panoptic(root, split, merge=True)
 
 

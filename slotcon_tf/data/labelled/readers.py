@@ -109,8 +109,8 @@ def file_identity(found: Any, kept: list[int], data_dir: Any) -> ImageSet:
         data_dir: Folder, or the list that names the files.
 
     Example:
-        >>> from slotcon_tf.data.labelled.layouts import Found
-        >>> pairs = Found([(pathlib.Path("x/a.jpg"), pathlib.Path("x/a.png"))])
+        >>> from slotcon_tf.data.labelled.layouts import SplitFiles
+        >>> pairs = SplitFiles([(pathlib.Path("x/a.jpg"), pathlib.Path("x/a.png"))])
         >>> file_identity(pairs, [0], "x").names
         ['a.jpg', 'a.png']
     """
@@ -136,7 +136,7 @@ def file_reader(
     """Reads pairs of files.
 
     Args:
-        found: `layouts.Found`.
+        found: `layouts.SplitFiles`.
         kept: Numbers of its pairs.
         named: Whether somebody has named the ids; if not, palettes must agree.
         pixel_range: Of images of more than 8 bits.
@@ -147,11 +147,11 @@ def file_reader(
     Example:
         >>> import pathlib, tempfile
         >>> from PIL import Image
-        >>> from slotcon_tf.data.labelled.layouts import Found
+        >>> from slotcon_tf.data.labelled.layouts import SplitFiles
         >>> folder = pathlib.Path(tempfile.mkdtemp())
         >>> Image.new("RGB", (4, 3)).save(folder / "a.png")
         >>> Image.new("L", (4, 3), 7).save(folder / "ids.png")
-        >>> found = Found([(folder / "a.png", folder / "ids.png")])
+        >>> found = SplitFiles([(folder / "a.png", folder / "ids.png")])
         >>> image, ids, _ = file_reader(found, [0], named=True)(0)
         >>> image.shape, np.unique(ids).tolist()
         ((3, 4, 3), [7])
