@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import keras
@@ -26,24 +26,20 @@ from slotcon_tf.detection.pictures import save_detections
 from slotcon_tf.detection.scoring import check_scoring
 from slotcon_tf.encoders.copies import strided
 from slotcon_tf.encoders.resnet import ResNet, backbone
-from slotcon_tf.errors import first_line
-from slotcon_tf.evaluation.results import SCORES, write_result
+from slotcon_tf.evaluation.results import write_result
 from slotcon_tf.images.statistics import PixelRange
 from slotcon_tf.progress import bar
 from slotcon_tf.runs import report
 from slotcon_tf.runs.detection_config import DetectionConfig
 from slotcon_tf.runs.finetune_inputs import TrainImages
 from slotcon_tf.runs.initialization import begin_as_detector
-from slotcon_tf.runs.labelled_run import LabelledRun
 from slotcon_tf.runs.places import DETECTIONS, DETECTOR_FILE, RESULTS
+from slotcon_tf.runs.precise_run import PreciseRun
 from slotcon_tf.runs.products import Products
 from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.runs.statistics_pass import StatisticsPass
 from slotcon_tf.training.optimizers import SGD
 from slotcon_tf.training.schedules import WarmupSteps
-
-# What is measured anew where a run's detector is not there yet, as hosts tell it.
-_MISSING, _THERE = "missing", "there"
 
 
 def finetune_detection(
@@ -51,30 +47,19 @@ def finetune_detection(
 ) -> DetectionRun:
     """Trains a Mask R-CNN on an encoder, or goes on with what workdir holds.
 
-    Writes into the work directory: finetune_detection.flags (every setting; repeats the
-    run), checkpoints/, history.csv, tensorboard/, detector.keras (loads after
-    `import slotcon_tf.detection`), scores.json and results.json (of `val_split`, newest
-    evaluation: average precision, and what was found in COCO's layout), detections.png
-    and finished.json (what was made after the last step). Called again for a finished
-    run it writes nothing, or what is missing.
-
-    Args:
-        config: What is learned from what, and how long. With `dry_run` a plan is
-            printed and nothing is written; `slotcon_tf.runs.plan` returns it.
-        callbacks: Keras callbacks of the training, such as loggers, beside those that
-            `config.callbacks` names.
+    As `finetune`, with its arguments. Writes into the work directory what that does,
+    but for finetune_detection.flags, detector.keras (loads after
+    `import slotcon_tf.detection`), results.json (what was found at the newest
+    evaluation, in COCO's layout) beside scores.json (average precision), and
+    detections.png.
 
     Returns:
         The run: `model`, the trained `MaskRCNN`; `workdir`, a pathlib.Path; `scores`,
         a dict of those of `val_split`.
 
     Raises:
-        SettingError, ValueError, OSError: If a setting or an image set cannot be used.
-        WorkdirError: If the work directory is another run's, or of other data.
-        HostError: If hosts of the run are missing, differ, or one of them has ended.
-        RunStopped: If training broke off, by a signal too; the same call goes on.
-        RunUnfinished: If training is done and saved, and detector.keras or the scores
-            could not be written; the same call writes them.
+        HostError: If hosts of the run are missing, differ, or one of them has ended;
+            else as `finetune`.
 
     Example:
         ```python
@@ -95,7 +80,7 @@ def finetune_detection(
         return run.to_the_end()
 
 
-class DetectionRun(LabelledRun):
+class DetectionRun(PreciseRun):
     """One fine-tuning for detection; see `finetune_detection`.
 
     Args:
@@ -217,7 +202,6 @@ class DetectionRun(LabelledRun):
             of_any_size=self.batches_vary,
             shows_progress=self.chief,
         )
-        self._is_final = False  # whether the model has its last statistics
 
     def dataset(
         self, step: int, context: tf.distribute.InputContext | None = None
@@ -257,71 +241,6 @@ class DetectionRun(LabelledRun):
         config = self.config
         falls = " and ".join(f"{step:,}" for step in config.falls_at) or "no step"
         return f"warm-up of {config.warmup_steps} steps, times 0.1 at {falls}"
-
-    def evaluation_seconds(self) -> float:
-        return self.statistics.seconds() + super().evaluation_seconds()
-
-    def of_all_hosts(self, stop: Callable[[], bool]) -> list[keras.callbacks.Callback]:
-        def measure(epoch, logs=None):
-            done = epoch + 1
-            if done == self.epochs or done % self.evaluation_epochs == 0:
-                self._measure_statistics(stop)
-
-        def make_up(logs=None):
-            if self._lacks_scores():
-                self._measure_statistics(stop)
-                epoch = self.first_step // self.steps_per_epoch - 1
-                with self.troubles.of("evaluation", epoch):
-                    if self.chief:
-                        self._add_scores(epoch)
-
-        return [
-            keras.callbacks.LambdaCallback(on_train_begin=make_up, on_epoch_end=measure)
-        ]
-
-    def _lacks_scores(self) -> bool:
-        """Whether a run that goes on was stopped before its last row was measured."""
-        epochs, rest = divmod(self.first_step, self.steps_per_epoch)
-        if not epochs or rest or epochs % self.evaluation_epochs:
-            return False
-        row = self.history.rows.get(epochs - 1, {}) if self.chief else {}
-        there = any(value for key, value in row.items() if key.startswith("val_"))
-        said = self.hosts.first_says({SCORES: _THERE if there else _MISSING})
-        return said[SCORES] == _MISSING
-
-    def after_training(self, stop: Callable[[], bool]) -> None:
-        """Gives the model its last statistics, where training has not done so just now.
-
-        Those of detector.keras, if it is there: a run that was killed after it goes on.
-        """
-        if self._is_final:
-            return
-        there = self.chief and self._load_detector()
-        said = self.hosts.first_says({DETECTOR_FILE: _THERE if there else _MISSING})
-        if said[DETECTOR_FILE] == _MISSING:
-            self._measure_statistics(stop)
-
-    def _load_detector(self) -> bool:
-        """Gives the model what detector.keras holds; whether it is there, and whole."""
-        path = self._products().path_of(DETECTOR_FILE)
-        if path is None:
-            return False
-        try:
-            self.model.load_weights(path)
-        except Exception as error:  # noqa: BLE001  whatever Keras meets in a damaged one
-            told = first_line(error, 200)
-            logging.warning("%s cannot be read (%s): it is made anew.", path, told)
-            path.unlink()
-            self.checkpoints.restore()  # a part may have been read
-            return False
-        return True
-
-    def _measure_statistics(self, stop: Callable[[], bool]) -> None:
-        if not self.statistics.gather(stop):
-            raise self.interrupted()
-        if int(self.model.step.numpy()) == self._last_step:
-            self.statistics.apply()
-            self._is_final = True
 
     def evaluate(self) -> dict[str, float]:
         with self.statistics.applied():

@@ -15,18 +15,11 @@ from slotcon_tf.detection import MaskRCNN, coco_scores
 from slotcon_tf.runs import EvaluateConfig, FinetuneConfig, evaluate
 from slotcon_tf.runs.checkpoints import Checkpoints
 from slotcon_tf.training.optimizers import SGD
+from tests.support.detector_case import SIZES
 from tests.support.page_case import Page
 from trainers import evaluate as evaluate_command
 from trainers import visualize as visualize_command
 
-SIZES = {
-    "channels": 8,
-    "units": 16,
-    "proposals": (50, 30),
-    "test_proposals": (50, 30),
-    "max_detections": 5,
-    "short_edge": 64,
-}
 LOSSES = [f"{name}_loss" for name in ("box", "class", "mask", "rpn_box", "rpn_class")]
 HISTORY = {
     "epoch": (0, 1),
@@ -40,7 +33,7 @@ HISTORY = {
 def detector(class_names=THINGS):
     keras.utils.set_random_seed(0)
     encoder = backbone("resnet10", width=8, output_stride=32)
-    return MaskRCNN(encoder, class_names=class_names, **SIZES)
+    return MaskRCNN(encoder, class_names=class_names, short_edge=64, **SIZES)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ from slotcon_tf.runs.loading import load_trained
 from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.training.normalization import BatchNormalization
 from tests.support.command import difference, started, until
+from tests.support.detector_case import SIZES
+from tests.support.exact_detector import STOP, SignalledRun
 
 TINY = {
     "dataset": "scenes",
@@ -28,13 +30,7 @@ TINY = {
     "train_short_edges": (64, 96),
     "short_edge": 96,
     "long_edge": 160,
-    "channels": 8,
-    "units": 16,
-    "proposals": (50, 30),
-    "test_proposals": (50, 30),
-    "anchors_per_image": 16,
-    "regions_per_image": 16,
-    "max_detections": 5,
+    **SIZES,
     "batch_size": 2,
     "steps": 6,
     "eval_every_steps": 3,
@@ -132,8 +128,8 @@ def test_the_last_statistics_are_not_those_of_training(whole):
 
 
 @pytest.mark.slow
-def test_killed_and_stopped_it_ends_bit_for_bit(whole, root):
-    """SIGKILL while it trains; SIGTERM before a PreciseBN on the way, and the last."""
+def test_killed_and_stopped_it_ends_bit_for_bit(whole, root, monkeypatch):
+    """SIGKILL in training; SIGTERM in a PreciseBN on the way, and before the last."""
     parts = config_of(root, "parts")
     flags = sorted(set(parts.lines()) - set(DetectionConfig().lines()))
     again = [sys.executable, "-m", "trainers.finetune_detection", *flags]
@@ -141,16 +137,22 @@ def test_killed_and_stopped_it_ends_bit_for_bit(whole, root):
         until((root / "parts/checkpoints/step_000000002").exists, "it", process)
         process.send_signal(signal.SIGKILL)
 
+    monkeypatch.setenv(STOP, "statistics")
+    with (
+        pytest.raises(RunStopped, match="signal after step 3, which is") as stopped,
+        SignalledRun.begun(parts) as run,
+    ):
+        run.to_the_end()
+    assert stopped.value.status == 143
+
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
-            if int(self.model.step) in (3, 6):
+            if int(self.model.step) == 6:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    for step in (3, 6):
-        told = f"signal after step {step}, which is"
-        with pytest.raises(RunStopped, match=told) as stopped:
-            finetune_detection(parts, [Stop()])
-        assert stopped.value.status == 143
+    with pytest.raises(RunStopped, match="signal after step 6, which is") as stopped:
+        finetune_detection(parts, [Stop()])
+    assert stopped.value.status == 143
     assert not (root / "parts/detector.keras").exists()
     run = finetune_detection(parts)
     assert difference(root / "whole", root / "parts") == 0

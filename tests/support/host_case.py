@@ -1,6 +1,7 @@
 """Several hosts as processes on loopback, forked from one that imports once."""
 
 import contextlib
+import importlib
 import json
 import os
 import pathlib
@@ -12,18 +13,19 @@ from tests.support.command import ENVIRONMENT, ROOT, free_ports, until
 
 # Nothing of TensorFlow has started where it forks.
 _FORKED = """
-import json, os, runpy, sys
-import trainers.pretrain
-for variables, log, flags in json.loads(sys.argv[1]):
+import importlib, json, os, runpy, sys
+module = sys.argv[1]
+importlib.import_module(module)
+for variables, log, flags in json.loads(sys.argv[2]):
     child = os.fork()
     if not child:
         os.environ.update(variables)
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for number in (1, 2):
             os.dup2(file, number)
-        sys.argv = ["pretrain", *flags]
-        del sys.modules["trainers.pretrain"]
-        runpy.run_module("trainers.pretrain", run_name="__main__", alter_sys=True)
+        sys.argv = [module, *flags]
+        del sys.modules[module]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
         sys.exit()
     print(child, flush=True)
 while True:
@@ -36,18 +38,19 @@ while True:
 
 
 class Host:
-    """A process of `trainers.pretrain`.
+    """A process of a command.
 
     Attributes:
         name: As messages have it.
         pid: Of the process.
+        command: What its errors begin with.
         status: Of its end; None: it runs.
         log: pathlib.Path of what it says.
     """
 
-    def __init__(self, name, pid, log):
+    def __init__(self, name, pid, log, command):
         self.name, self.pid, self.log = name, pid, pathlib.Path(log)
-        self.status = None
+        self.command, self.status = command, None
 
     def kill(self):
         if self.status is None:
@@ -61,7 +64,7 @@ class Host:
     def errors(self):
         """The lines by which the command ended, or speaks of errors."""
         lines = self.said.splitlines()
-        return [line for line in lines if line.startswith("pretrain: ")]
+        return [line for line in lines if line.startswith(f"{self.command}: ")]
 
 
 class Hosts(list):
@@ -87,7 +90,7 @@ class Hosts(list):
 
 
 @contextlib.contextmanager
-def hosts(folder, *flags, count=None, variables=None):
+def hosts(folder, *flags, count=None, variables=None, module="trainers.pretrain"):
     """Starts the hosts of one run; they are killed if they still run at the end.
 
     Args:
@@ -95,6 +98,7 @@ def hosts(folder, *flags, count=None, variables=None):
         flags: Of each host, a list; or of all.
         count: Hosts that TF_CONFIG names; default: one for each list of flags.
         variables: Dict of index to more environment variables.
+        module: With a `main`, a `Command`.
     """
     ports = free_ports(count or len(flags))
     workers = [f"127.0.0.1:{port}" for port in ports]
@@ -105,7 +109,7 @@ def hosts(folder, *flags, count=None, variables=None):
         more = {"TF_CONFIG": config, **(variables or {}).get(index, {})}
         jobs.append([more, str(folder / f"host{index}.log"), list(map(str, own))])
     process = subprocess.Popen(
-        [sys.executable, "-c", _FORKED, json.dumps(jobs)],
+        [sys.executable, "-c", _FORKED, module, json.dumps(jobs)],
         cwd=ROOT,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
@@ -113,10 +117,12 @@ def hosts(folder, *flags, count=None, variables=None):
     )
     started = Hosts([], process)
     started.ports = ports
+    command = importlib.import_module(module).main.name
     try:
         for index, job in enumerate(jobs):
             pid = int(process.stdout.readline())
-            started.append(Host(f"worker {index} ({workers[index]})", pid, job[1]))
+            name = f"worker {index} ({workers[index]})"
+            started.append(Host(name, pid, job[1], command))
         yield started
     finally:
         for host in started:
