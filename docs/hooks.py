@@ -72,12 +72,16 @@ def commands():
     """Every main of the repository: module name to its `Command`."""
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
+    from slotcon_tf.extras import MissingExtra
     from slotcon_tf.runs.command import Command
 
     found = {}
     for package in ("trainers", "export"):
         for module in pkgutil.iter_modules([str(ROOT / package)], f"{package}."):
-            main = getattr(importlib.import_module(module.name), "main", None)
+            try:
+                main = getattr(importlib.import_module(module.name), "main", None)
+            except MissingExtra:  # of what is no command
+                continue
             if isinstance(main, Command):
                 found[module.name] = main
     return found

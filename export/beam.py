@@ -1,5 +1,6 @@
 """The extraction as an Apache Beam pipeline, and a model for RunInference."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import contextlib
@@ -10,10 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
-from apache_beam.ml.inference.base import ModelHandler
-from apache_beam.utils.shared import Shared
 
 from slotcon_client.batches import Batches
 from slotcon_client.errors import ExtractionError
@@ -23,7 +21,13 @@ from slotcon_client.lock import held
 from slotcon_client.outputs import FolderOutput
 from slotcon_client.parts import ENDING, Parts
 from slotcon_client.sending import served_form
+from slotcon_tf.extras import needed
 from slotcon_tf.runs.beam import run_pipeline
+
+with needed("beam"):
+    import apache_beam as beam
+    from apache_beam.ml.inference.base import ModelHandler
+    from apache_beam.utils.shared import Shared
 
 MakeModel = Callable[[], Any]  # of a LocalModel or a FeatureClient
 
@@ -88,12 +92,16 @@ class ShardOptions:
 
     def folder(self, images: Images, model: Any = None, before: int = 0) -> Any:
         """The `FolderOutput` of some images."""
-        needed = ("valid",) if self.output["per_object"] else ()
-        predict = None if model is None else model.predict
-        batches = Batches(predict, served_form, self.limit, images.files, needed)
+        outputs = ("valid",) if self.output["per_object"] else ()
+        predict = _nobody if model is None else model.predict
+        batches = Batches(predict, served_form, self.limit, images.files, outputs)
         return FolderOutput(
             **self.output, images=images, batches=batches, before=before
         )
+
+
+def _nobody(files: Sequence[bytes]) -> dict[str, Any]:
+    raise ExtractionError("Only the workers of a pipeline ask the model.")
 
 
 class _Extract(beam.DoFn):
@@ -210,9 +218,9 @@ def extract_with_beam(
         files.make(path + ENDING)
         for number in whole.numbers:
             start = number * whole.shard_images
-            paths = map(os.fspath, images.paths[start : start + whole.shard_images])
-            list_path = _list_path(files, path, number)
-            files.write_text(list_path, json.dumps(list(paths)))
+            part = images.paths[start : start + whole.shard_images]
+            listed_here = json.dumps([os.fspath(image) for image in part])
+            files.write_text(_list_path(files, path, number), listed_here)
         run_pipeline(pipeline_options, build)
         files.remove(path + ENDING)
     failed = Failed(whole.failed_images())

@@ -18,7 +18,6 @@ import numpy as np
 import tensorflow as tf
 
 from slotcon_client.extraction import is_file
-from slotcon_tf.extras import needed
 from slotcon_tf.runs.beam import HELP
 from slotcon_tf.runs.command import Command
 from slotcon_tf.runs.settings import SettingError, check_left_out, setting
@@ -149,8 +148,8 @@ def settings_of(
 
 def _with_beam(config):
     """`extract` of a configuration, in the workers of Beam."""
-    with needed("beam"):
-        from .beam import extract_with_beam
+    from .beam import extract_with_beam  # of an extra
+
     path = version_folder(config.export_dir)  # the same in all workers
     asked = {"signature": config.signature, "outputs": config.fetched}
     make_model = functools.partial(LocalModel, path, **asked)

@@ -136,8 +136,8 @@ class Parts:
 
     def write(self, start: int, rows: Rows) -> None:
         """Keeps a batch; with the digests of its files."""
-        rows = {**rows, SETTINGS: np.array(self.digest)}
-        self.files.write(self.path(start), lambda file: np.savez(file, **rows))
+        kept: dict[str, Any] = {**rows, SETTINGS: np.array(self.digest)}
+        self.files.write(self.path(start), lambda file: np.savez(file, **kept))
 
     def each(self, starts: Sequence[int], names: Sequence[str] = ()) -> Iterator[Rows]:
         """The rows of one batch after the other; of some columns, or of all.

@@ -8,7 +8,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -108,7 +108,7 @@ def of_arrays(
     return Table(columns, rows, pieces, about)
 
 
-def header_of(file: BinaryIO) -> tuple[int, Column]:
+def header_of(file: IO[bytes]) -> tuple[int, Column]:
     """Rows and `Column` of an array's file, which is left where the numbers begin.
 
     Raises:

@@ -37,8 +37,10 @@ def run_pipeline(options: str, build: Callable[[Any], Any]) -> None:
         1
     """
     with needed("beam"):
-        import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions
+        import apache_beam as beam  # pyright: ignore[reportMissingImports]
+        from apache_beam.options.pipeline_options import (  # pyright: ignore[reportMissingImports]
+            PipelineOptions,
+        )
     pipeline = beam.Pipeline(options=PipelineOptions(shlex.split(options)))
     build(pipeline)
     try:

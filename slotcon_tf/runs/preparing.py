@@ -105,7 +105,7 @@ def _here(source, parts, paths):
 def _with_beam(options, source, parts, paths):
     """As `_here`; each shard by one of Beam's workers."""
     with needed("beam"):
-        import apache_beam as beam
+        import apache_beam as beam  # pyright: ignore[reportMissingImports]
     limits = {"max_pixels": source.max_pixels, "pixel_range": source.pixel_range}
     # A pipeline is small: what is large lies beside the shards while it runs.
     for part, path in zip(parts, paths, strict=True):
