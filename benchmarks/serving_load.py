@@ -162,7 +162,9 @@ class Server:
         port = line.strip().rpartition(":")[2]
         if not port.isdigit():
             self.process.kill()
-            raise RuntimeError(f"The server must start. It said: {line!r}")
+            raise RuntimeError(
+                f"The server must start. It said: {line!r}. Try {' '.join(words)}"
+            )
         self.address = f"127.0.0.1:{port}"
         self.rest_address = f"127.0.0.1:{rest}"
         with grpc.insecure_channel(self.address) as channel:
