@@ -188,7 +188,7 @@ def serving_options(
     image_size: int | None = None,
     mask_size: int | None = None,
     batch_sizes: tuple[int, ...] | None = None,
-    **limits: float,
+    **limits: Any,
 ) -> dict[str, Any]:
     """How a model is served unless somebody says otherwise.
 

@@ -118,7 +118,7 @@ def largest_instances(
     # A map may have fewer positions than there are places for parts.
     positions = tf.pad(positions, [[0, 0], [0, max_instances]])
     positions, ids = tf.math.top_k(positions, max_instances)  # (N, M)
-    valid = positions > 0
+    valid: Tensor = positions > 0
     ids = tf.where(valid, ids, 0)
     masks = (labels[:, None] == ids[..., None]) & valid[..., None]  # (N, M, P)
     weights = tf.where(masks, shares[:, None], 0.0)
