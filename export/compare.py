@@ -31,11 +31,12 @@ from slotcon_tf.data.bad_images import printable
 from slotcon_tf.extras import needed
 from slotcon_tf.images.decoding import BadImage
 from slotcon_tf.progress import bar
-from slotcon_tf.runs.command import Command, CommandError
+from slotcon_tf.runs.command import Command
 from slotcon_tf.runs.settings import Config, setting
 from slotcon_tf.serving.formats import reason_of
 from slotcon_tf.serving.precision import cosines
 
+from .distances import check
 from .extraction_settings import IMAGES, listed_images
 from .loading import Signatures, load_version
 from .sending import ask, served_form
@@ -75,7 +76,7 @@ def compare_exports(config: CompareConfig) -> None:
 
     Raises:
         ValueError, OSError: If they or the images cannot be read, or do not fit.
-        TooFar: If they are further apart than the settings allow.
+        distances.TooFar: If they are further apart than the settings allow.
 
     Example:
         >>> config = CompareConfig(first="none/1", second="none/2", images="photos")
@@ -90,72 +91,6 @@ def compare_exports(config: CompareConfig) -> None:
     found = compare(first, second, paths, config.batch_size)
     print(table(places[0], places[1], found))
     check(found, config.max_distance, config.max_group_distance)
-
-
-class TooFar(CommandError):
-    """Two exports are further apart than they may be; the command ends with status 1.
-
-    Example:
-        >>> TooFar("pooled of a.jpg is 0.1 away.").status
-        1
-    """
-
-
-def check(
-    found: dict[str, Any],
-    max_distance: float | None = None,
-    max_group_distance: float | None = None,
-) -> None:
-    """Refuses what is further apart than it may be.
-
-    Args:
-        found: Of `compare`.
-        max_distance: Of the features of an image: 1 - cosine. None: any.
-        max_group_distance: Of its groups: 1 - adjusted Rand index. None: any.
-
-    Raises:
-        TooFar: It names the output, the image and the distance.
-        ValueError: If groups are to be near, and an export has none.
-
-    Example:
-        >>> found = {"cosine": np.array([1.0, 0.9]), "images": ["a.jpg", "b.jpg"]}
-        >>> check(found, max_distance=0.2)
-        >>> check(found, max_distance=0.01)
-        Traceback (most recent call last):
-        export.compare.TooFar: `pooled` must be within 0.01 (1 - cosine). Received: \
-0.1 for b.jpg, the furthest of 1 of 2 images.
-    """
-    if max_distance is None and max_group_distance is None:
-        return
-    if found.get("apart"):
-        name, (first, second) = next(iter(found["apart"].items()))
-        raise TooFar(
-            f"Both exports must decode the same images. Received: {name}, {first} of "
-            f"the first and {second} of the second; {len(found['apart'])} such images."
-        )
-    for output, key, measure, most in (
-        ("pooled", "cosine", "1 - cosine", max_distance),
-        (
-            *("assignments", "rand_index", "1 - adjusted Rand index"),
-            max_group_distance,
-        ),
-    ):
-        if most is None:
-            continue
-        if key not in found:
-            raise ValueError(
-                f"`max_group_distance` needs groups in both exports. Received: "
-                f"max_group_distance={most}, and none in one. Leave it out."
-            )
-        distances = 1.0 - np.asarray(found[key])
-        far = ~(distances <= most)  # NaN is far
-        if far.any():
-            worst = int(np.argmax(np.where(np.isnan(distances), np.inf, distances)))
-            raise TooFar(
-                f"`{output}` must be within {most:g} ({measure}). Received: "
-                f"{distances[worst]:.3g} for {found['images'][worst]}, the furthest of "
-                f"{far.sum()} of {len(far)} images."
-            )
 
 
 def compare(

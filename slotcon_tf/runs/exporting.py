@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import keras
-import numpy as np
 
-from slotcon_tf.data import open_source
-from slotcon_tf.data.source import ImageSource
 from slotcon_tf.detection import MaskRCNN
-from slotcon_tf.images import square
-from slotcon_tf.images.statistics import statistics_of
+from slotcon_tf.runs.export_images import calibration_images, whitening_images
 from slotcon_tf.runs.exporting_elsewhere import export_elsewhere
 from slotcon_tf.runs.load_settings import ModelSettings, which_setting
-from slotcon_tf.runs.loading import load_trained, run_folder, serving_options
+from slotcon_tf.runs.loading import load_trained, serving_options
 from slotcon_tf.runs.measured_detector import checked_edges
-from slotcon_tf.runs.pretrain_config import PretrainConfig
-from slotcon_tf.runs.provenance import provenance, run_flags
+from slotcon_tf.runs.provenance import provenance
 from slotcon_tf.runs.settings import SettingError, check_left_out, setting
 from slotcon_tf.serving.archive import export_model
 from slotcon_tf.serving.detector import DetectorOptions, export_detector
@@ -29,7 +23,6 @@ from slotcon_tf.serving.whitening import FEWEST
 
 EXPORT_DIR = "Folder of all versions of an export."
 _DEFAULTS = ServingOptions()
-_MAX_CALIBRATION = 200
 _OF_SAVED_MODEL = (  # settings that do nothing elsewhere
     "quantize",
     "precision",
@@ -198,7 +191,7 @@ def export(config: ExportConfig) -> pathlib.Path:
     check_left_out(config, _OF_DETECTORS, "for what is no detector")
     if not whole:
         size = config.image_size or getattr(model, "serving_size", 0)
-        images = _calibration_images(model, config, size)
+        images = calibration_images(model, config.calibration_images, size)
         return export_elsewhere(model, config, images)
     served = serving_options(
         model,
@@ -211,25 +204,25 @@ def export(config: ExportConfig) -> pathlib.Path:
         max_pixels=config.max_pixels,
         signatures=config.signatures or (),
     )
-    size = served["options"].image_size
-    folder = export_model(
+    size, folder = served["options"].image_size, config.calibration_images
+    written = export_model(
         model,
         pathlib.Path(config.export_dir),
         which=config.which,
         precision=config.precision,
         quantize=config.quantize,
-        images=_calibration_images(model, config, size),
+        images=calibration_images(model, folder, size),
         batching=config.batching,
-        whiten=_whitening_images(model, config, size),
+        whiten=whitening_images(model, config.model, folder, config.whiten, size),
         about=_about(model, config),
         verified=config.verify,
         **served,
     )
-    print(f"Written: {folder}")
-    report = folder / "assets.extra" / "precision.json"
+    print(f"Written: {written}")
+    report = written / "assets.extra" / "precision.json"
     if report.exists():
         print(report.read_text().strip())
-    return folder
+    return written
 
 
 def _export_detector(model: MaskRCNN, config: ExportConfig) -> pathlib.Path:
@@ -260,59 +253,3 @@ def _check_elsewhere(config: ExportConfig) -> None:
 
 def _about(model: keras.Model, config: ExportConfig) -> dict[str, Any]:
     return {**provenance(config.model, model), "license": config.license}
-
-
-def _whitening_images(
-    model: keras.Model, config: ExportConfig, image_size: int
-) -> Iterator[np.ndarray] | None:
-    """Squares as `embed` sees them, one after the other, or None."""
-    if not config.whiten:
-        return None
-    source = _images_of(model, config)
-    size = image_size or _DEFAULTS.image_size
-    samples = source.sample(config.whiten)
-    return (square(sample.image, size, "evaluation") for sample in samples)
-
-
-def _images_of(model: keras.Model, config: ExportConfig) -> ImageSource:
-    """Of `calibration_images`, or what the run was trained on."""
-    pixel_range = statistics_of(model).pixel_range
-    if config.calibration_images:
-        folder = config.calibration_images
-        return open_source("folder", folder, pixel_range=pixel_range)
-    run = run_folder(config.model)
-    name, lines = run_flags(run) if run else ("", [])
-    if name != PretrainConfig.flagfile:
-        raise SettingError(
-            f"whiten={config.whiten} needs `calibration_images`, or the folder of a "
-            f"pretraining, whose images are taken. Received: model={config.model}."
-        )
-    trained = PretrainConfig.from_lines(lines)
-    return open_source(
-        trained.dataset,
-        trained.data_dir,
-        allow_remote=trained.allow_remote_paths,
-        max_pixels=trained.max_pixels,
-        max_bad_share=trained.max_bad_share,
-        pixel_range=pixel_range,
-    )
-
-
-def _calibration_images(
-    model: keras.Model, config: ExportConfig, image_size: int
-) -> np.ndarray | None:
-    """uint8 (M, size, size, 3) of the folder's images, evenly spaced, or None."""
-    if not config.calibration_images:
-        return None
-    pixel_range = statistics_of(model).pixel_range
-    folder = config.calibration_images
-    source = open_source("folder", folder, pixel_range=pixel_range)
-    size = image_size or _DEFAULTS.image_size
-    samples = source.sample(_MAX_CALIBRATION)
-    images = [square(sample.image, size, "stretched") for sample in samples]
-    if not images:
-        raise ValueError(
-            f"One image of `calibration_images` at least must be readable. Received: "
-            f"{folder}, where all that were tried are bad. Check the folder."
-        )
-    return np.stack(images)

@@ -58,7 +58,8 @@ def provenance(
     if run is None:
         return found
     name, lines = run_flags(run)
-    flags = dict(line[2:].partition("=")[::2] for line in lines)
+    parts = (line[2:].partition("=") for line in lines)
+    flags = {flag: value for flag, _, value in parts}
     data = _trained_on(path, flags)
     kept = [line for line in lines if not _PLACES.match(line)]
     recipe = {"command": _COMMANDS.get(name), "flags": kept}

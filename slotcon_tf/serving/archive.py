@@ -99,7 +99,7 @@ def export_model(
     # A server that polls the folder takes numbers only: it never sees what is aside.
     with written_aside(export_dir / "new_version") as aside:
         archive = archive_of(served, [served.pyramid_model, heads])
-        archive.write_out(str(aside), verbose=False)  # pyright: ignore[reportAttributeAccessIssue]
+        archive.write_out(str(aside), verbose=False)
         batches = tuple(warmup_batches) if options.image_size else (1,)
         if warmup_batches:
             write_warmup(aside, MODEL_NAME, served.signatures(), batches, edge)
@@ -170,7 +170,7 @@ def archive_of(served: Any, parts: Iterable[Any]) -> Any:
         >>> sorted(archive._endpoint_names)
         ['embed', 'image_bytes', 'pyramid', 'serving_default']
     """
-    archive = keras.export.ExportArchive()
+    archive: Any = keras.export.ExportArchive()
     for part in filter(None, parts):
         archive.track(part)
     used = {}
@@ -180,7 +180,7 @@ def archive_of(served: Any, parts: Iterable[Any]) -> Any:
         if name == "serving_default":
             # What tf.saved_model.load gives can be called as well; add_endpoint would
             # make a signature of that name.
-            archive._tf_trackable.__call__ = endpoint  # pyright: ignore[reportAttributeAccessIssue]
+            archive._tf_trackable.__call__ = endpoint
     # `track` notes Keras's variables, and a graph has TensorFlow's within them: both
     # would be written, and of the parts what no signature uses as well.
     trained = [v for v in used.values() if v.trainable]

@@ -118,9 +118,10 @@ def largest_instances(
     # A map may have fewer positions than there are places for parts.
     positions = tf.pad(positions, [[0, 0], [0, max_instances]])
     positions, ids = tf.math.top_k(positions, max_instances)  # (N, M)
-    valid = positions > 0
+    valid: Tensor = positions > 0
     ids = tf.where(valid, ids, 0)
-    masks = (labels[:, None] == ids[..., None]) & valid[..., None]  # (N, M, P)
+    masks = labels[:, None] == tf.expand_dims(ids, -1)  # (N, M, P)
+    masks &= tf.expand_dims(valid, -1)
     weights = tf.where(masks, shares[:, None], 0.0)
     projected = tf.reshape(projected, [-1, count, projected.shape[-1]])
     slots = tf.einsum("nmp,npd->nmd", weights, tf.cast(projected, tf.float32))

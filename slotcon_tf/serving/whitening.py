@@ -44,8 +44,9 @@ class Whitening(tf.Module):
         self, mean: np.ndarray, matrix: np.ndarray, facts: dict[str, Any]
     ) -> None:
         super().__init__(name="whitening")
-        self.mean = tf.Variable(mean, False, dtype=tf.float32, name="mean")
-        self.matrix = tf.Variable(matrix, False, dtype=tf.float32, name="matrix")
+        self.mean = tf.Variable(tf.constant(mean, tf.float32), False, name="mean")
+        matrix_ = tf.constant(matrix, tf.float32)
+        self.matrix = tf.Variable(matrix_, False, name="matrix")
         self.facts = facts
 
     def __call__(self, features: Tensor) -> Tensor:

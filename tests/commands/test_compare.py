@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from export.compare import TooFar, check, compare
+from export.compare import compare
+from export.distances import TooFar, check
 from export.loading import load_version
 from slotcon_tf import SlotCon
 from slotcon_tf.serving.archive import export_model

@@ -61,7 +61,8 @@ def test_three_ways_to_an_export_are_one(tmp_path, monkeypatch):
     masks, maps, warm = first
     assert masks == (-1, SIZE, SIZE) and maps == (-1, 2, 2, 32)
     assert {shape[0] for _, shape in warm} == set(BATCH_SIZES)
-    assert ("serving_default", (8, SIZE, SIZE, 3)) in warm
+    assert ("serving_default", (1, SIZE, SIZE, 3)) in warm
+    assert ("image_bytes", (8,)) in warm
     assert all(other == first for other in others)
     # A checkpoint alone, and somebody who says otherwise.
     model, _ = load_trained(run.checkpoints.latest())

@@ -10,12 +10,14 @@ import tensorflow as tf
 from PIL import Image
 
 from slotcon_tf import backbone
+from slotcon_tf.detection import MaskRCNN
 from slotcon_tf.interop import load_slotcon
 from slotcon_tf.runs.exporting import ExportConfig, export
 from slotcon_tf.runs.provenance import provenance
 from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.serving import archive
 from slotcon_tf.serving.archive import serve
+from slotcon_tf.serving.detector import DetectorOptions, export_detector
 from slotcon_tf.serving.folding import fold_batch_norm
 from slotcon_tf.serving.model_card import CARD_FILE, README_FILE, weights_digest
 from slotcon_tf.serving.signatures import ServingOptions
@@ -237,3 +239,24 @@ def test_the_first_answer_after_warm_up_comes_as_soon_as_others(exported):
         times.append(time.perf_counter() - start)
     # A fifth of a second for a machine with other work: a cold graph takes more.
     assert times[0] < 2 * statistics.median(times[1:]) + 0.2, times
+
+
+@pytest.mark.slow
+def test_a_detector_is_whole_too(tmp_path):
+    sizes = {"channels": 8, "units": 16, "max_detections": 3, "masks": False}
+    encoder = used(backbone("resnet10", width=4))
+    model = MaskRCNN(encoder, class_names=("cat", "dog"), **sizes)
+    about = {"license": "MIT", "model": {"title": "pets"}}
+    options = DetectorOptions(short_edge=64, long_edge=96)
+    version = export_detector(
+        model, tmp_path, options=options, about=about, verified=True
+    )
+    found = arrays(version)
+    total = sum(a.nbytes for a in found)
+    assert total <= data_bytes(version) < total + 100_000
+    large = [a.tobytes() for a in found if a.size > 200]
+    assert len(large) == len(set(large)) > 5
+    card = json.loads((version / CARD_FILE).read_text())
+    assert card["model"]["classes"] == ["cat", "dog"] and card["license"] == "MIT"
+    assert "boxes" in card["signatures"]["detect"]["outputs"]
+    assert "# pets" in (version / README_FILE).read_text()
