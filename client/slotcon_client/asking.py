@@ -10,61 +10,22 @@ from __future__ import annotations
 
 import functools
 import itertools
-import logging
 import random
-import time
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from slotcon_client.answers import Served, are_alike, are_swapped, check_answer
 from slotcon_client.codecs import Codec, Garbled, Message, Place
-from slotcon_client.errors import (
-    ExtractionError,
-    RequestError,
-    Unavailable,
-    WrongAnswer,
-)
+from slotcon_client.errors import ExtractionError, RequestError, WrongAnswer
 from slotcon_client.images.deep_png import write_deep_png
+from slotcon_client.retrying import Retrying, Send, Steps, T
 from slotcon_client.sending import Sendable, asked
 from slotcon_client.wires import Failed
 
-_RETRIED = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
-_REFUSED = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED")
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds between attempts
-_DEADLINES_MISSED = 3  # attempts before a batch is halved
-_ONCE = 1  # more attempts at what may be a moment's fault of the server
 _PROBED = 64  # batches: of each first one, an image is asked alone as well
-_log = logging.getLogger("slotcon_client")
-T = TypeVar("T")
 Rows = dict[str, np.ndarray]
-
-
-class Send(NamedTuple):
-    """A step: a message, and the seconds for its answer.
-
-    Example:
-        >>> Send(Message("/v1/models/slotcon"), 30.0).seconds
-        30.0
-    """
-
-    message: Message
-    seconds: float
-
-
-class Pause(NamedTuple):
-    """A step: nothing for some seconds.
-
-    Example:
-        >>> Pause(0.1).seconds
-        0.1
-    """
-
-    seconds: float
-
-
-Steps = Generator[Send | Pause, Any, T]
 
 
 class Asking:
@@ -118,10 +79,10 @@ class Asking:
         self.signature = signature
         self.outputs = tuple(outputs)
         self.deadline = deadline
-        self.retry_seconds = retry_seconds
         self.served: Served | None = None
-        self._failing_since: float | None = None
-        self._failed_at = 0.0
+        self._retrying = Retrying(
+            server, deadline=deadline, retry_seconds=retry_seconds
+        )
         self._batches = itertools.count()
 
     def pin(self) -> Steps[Served]:
@@ -203,7 +164,8 @@ class Asking:
     def _predict(self, content: Sequence[bytes]) -> Steps[Rows]:
         found = yield from self._asked(content)
         count = len(content)
-        good = np.flatnonzero(found["ok"]) if "ok" in found else np.arange(count)
+        ok = found["ok"].tolist() if "ok" in found else [True] * count
+        good = [i for i in range(count) if ok[i]]
         seen = [content[i] for i in good]
         if len(set(seen)) > 1 and next(self._batches) % _PROBED == 0:
             yield from self._probe(seen, {n: v[good] for n, v in found.items()})
@@ -269,56 +231,10 @@ class Asking:
             return False
 
     def _answered(self, message: Message, read: Callable[[bytes], T]) -> Steps[T]:
-        """An answer, asked for until there is one, or no hope of one."""
-        pause, missed, faults = _FIRST_PAUSE, 0, 0
-        while True:
-            try:
-                answer = read((yield Send(message, self.deadline)))
-                self._failing_since = None
-                return answer
-            except Garbled as error:
-                faults += 1
-                code, text = "INTERNAL", str(error)
-                if faults > _ONCE:
-                    raise WrongAnswer(
-                        f"{self.server} must answer as TF Serving does. Received: "
-                        f"{_short(text)}."
-                    ) from None
-            except Failed as error:
-                code, text = error.code, error.text
-                missed += code == "DEADLINE_EXCEEDED"
-                faults += code == "INTERNAL"
-            away = self._seconds_away() > self.retry_seconds
-            if code in _REFUSED or faults > _ONCE or missed >= _DEADLINES_MISSED:
-                raise RequestError(f"{code}: {_short(text)}")
-            if code not in (*_RETRIED, "INTERNAL"):
-                raise ExtractionError(self._said(code, text))
-            if away:
-                raise Unavailable(
-                    f"{self.server} must answer. Received: {code}, {_short(text)}, for "
-                    f"{self.retry_seconds:g} s. Start it, and give the same command "
-                    "again: what is done is kept."
-                )
-            if pause == _FIRST_PAUSE:
-                _log.warning("%s does not answer, and is asked again", self.server)
-            # Not all at once when it comes back.
-            yield Pause(pause * random.uniform(0.5, 1.0))
-            pause = min(2 * pause, _LONGEST_PAUSE)
-
-    def _seconds_away(self) -> float:
-        """How long no request of this client has been answered, since one failed."""
-        now = time.monotonic()
-        old = now - self._failed_at > self.retry_seconds + 2 * self.deadline
-        if self._failing_since is None or old:
-            self._failing_since = now
-        self._failed_at = now
-        return now - self._failing_since
-
-    def _said(self, code: str, text: str) -> str:
         what = f"{self.model} with {self.signature}"
         if self.served is not None:
             what = f"version {self.served.version} of {what}, with which this began"
-        return f"{self.server} must serve {what}. Received: {code}, {_short(text)}."
+        return self._retrying.answered(message, read, what)
 
 
 def sendable(content: Sequence[bytes]) -> list[Sendable]:
@@ -338,7 +254,3 @@ def _picture() -> bytes:
 
 def _takes(inputs: Sequence[str]) -> bool:
     return list(inputs) == ["image_bytes"]
-
-
-def _short(text: str | None) -> str:
-    return (text or "").strip().splitlines()[0][:300] if (text or "").strip() else ""

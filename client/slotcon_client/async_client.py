@@ -9,8 +9,9 @@ from typing import Any, Self
 import numpy as np
 
 from slotcon_client.answers import Served
-from slotcon_client.asking import Asking, Send, Steps, T, sendable
+from slotcon_client.asking import Asking, sendable
 from slotcon_client.client import FeatureClient
+from slotcon_client.retrying import Send, Steps, T
 from slotcon_client.wires import AsyncGrpcWire, Failed, InThreads
 
 

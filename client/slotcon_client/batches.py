@@ -65,6 +65,13 @@ class Batches:
         self._columns: dict[str, Column] = {}
         self._guard = threading.Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """To another process, which has locks of its own."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
+
     def rows(self, paths: Sequence[str | os.PathLike]) -> Rows:
         """Outputs, `ok`, `reason` and digests of images; zeros where it is not ok.
 

@@ -10,9 +10,10 @@ from typing import Any, Self
 import numpy as np
 
 from slotcon_client.answers import Served
-from slotcon_client.asking import Asking, Pause, Send, Steps, T
+from slotcon_client.asking import Asking
 from slotcon_client.codecs import Place
 from slotcon_client.errors import ExtractionError
+from slotcon_client.retrying import Pause, Send, Steps, T
 from slotcon_client.security import Security
 from slotcon_client.wires import Failed, Wire
 

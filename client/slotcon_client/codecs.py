@@ -18,9 +18,9 @@ class Garbled(ValueError):
     """An answer that cannot be read at all.
 
     Example:
-        >>> Grpc("slotcon").predicted(b"\\xff", {})
+        >>> raise Garbled("no JSON")
         Traceback (most recent call last):
-        slotcon_client.codecs.Garbled: Error parsing message ...
+        slotcon_client.codecs.Garbled: no JSON
     """
 
 

@@ -74,12 +74,12 @@ class Output:
                 redone = self.fill(parts, concurrency, progress)
             if redone:
                 print(
-                    f"extract: {redone} batches were made anew: their images have "
+                    f"{redone} batches were made anew: their images have "
                     "changed, or had not been answered.",
                     file=sys.stderr,
                 )
             failed = self.finish(parts)
-            self._list_failed(failed)
+            self.list_failed(failed)
             if not any(map(is_unanswered, failed.values())):
                 parts.remove_all()
         return failed
@@ -196,7 +196,8 @@ class Output:
         columns = {n: np.concatenate([f[n] for f in found]) for n in found[0]}
         return dataclasses.replace(Table.of(columns), about=about)
 
-    def _list_failed(self, failed: Mapping[str, str]) -> None:
+    def list_failed(self, failed: Mapping[str, str]) -> None:
+        """Writes a line per image that failed beside the output."""
         path = self.path.rstrip("/") + ".failed.txt"
         if failed:
             lines = [f"{name}\t{reason}\n" for name, reason in failed.items()]
@@ -247,6 +248,7 @@ class FolderOutput(Output):
 
     Attributes:
         shard_images: Images of a shard.
+        before: Number of the folder's shards that come before these images.
 
     Example:
         >>> issubclass(FolderOutput, Output)
@@ -254,6 +256,7 @@ class FolderOutput(Output):
     """
 
     shard_images: int
+    before: int = 0
 
     def __post_init__(self) -> None:
         batches = -(-self.shard_images // self.batch_size)
@@ -299,9 +302,20 @@ class FolderOutput(Output):
                 self._manifest(finished=False)
         return redone
 
+    def shard(self, parts: Parts, concurrency: int) -> dict[str, Any]:
+        """The only shard of these images, which is made if it is missing."""
+        found = self.whole(0)
+        if found is None:
+            work = each_done(lambda s: self.batch(parts, s), self._of(0), concurrency)
+            for _ in work:
+                pass
+            found = self.put(0, parts)
+        return found
+
     def whole(self, number: int) -> dict[str, Any] | None:
         """A shard that is there and of what its images hold now, or None."""
-        found = shards.read_shard(self.path, number, self._made_with, self.files)
+        number_there = self.before + number
+        found = shards.read_shard(self.path, number_there, self._made_with, self.files)
         if found is None or found["unanswered"]:
             return None
         names = ("reason", shards.DIGESTS)
@@ -322,24 +336,36 @@ class FolderOutput(Output):
         about |= {"images": len(digests)}
         counted = tables[""].about
         about |= {name: counted[name] for name in ("failed", "unanswered")}
+        number += self.before
         return shards.write_shard(self.path, number, tables, about, self.files)
 
     def finish(self, parts: Parts) -> dict[str, str]:
+        self._manifest(finished=True)
+        return self.failed_images()
+
+    def failed_images(self) -> dict[str, str]:
+        """Name to reason, of what is written."""
         failed = {}
-        for number in self.numbers:
-            name = self._written[number]["name"]
-            ok, reason = (self._column(name, column) for column in _LAST)
+        manifest = shards.read_manifest(self.path, self.files)
+        for number, shard in enumerate(manifest["shards"]):
+            if not shard["failed"]:
+                continue
+            ok, reason = (self._column(shard["name"], column) for column in _LAST)
             for i in np.flatnonzero(~ok).tolist():
                 place = number * self.shard_images + i
                 failed[self.images.names[place]] = str(reason[i])
-        self._manifest(finished=not any(map(is_unanswered, failed.values())))
         return failed
+
+    def manifest(self, written: Sequence[Mapping[str, Any]], finished: bool) -> None:
+        """Writes the manifest of what `put` or `shard` returned."""
+        finished &= not any(shard["unanswered"] for shard in written)
+        shards.write_manifest(
+            self.path, self.about, written, finished=finished, files=self.files
+        )
 
     def _manifest(self, finished):
         known = [self._written[n] for n in self.numbers if n in self._written]
-        shards.write_manifest(
-            self.path, self.about, known, finished=finished, files=self.files
-        )
+        self.manifest(known, finished)
 
     def _of(self, number):
         """Where the batches of a shard begin."""

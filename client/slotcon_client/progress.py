@@ -22,7 +22,7 @@ class Progress:
     Example:
         >>> with Progress(total=3, file=sys.stdout) as progress:
         ...     progress.update(3)  # doctest: +ELLIPSIS
-        extract: 3 / 3 images, ... images/s, 0 s left
+        3 / 3 images, ... images/s, 0 s left
     """
 
     def __init__(self, total: int, file: TextIO | None = None) -> None:
@@ -66,7 +66,7 @@ class Progress:
         """What is shown now."""
         since, before = self._marks[0]
         speed = (self._asked - before) / max(time.monotonic() - since, 1e-9)
-        told = f"extract: {self.done} / {self.total} images"
+        told = f"{self.done} / {self.total} images"
         if not speed:
             return told
         left = duration((self.total - self.done) / speed)

@@ -71,10 +71,11 @@ def begin(folder: str, about: Mapping[str, Any], files: Files = LOCAL) -> None:
         cure = "Take another `output`, or delete it to start anew."
         check_same(_flat(kept), _flat(json.loads(json.dumps(about))), folder, cure)
         return
-    if files.names(folder):
+    others = [name for name in files.names(folder) if not name.startswith(".")]
+    if others:
         raise ExtractionError(
             f"`output` must be a new folder, or one of features. Received: {folder}, "
-            f"which holds something else ({files.names(folder)[0]}). Take another."
+            f"which holds something else ({others[0]}). Take another."
         )
     files.make(folder)
     write_manifest(folder, about, [], finished=False, files=files)

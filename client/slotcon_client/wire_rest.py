@@ -191,9 +191,11 @@ class _Connection(http.client.HTTPConnection):
 
     def sendall(self, data: Any) -> None:
         view = memoryview(data)
-        while view:
-            self._plain.settimeout(self.left())
-            view = view[self._plain.send(view[:_PIECE]) :]
+        # Whoever does not read on may have said why: the answer is read then.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while view:
+                self._plain.settimeout(self.left())
+                view = view[self._plain.send(view[:_PIECE]) :]
 
     def makefile(self, mode: str) -> io.BufferedReader:
         del mode

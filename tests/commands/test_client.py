@@ -226,9 +226,17 @@ def test_refusals(server, photos, tmp_path, capsys):
     nobody = FeatureClient(f"127.0.0.1:{free_ports(1)[0]}", retry_seconds=0.5)
     with nobody, pytest.raises(Unavailable, match="must answer.*UNAVAILABLE"):
         nobody.extract(images, tmp_path / "a.npz", batch_size=4)
-    client = FeatureClient(server.address)
-    with client, pytest.raises(ExtractionError, match="Received other batch_size"):
-        client.extract(images, tmp_path / "a.npz", batch_size=5)
+    assert not list(tmp_path.iterdir())  # of which version was not known
+
+    def away(content):
+        raise Unavailable("It must answer.")
+
+    with FeatureClient(server.address) as client:
+        settings = {"settings": client.settings(), "batch_size": 4}
+        with pytest.raises(Unavailable):
+            extract(away, images, tmp_path / "a.npz", **settings)
+        with pytest.raises(ExtractionError, match="Received other batch_size"):
+            client.extract(images, tmp_path / "a.npz", batch_size=5)
     with pytest.raises(SystemExit) as end:
         command.main(["client", f"--images={photos}", "--output=a.csv"])
     assert end.value.code == 2

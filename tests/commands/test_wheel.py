@@ -10,6 +10,7 @@ import zipfile
 
 import pytest
 
+import slotcon_client
 import slotcon_tf
 from tests.support.command import ROOT, module, run
 
@@ -78,6 +79,15 @@ def test_it_asks_for_ranges(wheel):
     assert not [line for line in core if line.startswith(tools)]
     assert about["Version"] == slotcon_tf.__version__
     assert about["License-Expression"] == "Apache-2.0"
+
+
+def test_the_client_has_a_wheel_of_its_own_without_tensorflow():
+    file = ROOT / "client" / "pyproject.toml"
+    project = tomllib.loads(file.read_text())["project"]
+    asked = {line.partition(">=")[0] for line in project["dependencies"]}
+    assert asked == {"grpcio", "numpy", "protobuf"}
+    assert slotcon_client.__version__ == slotcon_tf.__version__
+    assert (file.parent / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
 
 
 def test_commands_have_mains():

@@ -24,6 +24,7 @@ from slotcon_client.protocol import message, method
 from slotcon_client.tensors import KINDS, NUMBERS, read_tensor, write_tensor
 
 VERSION, CHANNELS = 7, 4
+LONGEST = 2**23  # bytes of a request, of which no more are read
 STALL = 20.0  # seconds; no client waits so long
 SIGNATURE = {
     "pooled": ("float32", (-1, CHANNELS)),
@@ -460,7 +461,11 @@ class _Http(socketserver.StreamRequestHandler):
                 while field := self.rfile.readline().decode().strip():
                     name, _, value = field.partition(":")
                     headers[name.lower()] = value.strip()
-                body = self.rfile.read(int(headers.get("content-length", 0)))
+                length = int(headers.get("content-length", 0))
+                if length > LONGEST:
+                    self.say(413, {"error": "too long"})
+                    break  # and reads no further
+                body = self.rfile.read(length)
                 if not self.answer(line.split()[1], headers, body):
                     break
 

@@ -384,6 +384,15 @@ def test_an_idle_connection_that_was_closed_is_no_failure(server, caplog):
     assert not caplog.records
 
 
+def test_a_request_that_is_too_long_is_refused_at_once(server):
+    """The server says so while the client still sends."""
+    content = [PNGS[0] + bytes(2**24)]
+    client = FeatureClient(server.rest, transport="rest", model_name="honest")
+    said = "RESOURCE_EXHAUSTED: 413 too long"
+    with client, pytest.raises(RequestError, match=said):
+        client.predict(content)
+
+
 def test_near_rows_are_no_swap():
     """Rounding that differs with the batch's size, of images that are nearly alike."""
     rng = np.random.default_rng(0)
