@@ -74,7 +74,7 @@ def refusal(error: Exception, call: str) -> Refused:
     if isinstance(error, Refused):
         return error
     if isinstance(error, tf.errors.OpError):
-        code, text = getattr(error, "error_code", None), getattr(error, "message", "")
+        code, text = getattr(error, "error_code", 2), getattr(error, "message", "")
         return Refused(_NAMES.get(code, "UNKNOWN"), str(text).removeprefix(_GRAPH))
     logging.error("%s failed", call, exc_info=error)
     if isinstance(error, MemoryError):

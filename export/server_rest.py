@@ -35,6 +35,7 @@ from .server_versions import Versions
 METRICS_PATH = "/monitoring/prometheus/metrics"
 _ALIVE, _READY = "/livez", ("/healthz", "/readyz")
 _TOO_SLOW = 408  # HTTP's status
+_GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 _END_SECONDS = 0.5  # for the end itself, after that of the last request
 
 
@@ -182,6 +183,10 @@ class RestServer:
         """Of a request, as long as it may be, in the time that a client has."""
         size, body = request.content_length or 0, bytearray()
         async with asyncio.timeout(self._client_seconds):
+            expects = request.headers.get("Expect", "").lower() == "100-continue"
+            if expects and size <= self._limit:  # as curl does of a long body
+                await request.writer.write(_GO_ON)
+                request.writer.output_size = 0
             while max(size, len(body)) <= self._limit:
                 piece = await request.content.readany()
                 if not piece:

@@ -26,7 +26,7 @@ tf.config.set_logical_device_configuration(
 def pytest_addoption(parser):
     parser.addoption(
         "--server_binary",
-        default=shutil.which("tensorflow_model_server"),
+        default=os.getenv("SERVER_BINARY") or shutil.which("tensorflow_model_server"),
         help="TF Serving's binary: what the local server is tested by, it is too.",
     )
 

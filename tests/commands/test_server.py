@@ -30,7 +30,8 @@ def answer(exported):
 
 @pytest.fixture(scope="module", params=["local", "tensorflow_model_server"])
 def server(request, folder):
-    with serving(folder, binary=binary_of(request)) as started:
+    binary = binary_of(request)
+    with serving(folder, "--nowarmup", binary=binary) as started:
         yield started
 
 
@@ -77,7 +78,8 @@ def test_versions_come_and_go_under_load(folder, tmp_path):
     """Version 2 is loaded while requests run; a damaged 3 leaves it; labels hold 1."""
     models = tmp_path / "models"
     shutil.copytree(folder, models)
-    with serving(models, "--version_labels=stable:1") as server:
+    flags = ["--version_labels=stable:1", "--nowarmup"]
+    with serving(models, *flags) as server:
         stop, answered, failed = [], [], []
 
         def ask():

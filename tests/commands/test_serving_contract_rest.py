@@ -1,9 +1,11 @@
 """What a server of SavedModels promises over REST: the local one, and TF Serving's."""
 
 import base64
+import gzip
 import http.client
 import json
 import math
+import socket
 import urllib.parse
 
 import pytest
@@ -283,6 +285,28 @@ def test_connections_are_kept(tiny_server):
         assert answer.status == 400 or text == {"predictions": [2.0]}
         sockets.add(connection.sock)
     assert len(sockets) == 1
+    connection.close()
+
+
+def test_who_asks_before_a_body_is_told_to_go_on(tiny_server):
+    body = b'{"signature_name": "half", "instances": [4]}'
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+    head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", tiny_server.rest_port), 60) as asks:
+        asks.sendall(head.encode())
+        assert asks.recv(1000).startswith(b"HTTP/1.1 100")
+        asks.sendall(body)
+        answer = b""
+        while piece := asks.recv(1000):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 200") and b"2.0" in answer
+
+
+def test_packed_bodies(tiny_server):
+    body = gzip.compress(b'{"signature_name": "half", "instances": [4]}')
+    connection = http.client.HTTPConnection("127.0.0.1", tiny_server.rest_port, 60)
+    connection.request("POST", PREDICT, body, {"Content-Encoding": "gzip"})
+    assert json.loads(connection.getresponse().read()) == {"predictions": [2.0]}
     connection.close()
 
 
