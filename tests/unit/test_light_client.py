@@ -31,7 +31,8 @@ from slotcon_client.answers import are_swapped
 from slotcon_client.protocol import message, method
 from slotcon_client.tensors import KINDS, read_json, read_tensor, write_tensor
 from tests.support.command import ROOT, free_ports
-from tests.support.lying_server import VERSION, LyingServer, features_of, honest
+from tests.support.lies import VERSION, features_of, honest
+from tests.support.lying_server import LyingServer
 from tests.support.picture_case import encoded, pictures
 
 PNGS = [encoded(picture, "PNG") for picture in pictures(3)]

@@ -10,7 +10,8 @@ from PIL import Image
 
 from slotcon_client import ExtractionError, FeatureClient, RequestError
 from slotcon_client.extraction import Images, extract
-from tests.support.lying_server import LIES, ONCE, LyingServer, features_of
+from tests.support.lies import LIES, ONCE, features_of
+from tests.support.lying_server import LyingServer
 
 LIMIT = 15.0  # seconds for a lie: deadlines below are 0.4
 QUICK = {"deadline": 0.5, "retry_seconds": 0.6, "max_message_bytes": 2**20}
