@@ -40,7 +40,7 @@ class ClientConfig(ExtractionSettings):
     version_label: str = setting("", "Label of a version, such as stable.")
     deadline_s: float = setting(30.0, "Seconds for a whole answer.", low=0.0)
     retry_minutes: float = setting(5.0, "Wait for a server so long.", low=0.0)
-    max_message_mb: int = setting(64, "Largest answer.", low=1)
+    max_message_mb: int = setting(64, "Largest message.", low=1)
     tls: bool = setting(False, "Speak TLS, by the system's certificates.")
     tls_ca: str | None = setting(
         None, "PEM file of the certificates that the server's must be of."

@@ -33,6 +33,8 @@ IN_OTHER_WORDS = {
     "short_edge": "pixels of an image that a detector looks at; it may say it itself",
     "split": "which images; a report has those of a detector alone",
     "steps": "of training: of a network, or of a probe",
+    "tls_certificate": "a PEM file: of the server, or of a client",
+    "tls_key": "a PEM file, as above",
     "train_split": "what is learned from",
 }
 # Old name, command: new name, and what the old one means elsewhere.
