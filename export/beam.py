@@ -17,8 +17,8 @@ from slotcon_client.batches import Batches
 from slotcon_client.errors import ExtractionError
 from slotcon_client.extraction import Failed, Images
 from slotcon_client.files import LOCAL
+from slotcon_client.folder_output import FolderOutput
 from slotcon_client.lock import held
-from slotcon_client.outputs import FolderOutput
 from slotcon_client.parts import ENDING, Parts
 from slotcon_client.sending import served_form
 from slotcon_tf.extras import needed

@@ -13,7 +13,8 @@ from typing import Any, Self
 from slotcon_client.batches import Batches, Predict, is_unanswered
 from slotcon_client.errors import ExtractionError
 from slotcon_client.files import LOCAL, Files, printable
-from slotcon_client.outputs import FileOutput, FolderOutput
+from slotcon_client.folder_output import FolderOutput
+from slotcon_client.outputs import FileOutput
 from slotcon_client.tables import ENDINGS, Rows
 
 _NAMED = 20  # failed images; the others are counted
