@@ -160,7 +160,7 @@ def test_where_runs_come_from():
     """What a run wrote, and no path of the machine that it ran on."""
     found = provenance(OLD_RUNS / "finetune")
     assert found["scores"]["miou"] == 0.25
-    assert found["recipe"]["command"] == "trainers.finetune_segmentation"
+    assert found["recipe"]["command"] == "finetune_segmentation"
     assert found["model"]["started_from"] == "slotcon.keras"
     assert found["trained_on"]["dataset"]
     found = provenance(OLD_RUNS / "pretrain")
