@@ -36,6 +36,7 @@ COPY pyproject.toml setup.py README.md LICENSE /source/
 COPY slotcon_tf /source/slotcon_tf
 COPY trainers /source/trainers
 COPY export /source/export
+COPY client /source/client
 # As process 1 a command would not be ended by signals before it is loaded.
 RUN apt-get update && apt-get install --yes --no-install-recommends tini \
     && rm -rf /var/lib/apt/lists/*

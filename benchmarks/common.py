@@ -30,6 +30,7 @@ def generate(folder, count):
         Their paths.
     """
     paths = []
+    pathlib.Path(folder).mkdir(exist_ok=True)
     for index in range(count):
         image, _ = draw_scene(np.random.default_rng(index), 480, 640)
         paths.append(pathlib.Path(folder) / f"{index:04d}.jpg")

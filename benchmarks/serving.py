@@ -5,9 +5,14 @@
 Every SavedModel is loaded into a session, as TF Serving does, and gives the pooled
 features of the same images of 224 px, in turns. Ours starts from uint8 and normalises
 in the graph; the other gets float32 as it is. The int8 file runs in the LiteRT
-interpreter. Errors are those of the pooled features against the exact encoder's.
-Then concurrent callers of the local server (`export.server`), next to as many callers
-of the bare SavedModel in this process.
+interpreter, the ONNX file in ONNX Runtime. Errors are those of the pooled features
+against the exact encoder's.
+
+Then one table of every way to ask: the bare SavedModel, with and without TensorFlow's
+batching, and the development server by the light client (gRPC, REST) and by a client
+with TensorFlow; p50, p99, images/s, seconds until a client is ready, and MiB resident
+of client and server. Each is a process of its own. `--batches=` leaves the first part
+out.
 """
 
 import dataclasses
@@ -20,7 +25,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.common import in_turns, machine, median_ratio
+from benchmarks.common import generate, in_turns, machine, median_ratio
 from benchmarks.serving_load import measure_load
 from slotcon_tf import backbone
 from slotcon_tf.data.drawing import draw_scene
@@ -29,6 +34,7 @@ from slotcon_tf.runs.command import Command
 from slotcon_tf.runs.settings import Config, setting
 from slotcon_tf.serving.archive import export_model, pyramid_model
 from slotcon_tf.serving.folding import fold_batch_norm
+from slotcon_tf.serving.onnx_file import export_onnx_files
 from slotcon_tf.serving.precision import distance
 from slotcon_tf.serving.quantization import in_interpreter, quantize_int8
 from slotcon_tf.serving.signatures import ServedModel, ServingOptions
@@ -38,9 +44,10 @@ from slotcon_tf.serving.signatures import ServedModel, ServingOptions
 class ServingConfig(Config):
     batches: tuple[str, ...] = setting(("1", "8", "32"), "Batch sizes.")
     rounds: int = setting(7, "Timed calls of each.", low=1)
-    clients: tuple[str, ...] = setting(("1", "2", "4", "8"), "Concurrent callers.")
-    load_batch: int = setting(8, "Images of their requests.", low=1)
-    seconds: float = setting(10.0, "For each number of callers and form.", low=0.0)
+    arch: str = setting("resnet50", "The encoder.")
+    clients: tuple[str, ...] = setting(("1", "8"), "Concurrent callers.")
+    load_batch: int = setting(1, "Images of their requests.", low=1)
+    seconds: float = setting(10.0, "For each number of callers and way.", low=0.0)
     interpreter_threads: int = setting(
         2, "Of the int8 interpreter.", low=1, aliases=("threads",)
     )
@@ -59,29 +66,32 @@ def measure(config: ServingConfig) -> None:
         ]
     )
     calibration, images = pictures[:_CALIBRATION], pictures[_CALIBRATION:]
-    encoder = settled_encoder(calibration)
+    batches = tuple(map(int, config.batches))
+    encoder = backbone(config.arch)
+    if batches:
+        settle(encoder, calibration)
     with tempfile.TemporaryDirectory() as folder:
-        models = export_all(
-            encoder, calibration, pathlib.Path(folder), config.interpreter_threads
-        )
         print(machine())
-        errors(encoder, models, images)
-        for batch in map(int, config.batches):
+        folder = pathlib.Path(folder)
+        if batches:
+            models = export_all(
+                encoder, calibration, folder, config.interpreter_threads
+            )
+            errors(encoder, models, images)
+        for batch in batches:
             compare(models, images[:batch], config.rounds)
         if config.clients:
-            clients = map(int, config.clients)
-            load = images[: config.load_batch]
-            measure_load(
-                pathlib.Path(folder) / "float32", load, clients, config.seconds
-            )
+            served = folder / "served"
+            export_model(encoder, served, warmup_batches=(1, 8))
+            paths = generate(folder / "photos", config.load_batch)
+            measure_load(served, paths, map(int, config.clients), config.seconds)
 
 
-def settled_encoder(images):
-    """ResNet-50 whose statistics and residual branches are in use, as after training.
+def settle(encoder, images):
+    """Statistics and residual branches come into use, as after training.
 
     An untrained one's last normalisations multiply by 0 and hide half of the network.
     """
-    encoder = backbone("resnet50")
     for layer in encoder.layers:
         if hasattr(layer, "gamma") and not np.any(layer.gamma):
             layer.gamma.assign(np.full(layer.gamma.shape, 0.5))
@@ -89,7 +99,6 @@ def settled_encoder(images):
         for start in range(0, len(images), 16):
             part = tf.cast(images[start : start + 16], tf.float32)
             encoder(normalize(part), training=True)
-    return encoder
 
 
 def export_all(encoder, calibration, folder, threads):
@@ -113,6 +122,7 @@ def export_all(encoder, calibration, folder, threads):
             export_model(encoder, folder / "bfloat16", precision="bfloat16")
         ),
         "int8, LiteRT": (in_interpreter(quantized, threads), np.uint8),
+        "float32, ONNX Runtime": in_onnx_runtime(encoder, folder / "onnx"),
     }
 
 
@@ -126,6 +136,14 @@ def in_session(path):
     pooled = outputs["pooled"] if "pooled" in outputs else next(iter(outputs.values()))
     call = session.make_callable(pooled.name, [source.name])
     return call, tf.as_dtype(source.dtype).as_numpy_dtype
+
+
+def in_onnx_runtime(encoder, folder):
+    import onnxruntime
+
+    path = export_onnx_files(encoder, folder)["pooled"]
+    session = onnxruntime.InferenceSession(path)
+    return lambda images: session.run(["pooled"], {"image": images})[0], np.uint8
 
 
 def errors(encoder, models, images):

@@ -9,6 +9,7 @@ The same as `export.client` in all but where the model runs.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -16,12 +17,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from slotcon_client.extraction import is_file
+from slotcon_tf.extras import needed
+from slotcon_tf.runs.beam import HELP
 from slotcon_tf.runs.command import Command
-from slotcon_tf.runs.settings import setting
+from slotcon_tf.runs.settings import SettingError, check_left_out, setting
 
 from .extraction import ExtractionError, Images, RequestError, extract
 from .extraction_settings import ExtractionSettings, listed_images, run
-from .loading import load_version
+from .loading import identity_of, load_version, version_folder
 from .sending import ask
 
 
@@ -42,6 +46,19 @@ class ExtractConfig(ExtractionSettings):
         "Folder of all versions, or of one, that slotcon-export wrote.",
         aliases=("model",),
     )
+    beam: str | None = setting(None, HELP)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beam is None:
+            return
+        if is_file(self.output) or self.of_objects:
+            raise SettingError(
+                "`output` must be a folder where `beam` is set, for a shard of each "
+                f"worker. Received: output={self.output}. slotcon-merge makes a file "
+                "of it."
+            )
+        check_left_out(self, ("shard",), "where `beam` is set")
 
 
 class LocalModel:
@@ -69,10 +86,10 @@ class LocalModel:
         signature: str = "image_bytes",
         outputs: Sequence[str] = ("pooled",),
     ) -> None:
-        self.path = path
+        self.path = version_folder(path)
         self.signature = signature
         self.outputs = tuple(outputs)
-        signatures = load_version(path)
+        signatures = load_version(self.path)
         if signature not in signatures:
             raise ExtractionError(
                 f"`signature` must be one of {sorted(signatures)}. "
@@ -105,12 +122,46 @@ class LocalModel:
         self, images: Images, output: str | os.PathLike, **options: Any
     ) -> dict[str, str]:
         """`export.extraction.extract` with this model; see there."""
-        settings = {
-            "model": str(self.path),
-            "signature": self.signature,
-            "outputs": list(self.outputs),
-        }
-        return extract(self.predict, images, output, settings=settings, **options)
+        return extract(self.predict, images, output, settings=self.settings, **options)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What features depend on: which version, wherever it lies, and what of it."""
+        return settings_of(self.path, self.signature, self.outputs)
+
+
+def settings_of(
+    path: str | os.PathLike, signature: str, outputs: Sequence[str]
+) -> dict[str, Any]:
+    """What features of a version depend on; see `LocalModel`.
+
+    Raises:
+        FileNotFoundError: If there is no SavedModel.
+
+    Example:
+        >>> settings_of("nowhere", "image_bytes", ())  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: No SavedModel in nowhere. ...
+    """
+    asked = {"signature": signature, "outputs": list(outputs)}
+    return {**identity_of(version_folder(path)), **asked}
+
+
+def _with_beam(config):
+    """`extract` of a configuration, in the workers of Beam."""
+    with needed("beam"):
+        from .beam import extract_with_beam
+    path = version_folder(config.export_dir)  # the same in all workers
+    asked = {"signature": config.signature, "outputs": config.fetched}
+    make_model = functools.partial(LocalModel, path, **asked)
+
+    def extract_all(images, output, *, write, **options):
+        del write  # of objects' results, which are one file
+        settings = settings_of(path, **asked)
+        given = (config.beam, make_model, images, str(output))
+        return extract_with_beam(*given, settings=settings, **options)
+
+    return extract_all
 
 
 def extract_features(config: ExtractConfig) -> None:
@@ -130,6 +181,9 @@ def extract_features(config: ExtractConfig) -> None:
         FileNotFoundError: Dataset 'folder' needs the folder none. ...
     """
     images = listed_images(config.images)
+    if config.beam is not None:
+        run(_with_beam(config), images, config)
+        return
 
     def extract_all(*args: Any, **options: Any) -> dict[str, str]:
         model = LocalModel(  # which takes seconds: what is quick to refuse came first

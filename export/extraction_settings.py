@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import tensorflow as tf
+
+from slotcon_client.extraction import ROWS, SHARD_IMAGES, is_file, shard_path
 from slotcon_tf.data.listing import list_images, read_list
+from slotcon_tf.data.reading import remote_errors, without_scheme
 from slotcon_tf.runs.command import CommandError
-from slotcon_tf.runs.settings import Config, SettingError, setting
+from slotcon_tf.runs.settings import Config, SettingError, check_left_out, setting
 
 from .detections import ENDING as RESULTS
 from .detections import SIGNATURE as DETECT
 from .detections import ResultWriter
-from .extraction import Images, RequestError, report
-from .tables import ENDINGS
+from .extraction import Failed, Images, RequestError, report
+from .remote import files_of
+from .tables import ENDINGS, check_packages
 
 IMAGES = "Folder of images, or a text file with a path per line."
 
@@ -31,13 +37,28 @@ class ExtractionSettings(Config):
 
     images: str = setting(None, IMAGES)
     output: str = setting(
-        None, "File to write: .npz or .parquet; of signature=detect .json as well."
+        None,
+        "File to write: .npz or .parquet; of signature=detect .json as well. Without "
+        "an ending: folder of .npy shards.",
     )
     signature: str = setting(
         "image_bytes", "One that takes files; detect: a detector's."
     )
     outputs: tuple[str, ...] = setting(
         ("pooled",), "Outputs to keep; '': all. A .json has what it needs."
+    )
+    rows: str = setting(
+        "images",
+        "What a row is: objects are those of signature=objects and instances.",
+        choices=ROWS,
+    )
+    shard: str | None = setting(
+        None,
+        "i/n: only the i-th of n equal parts of the images, from 0; the output's name "
+        "tells which. slotcon-merge joins them.",
+    )
+    shard_images: int = setting(
+        SHARD_IMAGES, "Images of each shard of a folder of .npy files.", low=1
     )
     annotations: str | None = setting(
         None,
@@ -65,11 +86,15 @@ class ExtractionSettings(Config):
                 f"A {RESULTS} file is for objects: set signature={DETECT}. Received: "
                 f"output={self.output} with signature={self.signature}."
             )
-        if ending not in (*ENDINGS, RESULTS):
+        if ending and ending not in (*ENDINGS, RESULTS):
             raise SettingError(
                 f"`output` must end in {' or '.join(ENDINGS)}, or in {RESULTS} with "
-                f"signature={DETECT}. Received: output={self.output}."
+                f"signature={DETECT}; a folder has no ending. Received: "
+                f"output={self.output}."
             )
+        if self.of_objects:
+            check_left_out(self, ("rows", "shard"), f"for a {RESULTS} file")
+        self.part  # noqa: B018  which may be none
         for name in ("annotations", "pictures"):
             if getattr(self, name) is not None and not self.of_objects:
                 raise SettingError(
@@ -85,7 +110,31 @@ class ExtractionSettings(Config):
     @property
     def fetched(self) -> tuple[str, ...]:
         """`outputs`, or () for all of them."""
-        return () if self.of_objects else self.outputs
+        if self.of_objects:
+            return ()
+        if self.rows == "images":
+            return self.outputs
+        if self.outputs == self.settings()["outputs"].default:  # which objects lack
+            return ()
+        return self.outputs and tuple(dict.fromkeys([*self.outputs, "valid"]))
+
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """`shard` as numbers.
+
+        Raises:
+            SettingError: If it is none.
+        """
+        if self.shard is None:
+            return None
+        number, _, count = self.shard.partition("/")
+        found = [int(n) if n.isdecimal() else -1 for n in (number, count)]
+        if not 0 <= found[0] < found[1]:
+            raise SettingError(
+                "`shard` must be i/n, with i from 0 to n - 1. Received: "
+                f"shard={self.shard}."
+            )
+        return found[0], found[1]
 
 
 def listed_images(folder_or_list: str) -> Images:
@@ -104,11 +153,14 @@ def listed_images(folder_or_list: str) -> Images:
         >>> listed_images(folder).names
         ['a.png']
     """
-    source = pathlib.Path(folder_or_list)
-    if source.is_file():
-        cure = "Copy them to this machine, and list the copies."
-        return Images(source.parent, tuple(read_list(source, cure=cure)))
-    return Images(source, tuple(list_images("folder", source)))
+    path = without_scheme(os.fspath(folder_or_list))
+    files = files_of(path)
+    with remote_errors("A folder of images"):
+        if files.exists(path) and not tf.io.gfile.isdir(path):
+            cure = "Copy them to this machine, and list the copies."
+            paths = read_list(path, cure=cure)
+            return Images(os.path.dirname(path), tuple(paths), files=files)
+        return Images(path, tuple(list_images("folder", path)), files=files)
 
 
 def _writer(images, config):
@@ -131,7 +183,9 @@ def run(
 
     Raises:
         SettingError: If the output is a folder.
-        CommandError: If the model refuses every batch.
+        MissingExtra: If it needs a package that is not installed.
+        CommandError: If the model refuses an image or answers wrongly, or no image can
+            be used.
 
     Example:
         >>> config = ExtractionSettings(images="photos", output="features.npz")
@@ -140,23 +194,61 @@ def run(
         >>> run(extract, Images(pathlib.Path(), ("a.jpg", "b.jpg")), config)
         1 of 2 images in features.npz
     """
-    if pathlib.Path(config.output).is_dir():
+    output = without_scheme(config.output)
+    files = files_of(output)
+    if config.part is not None:
+        images = images.shard(*config.part)
+        output = shard_path(output, *config.part)
+    if is_file(output) and files.is_local and pathlib.Path(output).is_dir():
         raise SettingError(
-            f"`output` must be a file to write. Received: output={config.output}, a "
-            "folder."
+            f"`output` must be a file to write. Received: output={output}, a folder."
         )
+    check_packages(output)
     try:
         failed = extract(
             images,
-            pathlib.Path(config.output),
+            output,
             batch_size=config.batch_size or (1 if config.signature == DETECT else 8),
             concurrency=config.concurrency,
             max_image_bytes=config.max_image_mb * 2**20,
             write=_writer(images, config),
+            rows=config.rows,
+            shard_images=config.shard_images,
+            files=files,
         )
     except RequestError as error:
         raise CommandError(str(error)) from error
-    *named, last = report(config.output, images, failed)
+    *named, last = report(output, images, failed)
     for line in named:
         print(line, file=sys.stderr)
     print(last)
+    check_answered(images, failed)
+
+
+def check_answered(images: Images, failed: Mapping[str, str]) -> None:
+    """Ends a command whose images were not all answered as they should be.
+
+    An image that cannot be used is named, and is no error: it is its file's fault. A
+    refusal or a wrong answer is one, and so is a folder without any image of use.
+
+    Raises:
+        CommandError: If there is one.
+
+    Example:
+        >>> check_answered(Images("", ("a.jpg",)), {"a.jpg": "refused: INTERNAL"})
+        Traceback (most recent call last):
+        slotcon_tf.runs.command.CommandError: All images must be answered. Received: 1 \
+refused or answered wrongly, of 1. What is done is kept: give the same command again.
+    """
+    unanswered = Failed(failed).unanswered
+    if unanswered:
+        raise CommandError(
+            f"All images must be answered. Received: {len(unanswered)} refused or "
+            f"answered wrongly, of {len(images.paths)}. What is done is kept: give the "
+            "same command again."
+        )
+    if images.paths and len(failed) == len(images.paths):
+        raise CommandError(
+            f"Images must be such as can be used. Received: none, of "
+            f"{len(images.paths)}. The reasons are named above."
+        )

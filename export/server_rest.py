@@ -1,42 +1,220 @@
-"""TF Serving's REST calls on the local server, for curl.
+"""REST of the local server: TF Serving's calls, health and metrics.
 
-`POST /v1/models/NAME[/versions/N|/labels/LABEL]:predict` takes a JSON object of
-`signature_name` and `inputs`, a list per input, bytes as `{"b64": ...}`; the answer has
-`outputs`. `GET` of the path without `:predict` tells the versions.
-
-Differs from TF Serving: `instances`, rows in place of columns, is refused by its name.
+| path | answer |
+| --- | --- |
+| `POST /v1/models/NAME[/versions/N or /labels/L]:predict` | outputs |
+| `POST ...:classify`, `...:regress` | why not: no model here has their signatures |
+| `GET /v1/models/NAME[/versions/N or /labels/L]` | states of the versions |
+| `GET .../metadata` | signatures |
+| `GET /monitoring/prometheus/metrics` | metrics |
+| `GET /healthz`, `/readyz` | 200 if a version is served, else 503 |
+| `GET /livez` | 200 |
 """
 
-# Protocol buffers make their classes when they are imported.
-# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
-import base64
-import http.server
+import asyncio
+import concurrent.futures
 import json
-import re
 import threading
+from collections.abc import Coroutine
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
+import prometheus_client
 from absl import logging
-from tensorflow_serving.apis import model_pb2
+from aiohttp import web
 
-from .server_tensors import read_inputs
-from .server_versions import InvalidRequest, NotServed, Versions
+from .server_answers import Answers
+from .server_errors import Refused, invalid, refusal
+from .server_metrics import Metrics
+from .server_rest_calls import Call
+from .server_tensors import Limits
+from .server_tls import Certificates
+from .server_versions import Versions
 
-_PATH = re.compile(
-    r"/v1/models/(?P<name>[^/:]+)"
-    r"(/versions/(?P<version>\d{1,18})|/labels/(?P<label>[^/:]+))?(?P<verb>:predict)?"
-)
-_DEFAULT = "serving_default"
+METRICS_PATH = "/monitoring/prometheus/metrics"
+_ALIVE, _READY = "/livez", ("/healthz", "/readyz")
+_TOO_SLOW = 408  # HTTP's status
+_END_SECONDS = 0.5  # for the end itself, after that of the last request
+
+
+class RestServer:
+    """A started server, in a thread of its own; requests are computed in others.
+
+    Args:
+        answers: The calls.
+        metrics: Where they are counted.
+        pool: Threads that answer.
+        host: Address to listen on.
+        port: 0 for a free one.
+        certificates: For TLS; None without.
+        client_seconds: How long a client may take to send a request, and to take its
+            answer: whoever sends a byte a minute is not waited for.
+        answer_seconds: After which a request is given up; None for never.
+        grace_seconds: For requests under way when it is stopped.
+
+    Attributes:
+        server_port: On which it listens.
+
+    Raises:
+        OSError: If the port is taken.
+
+    Example:
+        >>> import tempfile, urllib.request
+        >>> versions = Versions(tempfile.mkdtemp(), "slotcon")
+        >>> options = {"host": "127.0.0.1", "max_message_mb": 1}
+        >>> server = start_rest(versions, port=0, **options)
+        >>> url = f"http://127.0.0.1:{server.server_port}/livez"
+        >>> urllib.request.urlopen(url).read()
+        b'alive\\n'
+        >>> server.stop()
+    """
+
+    def __init__(
+        self,
+        answers: Answers,
+        metrics: Metrics,
+        pool: concurrent.futures.Executor,
+        host: str,
+        port: int,
+        *,
+        certificates: Certificates | None = None,
+        client_seconds: float = 60.0,
+        answer_seconds: float | None = None,
+        grace_seconds: float = 20.0,
+    ) -> None:
+        self._answers, self._metrics, self._pool = answers, metrics, pool
+        self._client_seconds = client_seconds
+        self._answer_seconds = answer_seconds
+        self._grace_seconds = grace_seconds
+        self._limit = answers.limits.max_bytes
+        self._ends = False
+        self._loop = asyncio.new_event_loop()
+        # It ends with the process, whatever it does.
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        try:
+            self._wait(self._listen(host, port, certificates))
+        except OSError as error:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            raise OSError(
+                f"`rest_port` must be free on {host}. Received: rest_port={port}: "
+                f"{error.strerror}. Take another one, or 0 for no REST."
+            ) from None
+
+    def _wait(self, call: Coroutine, seconds: float | None = None) -> Any:
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result(seconds)
+
+    async def _listen(
+        self, host: str, port: int, certificates: Certificates | None
+    ) -> None:
+        server = web.Server(
+            self._handle, access_log=None, keepalive_timeout=self._client_seconds
+        )
+        self._runner = web.ServerRunner(server, shutdown_timeout=self._grace_seconds)
+        await self._runner.setup()
+        context = certificates.context() if certificates else None
+        site = web.TCPSite(self._runner, host, port, ssl_context=context)
+        await site.start()
+        self.server_port = self._runner.addresses[0][1]
+
+    def stop(self) -> None:
+        """Takes no more requests, and waits for those under way, for a while."""
+        self._ends = True
+        try:
+            self._wait(self._end(), self._grace_seconds + _END_SECONDS)
+        except TimeoutError:
+            logging.warning("REST: a client does not let go of its connection.")
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def _end(self) -> None:
+        await self._runner.cleanup()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.rel_url.raw_path
+        if request.method in ("GET", "HEAD") and not path.startswith("/v1/"):
+            response = self._own_page(path)
+        else:
+            response = await self._model_page(request, path)
+        try:
+            async with asyncio.timeout(self._client_seconds):
+                await response.prepare(request)
+                await response.write_eof()
+        except TimeoutError:  # who does not read
+            if request.transport:
+                request.transport.abort()
+        return response
+
+    def _own_page(self, path: str) -> web.Response:
+        if path == METRICS_PATH:
+            kind = prometheus_client.CONTENT_TYPE_LATEST
+            page = self._metrics.page()
+            return web.Response(body=page, headers={"Content-Type": kind})
+        if path == _ALIVE:
+            return web.Response(text="alive\n")
+        if path in _READY:
+            serves = self._answers.versions.numbers() and not self._ends
+            text = "SERVING\n" if serves else "NOT_SERVING\n"
+            return web.Response(text=text, status=200 if serves else 503)
+        return _refused(Refused("NOT_FOUND", f"Malformed request: GET {path}"))
+
+    async def _model_page(self, request: web.BaseRequest, path: str) -> web.Response:
+        try:
+            call = Call(request.method, path)
+            body = await self._body(request) if request.method == "POST" else b""
+        except Refused as error:
+            response = _refused(error)
+        except TimeoutError:
+            seconds = f"{self._client_seconds:g}"
+            slow = Refused("", f"A request must come within {seconds} seconds.")
+            response = _refused(slow, _TOO_SLOW)
+        else:
+            return await self._loop.run_in_executor(
+                self._pool, self._answered, call, body
+            )
+        response.force_close()  # what is left of the body is no other request
+        return response
+
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        """Of a request, as long as it may be, in the time that a client has."""
+        size, body = request.content_length or 0, bytearray()
+        async with asyncio.timeout(self._client_seconds):
+            while max(size, len(body)) <= self._limit:
+                piece = await request.content.readany()
+                if not piece:
+                    return bytes(body)
+                body += piece
+        raise invalid(
+            f"A body must have at most {self._limit} bytes. Received: "
+            f"{max(size, len(body))} or more."
+        )
+
+    def _answered(self, call: Call, body: bytes) -> web.Response:
+        with self._metrics.call(call.name, "REST") as done:
+            try:
+                answer = call.answer(self._answers, body, self._answer_seconds)
+                return web.Response(body=answer, content_type="application/json")
+            except Exception as error:
+                refused = refusal(error, call.name)
+                done(refused.code)
+                return _refused(refused)
+
+
+def _refused(error: Refused, status: int | None = None) -> web.Response:
+    return web.Response(
+        text=json.dumps({"error": str(error)}),
+        status=status or error.http_status,
+        content_type="application/json",
+    )
 
 
 def start_rest(
     versions: Versions, *, host: str, port: int, max_message_mb: int
-) -> http.server.ThreadingHTTPServer:
-    """Starts to listen, in threads that end with the process.
+) -> RestServer:
+    """A `RestServer` with threads and metrics of its own.
 
     Args:
         versions: What is served.
@@ -48,142 +226,11 @@ def start_rest(
         OSError: If the port is taken.
 
     Example:
-        >>> import tempfile, urllib.request
+        >>> import tempfile
         >>> versions = Versions(tempfile.mkdtemp(), "slotcon")
-        >>> server = start_rest(versions, host="127.0.0.1", port=0, max_message_mb=1)
-        >>> url = f"http://127.0.0.1:{server.server_port}/v1/models/slotcon"
-        >>> json.load(urllib.request.urlopen(url))
-        {'model_version_status': []}
-        >>> server.shutdown()
-        >>> server.server_close()
+        >>> options = {"host": "127.0.0.1", "max_message_mb": 1}
+        >>> start_rest(versions, port=0, **options).stop()
     """
-    own = {"versions": versions, "limit": max_message_mb * 2**20}
-    handler = type("Handler", (_Handler,), own)
-    try:
-        server = http.server.ThreadingHTTPServer((host, port), handler)
-    except OSError as error:
-        raise OSError(
-            f"`rest_port` must be free on {host}. Received: rest_port={port}: "
-            f"{error.strerror}. Take another one, or 0 for no REST."
-        ) from None
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    versions: Versions
-    limit: int  # bytes of a request
-    timeout = 60  # seconds that a client may be silent
-
-    def do_GET(self) -> None:  # noqa: N802  the base class's name
-        self._answered(self._status)
-
-    def do_POST(self) -> None:  # noqa: N802
-        self._answered(self._predict)
-
-    def log_message(self, *_: Any) -> None:
-        """Nothing: the log is for what goes wrong."""
-
-    def _answered(self, call: Any) -> None:
-        try:
-            status, answer = 200, call(_PATH.fullmatch(self.path))
-        except NotServed as error:
-            status, answer = 404, {"error": str(error)}
-        except (InvalidRequest, tf.errors.InvalidArgumentError) as error:
-            status, answer = 400, {"error": str(error)}
-        except Exception as error:
-            logging.exception("%s failed", self.path)
-            status, answer = 500, {"error": f"{type(error).__name__}: {error}"}
-        body = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def _status(self, path: re.Match | None) -> dict[str, Any]:
-        if not path or path["verb"] or path["name"] != self.versions.name:
-            raise NotServed(f"Malformed request: GET {self.path}")
-        return {"model_version_status": [{"version": str(n)} for n in self._numbers()]}
-
-    def _numbers(self) -> list[int]:
-        return sorted(self.versions.numbers(), reverse=True)
-
-    def _predict(self, path: re.Match | None) -> dict[str, Any]:
-        if not path or not path["verb"]:
-            raise NotServed(f"Malformed request: POST {self.path}")
-        spec = model_pb2.ModelSpec(name=path["name"])
-        if path["version"]:
-            spec.version.value = int(path["version"])
-        elif path["label"]:
-            spec.version_label = path["label"]
-        version = self.versions.get(spec)
-        request = self._request()
-        name = str(request.get("signature_name") or _DEFAULT)
-        if name not in version.signatures:
-            raise InvalidRequest(
-                f"signature_name must be one of {sorted(version.signatures)}. "
-                f"Received: {name}."
-            )
-        definition = version.definitions[name]
-        given = _protos(request["inputs"], definition)
-        outputs = version.signatures[name](**read_inputs(given, definition, self.limit))
-        return {"outputs": {key: _listed(v.numpy()) for key, v in outputs.items()}}
-
-    def _drop(self, size: int) -> None:
-        """Reads on for a while: a client that still sends would miss the answer."""
-        self.close_connection = True
-        left = min(size, 4 * self.limit)
-        while left and self.rfile.read(min(left, 2**16)):
-            left -= min(left, 2**16)
-
-    def _request(self) -> dict[str, Any]:
-        size = self.headers.get("Content-Length", "")
-        if not size.isdecimal() or int(size) > self.limit:
-            self._drop(int(size) if size.isdecimal() else 0)
-            raise InvalidRequest(
-                f"Content-Length must be at most {self.limit}. Received: {size or '-'}."
-            )
-        try:
-            request = json.loads(self.rfile.read(int(size)))
-        except (ValueError, RecursionError) as error:
-            raise InvalidRequest(f"The body must be JSON. Received: {error}.") from None
-        if not isinstance(request, dict) or not isinstance(request.get("inputs"), dict):
-            raise InvalidRequest(
-                'The body must be {"signature_name": ..., "inputs": {name: [...]}}. '
-                "Received: another form. `instances` is not read here."
-            )
-        return request
-
-
-def _listed(array: np.ndarray) -> Any:
-    """Numbers as they are, strings as text, as TF Serving has them."""
-    if array.dtype != object:
-        return array.tolist()
-    texts = [text.decode(errors="replace") for text in array.flat]
-    return np.array(texts, object).reshape(array.shape).tolist()
-
-
-def _protos(inputs: dict[str, Any], definition: Any) -> dict[str, Any]:
-    """TensorProtos of a request's inputs; names are checked by who reads them."""
-    found = {}
-    for name, values in inputs.items():
-        info = definition.inputs.get(name)
-        dtype = tf.as_dtype(info.dtype) if info is not None else None
-        try:
-            if dtype == tf.string:
-                values = np.array([_bytes(value) for value in values], object)
-            elif dtype is not None:
-                values = np.array(values, dtype.as_numpy_dtype)
-            found[name] = tf.make_tensor_proto(values, dtype)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise InvalidRequest(f"input {name} cannot be read: {error}.") from None
-    return found
-
-
-def _bytes(value: Any) -> bytes:
-    if isinstance(value, dict) and set(value) == {"b64"}:
-        return base64.b64decode(value["b64"], validate=True)
-    if isinstance(value, str):
-        return value.encode()
-    raise TypeError(f"a text or a b64 is needed, not {type(value).__name__}")
+    answers = Answers(versions, Limits(max_message_mb * 2**20))
+    pool = concurrent.futures.ThreadPoolExecutor(8)
+    return RestServer(answers, Metrics(versions), pool, host, port)

@@ -9,210 +9,207 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-import tensorflow as tf
-from absl import logging
-from google.protobuf import any_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    model_service_pb2_grpc,
-    predict_pb2,
-    prediction_service_pb2_grpc,
+    inference_pb2,
+    model_management_pb2,
+    regression_pb2,
 )
 
-from .server_tensors import output_names, read_inputs, write_tensor
-from .server_versions import InvalidRequest, NotServed, Versions
+from .server_answers import Answers
+from .server_errors import Refused, invalid, refusal
+from .server_metrics import Metrics
+from .server_tls import Certificates
+from .server_wire import check_small, read_predict, without_examples
 
-_DEFAULT = "serving_default"
-# TensorFlow's codes are gRPC's.
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
+PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
+MODEL_SERVICE = "tensorflow.serving.ModelService"
 _LONGEST_TEXT = 1000  # characters of an error; gRPC puts it into a header
+_QUICK_THREADS = 2
+_SILENT_MS = 60_000  # after which a client's machine is asked whether it is there
 
 
-def _answering(method: Callable) -> Callable:
-    """Turns errors into the status that TF Serving gives them."""
-
-    def answer(self: Any, request: Any, context: Any) -> Any:
-        try:
-            return method(self, request)
-        except NotServed as error:
-            code, text = grpc.StatusCode.NOT_FOUND, str(error)
-        except InvalidRequest as error:
-            code, text = grpc.StatusCode.INVALID_ARGUMENT, str(error)
-        except tf.errors.OpError as error:
-            code, text = _CODES[error.error_code], str(error.message)
-        except Exception as error:
-            logging.exception("%s failed", method.__name__)
-            code, text = grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"
-        context.abort(code, text[:_LONGEST_TEXT])
-
-    return answer
-
-
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predict and GetModelMetadata; the other calls are not implemented.
+class GrpcServer:
+    """A started server, and what it tells of its health.
 
     Args:
-        versions: `Versions`.
-        max_bytes: Largest tensor of a request.
+        answers: The calls.
+        metrics: Where they are counted.
+        pool: Threads that answer.
+        address: "host:port"; port 0 for a free one.
+        certificates: For TLS; None without.
 
-    Example:
-        >>> import tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> numbers = tf.TensorSpec([None], name="x")
-        >>> half = tf.function(lambda x: {"y": x / 2}, [numbers])
-        >>> tf.saved_model.save(tf.Module(), f"{folder}/1", half)
-        >>> versions = Versions(folder, "slotcon")
-        >>> versions.poll()
-        >>> request = predict_pb2.PredictRequest(model_spec={"name": "slotcon"})
-        >>> request.inputs["x"].CopyFrom(tf.make_tensor_proto([3.0]))
-        >>> answer = PredictionService(versions, max_bytes=2**20).Predict(request, None)
-        >>> tf.make_ndarray(answer.outputs["y"]).tolist()
-        [1.5]
-    """
-
-    def __init__(self, versions: Versions, max_bytes: int) -> None:
-        self.versions = versions
-        self.max_bytes = max_bytes
-
-    @_answering
-    def Predict(self, request: Any) -> Any:  # noqa: N802  gRPC's name
-        version = self.versions.get(request.model_spec)
-        name = request.model_spec.signature_name or _DEFAULT
-        if name not in version.signatures:
-            raise InvalidRequest(
-                f'Serving signature name: "{name}" not found in signature def. There '
-                f"are {sorted(version.signatures)}."
-            )
-        definition = version.definitions[name]
-        inputs = read_inputs(request.inputs, definition, self.max_bytes)
-        wanted = output_names(request.output_filter, definition)
-        outputs = version.signatures[name](**inputs)
-        response = predict_pb2.PredictResponse()
-        response.model_spec.name = self.versions.name
-        response.model_spec.version.value = version.number
-        response.model_spec.signature_name = name
-        for key in wanted:
-            write_tensor(outputs[key], response.outputs[key])
-        return response
-
-    @_answering
-    def GetModelMetadata(self, request: Any) -> Any:  # noqa: N802
-        fields = list(request.metadata_field)
-        if set(fields) != {"signature_def"}:
-            raise InvalidRequest(
-                f"metadata_field must be signature_def. Received: {fields}."
-            )
-        version = self.versions.get(request.model_spec)
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        for name, definition in version.definitions.items():
-            signatures.signature_def[name].CopyFrom(definition)
-        packed = any_pb2.Any()
-        packed.Pack(signatures)
-        response = get_model_metadata_pb2.GetModelMetadataResponse()
-        response.model_spec.name = self.versions.name
-        response.model_spec.version.value = version.number
-        response.metadata["signature_def"].CopyFrom(packed)
-        return response
-
-
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """GetModelStatus.
-
-    HandleReloadConfigRequest is not implemented: labels are set on the command line.
-
-    Args:
-        versions: `Versions`.
-
-    Example:
-        >>> import tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> numbers = tf.TensorSpec([None], name="x")
-        >>> half = tf.function(lambda x: {"y": x / 2}, [numbers])
-        >>> tf.saved_model.save(tf.Module(), f"{folder}/1", half)
-        >>> versions = Versions(folder, "slotcon")
-        >>> versions.poll()
-        >>> asked = {"model_spec": {"name": "slotcon"}}
-        >>> request = get_model_status_pb2.GetModelStatusRequest(**asked)
-        >>> answer = ModelService(versions).GetModelStatus(request, None)
-        >>> [status.version for status in answer.model_version_status]
-        [1]
-    """
-
-    def __init__(self, versions: Versions) -> None:
-        self.versions = versions
-
-    @_answering
-    def GetModelStatus(self, request: Any) -> Any:  # noqa: N802
-        spec = request.model_spec
-        if not request.HasField("model_spec"):
-            raise InvalidRequest("The request must have a ModelSpec. Received: none.")
-        states = self.versions.states() if spec.name == self.versions.name else {}
-        looked_for = "any versions"
-        # A label is not looked at, as in TF Serving.
-        if spec.HasField("version"):
-            looked_for = f"version {spec.version.value}"
-            states = {k: v for k, v in states.items() if k == spec.version.value}
-        if not states:
-            raise NotServed(f"Could not find {looked_for} of model {spec.name}")
-        response = get_model_status_pb2.GetModelStatusResponse()
-        for number, (state, text) in sorted(states.items(), reverse=True):
-            status = response.model_version_status.add(version=number, state=state)
-            if text:
-                status.status.error_code = grpc.StatusCode.UNKNOWN.value[0]
-                status.status.error_message = text
-        return response
-
-
-def start(
-    versions: Versions, *, host: str, port: int, threads: int, max_message_mb: int
-) -> tuple[grpc.Server, int]:
-    """Starts to listen.
-
-    Args:
-        versions: What is served.
-        host: Address to listen on.
-        port: 0 for a free one.
-        threads: Requests at once.
-        max_message_mb: Largest request.
-
-    Returns:
-        Tuple of the grpc server and its port.
+    Attributes:
+        port: On which it listens.
 
     Raises:
         OSError: If the port is taken.
 
     Example:
         >>> import tempfile
+        >>> from export.server_tensors import Limits
+        >>> from export.server_versions import Versions
         >>> versions = Versions(tempfile.mkdtemp(), "slotcon")
-        >>> options = {"host": "127.0.0.1", "threads": 1, "max_message_mb": 1}
-        >>> server, port = start(versions, port=0, **options)
-        >>> port > 0, server.stop(None).wait(10)
+        >>> pool = concurrent.futures.ThreadPoolExecutor(1)
+        >>> answers, metrics = Answers(versions, Limits()), Metrics(versions)
+        >>> server = GrpcServer(answers, metrics, pool, "127.0.0.1:0")
+        >>> server.port > 0, server.stop(0)
         (True, True)
     """
-    limit = max_message_mb * 2**20
-    server = grpc.server(
-        concurrent.futures.ThreadPoolExecutor(threads),
-        options=[
-            ("grpc.max_receive_message_length", limit),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),
-        ],
-    )
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        PredictionService(versions, limit), server
-    )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-        ModelService(versions), server
-    )
-    try:
-        bound = server.add_insecure_port(f"{host}:{port}")
-    except RuntimeError:  # so newer versions of grpc
-        bound = 0
-    if not bound:
-        raise OSError(
-            f"`port` must be free on {host}. Received: port={port}, which is taken. "
-            "Take another one; 0 is any free one."
+
+    def __init__(
+        self,
+        answers: Answers,
+        metrics: Metrics,
+        pool: concurrent.futures.ThreadPoolExecutor,
+        address: str,
+        certificates: Certificates | None = None,
+    ) -> None:
+        self._answers = answers
+        self._metrics = metrics
+        limit = answers.limits.max_bytes
+        self._server = grpc.server(
+            pool,
+            options=[
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+                ("grpc.keepalive_time_ms", _SILENT_MS),
+            ],
         )
-    server.start()
-    return server, bound
+        # What computes nothing has threads of its own: it is told while all others
+        # are busy.
+        self._quick = concurrent.futures.ThreadPoolExecutor(_QUICK_THREADS)
+        self._server.add_generic_rpc_handlers(self._services())
+        self._health = health.HealthServicer()
+        self._health.Check = self._quickly(self._health.Check)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._serves = None
+        self.tell_health()
+        try:
+            if certificates:
+                credentials = certificates.credentials()
+                bound = self._server.add_secure_port(address, credentials)
+            else:
+                bound = self._server.add_insecure_port(address)
+        except RuntimeError:  # so newer versions of grpc
+            bound = 0
+        if not bound:
+            host, _, port = address.rpartition(":")
+            raise OSError(
+                f"`port` must be free on {host}. Received: port={port}, which is "
+                "taken. Take another one; 0 is any free one."
+            )
+        self.port = bound
+        self._server.start()
+
+    def tell_health(self) -> None:
+        """SERVING if a version is loaded; to be called after each look for versions."""
+        serves = bool(self._answers.versions.numbers())
+        if serves == self._serves:
+            return
+        self._serves = serves
+        state = health_pb2.HealthCheckResponse
+        for name in ("", PREDICTION_SERVICE, MODEL_SERVICE):
+            self._health.set(name, state.SERVING if serves else state.NOT_SERVING)
+
+    def stop(self, seconds: float) -> bool:
+        """Takes no more requests, and waits for those under way.
+
+        Args:
+            seconds: After which they are given up.
+
+        Returns:
+            Whether all have ended.
+        """
+        self._health.enter_graceful_shutdown()
+        return self._server.stop(seconds).wait(seconds + 0.5)
+
+    def _services(self) -> list[grpc.GenericRpcHandler]:
+        answers, limit = self._answers, self._answers.limits.max_bytes
+
+        def examples(message: type) -> Callable[[bytes], Any]:
+            return lambda data: message.FromString(without_examples(data))
+
+        def small(message: type) -> Callable[[bytes], Any]:
+            return lambda data: message.FromString(check_small(data))
+
+        metadata = get_model_metadata_pb2.GetModelMetadataRequest
+        status = get_model_status_pb2.GetModelStatusRequest
+        services = {
+            PREDICTION_SERVICE: {
+                "Predict": (lambda data: read_predict(data, limit), answers.predict),
+                "Classify": (
+                    examples(classification_pb2.ClassificationRequest),
+                    answers.classify,
+                ),
+                "Regress": (
+                    examples(regression_pb2.RegressionRequest),
+                    answers.regress,
+                ),
+                "MultiInference": (
+                    examples(inference_pb2.MultiInferenceRequest),
+                    answers.multi_inference,
+                ),
+                "GetModelMetadata": (small(metadata), answers.metadata),
+            },
+            MODEL_SERVICE: {
+                "GetModelStatus": (small(status), answers.status),
+                "HandleReloadConfigRequest": (
+                    small(model_management_pb2.ReloadConfigRequest),
+                    answers.reload,
+                ),
+            },
+        }
+        return [
+            grpc.method_handlers_generic_handler(
+                service,
+                {name: self._handler(name, *both) for name, both in calls.items()},
+            )
+            for service, calls in services.items()
+        ]
+
+    def _handler(
+        self, name: str, read: Callable[[bytes], Any], call: Callable
+    ) -> grpc.RpcMethodHandler:
+        """Of bytes: they are looked at before a parser makes objects of them."""
+
+        def behaviour(data: bytes, context: grpc.ServicerContext) -> bytes | None:
+            with self._metrics.call(name, "GRPC") as done:
+                try:
+                    seconds = context.time_remaining()
+                    if not context.is_active() or seconds is not None and seconds <= 0:
+                        raise Refused("DEADLINE_EXCEEDED", "Nobody waits any longer.")
+                    request = _read(read, data)
+                    timed = {"seconds": seconds} if name == "Predict" else {}
+                    return call(request, **timed).SerializeToString()
+                except Exception as error:
+                    refused = refusal(error, name)
+                    done(refused.code)
+            code = grpc.StatusCode[refused.code]
+            return context.abort(code, str(refused)[:_LONGEST_TEXT])
+
+        if name != "Predict":
+            behaviour = self._quickly(behaviour)
+        return grpc.unary_unary_rpc_method_handler(behaviour)
+
+    def _quickly(self, call: Callable) -> Callable:
+        """The call, marked as gRPC wants what is not to wait for the other threads."""
+
+        def behaviour(request: Any, context: grpc.ServicerContext) -> Any:
+            return call(request, context)
+
+        behaviour.experimental_thread_pool = self._quick
+        return behaviour
+
+
+def _read(read: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return read(data)
+    except Refused:
+        raise
+    except Exception:  # a parser's
+        raise invalid("The message must be one of TF Serving's calls.") from None

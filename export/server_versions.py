@@ -10,69 +10,16 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-import tensorflow as tf
 from absl import logging
-from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import get_model_status_pb2
 
 from slotcon_tf.errors import first_line
 
+from .server_errors import Refused, invalid
+from .server_model import Version
+
 _State = get_model_status_pb2.ModelVersionStatus  # pyright: ignore[reportAttributeAccessIssue]
 _LARGEST = 2**63 - 1  # version in a message: int64
-
-
-class NotServed(LookupError):
-    """No such version or model; the text is TF Serving's.
-
-    Example:
-        >>> from tensorflow_serving.apis import model_pb2
-        >>> try:
-        ...     Versions("none", "slotcon").get(model_pb2.ModelSpec(name="slotcon"))
-        ... except NotServed as error:
-        ...     print(error)
-        Servable not found for request: Latest(slotcon)
-    """
-
-
-class InvalidRequest(ValueError):
-    """A request that cannot be answered as it is.
-
-    Example:
-        >>> from tensorflow_serving.apis import model_pb2
-        >>> try:
-        ...     Versions("none", "slotcon").get(model_pb2.ModelSpec())
-        ... except InvalidRequest as error:
-        ...     print(error)
-        ModelSpec must have a name. Received: none.
-    """
-
-
-class Version:
-    """One loaded SavedModel.
-
-    Args:
-        path: pathlib.Path of its folder.
-
-    Example:
-        >>> import tempfile
-        >>> folder = pathlib.Path(tempfile.mkdtemp()) / "1"
-        >>> numbers = tf.TensorSpec([None], name="x")
-        >>> half = tf.function(lambda x: {"y": x / 2}, [numbers])
-        >>> tf.saved_model.save(tf.Module(), str(folder), half)
-        >>> version = Version(folder)
-        >>> version.signatures["serving_default"](x=tf.constant([3.0]))["y"].numpy()
-        array([1.5], dtype=float32)
-    """
-
-    def __init__(self, path: pathlib.Path) -> None:
-        self.number = int(path.name)
-        self._loaded = tf.saved_model.load(str(path))
-        self.signatures = dict(self._loaded.signatures)
-        saved = saved_model_pb2.SavedModel.FromString(
-            (path / "saved_model.pb").read_bytes()
-        )
-        definitions = saved.meta_graphs[0].signature_def
-        self.definitions = {name: definitions[name] for name in self.signatures}
 
 
 class Versions:
@@ -83,6 +30,7 @@ class Versions:
         name: Of the model.
         labels: Dict of label to version.
         keep: How many of the newest.
+        warmup: Whether a version answers its warm-up requests before others.
 
     Example:
         >>> import tempfile
@@ -98,11 +46,13 @@ class Versions:
         name: str,
         labels: Mapping[str, int] | None = None,
         keep: int = 1,
+        warmup: bool = True,
     ) -> None:
         self.folder = pathlib.Path(folder)
         self.name = name
         self.labels = dict(labels or {})
         self.keep = keep
+        self.warmup = warmup
         self._loaded = {}
         self._states = {}
         self._damaged = {}  # number to the files that could not be loaded
@@ -164,7 +114,7 @@ class Versions:
                 return False
             self._states[number] = (_State.LOADING, "")
         try:
-            version = Version(path)
+            version = Version(path, self.warmup)
         except Exception as error:  # whatever a damaged SavedModel raises
             text = first_line(error)
             logging.error("Version %d of %s is damaged: %s", number, self.name, text)
@@ -193,11 +143,10 @@ class Versions:
         """The version that a request's ModelSpec asks for.
 
         Raises:
-            NotServed: If there is none.
-            InvalidRequest: If it names no model, or a label that none has.
+            Refused: If there is none, or it names no model, or a label that none has.
         """
         if not spec.name:
-            raise InvalidRequest("ModelSpec must have a name. Received: none.")
+            raise invalid("ModelSpec has no name specified.")
         number, asked = None, f"Latest({spec.name})"
         if spec.HasField("version"):
             number = spec.version.value
@@ -205,9 +154,8 @@ class Versions:
             # TF Serving looks a label up before the model.
             labels = self.labels if spec.name == self.name else {}
             if spec.version_label not in labels:
-                raise InvalidRequest(
-                    f"Unrecognized servable version label: {spec.version_label}. "
-                    f"Labels of {spec.name}: {sorted(labels)}."
+                raise invalid(
+                    f"Unrecognized servable version label: {spec.version_label}"
                 )
             number = labels[spec.version_label]
         if number is not None:
@@ -217,7 +165,7 @@ class Versions:
                 number = max(self._loaded) if number is None else number
                 if number in self._loaded:
                     return self._loaded[number]
-        raise NotServed(f"Servable not found for request: {asked}")
+        raise Refused("NOT_FOUND", f"Servable not found for request: {asked}")
 
 
 def _files(path):

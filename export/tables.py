@@ -1,17 +1,16 @@
-"""Features of images as a file: NumPy's .npz or Parquet."""
+"""Features as a file: NumPy's .npz or Parquet; see `slotcon_client.tables`."""
 
 from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from slotcon_client.objects import as_text
+from slotcon_client.tables import ENDINGS as ENDINGS
+from slotcon_client.tables import Table, write
 from slotcon_tf.extras import needed
-from slotcon_tf.files import write_whole
-
-ENDINGS = (".npz", ".parquet")
 
 
 def write_table(
@@ -32,28 +31,19 @@ def write_table(
         >>> np.load(path)["paths"].tolist()
         ['a.jpg']
     """
-    if path.suffix == ".npz":
-        arrays: dict[str, Any] = {"paths": np.array(names, dtype=np.str_), **columns}
-        write_whole(path, lambda file: np.savez(file, **arrays))
-    else:
+    check_packages(path)
+    write(path, Table.of({"paths": as_text(names), **columns}))
+
+
+def check_packages(path: str | pathlib.Path) -> None:
+    """Asks for what a kind of table needs, before the work is done.
+
+    Raises:
+        MissingExtra: If pyarrow is not installed, for Parquet.
+
+    Example:
+        >>> check_packages("features.npz")
+    """
+    if str(path).endswith(".parquet"):
         with needed("serving"):
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-        table = _arrow(pa, names, columns)
-        write_whole(path, lambda file: pq.write_table(table, file))
-
-
-def _arrow(pa: Any, names: Sequence[str], columns: dict[str, np.ndarray]) -> Any:
-    fields, arrays = [pa.field("path", pa.string())], [pa.array(names, pa.string())]
-    for name, values in columns.items():
-        metadata = None
-        flat = np.ascontiguousarray(values).reshape(-1)
-        texts = values.dtype.kind == "U"
-        array = pa.array(flat.tolist(), pa.string()) if texts else pa.array(flat)
-        if values.ndim > 1:
-            size = int(np.prod(values.shape[1:]))
-            array = pa.FixedSizeListArray.from_arrays(array, size)
-            metadata = {"shape": ",".join(map(str, values.shape[1:]))}
-        fields.append(pa.field(name, array.type, metadata=metadata))
-        arrays.append(array)
-    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+            import pyarrow  # noqa: F401

@@ -7,129 +7,34 @@ window's border by up to 18 levels (AMD EPYC, 2026-11-24): not worth it.
 
 from __future__ import annotations
 
-import functools
-import io
-from typing import NamedTuple
-
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
-from slotcon_tf.images import tiff
-from slotcon_tf.images.orientation import is_plain, orientation_of, upright
-from slotcon_tf.images.pixels import BadImage, as_rgb, range_of
-from slotcon_tf.images.statistics import PixelRange
+from slotcon_client.images.decoding import (
+    FORMATS,
+    LOSSLESS,
+    MAX_PIXELS,
+    Decoded,
+    decode_opened,
+    decoded_of,
+    open_image,
+    pillow_values,
+)
+from slotcon_client.images.orientation import is_plain
+from slotcon_client.images.pixels import BadImage, PixelRange
 
-MAX_PIXELS = 89_478_485  # what Pillow itself warns about
-# What may be opened. Pillow knows 40 more formats: PostScript starts another program.
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM")
-LOSSLESS = ("PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM")  # what label maps may be
-# Photographs have 0.5 to 20 pixels per byte; a flat picture packs 350 and more. Small
-# ones do no harm.
-DENSE_PIXELS, PIXELS_PER_BYTE = 16_777_216, 100
-_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-
-
-class Decoded(NamedTuple):
-    """An image and where it comes from.
-
-    Attributes:
-        rgb: uint8 (height, width, 3).
-        values: Of the file: uint8 (height, width, 3), or of more than 8 bits uint16,
-            int32 or float32, with or without the last axis.
-        read_in: (low, high) that values of more than 8 bits were read in, else None.
-
-    Example:
-        >>> deep = decoded_of(np.full((3, 4), 1000, np.uint16), pixel_range=None)
-        >>> deep.rgb[0, 0], deep.read_in
-        (array([249, 249, 249], dtype=uint8), (0, 1023))
-    """
-
-    rgb: np.ndarray
-    values: np.ndarray
-    read_in: PixelRange | None
-
-
-def open_image(
-    data: bytes, max_pixels: int = MAX_PIXELS, *, flat: bool = False
-) -> Image.Image:
-    """Reads the header only.
-
-    Args:
-        data: Bytes of the file.
-        max_pixels: Larger images are refused, as are those above 16 megapixels with
-            more than 100 pixels per byte, which no photograph has.
-        flat: Whether a small file may hold a large flat area all the same, as label
-            maps do.
-
-    Returns:
-        PIL.Image.Image, not decoded yet, in one of `FORMATS`, or HEIF where the
-        package pillow-heif is installed.
-
-    Raises:
-        BadImage: If the bytes are no such image, or claim too many pixels.
-
-    Example:
-        >>> file = io.BytesIO()
-        >>> Image.new("RGB", (4, 3)).save(file, "PNG")
-        >>> open_image(file.getvalue()).size
-        (4, 3)
-    """
-    if not data:
-        raise BadImage("the file is empty")
-    if data.startswith(b"version https://git-lfs"):
-        raise BadImage("a git LFS pointer, not the picture: run git lfs pull")
-    heic = data[4:8] == b"ftyp" and data[8:12] in _HEIC and _can_read_heif()
-    try:
-        image = Image.open(io.BytesIO(data), formats=_formats(heic))
-    except Image.DecompressionBombError:
-        most = min(max_pixels, 2 * MAX_PIXELS)
-        raise BadImage(f"more than {most} pixels by its header") from None
-    except Image.UnidentifiedImageError:
-        raise BadImage(_unknown(data)) from None
-    except Exception as error:  # noqa: BLE001  broken headers fail in any way
-        raise BadImage(str(error) or type(error).__name__) from None
-    width, height = image.size
-    if width * height > max_pixels:
-        raise BadImage(f"{width}x{height} is more than {max_pixels} pixels")
-    if not flat and width * height > max(DENSE_PIXELS, PIXELS_PER_BYTE * len(data)):
-        raise BadImage(
-            f"{width}x{height} pixels in {len(data)} bytes: above {DENSE_PIXELS} "
-            f"pixels a file must have a byte for every {PIXELS_PER_BYTE} of them"
-        )
-    return image
-
-
-@functools.cache
-def _formats(heic):
-    """The formats that a file is tried as."""
-    Image.init()
-    known = [name for name in FORMATS if name in Image.OPEN]
-    return (*known, "HEIF") if heic else tuple(known)
-
-
-@functools.cache
-def _can_read_heif():
-    """Registers pillow-heif with Pillow, if it is installed."""
-    try:
-        import pillow_heif  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return False
-    pillow_heif.register_heif_opener()
-    return True
-
-
-def _unknown(data):
-    """Why none of the formats fits."""
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIC and not _can_read_heif():
-        return 'a HEIC picture: pip install "slotcon_tf[heic]", or save it as JPEG'
-    if data.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
-        return "PostScript, which is not opened: save it as JPEG or PNG"
-    reason = tiff.why_not(data) if tiff.is_tiff(data) else ""
-    if reason:
-        return reason
-    start = data[:16].lstrip().lower()
-    return "a text file" if start.startswith(b"<") else "no known image format"
+__all__ = [
+    "FORMATS",
+    "LOSSLESS",
+    "MAX_PIXELS",
+    "BadImage",
+    "Decoded",
+    "decode_image",
+    "decode_pixels",
+    "decoded_of",
+    "open_image",
+    "pillow_values",
+]
 
 
 def decode_image(
@@ -155,6 +60,8 @@ def decode_image(
         BadImage: If the bytes are no whole image, or not one that can be shown.
 
     Example:
+        >>> import io
+        >>> from PIL import Image
         >>> file = io.BytesIO()
         >>> Image.new("L", (4, 3), 200).save(file, "PNG")
         >>> decode_image(file.getvalue())[0, 0]
@@ -175,6 +82,8 @@ def decode_pixels(
         BadImage: As there.
 
     Example:
+        >>> import io
+        >>> from PIL import Image
         >>> file = io.BytesIO()
         >>> deep = np.full((3, 4), 1000, np.uint16)
         >>> Image.fromarray(deep).save(file, "PNG")
@@ -189,56 +98,7 @@ def decode_pixels(
             return Decoded(pixels, pixels, None)
         except tf.errors.OpError:
             pass  # Pillow decides whether it can be used, and why not
-    try:
-        values = _values(data, image, pixel_range)
-    except BadImage:
-        raise
-    except Exception as error:  # noqa: BLE001  broken bodies fail in any way
-        raise BadImage(str(error).strip() or type(error).__name__) from None
-    return decoded_of(values, pixel_range)
-
-
-def decoded_of(values: np.ndarray, pixel_range: PixelRange | None) -> Decoded:
-    """An array of pixels as a `Decoded`.
-
-    Args:
-        values, pixel_range: As `as_rgb` takes them.
-
-    Raises:
-        BadImage: If the array is no such image.
-
-    Example:
-        >>> decoded_of(np.zeros((3, 4), np.uint8), None).rgb.shape
-        (3, 4, 3)
-    """
-    rgb = as_rgb(values, pixel_range)
-    deep = values.dtype != np.uint8
-    read_in = (pixel_range or range_of(values)) if deep else None
-    return Decoded(rgb, values, read_in)
-
-
-def _values(data, image, pixel_range):
-    """The values of a file, of one or three channels, upright."""
-    if image.format == "TIFF":
-        tiff.check_bands(image)
-    orientation = orientation_of(image, data)
-    if image.format == "PNG" and _is_deep_colour_png(data):
-        return upright(_deep_png(data), orientation)
-    image.load()
-    values = pillow_values(image)
-    if image.format == "PPM" and image.mode == "I":
-        # Its header says what white is, and Pillow has brought that to 65535.
-        return (values // 257).astype(np.uint8)
-    if image.format == "TIFF":  # which Pillow has turned
-        if values.ndim == 3:
-            tiff.check_depth(image, values, pixel_range)
-        return values
-    return upright(values, orientation)
-
-
-def _is_deep_colour_png(data):
-    """Whether a PNG has 16 bits and several channels: Pillow drops 8 of them."""
-    return data[12:16] == b"IHDR" and data[24] == 16 and data[25] != 0
+    return decode_opened(image, data, pixel_range, _deep_png)
 
 
 def _deep_png(data):
@@ -246,25 +106,3 @@ def _deep_png(data):
         return tf.io.decode_png(data, 3, tf.uint16).numpy()
     except tf.errors.OpError:
         raise BadImage("a broken PNG of 16 bits") from None
-
-
-def pillow_values(image: Image.Image) -> np.ndarray:
-    """The values of an image that Pillow has loaded, as they lie, without transparency.
-
-    Args:
-        image: Of any mode.
-
-    Returns:
-        uint8 (height, width, 3), or (height, width) of uint16, int32 or float32.
-
-    Example:
-        >>> pillow_values(Image.new("LA", (4, 3))).shape
-        (3, 4, 3)
-    """
-    if image.mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16)
-    if image.mode in ("I", "F"):
-        return np.asarray(image)
-    if image.mode in ("P", "PA"):
-        image = image.convert("RGBA")
-    return np.asarray(image.convert("RGB"))

@@ -9,9 +9,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from slotcon_client.images.pixels import PixelRange
 from slotcon_tf.types import Tensor
 
-PixelRange = tuple[float, float]  # (low, high) that become 0 and 255
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 

@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow as tf
 from absl import flags
 
+from slotcon_client.errors import MissingPackage
 from slotcon_tf import __version__, garbage, processor
 from slotcon_tf.data.bad_images import TooManyBadImages
 from slotcon_tf.extras import MissingExtra
@@ -90,6 +91,7 @@ USER_ERRORS = (
     OSError,
     CommandError,
     MissingExtra,
+    MissingPackage,
     TooManyBadImages,
     # TensorFlow's of files, on this machine or elsewhere, and of too little memory.
     tf.errors.AlreadyExistsError,
@@ -112,7 +114,7 @@ class Command:
             status, which is 0 otherwise.
         doc: What `--help` begins with.
         positionals: Names of settings that arguments without a name stand for, in
-            order.
+            order; the last takes all that are left if it is of several values.
 
     Call arguments:
         argv: Words of the command line, the program's name first; default: the
@@ -172,7 +174,7 @@ class Command:
             self._end(error, getattr(error, "status", ERROR_STATUS))
         except KeyboardInterrupt:
             self._note("Interrupted.")
-            sys.exit(INTERRUPTED_STATUS)
+            _exit_at_once(INTERRUPTED_STATUS)  # a thread may be held up for minutes
         except Terminated:
             self._note("Stopped by SIGTERM.")
             _exit_at_once(TERMINATED_STATUS)
@@ -204,6 +206,12 @@ class Command:
                 if values[alias].present:
                     new = f"--{known.flag}"
                     self._note(f"--{alias} is {new} now; it goes on as before.")
+        known = self.config_class.settings()
+        last = self.positionals[-1:]
+        if last and known[last[0]].kind is tuple and named:
+            before = len(self.positionals) - 1  # it takes all that are left
+            words = [word for text in named[before:] for word in text.split(",")]
+            named = [*named[:before], words]
         if len(named) > len(self.positionals):
             takes = ", ".join(f"`{name}`" for name in self.positionals)
             must = f"no arguments but {takes} and flags" if takes else "flags only"

@@ -10,6 +10,7 @@ import keras
 
 from slotcon_tf.detection import MaskRCNN
 from slotcon_tf.runs.export_images import calibration_images, whitening_images
+from slotcon_tf.runs.exporting_elsewhere import export_elsewhere
 from slotcon_tf.runs.load_settings import ModelSettings, which_setting
 from slotcon_tf.runs.loading import load_trained, serving_options
 from slotcon_tf.runs.measured_detector import checked_edges
@@ -17,21 +18,17 @@ from slotcon_tf.runs.provenance import provenance
 from slotcon_tf.runs.settings import SettingError, check_left_out, setting
 from slotcon_tf.serving.archive import export_model
 from slotcon_tf.serving.detector import DetectorOptions, export_detector
-from slotcon_tf.serving.onnx_file import export_onnx
 from slotcon_tf.serving.signatures import ServingOptions
 from slotcon_tf.serving.whitening import FEWEST
 
 EXPORT_DIR = "Folder of all versions of an export."
 _DEFAULTS = ServingOptions()
-_OF_SAVED_MODEL = (  # settings that do nothing for ONNX
+_OF_SAVED_MODEL = (  # settings that do nothing elsewhere
     "quantize",
-    "calibration_images",
     "precision",
-    "image_size",
-    "mask_size",
+    "signatures",
     "max_objects",
     "max_pixels",
-    "batch_sizes",
     "short_edge",
     "long_edge",
     "whiten",
@@ -40,6 +37,7 @@ _OF_SAVED_MODEL = (  # settings that do nothing for ONNX
     "license",
     "verify",
 )
+_OF_SERVERS = ("batch_sizes", "batching", "storage_uri")  # nor for ONNX files alone
 _OF_ENCODERS = (  # settings that say nothing of a detector
     "which",
     "quantize",
@@ -47,6 +45,8 @@ _OF_ENCODERS = (  # settings that say nothing of a detector
     "image_size",
     "mask_size",
     "max_objects",
+    "signatures",
+    "batching",
     "max_instances",
     "min_instance_area",
     "whiten",
@@ -66,8 +66,10 @@ class ExportConfig(ModelSettings):
     export_dir: str = setting(None, EXPORT_DIR)
     format: str = setting(
         "saved_model",
-        "onnx writes the encoder alone, as encoder.onnx.",
-        choices=("saved_model", "onnx"),
+        "onnx writes encoder, pooled and groups as ONNX files; triton a model "
+        "repository of them and one of the SavedModel; kserve an InferenceService "
+        "besides.",
+        choices=("saved_model", "onnx", "triton", "kserve"),
     )
     which: str = which_setting()
     precision: str = setting(
@@ -131,6 +133,19 @@ class ExportConfig(ModelSettings):
         "which looks at images one by one, 1.",
         low=1,
     )
+    signatures: tuple[str, ...] | None = setting(
+        None, "Of a SavedModel, those to write. Default: all."
+    )
+    batching: bool = setting(
+        False,
+        "Requests that come at once are computed together, in batches as large as "
+        "`batch_sizes` says: for GPUs. Where inputs are of any size they cannot be.",
+    )
+    storage_uri: str | None = setting(
+        None,
+        "Of kserve: where the cluster finds the repository, such as gs://models/onnx. "
+        "Default: pvc://models/slotcon/onnx.",
+    )
 
 
 def export(config: ExportConfig) -> pathlib.Path:
@@ -160,8 +175,10 @@ def export(config: ExportConfig) -> pathlib.Path:
             f"quantize={config.quantize} needs `calibration_images`, a folder of "
             "images like those to come. Received: none."
         )
-    if config.format == "onnx":
-        _check_onnx(config)
+    if config.format != "saved_model":
+        _check_elsewhere(config)
+    else:
+        check_left_out(config, ("storage_uri",), "with format=saved_model")
     if 0 < config.whiten < FEWEST:
         raise SettingError(
             f"`whiten` must be 0, or {FEWEST} images at least. Received: "
@@ -172,11 +189,10 @@ def export(config: ExportConfig) -> pathlib.Path:
     if isinstance(model, MaskRCNN):
         return _export_detector(model, config)
     check_left_out(config, _OF_DETECTORS, "for what is no detector")
-    if config.format == "onnx":
-        path = pathlib.Path(config.export_dir) / "encoder.onnx"
-        path = export_onnx(model, path, which=config.which)
-        print(f"Written: {path}")
-        return path
+    if not whole:
+        size = config.image_size or getattr(model, "serving_size", 0)
+        images = calibration_images(model, config.calibration_images, size)
+        return export_elsewhere(model, config, images)
     served = serving_options(
         model,
         config.image_size,
@@ -186,6 +202,7 @@ def export(config: ExportConfig) -> pathlib.Path:
         max_instances=config.max_instances,
         min_instance_area=config.min_instance_area,
         max_pixels=config.max_pixels,
+        signatures=config.signatures or (),
     )
     size, folder = served["options"].image_size, config.calibration_images
     written = export_model(
@@ -195,6 +212,7 @@ def export(config: ExportConfig) -> pathlib.Path:
         precision=config.precision,
         quantize=config.quantize,
         images=calibration_images(model, folder, size),
+        batching=config.batching,
         whiten=whitening_images(model, config.model, folder, config.whiten, size),
         about=_about(model, config),
         verified=config.verify,
@@ -224,11 +242,14 @@ def _export_detector(model: MaskRCNN, config: ExportConfig) -> pathlib.Path:
     return folder
 
 
+def _check_elsewhere(config: ExportConfig) -> None:
+    """ONNX files are in float32, and their clients decode."""
+    check_left_out(config, _OF_SAVED_MODEL, f"with format={config.format}")
+    if config.format == "onnx":
+        check_left_out(config, _OF_SERVERS, "with format=onnx")
+    if config.format == "triton":
+        check_left_out(config, ("storage_uri",), "with format=triton")
+
+
 def _about(model: keras.Model, config: ExportConfig) -> dict[str, Any]:
     return {**provenance(config.model, model), "license": config.license}
-
-
-def _check_onnx(config: ExportConfig) -> None:
-    """The file is of the encoder alone, for images of any size, in float32."""
-    what = "with format=onnx, whose file is of the encoder alone"
-    check_left_out(config, _OF_SAVED_MODEL, what)

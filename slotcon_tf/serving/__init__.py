@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         export_detector,
     )
     from slotcon_tf.serving.model_card import weights_digest, write_card
-    from slotcon_tf.serving.onnx_file import export_onnx
+    from slotcon_tf.serving.onnx_file import export_onnx, export_onnx_files
     from slotcon_tf.serving.signatures import ServedModel, ServingOptions
     from slotcon_tf.serving.verification import verify
     from slotcon_tf.serving.whitening import Whitening
@@ -39,6 +39,7 @@ __all__ = [
     "export_detector",
     "export_model",
     "export_onnx",
+    "export_onnx_files",
     "serve",
     "verify",
     "weights_digest",
@@ -54,6 +55,7 @@ _PLACES = {
     "export_detector": "detector",
     "export_model": "archive",
     "export_onnx": "onnx_file",
+    "export_onnx_files": "onnx_file",
     "serve": "archive",
     "verify": "verification",
     "weights_digest": "model_card",

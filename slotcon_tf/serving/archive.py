@@ -16,6 +16,7 @@ from absl import logging
 from slotcon_tf.files import to_disk, written_aside
 from slotcon_tf.images.statistics import statistics_of
 from slotcon_tf.method.slotcon import SlotCon
+from slotcon_tf.serving.batching import write_batching
 from slotcon_tf.serving.folding import can_fold, fold_batch_norm
 from slotcon_tf.serving.model_card import input_contract, write_card
 from slotcon_tf.serving.precision import write_quantized
@@ -38,6 +39,7 @@ def export_model(
     options: ServingOptions = DEFAULTS,
     warmup_batches: Iterable[int] = (),
     images: np.ndarray | None = None,
+    batching: bool = False,
     whiten: Iterable[np.ndarray] | None = None,
     about: Mapping[str, Any] | None = None,
     verified: bool = False,
@@ -63,6 +65,8 @@ def export_model(
         images: uint8 (M, height, width, 3) like those to come: ranges for int8, and
             what the distances from float32 in assets.extra/precision.json are
             measured on.
+        batching: Whether TF Serving may batch requests; see
+            `slotcon_tf.serving.batching`.
         whiten: Images uint8 (height, width, 3), squares of the served size: `embed`
             has the output `whitened`, by the statistics of their features.
         about: What `slotcon_tf.serving.model_card.write_card` takes; what the model
@@ -75,8 +79,9 @@ def export_model(
 
     Raises:
         ValueError: If bfloat16 or int8 is asked of an encoder that is no functional
-            model, or int8 without images; if there are too few images to whiten by;
-            if what was written answers otherwise (`NotTheSame`). Nothing is left then.
+            model, or int8 without images; if signatures that take images of any size
+            are to be batched; if there are too few images to whiten by; if what was
+            written answers otherwise (`NotTheSame`). Nothing is left then.
 
     Example:
         >>> import tempfile
@@ -95,9 +100,11 @@ def export_model(
     with written_aside(export_dir / "new_version") as aside:
         archive = archive_of(served, [served.pyramid_model, heads])
         archive.write_out(str(aside), verbose=False)
+        batches = tuple(warmup_batches) if options.image_size else (1,)
         if warmup_batches:
-            batches = warmup_batches if options.image_size else [1]
             write_warmup(aside, MODEL_NAME, served.signatures(), batches, edge)
+        if batching:
+            write_batching(aside, served.signatures(), batches)
         write_quantized(aside, encoder, served, quantize, images)
         write_card(aside, _about(model, which, precision, served, about or {}))
         if verified:

@@ -12,38 +12,44 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from slotcon_tf.images.pixels import TOPS
+from slotcon_client.images.pixels import TOPS
+from slotcon_client.plain_files import EXIF_SEARCHED
+from slotcon_client.reasons import (
+    DAMAGED,
+    EMPTY,
+    NOT_SERVED,
+    OK,
+    REASONS,
+    TOO_LARGE,
+    UNKNOWN,
+    reason_of,
+)
 from slotcon_tf.images.statistics import PixelRange
 from slotcon_tf.serving.containers import File, gif_image, png_image, webp_image
 from slotcon_tf.types import Tensor
 
-OK, EMPTY, UNKNOWN, TOO_LARGE, DAMAGED, NOT_SERVED = range(6)
-REASONS = (
-    "ok",
-    "empty",
-    "no known image format",
-    "too many pixels",
-    "damaged",
-    "not served: send it as an 8-bit PNG",
-)
+__all__ = [
+    "DAMAGED",
+    "EMPTY",
+    "EXIF_SEARCHED",
+    "MAX_EDGE",
+    "NOT_SERVED",
+    "OK",
+    "REASONS",
+    "TOO_LARGE",
+    "UNKNOWN",
+    "first_image",
+    "jpeg_orientation",
+    "reason_of",
+]
+
 # Of JPEG and GIF, the largest that they can be. Resizing takes memory by the longer
 # edge: a PNG of a few kilobytes may be 50 million pixels wide.
 MAX_EDGE = 65_535
 _HEAD = 32  # bytes that tell the format
-EXIF_SEARCHED = 4096  # bytes of a JPEG; the marker comes first
 _MOST_SCANS = 1000  # of a JPEG; photographs have about ten, and each takes its time
 _TIFF = np.array([0x4D4D002A, 0x002A4949])  # "MM" and 42; "II" and 42, backwards
 _RGB_MASKS = (0xFF0000, 0xFF00, 0xFF)
-
-
-def reason_of(code: int) -> str:
-    """A code as text; a newer model may have codes that are not known here.
-
-    Example:
-        >>> reason_of(0), reason_of(99)
-        ('ok', 'reason 99')
-    """
-    return REASONS[code] if code < len(REASONS) else f"reason {code}"
 
 
 def first_image(

@@ -30,6 +30,7 @@ class ServingOptions:
         max_instances: M, parts per image in `instances`, the largest ones.
         min_instance_area: Smaller parts are none, as share of the image.
         max_pixels: Images with more are not decoded.
+        signatures: Names of those that are served; all there are, if empty.
 
     Example:
         >>> ServingOptions(image_size=448, mask_size=448).max_objects
@@ -42,6 +43,7 @@ class ServingOptions:
     max_instances: int = 32
     min_instance_area: float = 0.01  # of a map of 7 x 7, half a position
     max_pixels: int = 50_000_000
+    signatures: tuple[str, ...] = ()
 
 
 def _any_number(method):
@@ -110,7 +112,17 @@ class ServedModel(tf.Module):
             found["groups"] = (self.groups, [data])
             found["objects"] = (self.objects, [data])
             found["instances"] = (self.instances, [data])
-        return found
+        return self._chosen(found)
+
+    def _chosen(self, found):
+        names = self.options.signatures or tuple(found)
+        unknown = [name for name in names if name not in found]
+        if unknown:
+            raise ValueError(
+                f"`signatures` must be of {', '.join(found)}. Received: "
+                f"signatures={','.join(names)}."
+            )
+        return {name: found[name] for name in names}
 
     @_any_number
     def features(self, image: Tensor) -> dict[str, Tensor]:

@@ -5,6 +5,42 @@ import re
 
 import pytest
 
+from tests.support.command import ROOT
+from tests.support.serving_case import binary_of, serving
+from tests.support.tiny_model import write_tiny_model
+
+# As the local server's flags have it.
+_MODELS = """model_config_list {{ config {{
+  name: "slotcon" base_path: "{}" model_platform: "tensorflow"
+  model_version_policy {{ specific {{ versions: 1 versions: 2 }} }}
+  version_labels {{ key: "stable" value: 1 }}
+  version_labels {{ key: "canary" value: 3 }}
+}} }}"""
+
+
+@pytest.fixture(scope="session", params=["local", "tensorflow_model_server"])
+def tiny_server(request, tmp_path_factory):
+    """`Server` of the tiny model's versions 1, which is stable, and 2; to be read only.
+
+    The canary, 3, is not there.
+    """
+    binary = binary_of(request)
+    base = tmp_path_factory.mktemp("tiny")
+    folder = base / "slotcon"
+    for version in (1, 2):
+        write_tiny_model(folder / str(version), filters=3 + version)
+    config = base / "models.config"
+    config.write_text(_MODELS.format(folder))
+    flags = ["--keep_versions=2", "--version_labels=stable:1,canary:3"]
+    binary_flags = [
+        f"--model_config_file={config}",
+        "--allow_version_labels_for_unavailable_models=true",
+        f"--monitoring_config_file={ROOT / 'export' / 'serving' / 'monitoring.config'}",
+    ]
+    options = {"binary": binary, "binary_flags": binary_flags, "rest": True}
+    with serving(folder, *flags, **options) as server:
+        yield server
+
 
 @pytest.fixture
 def tells(capsys, tmp_path, monkeypatch):

@@ -320,16 +320,38 @@ class Rest(http.server.BaseHTTPRequestHandler):
 
     model = None
 
-    def do_POST(self):  # noqa: N802  the base class's name
+    def do_GET(self):  # noqa: N802  the base class's name
+        if self.path != "/v1/models/slotcon/labels/stable/metadata":
+            return self.say(404, {"error": f"no {self.path}"})
+        kinds = {"float32": "DT_FLOAT", "bool": "DT_BOOL", "int32": "DT_INT32"}
+
+        def form(dtype, shape):
+            return {
+                "dtype": dtype,
+                "tensor_shape": {"dim": [{"size": s} for s in shape]},
+            }
+
+        found = self.model.predict([b""])
+        signature = {
+            "inputs": {"image_bytes": form("DT_STRING", ["-1"])},
+            "outputs": {
+                name: form(kinds[v.dtype.name], ["-1", *map(str, v.shape[1:])])
+                for name, v in found.items()
+            },
+        }
+        signatures = {"signature_def": {"signature_def": {"image_bytes": signature}}}
+        spec = {"name": "slotcon", "signature_name": "", "version": "1"}
+        self.say(200, {"model_spec": spec, "metadata": signatures})
+
+    def do_POST(self):  # noqa: N802
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         assert body["signature_name"] == "image_bytes"
-        status, answer = 200, {}
-        if self.path != "/v1/models/slotcon/labels/stable:predict":
-            status, answer = 404, {"error": f"no {self.path}"}
-        else:
-            files = [base64.b64decode(f["b64"]) for f in body["inputs"]["image_bytes"]]
-            found = self.model.predict(files)
-            answer["outputs"] = {name: v.tolist() for name, v in found.items()}
+        assert self.path == "/v1/models/slotcon/versions/1:predict"  # of the label
+        files = [base64.b64decode(f["b64"]) for f in body["inputs"]["image_bytes"]]
+        found = self.model.predict(files)
+        self.say(200, {"outputs": {name: v.tolist() for name, v in found.items()}})
+
+    def say(self, status, answer):
         self.send_response(status)
         self.end_headers()
         self.wfile.write(json.dumps(answer).encode())

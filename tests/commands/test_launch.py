@@ -213,7 +213,7 @@ def test_the_dockerfile_copies_what_the_package_is_made_of():
                 kept.append(target.rstrip("/") + f"/{source}" * target.endswith("/"))
     # Files that the build reads, as pyproject.toml and setup.py name them.
     need = ["pyproject.toml", "setup.py", PROJECT["readme"], *PROJECT["license-files"]]
-    need += ["slotcon_tf", "trainers", "export"]
+    need += ["slotcon_tf", "trainers", "export", "client"]
     assert sorted(kept) == sorted(f"/source/{name}" for name in need)
 
 

@@ -15,12 +15,13 @@ from slotcon_tf.interop import load_slotcon
 from slotcon_tf.method.upsampled import upsampled_confidence
 from slotcon_tf.serving.archive import export_model, serve
 from slotcon_tf.serving.decoding import REASONS, decode_batch
+from slotcon_tf.serving.onnx_file import export_onnx
 from slotcon_tf.serving.signatures import (
     ServingOptions,
     largest_slots,
 )
 from slotcon_tf.serving.warmup import WARMUP_FILE, warmup_requests
-from tests.support.command import SAVED_MODEL_CLI, module, modules
+from tests.support.command import SAVED_MODEL_CLI, modules
 from tests.support.golden_case import CHECKPOINT, GOLDEN
 from tests.support.picture_case import encoded, pictures
 from tests.support.saved_case import OPTIONS, files, session_answers
@@ -281,8 +282,7 @@ def test_a_single_image_keeps_its_size(model, tmp_path):
 @pytest.mark.slow
 def test_onnx(model, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
-    flags = [f"--model={CHECKPOINT}", f"--export_dir={tmp_path}", "--format=onnx"]
-    module("export.saved_model", *flags)
+    export_onnx(model, tmp_path / "encoder.onnx")
     session = runtime.InferenceSession(tmp_path / "encoder.onnx")
     images = pictures().astype(np.float32)
     maps, pooled = session.run(["map", "pooled"], {"image": images})

@@ -7,19 +7,13 @@ import time
 import grpc
 import numpy as np
 import pytest
-from tensorflow_serving.apis import (
-    classification_pb2,
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-)
 
-from benchmarks.serving_load import measure_load
 from tests.support.command import until
 from tests.support.picture_case import webp_frames
 from tests.support.saved_case import files, session_answers
 from tests.support.serving_case import binary_of, noise, serving
 
-# Quick tests of the same server, with a tiny model: test_server_protocol.
+# What it promises of TF Serving's calls, on a tiny model: test_serving_contract.
 pytestmark = pytest.mark.slow
 
 
@@ -58,29 +52,6 @@ def test_answers_are_the_saved_models(server, answer):
     assert set(found) == {"pooled"}
 
 
-@pytest.mark.parametrize(
-    ("request_", "code", "message"),
-    [
-        ({"model": "other", "image": noise(1)}, "NOT_FOUND", "Latest.other"),
-        ({"version": 9, "image": noise(1)}, "NOT_FOUND", "Specific.slotcon, 9"),
-        ({"label": "stable", "image": noise(1)}, "INVALID_ARGUMENT", "stable"),
-        ({"signature": "no", "image": noise(1)}, "INVALID_ARGUMENT", "signature"),
-        ({"picture": noise(1)}, "INVALID_ARGUMENT", "image.*picture"),
-        ({}, "INVALID_ARGUMENT", "image"),
-        ({"image": noise(1).astype("f4")}, "INVALID_ARGUMENT", "uint8.*float"),
-        ({"image": noise(1)[0]}, "INVALID_ARGUMENT", None),
-        ({"image": noise(1), "output_filter": ["no"]}, "INVALID_ARGUMENT", "no"),
-        ({"image": noise(1)[:, :0]}, "INVALID_ARGUMENT", "a pixel high and wide"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_refusals(server, request_, code, message):
-    with pytest.raises(grpc.RpcError, match=message) as caught:
-        server.predict(**request_)
-    assert caught.value.code() == grpc.StatusCode[code]
-    assert "Traceback" not in caught.value.details()
-
-
 def test_empty_batches_and_animations_are_answered(server):
     nothing = np.array([], object)
     found, _ = server.predict(signature="image_bytes", image_bytes=nothing)
@@ -90,37 +61,6 @@ def test_empty_batches_and_animations_are_answered(server):
     animation = webp_frames(0)
     found, _ = server.predict(signature="image_bytes", image_bytes=[animation])
     assert found["ok"][0]
-
-
-def test_metadata_and_status(server):
-    request = get_model_metadata_pb2.GetModelMetadataRequest()
-    request.model_spec.name = "slotcon"
-    with pytest.raises(grpc.RpcError) as caught:
-        server.predictions.GetModelMetadata(request)
-    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    request.metadata_field.append("signature_def")
-    response = server.predictions.GetModelMetadata(request)
-    signatures = get_model_metadata_pb2.SignatureDefMap()
-    assert response.metadata["signature_def"].Unpack(signatures)
-    names = {"serving_default", "image_bytes", "groups", "objects", "pyramid"}
-    assert names <= set(signatures.signature_def)
-    outputs = signatures.signature_def["groups"].outputs
-    assert set(outputs) == {"assignments", "confidence", "ok", "reason"}
-    status = states(server)
-    assert status == {1: "AVAILABLE"}
-    request = get_model_status_pb2.GetModelStatusRequest()
-    request.model_spec.name = "other"
-    with pytest.raises(grpc.RpcError) as caught:
-        server.models.GetModelStatus(request)
-    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
-
-
-def states(server):
-    request = get_model_status_pb2.GetModelStatusRequest()
-    request.model_spec.name = "slotcon"
-    response = server.models.GetModelStatus(request)
-    kind = get_model_status_pb2.ModelVersionStatus.State
-    return {s.version: kind.Name(s.state) for s in response.model_version_status}
 
 
 def test_concurrent_requests_are_not_mixed_up(server, answer):
@@ -151,44 +91,17 @@ def test_versions_come_and_go_under_load(folder, tmp_path):
                 pool.submit(ask)
             shutil.copytree(folder / "1", models / ".writing")
             (models / ".writing").rename(models / "2")
-            until(lambda: states(server).get(2) == "AVAILABLE")
+            until(lambda: server.states().get(2) == "AVAILABLE")
             shutil.copytree(folder / "1", models / ".writing")
             (models / ".writing" / "saved_model.pb").write_bytes(b"damaged")
             (models / ".writing").rename(models / "3")
-            until(lambda: states(server).get(3) == "END")
+            until(lambda: server.states().get(3) == "END")
             time.sleep(0.5)
             stop.append(True)
         assert not failed and set(answered) == {1, 2}
         assert answered[-1] == 2
-        assert states(server) == {1: "AVAILABLE", 2: "AVAILABLE", 3: "END"}
+        assert server.states() == {1: "AVAILABLE", 2: "AVAILABLE", 3: "END"}
         assert server.predict(image=noise(1), label="stable")[1].version.value == 1
         shutil.rmtree(models / "2")
-        until(lambda: states(server)[2] == "END")
+        until(lambda: server.states()[2] == "END")
         assert server.predict(image=noise(1))[1].version.value == 1
-
-
-def test_the_load_benchmark_runs(folder, capsys):
-    measure_load(folder, noise(2), clients=[1, 2], seconds=0.4)
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    rows = [row for row in rows if row and row[0] in "12"]
-    assert [row[:2] for row in rows] == [
-        [count, form] for count in "12" for form in ("bare", "server")
-    ]
-    assert all(float(row[4]) > 0 for row in rows)
-
-
-def test_limits_and_what_is_not_implemented(folder):
-    with serving(folder, "--max_message_mb=1") as server:
-        with pytest.raises(grpc.RpcError) as caught:
-            server.predict(image=noise(1, edge=700))
-        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert server.predict(image=noise(1))[0]["pooled"].shape == (1, 64)
-        with pytest.raises(grpc.RpcError) as caught:
-            server.predictions.Classify(classification_pb2.ClassificationRequest())
-        assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
-        # A request under way when the end is asked for is answered.
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            under_way = pool.submit(server.predict, image=noise(40, edge=72))
-            time.sleep(0.05)
-            assert server.stop() == 0
-            assert under_way.result()[0]["pooled"].shape == (40, 64)

@@ -23,7 +23,7 @@ def wheel(tmp_path_factory):
         pytest.skip(f"needs setuptools 77, of requirements.txt; here is {_SETUPTOOLS}")
     folder = tmp_path_factory.mktemp("wheel")
     unwanted = shutil.ignore_patterns("__pycache__", ".*", "*.egg-info", "build")
-    for name in ("slotcon_tf", "trainers", "export", "tests", "benchmarks"):
+    for name in ("slotcon_tf", "client", "trainers", "export", "tests", "benchmarks"):
         shutil.copytree(ROOT / name, folder / "source" / name, ignore=unwanted)
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / "source")
@@ -42,17 +42,18 @@ def metadata(wheel):
     return email.message_from_bytes(wheel.read(name))
 
 
-def test_it_holds_one_importable_name(wheel):
+def test_it_holds_the_library_and_its_client(wheel):
     names = wheel.namelist()
     assert {name.partition("/")[0] for name in names} == {
         "slotcon_tf",
+        "slotcon_client",
         f"slotcon_tf-{slotcon_tf.__version__}.dist-info",
     }
     others = [n for n in names if not n.endswith(".py") and ".dist-info/" not in n]
     recipes = {path.name for path in ROOT.glob("*.flags")}
     serving = {path.name for path in (ROOT / "export" / "serving").iterdir()}
     assert sorted(others) == sorted(
-        ["slotcon_tf/py.typed"]
+        ["slotcon_tf/py.typed", "slotcon_client/py.typed"]
         + [f"slotcon_tf/recipes/{name}" for name in recipes]
         + [f"slotcon_tf/export/serving/{name}" for name in serving]
     )
@@ -61,6 +62,8 @@ def test_it_holds_one_importable_name(wheel):
 def test_every_module_travels(wheel):
     here = {path.relative_to(ROOT) for path in (ROOT / "slotcon_tf").rglob("*.py")}
     names = {str(path) for path in here}
+    client = ROOT / "client"
+    names |= {str(path.relative_to(client)) for path in client.rglob("*.py")}
     for room in ("trainers", "export"):
         names |= {f"slotcon_tf/{room}/{p.name}" for p in (ROOT / room).glob("*.py")}
     assert {name for name in wheel.namelist() if name.endswith(".py")} == names

@@ -4,7 +4,7 @@ import ast
 import pathlib
 import sys
 
-PACKAGES = ("slotcon_tf", "trainers", "export")
+PACKAGES = ("slotcon_tf", "slotcon_client", "trainers", "export")
 
 
 def functions(path):

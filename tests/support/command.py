@@ -25,7 +25,7 @@ COMMANDS = [
     *(f"trainers.{name}" for name in ("evaluate", "visualize", "convert")),
     *(f"trainers.{name}" for name in ("prepare", "check_data")),
     *(f"export.{name}" for name in ("saved_model", "extract", "client")),
-    *(f"export.{name}" for name in ("compare", "server")),
+    *(f"export.{name}" for name in ("compare", "merge", "server")),
 ]
 BENCHMARKS = [
     *(f"benchmarks.{name}" for name in ("checkpoint", "convolutions", "endurance")),

@@ -1,24 +1,26 @@
-"""Servers in a process of their own, and a tiny model for them.
+"""Servers in a process of their own.
 
-`model_server` is a fixture to import: the tiny model behind the local server, and
-behind TF Serving's own binary where there is one on PATH. `serving(folder)` is a server
-of any export.
+`serving(folder)` is a server of any export: the local one, or TF Serving's own binary
+where there is one.
 """
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import urllib.error
+import urllib.request
 
 import grpc
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import (
+    get_model_status_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
@@ -42,17 +44,31 @@ PATIENCE = 300
 
 
 class Server:
-    """`python -m export.server`, or TF Serving's binary, on a port of its own."""
+    """`python -m export.server`, or TF Serving's binary, on a port of its own.
 
-    def __init__(self, folder, *flags, binary=None, port=0):
+    Args:
+        folder: Of versions.
+        flags: More of them, of the local server.
+        binary: TF Serving's.
+        port: Of gRPC.
+        rest: Whether there is REST: `rest_port` has its port.
+        binary_flags: More of them, of TF Serving's.
+    """
+
+    def __init__(
+        self, folder, *flags, binary=None, port=0, rest=False, binary_flags=()
+    ):
+        self.rest_port = free_ports(1)[0] if rest else 0
         if binary:
             port = port or free_ports(1)[0]
             self.command = [binary, f"--port={port}", "--model_name=slotcon"]
             self.command += [f"--model_base_path={folder}"]
-            self.command += ["--file_system_poll_wait_seconds=1"]
+            self.command += ["--file_system_poll_wait_seconds=1", *binary_flags]
+            self.command += [f"--rest_api_port={self.rest_port}"]
         else:
             self.command = [sys.executable, "-m", "export.server", f"--port={port}"]
             self.command += [f"--export_dir={folder}", "--poll_seconds=0.2", *flags]
+            self.command += [f"--rest_port={self.rest_port}"] if rest else []
         self.port = port
         self.local = binary is None
         self.folder = folder
@@ -117,10 +133,11 @@ class Server:
         return self.process.wait(PATIENCE)
 
     def predict(self, *, output_filter=(), version=None, label="", **inputs):
-        """Outputs of a call, as arrays."""
+        """Outputs of a call, as arrays; `timeout` is how long it waits."""
         request = predict_pb2.PredictRequest()
         request.model_spec.name = inputs.pop("model", "slotcon")
         request.model_spec.signature_name = inputs.pop("signature", "")
+        timeout = inputs.pop("timeout", PATIENCE)
         if version:
             request.model_spec.version.value = version
         if label:
@@ -128,9 +145,33 @@ class Server:
         request.output_filter.extend(output_filter)
         for name, value in inputs.items():
             request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-        response = self.predictions.Predict(request, timeout=PATIENCE)
+        response = self.predictions.Predict(request, timeout=timeout)
         outputs = {k: tf.make_ndarray(v) for k, v in response.outputs.items()}
         return outputs, response.model_spec
+
+    def states(self):
+        """Dict of version to the name of its state."""
+        request = get_model_status_pb2.GetModelStatusRequest()
+        request.model_spec.name = "slotcon"
+        response = self.models.GetModelStatus(request, timeout=PATIENCE)
+        kind = get_model_status_pb2.ModelVersionStatus.State
+        return {s.version: kind.Name(s.state) for s in response.model_version_status}
+
+    def ask(self, path, body=None):
+        """Status and JSON of an answer over REST; the text, if it is no JSON."""
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        url = f"http://127.0.0.1:{self.rest_port}{path}"
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(url, data), timeout=PATIENCE
+            ) as answer:
+                status, text = answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            status, text = error.code, error.read()
+        try:
+            return status, json.loads(text)
+        except ValueError:
+            return status, text.decode()
 
 
 @contextlib.contextmanager
@@ -149,59 +190,12 @@ def noise(count, seed=0, edge=64):
     return rng.integers(0, 256, (count, edge, edge, 3), dtype=np.uint8)
 
 
-def write_tiny_model(path, filters=4):
-    """A SavedModel written without this project's exporter.
-
-    Signatures: `serving_default`, `image` uint8 (N, H, W, 3) to `map` and `pooled`;
-    `text`, base64 (N,) to `decoded` and `length`, which refuses what is no base64;
-    `kinds`, `x` float16 (N,) and `y` int64 (M,) to an output of many dtypes each.
-
-    Args:
-        path: pathlib.Path of the version's folder; not there yet.
-        filters: Channels of `map`, to tell versions apart.
-    """
-    image = keras.Input((None, None, 3), dtype="uint8")
-    scaled = keras.layers.Rescaling(1 / 255)(image)
-    found = keras.layers.Conv2D(filters, 3, strides=2)(scaled)
-    pooled = keras.layers.GlobalAveragePooling2D()(found)
-    model = keras.Model(image, {"map": found, "pooled": pooled})
-
-    def text(text):
-        return {
-            "decoded": tf.io.decode_base64(text),
-            "length": tf.strings.length(text),
-        }
-
-    def kinds(x, y):
-        return {
-            "bfloat16": tf.cast(x, tf.bfloat16),
-            "bool": x > 0,
-            "float16": 2 * x,
-            "scalar": tf.reduce_sum(y),
-            "empty": y[:0, None],
-        }
-
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    spec = tf.TensorSpec
-    for name, function, signature in [
-        (
-            "serving_default",
-            lambda image: model(image),
-            [spec([None, None, None, 3], tf.uint8, "image")],
-        ),
-        ("text", text, [spec([None], tf.string, "text")]),
-        ("kinds", kinds, [spec([None], tf.float16, "x"), spec([None], tf.int64, "y")]),
-    ]:
-        archive.add_endpoint(name, function, input_signature=signature)
-    archive.write_out(str(path), verbose=False)
-
-
-@pytest.fixture(scope="module", params=["local", "tensorflow_model_server"])
-def model_server(request, tmp_path_factory):
-    """`Server` of the tiny model as version 1 of its `folder`."""
-    binary = binary_of(request)
-    folder = tmp_path_factory.mktemp("tiny") / "slotcon"
-    write_tiny_model(folder / "1")
-    with serving(folder, binary=binary) as server:
-        yield server
+@contextlib.contextmanager
+def refused(code, words=""):
+    """A call that is refused with a code of gRPC, in these words."""
+    with pytest.raises(grpc.RpcError) as caught:
+        yield caught
+    text = caught.value.details()
+    assert caught.value.code() == grpc.StatusCode[code], text
+    assert words in text, text
+    assert text and "Traceback" not in text and 'File "' not in text

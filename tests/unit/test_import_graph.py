@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parents[2]
-FOLDERS = ("slotcon_tf", "trainers", "export", "benchmarks", "tests")
+FOLDERS = ("slotcon_tf", "slotcon_client", "trainers", "export", "benchmarks", "tests")
 # From top to bottom; those on one line do not import each other. Single files of
 # slotcon_tf that are not named here are the ground.
 FLOORS = (
@@ -26,9 +26,12 @@ FLOORS = (
     ("slotcon_tf.training",),
     ("slotcon_tf.data",),
     ("slotcon_tf.images",),
+    ("slotcon_client",),  # without TensorFlow: below all of slotcon_tf
 )
 GROUND = len(FLOORS)
 # Slow to import, or brought by extras.
+# What extras of the client bring, imported where it is used.
+CLIENT_EXTRAS = ("PIL", "pillow_heif", "pyarrow")
 HEAVY = ("tensorflow_datasets", "numba", "sklearn", "matplotlib", "grpc", "keras_hub")
 
 
@@ -122,6 +125,20 @@ def test_helpers_are_imported_from_support():
         and name != other
     ]
     assert not wrong, sorted(wrong)
+
+
+def test_the_client_imports_nothing_heavy():
+    found = set()
+    for name, path in modules().items():
+        if floor_of(name)[1] != "slotcon_client":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add((node.module or "").partition(".")[0])
+    found -= {*sys.stdlib_module_names, "slotcon_client"}
+    assert found <= {"numpy", "grpc", "google", *CLIENT_EXTRAS}, found
 
 
 def test_light_rooms_stay_light():

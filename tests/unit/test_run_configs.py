@@ -104,10 +104,11 @@ def test_each_of_several_values_is_checked(kind, given):
     [
         {"quantize": "int8", "calibration_images": "photos"},
         {"precision": "bfloat16"},
-        {"image_size": 0},
-        {"mask_size": 64},
         {"max_objects": 3},
+        {"signatures": ("groups",)},
         {"batch_sizes": ()},
+        {"batching": True},
+        {"storage_uri": "gs://a"},
     ],
 )
 def test_an_onnx_file_has_no_settings_of_a_saved_model(given):

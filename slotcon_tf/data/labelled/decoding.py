@@ -7,8 +7,8 @@ import re
 
 import numpy as np
 
+from slotcon_client.images import tiff
 from slotcon_tf.data.reading import Patience, read_file
-from slotcon_tf.images import tiff
 from slotcon_tf.images.decoding import LOSSLESS, decode_pixels, open_image
 from slotcon_tf.images.orientation import load_as_stored, orientation_of, upright
 from slotcon_tf.images.pixels import BadImage, PixelWatch

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from slotcon_tf.images.pixels import BadImage
-
-if TYPE_CHECKING:
-    from slotcon_tf.images.statistics import PixelRange
+from slotcon_client.images.pixels import BadImage, PixelRange
 
 _BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _EXTRA, _FORMAT = 258, 262, 277, 284, 338, 339
 _SUBFILE = 254

@@ -1,0 +1,112 @@
+"""`AsyncFeatureClient` is `FeatureClient` for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from slotcon_client.answers import Served
+from slotcon_client.asking import Asking, Send, Steps, T, sendable
+from slotcon_client.client import FeatureClient
+from slotcon_client.wires import AsyncGrpcWire, Failed, InThreads
+
+
+class AsyncFeatureClient:
+    """`FeatureClient`, whose methods are awaited: many requests in one thread.
+
+    Args:
+        server: As of `FeatureClient`.
+        **options: As of `FeatureClient`, with the same meaning and defaults.
+
+    Raises:
+        ExtractionError: As `FeatureClient`.
+
+    Example:
+        >>> async def main():
+        ...     async with AsyncFeatureClient("localhost:8500") as client:
+        ...         return client.outputs  # await client.predict([photo_as_jpeg])
+        >>> asyncio.run(main())
+        ('pooled',)
+    """
+
+    def __init__(self, server: str, **options: Any) -> None:
+        self._own = _Own(server, **options)
+        self.outputs = self._own.outputs
+        self._lock = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        await self._own.wire.close()
+
+    async def served(self) -> Served:
+        """`FeatureClient.served`, which is asked for once."""
+        return (await self._pinned())[1]
+
+    async def _pinned(self) -> tuple[Asking, Served]:
+        async with self._lock:
+            asking = self._own.asking
+            return asking, asking.served or await self._done(asking.pin())
+
+    async def check(self) -> None:
+        """`FeatureClient.check`."""
+        await self.served()
+
+    async def renew(self) -> None:
+        """`FeatureClient.renew`."""
+        self._own.renew()
+
+    async def predict(self, content: Sequence[bytes]) -> dict[str, np.ndarray]:
+        """`FeatureClient.predict`; files are converted in a thread."""
+        asking, _ = await self._pinned()
+        files = await asyncio.to_thread(sendable, content)
+        return await self._done(asking.predict(files))
+
+    async def status(self) -> dict[int, str]:
+        """`FeatureClient.status`."""
+        return await self._done(self._own.asking.states())
+
+    async def is_well(self) -> bool:
+        """`FeatureClient.is_well`."""
+        return await self._done(self._own.asking.well())
+
+    async def _done(self, steps: Steps[T]) -> T:
+        answer, error = None, None
+        while True:
+            try:
+                step = steps.throw(error) if error else steps.send(answer)
+            except StopIteration as end:
+                return end.value
+            answer, error = None, None
+            if not isinstance(step, Send):
+                await asyncio.sleep(step.seconds)
+                continue
+            try:
+                answer = await self._own.wire.send(step.message, step.seconds)
+            except Failed as failed:
+                error = failed
+
+
+class _Own(FeatureClient):
+    """A client's settings and steps, and a wire that is awaited."""
+
+    @property
+    def asking(self) -> Any:
+        return self._asking
+
+    @property
+    def wire(self) -> Any:
+        return self._wire
+
+    def _make_wire(self) -> Any:
+        if self.transport == "grpc":
+            return AsyncGrpcWire(self.server, self._security, self._max_bytes)
+        return InThreads(super()._make_wire())

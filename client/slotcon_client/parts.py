@@ -1,0 +1,176 @@
+"""Finished batches of an extraction, kept beside its output until all are there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from slotcon_client.errors import ExtractionError
+from slotcon_client.files import Files
+from slotcon_client.table_files import header_of
+from slotcon_client.tables import Column, Rows
+
+ENDING = ".partial"
+# Of a part, beside its rows: sha256 of each file's bytes (zeros of one that could not be
+# read), and of the settings that the rows were made with.
+DIGEST, SETTINGS = "_digest", "_settings"
+NO_DIGEST = bytes(32)
+_FILE = "settings.json"
+
+
+def digest_of(settings: Mapping[str, Any]) -> str:
+    """Of settings, in any order.
+
+    Example:
+        >>> digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
+        True
+    """
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def check_same(
+    there: Mapping[str, Any], here: Mapping[str, Any], where: str, cure: str
+) -> None:
+    """Refuses to go on with what was made with other settings, or of another version.
+
+    Args:
+        there: Settings of what is there.
+        here: Of what is asked for.
+        where: What it is called.
+        cure: What to do.
+
+    Raises:
+        ExtractionError: It names what differs.
+
+    Example:
+        >>> check_same({"version": 3}, {"version": 4}, "a.partial", "Delete it.")
+        Traceback (most recent call last):
+        slotcon_client.errors.ExtractionError: a.partial must be of the same images and \
+settings. Received other version: 3 there, 4 now. Delete it.
+    """
+    keys = sorted({*there, *here})
+    differing = [k for k in keys if there.get(k) != here.get(k)]
+    if not differing:
+        return
+    told = [_told(k, there.get(k), here.get(k)) for k in differing]
+    raise ExtractionError(
+        f"{where} must be of the same images and settings. Received other "
+        f"{', '.join(told)}. {cure}"
+    )
+
+
+def _told(name, there, here):
+    short = len(f"{there}{here}") < 60
+    return f"{name}: {there} there, {here} now" if short else name
+
+
+class Parts:
+    """Batches that are done, in a folder that one process holds.
+
+    Args:
+        folder: Of the parts; made where it is missing.
+        settings: What the rows depend on; plain JSON.
+        files: Where the folder lies.
+
+    Raises:
+        ExtractionError: If the folder has parts of other settings.
+
+    Example:
+        >>> from slotcon_client.files import LOCAL
+        >>> parts = Parts("a.npz.partial", {"version": 1}, LOCAL)
+        >>> rows = {"ok": np.array([True]), DIGEST: np.zeros((1, 32), np.uint8)}
+        >>> parts.write(0, rows)
+        >>> [sorted(part) for part in parts.each([0])]
+        [['ok']]
+    """
+
+    def __init__(self, folder: str, settings: Mapping[str, Any], files: Files) -> None:
+        self.folder, self.files = folder, files
+        self.digest = digest_of(settings)
+        files.make(folder)
+        files.sweep(folder)
+        file = files.join(folder, _FILE)
+        if files.exists(file):
+            check_same(
+                _read_settings(files.read_all(file)),
+                json.loads(json.dumps(settings)),
+                folder,
+                "Take another `output`, or delete it to start anew; a version that is "
+                "still served can be asked by its number.",
+            )
+        else:
+            files.write_text(file, json.dumps(settings))
+
+    def path(self, start: int) -> str:
+        """Of the batch that begins with an image."""
+        return self.files.join(self.folder, f"{start:09d}.npz")
+
+    def contents(self, start: int) -> Rows | None:
+        """`ok`, `reason` and digests of a batch; None where it is not done.
+
+        A part that a broken disk cut short is not, nor is one of other settings.
+        """
+        try:
+            with self._open(start) as part:
+                if str(part[SETTINGS]) != self.digest:
+                    return None
+                return {name: part[name] for name in ("ok", "reason", DIGEST)}
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+            return None
+
+    def columns(self, start: int) -> dict[str, Column]:
+        """Those of a batch that is done."""
+        found = {}
+        with self.files.open(self.path(start)) as file, zipfile.ZipFile(file) as part:
+            for name in part.namelist():
+                if not name.startswith("_"):
+                    with part.open(name) as member:
+                        found[name.removesuffix(".npy")] = header_of(member)[1]
+        return found
+
+    def write(self, start: int, rows: Rows) -> None:
+        """Keeps a batch; with the digests of its files."""
+        rows = {**rows, SETTINGS: np.array(self.digest)}
+        self.files.write(self.path(start), lambda file: np.savez(file, **rows))
+
+    def each(self, starts: Sequence[int], names: Sequence[str] = ()) -> Iterator[Rows]:
+        """The rows of one batch after the other; of some columns, or of all.
+
+        A batch of failures only has no outputs.
+        """
+        for start in starts:
+            with self._open(start) as part:
+                known = [name for name in part.files if not name.startswith("_")]
+                yield {n: part[n] for n in names or known if n in part.files}
+
+    def digests(self, starts: Sequence[int]) -> np.ndarray:
+        """uint8 (N, 32), of the images of batches."""
+        found = [part[DIGEST] for part in self.each(starts, [DIGEST])]
+        return np.concatenate(found) if found else np.zeros((0, 32), np.uint8)
+
+    def remove(self, starts: Sequence[int]) -> None:
+        """Of some batches, which are kept elsewhere now."""
+        for start in starts:
+            self.files.remove(self.path(start))
+
+    def remove_all(self) -> None:
+        """The folder, whose work is done."""
+        self.files.remove(self.folder)
+
+    @contextlib.contextmanager
+    def _open(self, start: int) -> Iterator[Any]:
+        with self.files.open(self.path(start)) as file, np.load(file) as part:
+            yield part
+
+
+def _read_settings(data):
+    try:
+        return dict(json.loads(data))
+    except ValueError:
+        return {}

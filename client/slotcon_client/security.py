@@ -1,0 +1,88 @@
+"""Who the server is, and who asks: TLS and a token."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import ssl
+from dataclasses import dataclass, field
+from typing import Any
+
+from slotcon_client.errors import ExtractionError
+
+
+@dataclass(frozen=True)
+class Security:
+    """What a connection is secured with; nothing by default.
+
+    Attributes:
+        tls: Whether TLS is spoken; also where one of the files is given.
+        ca: PEM file of the certificates that the server's must be of; the system's if
+            None. A server's own certificate is one, too.
+        certificate, key: PEM files of this client's.
+        token: Sent as `authorization: Bearer TOKEN`.
+
+    Raises:
+        ExtractionError: If a certificate comes without its key, or the token cannot
+            stand in a header.
+
+    Example:
+        >>> Security(token="secret").headers
+        {'authorization': 'Bearer secret'}
+    """
+
+    tls: bool = False
+    ca: str | os.PathLike | None = None
+    certificate: str | os.PathLike | None = None
+    key: str | os.PathLike | None = None
+    token: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise ExtractionError(
+                "`tls_certificate` and `tls_key` must be given both. Received: "
+                f"tls_certificate={self.certificate}, tls_key={self.key}."
+            )
+        token = self.token
+        if token is not None and not (token and token.isascii() and token.isprintable()):
+            raise ExtractionError(
+                "`token` must be printable ASCII. Received: other characters, or none."
+            )
+
+    @property
+    def on(self) -> bool:
+        """Whether TLS is spoken."""
+        return self.tls or self.ca is not None or self.certificate is not None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of every request."""
+        return {} if self.token is None else {"authorization": f"Bearer {self.token}"}
+
+    def for_grpc(self) -> Any:
+        """grpc.ChannelCredentials; None without TLS."""
+        if not self.on:
+            return None
+        import grpc
+
+        self._context()  # grpc finds fault with files only as it connects
+        files = (self.ca, self.key, self.certificate)
+        return grpc.ssl_channel_credentials(
+            *(None if path is None else pathlib.Path(path).read_bytes() for path in files)
+        )
+
+    def for_rest(self) -> ssl.SSLContext | None:
+        """None without TLS."""
+        return self._context() if self.on else None
+
+    def _context(self) -> ssl.SSLContext:
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+            if self.certificate is not None:
+                context.load_cert_chain(self.certificate, self.key)
+        except ssl.SSLError as error:
+            raise ExtractionError(
+                "`tls_ca`, `tls_certificate` and `tls_key` must be PEM files that fit. "
+                f"Received: {error.reason or error}."
+            ) from None
+        return context

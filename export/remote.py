@@ -1,0 +1,102 @@
+"""Files of stores that TensorFlow reads and writes: gs://, hdfs:// and the like."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+import tensorflow as tf
+
+from slotcon_client.files import LOCAL, Files, TooLarge, in_memory
+from slotcon_tf.data.reading import is_remote, reason_of, without_scheme
+
+
+class RemoteFiles(Files):
+    """Files by tf.io.gfile; an object is there whole once it is written.
+
+    Example:
+        >>> files = RemoteFiles()
+        >>> files.write_text("ram://store/a.txt", "whole")
+        >>> files.names("ram://store"), files.read("ram://store/a.txt", limit=9)
+        (['a.txt'], b'whole')
+    """
+
+    is_local = False
+
+    def join(self, *parts: str) -> str:
+        return posixpath.join(*parts)
+
+    def read(self, path: str | os.PathLike, limit: int) -> bytes:
+        if not is_remote(os.fspath(path)):  # a list may name both
+            return super().read(path, limit)
+        with _as_oserror(), tf.io.gfile.GFile(os.fspath(path), "rb") as file:
+            size = file.size()
+            if size > limit:
+                raise TooLarge(size)
+            return file.read(size)
+
+    def open(self, path: str) -> BinaryIO:
+        with _as_oserror(), tf.io.gfile.GFile(path, "rb") as file:
+            return in_memory(file.read())
+
+    def write(self, path: str, write: Callable[[BinaryIO], Any]) -> None:
+        # Archives need places in files to go back to.
+        with tempfile.TemporaryFile() as whole:
+            write(whole)  # pyright: ignore[reportArgumentType]
+            whole.seek(0)
+            if path.startswith("ram://"):  # which adds to a file that is there
+                self.remove(path)
+            with _as_oserror(), tf.io.gfile.GFile(path, "wb") as file:
+                shutil.copyfileobj(whole, file, 2**24)  # pyright: ignore[reportArgumentType]
+
+    def make(self, folder: str) -> None:
+        with _as_oserror():
+            tf.io.gfile.makedirs(folder)
+
+    def exists(self, path: str) -> bool:
+        with _as_oserror():
+            return tf.io.gfile.exists(path)
+
+    def names(self, folder: str) -> list[str]:
+        with contextlib.suppress(FileNotFoundError), _as_oserror():
+            # Some stores end the names of folders in a slash.
+            return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(folder))
+        return []
+
+    def remove(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError), _as_oserror():
+            if tf.io.gfile.isdir(path):
+                tf.io.gfile.rmtree(path)
+            else:
+                tf.io.gfile.remove(path)
+
+    def sweep(self, folder: str, name: str = "") -> None:
+        """Nothing: a store has no halves of files."""
+
+
+REMOTE = RemoteFiles()
+
+
+def files_of(path: str | os.PathLike) -> Files:
+    """What reads and writes a path.
+
+    Example:
+        >>> files_of("/data/photos").is_local, files_of("gs://bucket/a").is_local
+        (True, False)
+    """
+    return REMOTE if is_remote(without_scheme(os.fspath(path))) else LOCAL
+
+
+@contextlib.contextmanager
+def _as_oserror() -> Iterator[None]:
+    try:
+        yield
+    except tf.errors.NotFoundError as error:
+        raise FileNotFoundError(reason_of(error)) from None
+    except tf.errors.OpError as error:
+        raise OSError(reason_of(error)) from None

@@ -1,0 +1,104 @@
+"""Stalled, broken, lying servers: nothing false is written, and nothing hangs."""
+
+import concurrent.futures
+import pathlib
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from slotcon_client import ExtractionError, FeatureClient, RequestError
+from slotcon_client.extraction import Images, extract
+from tests.support.lying_server import LIES, ONCE, LyingServer, features_of
+
+LIMIT = 15.0  # seconds for a lie: deadlines below are 0.4
+QUICK = {"deadline": 0.5, "retry_seconds": 0.6, "max_message_bytes": 2**20}
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = LyingServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Four pictures, a text and nothing."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 9, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    (folder / "text.png").write_bytes(b"no picture at all")
+    (folder / "void.png").write_bytes(b"")
+    return Images(folder, tuple(sorted(folder.iterdir())))
+
+
+def outcome(server, photos, transport, model, output):
+    """ "" if nothing false was written, else what was."""
+    began = time.monotonic()
+    client = FeatureClient(
+        getattr(server, transport), transport=transport, model_name=model, **QUICK
+    )
+    with client:
+        try:
+            # As they are: the texts reach the server, too.
+            failed = extract(
+                client.predict,
+                photos,
+                output,
+                settings=client.settings(),
+                batch_size=6,
+                concurrency=2,
+                convert=bytes,
+            )
+        except (ExtractionError, RequestError) as error:
+            text = str(error)
+            one_line = "\n" not in text and 20 < len(text) < 700
+            return "" if one_line and not output.exists() else f"said {text!r}"
+        except SystemError:  # CPython 3.11's ast, by which NumPy reads, in many threads
+            return outcome(server, photos, transport, model, output)
+        except Exception as error:  # what would be a traceback
+            return f"raised {error!r}"
+        finally:
+            if time.monotonic() - began > LIMIT:
+                return f"took {time.monotonic() - began:.0f} s"  # noqa: B012
+    table = dict(np.load(output))
+    # Of failures alone there are no outputs.
+    if not table["ok"].any():
+        table.setdefault("pooled", np.zeros((6, 4)))
+    wrong = set()
+    for path, features, ok, reason in zip(
+        photos.paths, table["pooled"], table["ok"], table["reason"], strict=True
+    ):
+        truth = features_of(pathlib.Path(path).read_bytes())
+        as_read = ok and np.allclose(features, truth, rtol=1e-6)
+        if not (as_read or (not ok and not features.any() and reason != "ok")):
+            wrong.add(f"wrote {features} for {path.name}")
+    if not failed.unanswered and not model.startswith("once."):
+        wrong.add("told of no failure")
+    return ", ".join(sorted(wrong))
+
+
+@pytest.mark.parametrize("transport", LIES)
+def test_no_lie_becomes_features(transport, server, photos, tmp_path):
+    """All at once: most of the time is waiting for those that stall."""
+    lies = LIES[transport]
+    assert len(set(lies)) == len(lies) > 100
+
+    def told(lie):
+        return outcome(server, photos, transport, lie, tmp_path / f"{lie}.npz")
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        found = dict(zip(lies, pool.map(told, lies), strict=True))
+    assert {lie: wrong for lie, wrong in found.items() if wrong} == {}
+
+
+@pytest.mark.parametrize(
+    ("transport", "fault"), [(t, f) for t, faults in ONCE.items() for f in faults]
+)
+def test_a_fault_of_a_moment_is_tried_again(transport, fault, server, photos, tmp_path):
+    model, output = f"once.{fault}", tmp_path / "a.npz"
+    assert outcome(server, photos, transport, model, output) == ""
+    assert np.load(output)["ok"].tolist() == [True] * 4 + [False] * 2
