@@ -20,9 +20,9 @@ from slotcon_tf.runs.places import HISTORY
 from slotcon_tf.runs.workdir import FLAGFILES
 
 _COMMANDS = {
-    "pretrain.flags": "trainers.pretrain",
-    "finetune.flags": "trainers.finetune_segmentation",
-    "finetune_detection.flags": "trainers.finetune_detection",
+    "pretrain.flags": "pretrain",
+    "finetune.flags": "finetune_segmentation",
+    "finetune_detection.flags": "finetune_detection",
 }
 # Settings that name places of the machine that trained, and of nobody else.
 _PLACES = re.compile("--(workdir|init_from|(eval_)?(class_file|data_dir))=")
