@@ -22,15 +22,18 @@ from tests.support.lies import (
     ANSWERS,
     BYTES,
     CODES,
+    DETECTIONS,
     HTTP,
     JSONS,
     METADATA,
+    NO_OBJECTS,
     SIGNATURE,
     SPECS,
     STALL,
     TENSORS,
     VERSION,
     honest,
+    no_objects,
     sized,
 )
 
@@ -85,12 +88,15 @@ class LyingServer:
 
 def answers(lie, files):
     found = honest(files)
+    if lie == NO_OBJECTS:
+        return no_objects(found, files)
     return ANSWERS[lie](found, files) if lie in ANSWERS else found
 
 
 def metadata(lie, model):
     """(model, version, signatures)."""
-    truth = (model, VERSION, {"image_bytes": (("image_bytes",), SIGNATURE)})
+    made = DETECTIONS if model == NO_OBJECTS else SIGNATURE
+    truth = (model, VERSION, {"image_bytes": (("image_bytes",), made)})
     return METADATA[lie](*truth) if lie in METADATA else truth
 
 

@@ -31,7 +31,7 @@ from slotcon_client.answers import are_swapped
 from slotcon_client.protocol import message, method
 from slotcon_client.tensors import KINDS, read_json, read_tensor, write_tensor
 from tests.support.command import ROOT, free_ports
-from tests.support.lies import VERSION, features_of, honest
+from tests.support.lies import NO_OBJECTS, VERSION, features_of, honest
 from tests.support.lying_server import LyingServer
 from tests.support.picture_case import encoded, pictures
 
@@ -218,8 +218,8 @@ def test_the_version_is_asked_once_and_answers_are_the_models(transport, server)
         assert client.settings()["version"] == VERSION
         assert client.status() == {VERSION: "AVAILABLE"} and client.is_well()
         assert len(client.predict([])["pooled"]) == 0
-        # One batch of several was asked about once more, alone.
-        assert server.seen[transport, model] == 3
+        # The first batch was asked for once more, and one picture of it alone.
+        assert server.seen[transport, model] == 4
     with pytest.raises(ExtractionError, match="closed"):
         client.predict(files)
 
@@ -392,6 +392,25 @@ def test_a_request_that_is_too_long_is_refused_at_once(server):
     said = "RESOURCE_EXHAUSTED: 413 too long"
     with client, pytest.raises(RequestError, match=said):
         client.predict(content)
+
+
+@pytest.mark.parametrize("lie", ["two_swapped", "the_last_two_swapped"])
+@pytest.mark.parametrize("count", [2, 3, 8, 24])
+def test_two_swapped_rows_are_found_in_the_first_batch(lie, count, server):
+    files = [PNGS[0] + bytes([number]) for number in range(count)]
+    for _ in range(5):
+        with (
+            FeatureClient(server.grpc, model_name=lie, **QUICK) as client,
+            pytest.raises(WrongAnswer, match="in its own row"),
+        ):
+            client.predict(files)
+
+
+def test_a_detector_may_find_nothing(server):
+    """In all images, and in noise."""
+    with FeatureClient(server.grpc, model_name=NO_OBJECTS, outputs=()) as client:
+        found = client.predict(PNGS)
+    assert found["ok"].all() and not found["valid"].any()
 
 
 def test_near_rows_are_no_swap():
