@@ -21,7 +21,7 @@ from slotcon_client.codecs import Codec, Garbled, Message, Place
 from slotcon_client.errors import ExtractionError, RequestError, WrongAnswer
 from slotcon_client.images.deep_png import write_deep_png
 from slotcon_client.retrying import Retrying, Send, Steps, T
-from slotcon_client.sending import Sendable, asked
+from slotcon_client.sending import asked
 from slotcon_client.wires import Failed
 
 _PROBED = 64  # batches: the images of each first one are asked for a second time
@@ -177,6 +177,7 @@ class Asking:
         answer = yield from self._answered(
             self.codec.predict(served.version, self.signature, content, names),
             functools.partial(self.codec.predicted, outputs=forms),
+            halved=True,
         )
         for what, told, wanted in (
             ("model", answer.model, served.model),
@@ -239,21 +240,13 @@ class Asking:
         except (Failed, Garbled):
             return False
 
-    def _answered(self, message: Message, read: Callable[[bytes], T]) -> Steps[T]:
+    def _answered(
+        self, message: Message, read: Callable[[bytes], T], *, halved: bool = False
+    ) -> Steps[T]:
         what = f"{self.model} with {self.signature}"
         if self.served is not None:
             what = f"version {self.served.version} of {what}, with which this began"
-        return self._retrying.answered(message, read, what)
-
-
-def sendable(content: Sequence[bytes]) -> list[Sendable]:
-    """Files in their `served_form`; what training cannot read stays what it is.
-
-    Example:
-        >>> sendable([b"no image"])
-        [b'no image']
-    """
-    return [Sendable(data) for data in next(asked(content))]
+        return self._retrying.answered(message, read, what, halved=halved)
 
 
 def _picture() -> bytes:

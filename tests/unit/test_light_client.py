@@ -26,10 +26,15 @@ from slotcon_client import (
     RequestError,
     Unavailable,
     WrongAnswer,
+    asking,
+    sending,
 )
 from slotcon_client.answers import are_swapped
+from slotcon_client.codecs import Message
 from slotcon_client.protocol import message, method
+from slotcon_client.retrying import Pause, Retrying
 from slotcon_client.tensors import KINDS, read_json, read_tensor, write_tensor
+from slotcon_client.wires import Failed
 from tests.support.command import ROOT, free_ports
 from tests.support.lies import NO_OBJECTS, VERSION, features_of, honest
 from tests.support.lying_server import LyingServer
@@ -284,6 +289,117 @@ def test_close_ends_what_waits(transport, server):
         client.close()
         thread.join(10)
         assert ended and ended[0] - began < 5
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_close_ends_what_is_awaited(transport, server):
+    """A request that stalls, a pause, and whoever asks later; no task is cancelled."""
+    away = "UNAVAILABLE" if transport == "grpc" else "503"
+    options = {"transport": transport, "deadline": 15.0}
+
+    async def ask(model, used=True):
+        client = AsyncFeatureClient(
+            getattr(server, transport), model_name=model, **options
+        )
+        if used:
+            await client.check()
+            waiting = asyncio.create_task(client.predict(PNGS))
+            await asyncio.sleep(0.3)
+            began = time.monotonic()
+            await client.close()
+            with pytest.raises(ExtractionError, match="closed|CANCELLED"):
+                await asyncio.wait_for(asyncio.shield(waiting), 5)
+            assert not waiting.cancelled() and time.monotonic() - began < 2
+        await client.close()
+        with pytest.raises(ExtractionError, match="closed"):
+            await client.predict(PNGS)
+
+    for model in ("stalls", away):
+        asyncio.run(ask(model))
+    asyncio.run(ask("honest", used=False))
+
+    async def cancel():
+        address = getattr(server, transport)
+        async with AsyncFeatureClient(
+            address, model_name="stalls", **options
+        ) as client:
+            await client.check()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.predict(PNGS), 0.3)
+
+    asyncio.run(cancel())
+
+
+def test_the_loop_neither_converts_nor_checks(server, monkeypatch):
+    threads = {}
+
+    def noting(module, name):
+        call = getattr(module, name)
+
+        def noted(*args):
+            threads.setdefault(name, set()).add(threading.current_thread())
+            return call(*args)
+
+        monkeypatch.setattr(module, name, noted)
+
+    noting(asking, "check_answer")
+    noting(sending, "served_form")
+
+    async def ask():
+        async with AsyncFeatureClient(server.grpc, model_name="loop") as client:
+            await client.predict(PNGS)
+
+    asyncio.run(ask())
+    assert len(threads) == 2
+    assert threading.main_thread() not in set.union(*threads.values())
+
+
+class Shaken(Retrying):
+    """As if another thread's request was answered whenever this one looks away."""
+
+    @property
+    def _failing_since(self):
+        return None
+
+    @_failing_since.setter
+    def _failing_since(self, value):
+        pass
+
+
+def test_refusals_are_answers_and_threads_do_not_disturb_each_other():
+    """Seconds that a server is away are counted while it does not answer at all."""
+    options = {"deadline": 1.0, "retry_seconds": 0.2}
+
+    def ask(retrying, code):
+        steps = retrying.answered(Message("/a"), len, "a")
+        next(steps)
+        return steps.throw(Failed(code, "no"))
+
+    retrying = Retrying("server", **options)
+    for _ in range(3):
+        with pytest.raises(RequestError):
+            ask(retrying, "INVALID_ARGUMENT")
+        time.sleep(0.15)
+    assert isinstance(ask(retrying, "UNAVAILABLE"), Pause)
+    time.sleep(0.3)
+    with pytest.raises(Unavailable):
+        ask(retrying, "UNAVAILABLE")
+    assert isinstance(ask(Shaken("server", **options), "UNAVAILABLE"), Pause)
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_a_server_that_stalls_at_first_is_waited_for(transport, server):
+    """Longer than three deadlines: there is nothing to halve in metadata."""
+    options = {"deadline": 0.2, "retry_seconds": 1.5, "transport": transport}
+    began = time.monotonic()
+    with (
+        FeatureClient(
+            getattr(server, transport), model_name="metadata.stalls", **options
+        ) as client,
+        pytest.raises(Unavailable, match="DEADLINE_EXCEEDED.*for 1.5 s"),
+    ):
+        client.check()
+    assert 1.5 < time.monotonic() - began < 10
 
 
 @pytest.fixture(scope="module")
