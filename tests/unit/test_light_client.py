@@ -34,6 +34,7 @@ from slotcon_client.codecs import Message
 from slotcon_client.protocol import message, method
 from slotcon_client.retrying import Pause, Retrying
 from slotcon_client.tensors import KINDS, read_json, read_tensor, write_tensor
+from slotcon_client.wire_rest import _Connection
 from slotcon_client.wires import Failed
 from tests.support.command import ROOT, free_ports
 from tests.support.lies import NO_OBJECTS, VERSION, features_of, honest
@@ -414,6 +415,9 @@ def files(tmp_path_factory):
         words += ["-addext", "subjectAltName=DNS:localhost"]
         words += ["-out", folder / f"{name}.pem", "-keyout", folder / f"{name}.key"]
         subprocess.run(words, check=True, capture_output=True)
+    words = ["openssl", "pkey", "-aes256", "-passout", "pass:word"]
+    words += ["-in", folder / "client.key", "-out", folder / "locked.key"]
+    subprocess.run(words, check=True, capture_output=True)
     return folder
 
 
@@ -457,7 +461,12 @@ def test_tls_a_certificate_and_a_token(transport, secure, files):
         ({"tls_key": None}, "must be given both"),
         ({"tls_key": files / "server.key"}, "PEM files that fit"),
         ({"tls_ca": files / "client.key"}, "PEM files that fit"),
-        ({"token": "two\nlines"}, "printable ASCII"),
+        ({"tls_ca": files / "none.pem"}, "`tls_ca`.*none.pem', No such file"),
+        ({"tls_ca": files}, "`tls_ca`.*Is a directory"),
+        ({"tls_key": files / "none.key"}, "`tls_key`.*none.key', No such file"),
+        ({"tls_key": files / "locked.key"}, "pass phrase"),
+        ({"token": "two\nlines"}, "printable ASCII. Received: other"),
+        ({"token": ""}, "printable ASCII. Received: an empty one"),
     ]:
         with pytest.raises(ExtractionError, match=text) as caught:
             ask(**{**whole, **wrong})
@@ -465,6 +474,20 @@ def test_tls_a_certificate_and_a_token(transport, secure, files):
     with pytest.raises(ExtractionError, match="Received: "):
         ask(token="secret")  # without TLS
     assert "secret" not in repr(FeatureClient(address, **whole)._security)
+
+
+def test_over_tls_a_request_that_is_too_long_is_refused_at_once(secure, files):
+    """And 443 is where TLS is spoken, if no port is said."""
+    names = {"tls_ca": "server.pem", "tls_certificate": "client.pem"}
+    options = {name: files / file for name, file in names.items()}
+    options |= {"tls_key": files / "client.key", "token": "secret", "transport": "rest"}
+    with FeatureClient(secure.rest, model_name="honest", **options) as client:
+        with pytest.raises(RequestError, match="RESOURCE_EXHAUSTED: 413 too long"):
+            client.predict([PNGS[0] + bytes(2**24)])
+        context = client._security.for_rest()
+    assert _Connection("server", context).port == 443
+    assert _Connection("server", None).port == 80
+    assert _Connection("server:9", context).port == 9
 
 
 def test_what_cannot_be_used_is_said():
