@@ -44,7 +44,9 @@ class LyingServer:
     """Both servers, in threads; `grpc` and `rest` are their addresses."""
 
     def __init__(self, credentials=None, context=None, token=None):
-        self.seen = collections.Counter()  # of (transport, model): predictions
+        self.seen = (
+            collections.Counter()
+        )  # of (transport, model): calls that were lied to, or predictions
         self.lock = threading.Lock()
         self.token = token
         self.ended = threading.Event()
@@ -77,7 +79,10 @@ class LyingServer:
     def lie(self, transport, model, call):
         """The lie that a call is to be answered with, or None."""
         if call == "metadata":
-            return model.removeprefix("metadata.") if "metadata" in model else None
+            if "metadata" not in model:
+                return None
+            self.seen[transport, model] += 1
+            return model.removeprefix("metadata.")
         with self.lock:
             self.seen[transport, model] += 1
             number = self.seen[transport, model]

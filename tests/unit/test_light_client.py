@@ -19,6 +19,7 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
+from export.extract import LocalModel
 from slotcon_client import (
     AsyncFeatureClient,
     ExtractionError,
@@ -31,6 +32,7 @@ from slotcon_client import (
 )
 from slotcon_client.answers import are_swapped
 from slotcon_client.codecs import Message
+from slotcon_client.extraction import Images
 from slotcon_client.protocol import message, method
 from slotcon_client.retrying import Pause, Retrying
 from slotcon_client.tensors import KINDS, read_json, read_tensor, write_tensor
@@ -550,6 +552,39 @@ def test_a_detector_may_find_nothing(server):
     with FeatureClient(server.grpc, model_name=NO_OBJECTS, outputs=()) as client:
         found = client.predict(PNGS)
     assert found["ok"].all() and not found["valid"].any()
+
+
+class Model(tf.Module):
+    """As features, the lengths of files from 100 bytes on, and zeros of those below."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def serve(self, image_bytes):
+        sizes = tf.strings.length(image_bytes)
+        pooled = tf.cast(tf.where(sizes < 100, 0, sizes), tf.float32)[:, None]
+        reason = tf.where(sizes > 0, 0, 1)
+        return {"pooled": pooled, "ok": sizes > 0, "reason": reason}
+
+
+def test_a_model_in_this_process_is_believed_as_a_server_is(tmp_path):
+    """It has a client's methods, and none of its zeros are features."""
+    path, module = tmp_path / "sizes" / "7", Model()
+    tf.saved_model.save(module, str(path), {"image_bytes": module.serve})
+    small = PNGS[0][:90]
+    with LocalModel(path.parent) as model:
+        model.check()
+        assert model.served.model == "sizes" and model.served.version == 7
+        assert model.served.signature["pooled"] == ("float32", (None, 1))
+        assert model.settings()["version"] == 7
+        found = model.predict([PNGS[0], b""])
+        assert found["pooled"].tolist() == [[len(PNGS[0])], [0]]
+        assert found["ok"].tolist() == [True, False]
+        with pytest.raises(RequestError, match="a row of zeros"):
+            model.predict([small])
+        for number, data in enumerate([PNGS[0], small]):
+            (tmp_path / f"{number}.png").write_bytes(data)
+        images = Images(str(tmp_path), tuple(map(str, sorted(tmp_path.glob("*.png")))))
+        failed = model.extract(images, tmp_path / "a.npz", convert=bytes)
+    assert "a row of zeros" in failed["1.png"]
 
 
 def test_near_rows_are_no_swap():
