@@ -58,7 +58,7 @@ class ClientConfig(ExtractionSettings):
             OSError: If the file cannot be read.
         """
         if self.token_file is None:
-            return os.environ.get(TOKEN)
+            return os.environ.get(TOKEN) or None  # compose's ${...:-} sets it empty
         return pathlib.Path(self.token_file).read_text().strip()
 
 

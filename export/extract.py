@@ -12,11 +12,12 @@ import dataclasses
 import functools
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
 
+from slotcon_client.answers import Served, check_answer
 from slotcon_client.extraction import is_file
 from slotcon_tf.runs.beam import HELP
 from slotcon_tf.runs.command import Command
@@ -61,7 +62,9 @@ class ExtractConfig(ExtractionSettings):
 
 
 class LocalModel:
-    """A SavedModel in this process, with `FeatureClient`'s methods.
+    """A SavedModel in this process, with those of `FeatureClient`'s methods that ask.
+
+    Its answers are believed as a server's are.
 
     Args:
         path: Folder of a version, or of all versions: the newest is taken.
@@ -98,35 +101,70 @@ class LocalModel:
         self._function, self._loaded = signatures[signature]
         known = self._function.structured_outputs
         unknown = sorted(set(self.outputs) - set(known))
-        if unknown or "ok" not in known:
+        if unknown or not {"ok", "reason"} <= set(known):
             raise ExtractionError(
                 f"`outputs` must be of those of {signature}: {sorted(known)}. "
                 f"Received: {unknown}. "
                 "Take a signature of files, such as image_bytes."
             )
 
+        version = int(self.path.name) if self.path.name.isdigit() else 0
+        self._names = list(known)
+        if self.outputs:
+            self._names = list(dict.fromkeys([*self.outputs, "ok", "reason"]))
+        forms = {name: _form(spec) for name, spec in known.items()}
+        self._served = Served(self.path.parent.name, version, forms)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing: there is no connection."""
+
+    @property
+    def served(self) -> Served:
+        """The version that all answers are of; 0 if the folder's name is no number."""
+        return self._served
+
+    def check(self) -> None:
+        """Nothing: what there is, was found out at the beginning."""
+
     def predict(self, content: Sequence[bytes]) -> dict[str, np.ndarray]:
         """Features of files; see `FeatureClient.predict`."""
-        found = ask(self._predict, content)
-        names = {*(self.outputs or found), "ok", "reason"}
-        return {name: np.asarray(found[name]) for name in names}
+        return ask(self._predict, content)
 
-    def _predict(self, content: Sequence[bytes]) -> dict[str, tf.Tensor]:
+    def _predict(self, content: Sequence[bytes]) -> dict[str, np.ndarray]:
         try:
-            return self._function(image_bytes=tf.constant(content, tf.string))
+            found = self._function(image_bytes=tf.constant(content, tf.string))
         except tf.errors.InvalidArgumentError as error:
             raise RequestError(str(error).splitlines()[0][:300]) from error
+        found = {name: _numbers(found[name]) for name in self._names}
+        return check_answer(found, self._served, self._names, content)
 
     def extract(
         self, images: Images, output: str | os.PathLike, **options: Any
     ) -> dict[str, str]:
         """`export.extraction.extract` with this model; see there."""
-        return extract(self.predict, images, output, settings=self.settings, **options)
+        settings = self.settings()
+        return extract(self.predict, images, output, settings=settings, **options)
 
-    @property
     def settings(self) -> dict[str, Any]:
         """What features depend on: which version, wherever it lies, and what of it."""
         return settings_of(self.path, self.signature, self.outputs)
+
+
+def _form(spec):
+    shape = None if spec.shape.rank is None else tuple(spec.shape.as_list())
+    return spec.dtype.name, shape
+
+
+def _numbers(tensor):
+    """As the wire has them: bfloat16, which NumPy lacks, is float32."""
+    tensor = tf.cast(tensor, tf.float32) if tensor.dtype == tf.bfloat16 else tensor
+    return tensor.numpy()
 
 
 def settings_of(

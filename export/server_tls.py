@@ -39,7 +39,7 @@ class Certificates:
         """For REST."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            context.load_cert_chain(self.certificate, self.key)
+            context.load_cert_chain(self.certificate, self.key, _no_pass_phrase)
             if self.client_ca:
                 context.load_verify_locations(self.client_ca)
                 context.verify_mode = ssl.CERT_REQUIRED
@@ -62,3 +62,8 @@ class Certificates:
         return grpc.ssl_server_credentials(
             [(key, certificate)], authority, require_client_auth=bool(authority)
         )
+
+
+def _no_pass_phrase() -> str:
+    """Where OpenSSL would ask for one on the terminal."""
+    raise ValueError("a key that asks for a pass phrase")

@@ -136,13 +136,13 @@ def _rows(name: str, array: np.ndarray, good: np.ndarray) -> np.ndarray:
 
 
 def are_swapped(
-    found: Mapping[str, np.ndarray], alone: Mapping[str, np.ndarray], row: int
+    found: Mapping[str, np.ndarray], again: Mapping[str, np.ndarray], row: int
 ) -> bool:
-    """Whether an image's answer, asked alone, is another row's rather than its own.
+    """Whether an image's answer, asked again, is another row's rather than its own.
 
     Args:
         found: Answer to a batch.
-        alone: Answer to one of its images.
+        again: Answer to one of its images, of one row.
         row: Its place in the batch.
 
     Example:
@@ -152,21 +152,33 @@ def are_swapped(
     """
     names = [name for name in found if name not in ("ok", "reason")]
     names = [n for n in names if found[n].dtype.kind in "fiu"]
-    distances = np.zeros(len(found[names[0]])) if names else np.zeros(1)
-    for name in names:
-        if found[name].shape[1:] != alone[name].shape[1:]:
-            return True
-        rows = found[name].reshape(len(found[name]), -1).astype(float)
-        one = alone[name].reshape(1, -1).astype(float)
-        scale = np.linalg.norm(one) or 1.0
-        distances += np.linalg.norm(rows - one, axis=1) / scale
-    own = distances[row] if names else 0.0
+    if any(found[name].shape[1:] != again[name].shape[1:] for name in names):
+        return True
+
+    def distance(other):
+        return sum(_distance(found[n][other], again[n][0]) for n in names)
+
+    own = distance(row)
     # Rounding differs by the size of a batch: near its own it may be, to a share.
-    return bool(own > 1e-3 and 2 * distances.min() < own)
+    if own <= 1e-3:
+        return False
+    others = (i for i in range(len(found[names[0]])) if i != row)
+    return any(2 * distance(other) < own for other in others)
 
 
-def are_alike(found: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray] | None = None) -> bool:
-    """Whether all rows of all floats are one, to the last bit.
+def _distance(row: np.ndarray, one: np.ndarray) -> float:
+    """In lengths of `one`."""
+    row, one = row.astype(float), one.astype(float)
+    return float(np.linalg.norm(row - one) / (np.linalg.norm(one) or 1.0))
+
+
+def are_alike(
+    found: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray] | None = None
+) -> bool:
+    """Whether all images have the same features, to the last bit.
+
+    Only outputs count that say something of every image: where there are no objects,
+    those of objects are alike.
 
     Args:
         found: Answer.
@@ -175,9 +187,10 @@ def are_alike(found: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray] |
     Example:
         >>> are_alike({"pooled": np.float32([[1, 2], [1, 2]])})
         True
+        >>> are_alike({"score": np.float32([[0, 0], [0, 0]])})
+        False
     """
-    names = [n for n in found if n not in ("ok", "reason")]
-    names = [n for n in names if found[n].dtype.kind == "f"]
+    names = [n for n in _NEVER_ZERO if n in found and found[n].dtype.kind == "f"]
     same = [
         found[n][:1].shape == rows[n][:1].shape and (rows[n] == found[n][:1]).all()
         for n in names

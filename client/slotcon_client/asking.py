@@ -21,10 +21,10 @@ from slotcon_client.codecs import Codec, Garbled, Message, Place
 from slotcon_client.errors import ExtractionError, RequestError, WrongAnswer
 from slotcon_client.images.deep_png import write_deep_png
 from slotcon_client.retrying import Retrying, Send, Steps, T
-from slotcon_client.sending import Sendable, asked
+from slotcon_client.sending import asked
 from slotcon_client.wires import Failed
 
-_PROBED = 64  # batches: of each first one, an image is asked alone as well
+_PROBED = 64  # batches: the images of each first one are asked for a second time
 Rows = dict[str, np.ndarray]
 
 
@@ -163,12 +163,10 @@ class Asking:
 
     def _predict(self, content: Sequence[bytes]) -> Steps[Rows]:
         found = yield from self._asked(content)
-        count = len(content)
-        ok = found["ok"].tolist() if "ok" in found else [True] * count
-        good = [i for i in range(count) if ok[i]]
-        seen = [content[i] for i in good]
-        if len(set(seen)) > 1 and next(self._batches) % _PROBED == 0:
-            yield from self._probe(seen, {n: v[good] for n, v in found.items()})
+        good = np.flatnonzero(found.get("ok", np.ones(len(content), bool))).tolist()
+        several = len({content[row] for row in good}) > 1
+        if several and next(self._batches) % _PROBED == 0:
+            yield from self._probe(content, found, good)
         return found
 
     def _asked(self, content: Sequence[bytes]) -> Steps[Rows]:
@@ -179,6 +177,7 @@ class Asking:
         answer = yield from self._answered(
             self.codec.predict(served.version, self.signature, content, names),
             functools.partial(self.codec.predicted, outputs=forms),
+            halved=True,
         )
         for what, told, wanted in (
             ("model", answer.model, served.model),
@@ -192,21 +191,32 @@ class Asking:
                 )
         return check_answer(answer.outputs, served, names, content)
 
-    def _probe(self, content: Sequence[bytes], found: Rows) -> Steps[None]:
-        """Asks one image of a batch alone: it must be answered as within it.
+    def _probe(
+        self, content: Sequence[bytes], found: Rows, good: list[int]
+    ) -> Steps[None]:
+        """Asks for the images of a batch again: each must be answered as within it.
+
+        First all, moved on by one row, then one of them alone. Rows that change places
+        would have to be swapped alike before and after moving, as only those can be
+        that have all moved on by as much: then the one alone is another.
 
         Where all images of the batch are answered alike, another picture must not be.
         """
-        row = random.randrange(len(content))
-        alone = yield from self._asked([content[row]])
-        if are_swapped(found, alone, row):
-            raise WrongAnswer(
-                f"{self.server} must answer each image in its own row. Received: for "
-                f"image {row + 1} of {len(content)} another row than for it alone."
-            )
-        if are_alike(found):
+        rows = {name: values[good] for name, values in found.items()}
+        places = {row: place for place, row in enumerate(good)}
+        for order in ([*range(1, len(content)), 0], [random.choice(good)]):
+            again = yield from self._asked([content[row] for row in order])
+            for at, row in enumerate(order):
+                one = {name: values[at : at + 1] for name, values in again.items()}
+                if row in places and are_swapped(rows, one, places[row]):
+                    raise WrongAnswer(
+                        f"{self.server} must answer each image in its own row. "
+                        f"Received: for image {row + 1} of {len(content)} another row "
+                        "than when it was asked for again."
+                    )
+        if are_alike(rows):
             other = yield from self._asked([_picture()])
-            if are_alike(found, other):
+            if are_alike(rows, other):
                 raise WrongAnswer(
                     f"{self.server} must look at the images. Received: the same answer "
                     "for all of them, and for noise."
@@ -230,21 +240,13 @@ class Asking:
         except (Failed, Garbled):
             return False
 
-    def _answered(self, message: Message, read: Callable[[bytes], T]) -> Steps[T]:
+    def _answered(
+        self, message: Message, read: Callable[[bytes], T], *, halved: bool = False
+    ) -> Steps[T]:
         what = f"{self.model} with {self.signature}"
         if self.served is not None:
             what = f"version {self.served.version} of {what}, with which this began"
-        return self._retrying.answered(message, read, what)
-
-
-def sendable(content: Sequence[bytes]) -> list[Sendable]:
-    """Files in their `served_form`; what training cannot read stays what it is.
-
-    Example:
-        >>> sendable([b"no image"])
-        [b'no image']
-    """
-    return [Sendable(data) for data in next(asked(content))]
+        return self._retrying.answered(message, read, what, halved=halved)
 
 
 def _picture() -> bytes:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from slotcon_client.answers import Served
-from slotcon_client.asking import Asking, sendable
-from slotcon_client.client import FeatureClient
+from slotcon_client.asking import Asking
+from slotcon_client.client import CLOSED, FeatureClient
+from slotcon_client.errors import ExtractionError
 from slotcon_client.retrying import Send, Steps, T
 from slotcon_client.wires import AsyncGrpcWire, Failed, InThreads
 
@@ -37,6 +39,7 @@ class AsyncFeatureClient:
         self._own = _Own(server, **options)
         self.outputs = self._own.outputs
         self._lock = asyncio.Lock()
+        self._closed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         return self
@@ -45,7 +48,8 @@ class AsyncFeatureClient:
         await self.close()
 
     async def close(self) -> None:
-        """Ends what is under way."""
+        """Ends what is under way; whoever awaits it gets an ExtractionError."""
+        self._closed.set()
         await self._own.wire.close()
 
     async def served(self) -> Served:
@@ -66,10 +70,9 @@ class AsyncFeatureClient:
         self._own.renew()
 
     async def predict(self, content: Sequence[bytes]) -> dict[str, np.ndarray]:
-        """`FeatureClient.predict`; files are converted in a thread."""
+        """`FeatureClient.predict`; files are converted, and answers read, in a thread."""
         asking, _ = await self._pinned()
-        files = await asyncio.to_thread(sendable, content)
-        return await self._done(asking.predict(files))
+        return await self._done(asking.predict(content))
 
     async def status(self) -> dict[int, str]:
         """`FeatureClient.status`."""
@@ -82,18 +85,32 @@ class AsyncFeatureClient:
     async def _done(self, steps: Steps[T]) -> T:
         answer, error = None, None
         while True:
-            try:
-                step = steps.throw(error) if error else steps.send(answer)
-            except StopIteration as end:
-                return end.value
+            step = await asyncio.to_thread(_advanced, steps, answer, error)
+            if isinstance(step, _Ended):
+                return step.value
             answer, error = None, None
             if not isinstance(step, Send):
-                await asyncio.sleep(step.seconds)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closed.wait(), step.seconds)
+                if self._closed.is_set():
+                    raise ExtractionError(CLOSED)
                 continue
             try:
                 answer = await self._own.wire.send(step.message, step.seconds)
             except Failed as failed:
                 error = failed
+
+
+class _Ended(NamedTuple):
+    value: Any
+
+
+def _advanced(steps: Steps[T], answer: Any, error: Failed | None) -> Any:
+    """The next step, whose making may take its time, or what came of all."""
+    try:
+        return steps.throw(error) if error else steps.send(answer)
+    except StopIteration as end:
+        return _Ended(end.value)
 
 
 class _Own(FeatureClient):

@@ -17,6 +17,8 @@ from slotcon_client.retrying import Pause, Send, Steps, T
 from slotcon_client.security import Security
 from slotcon_client.wires import Failed, Wire
 
+CLOSED = "The client must be open. Received: a closed one."
+
 
 class FeatureClient:
     """Asks a served model for the features of image files.
@@ -223,5 +225,5 @@ class FeatureClient:
         if isinstance(step, Send):
             return wire.send(step.message, step.seconds)
         if self._closed.wait(step.seconds):
-            raise ExtractionError("The client must be open. Received: a closed one.")
+            raise ExtractionError(CLOSED)
         return None

@@ -13,7 +13,7 @@ import numpy as np
 
 from slotcon_client.errors import ExtractionError
 from slotcon_client.files import Files
-from slotcon_client.table_files import header_of
+from slotcon_client.table_files import header_of, load
 from slotcon_client.tables import Column, Rows
 
 ENDING = ".partial"
@@ -165,7 +165,7 @@ class Parts:
 
     @contextlib.contextmanager
     def _open(self, start: int) -> Iterator[Any]:
-        with self.files.open(self.path(start)) as file, np.load(file) as part:
+        with self.files.open(self.path(start)) as file, load(file) as part:
             yield part
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, TypeVar
@@ -73,11 +74,17 @@ class Retrying:
         self.server = server
         self.deadline = deadline
         self.retry_seconds = retry_seconds
+        self._guard = threading.Lock()
         self._failing_since: float | None = None
         self._failed_at = 0.0
 
     def answered(
-        self, message: Message, read: Callable[[bytes], T], what: str
+        self,
+        message: Message,
+        read: Callable[[bytes], T],
+        what: str,
+        *,
+        halved: bool = False,
     ) -> Steps[T]:
         """An answer, asked for until there is one, or no hope of one.
 
@@ -85,6 +92,8 @@ class Retrying:
             message: What is asked.
             read: Function of the answer's bytes; it raises Garbled.
             what: What the server must serve, for messages.
+            halved: Whether half of it may be answered where all of it is too slow; else
+                it is asked again for as long as of a server that is away.
 
         Raises:
             RequestError, Unavailable, ExtractionError, WrongAnswer: As of
@@ -94,7 +103,7 @@ class Retrying:
         while True:
             try:
                 answer = read((yield Send(message, self.deadline)))
-                self._failing_since = None
+                self._seconds_away(True)
                 return answer
             except Garbled as error:
                 faults += 1
@@ -106,9 +115,9 @@ class Retrying:
                     ) from None
             except Failed as error:
                 code, text = error.code, error.text
-                missed += code == "DEADLINE_EXCEEDED"
+                missed += halved and code == "DEADLINE_EXCEEDED"
                 faults += code == "INTERNAL"
-            away = self._seconds_away() > self.retry_seconds
+            away = self._seconds_away(code not in _RETRIED) > self.retry_seconds
             if code in _REFUSED or faults > _ONCE or missed >= _DEADLINES_MISSED:
                 raise RequestError(f"{code}: {_short(text)}")
             if code not in (*_RETRIED, "INTERNAL"):
@@ -128,14 +137,21 @@ class Retrying:
             yield Pause(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _seconds_away(self) -> float:
-        """How long no request of this client has been answered, since one failed."""
-        now = time.monotonic()
-        old = now - self._failed_at > self.retry_seconds + 2 * self.deadline
-        if self._failing_since is None or old:
-            self._failing_since = now
-        self._failed_at = now
-        return now - self._failing_since
+    def _seconds_away(self, answered: bool) -> float:
+        """How long no request of this client has been answered, since one failed.
+
+        A refusal is an answer, too.
+        """
+        with self._guard:
+            since, now = self._failing_since, time.monotonic()
+            if answered:
+                self._failing_since = None
+                return 0.0
+            old = now - self._failed_at > self.retry_seconds + 2 * self.deadline
+            if since is None or old:
+                since = now
+            self._failing_since, self._failed_at = since, now
+            return now - since
 
 
 def _short(text: str | None) -> str:

@@ -24,7 +24,8 @@ class Security:
 
     Raises:
         ExtractionError: If a certificate comes without its key, or the token cannot
-            stand in a header.
+            stand in a header; by `for_grpc` and `for_rest`, if a file cannot be read,
+            is no PEM file, or a key that asks for a pass phrase.
 
     Example:
         >>> Security(token="secret").headers
@@ -46,7 +47,8 @@ class Security:
         token = self.token
         if token is not None and not (token and token.isascii() and token.isprintable()):
             raise ExtractionError(
-                "`token` must be printable ASCII. Received: other characters, or none."
+                "`token` must be printable ASCII. Received: "
+                f"{'other characters' if token else 'an empty one'}."
             )
 
     @property
@@ -66,23 +68,49 @@ class Security:
         import grpc
 
         self._context()  # grpc finds fault with files only as it connects
-        files = (self.ca, self.key, self.certificate)
+        found = self._files()
         return grpc.ssl_channel_credentials(
-            *(None if path is None else pathlib.Path(path).read_bytes() for path in files)
+            *(found.get(name) for name in ("tls_ca", "tls_key", "tls_certificate"))
         )
 
     def for_rest(self) -> ssl.SSLContext | None:
         """None without TLS."""
         return self._context() if self.on else None
 
+    def _files(self) -> dict[str, bytes]:
+        """What is in them, by the names of the settings."""
+        paths = {
+            "tls_ca": self.ca,
+            "tls_certificate": self.certificate,
+            "tls_key": self.key,
+        }
+        found = {}
+        for name, path in paths.items():
+            if path is None:
+                continue
+            try:
+                found[name] = pathlib.Path(path).read_bytes()
+            except OSError as error:
+                raise ExtractionError(
+                    f"`{name}` must be a PEM file that can be read. Received: "
+                    f"{os.fspath(path)!r}, {error.strerror or error}."
+                ) from None
+        return found
+
     def _context(self) -> ssl.SSLContext:
+        self._files()  # ssl does not say which of them it cannot read
         try:
             context = ssl.create_default_context(cafile=self.ca)
             if self.certificate is not None:
-                context.load_cert_chain(self.certificate, self.key)
-        except ssl.SSLError as error:
+                context.load_cert_chain(self.certificate, self.key, _no_pass_phrase)
+        except (ssl.SSLError, ValueError) as error:
             raise ExtractionError(
                 "`tls_ca`, `tls_certificate` and `tls_key` must be PEM files that fit. "
-                f"Received: {error.reason or error}."
+                f"Received: {getattr(error, 'reason', None) or error}."
             ) from None
         return context
+
+
+def _no_pass_phrase() -> str:
+    """Where OpenSSL would ask for one on the terminal."""
+    raise ValueError("a key that asks for a pass phrase")

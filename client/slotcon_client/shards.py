@@ -28,7 +28,7 @@ import numpy as np
 from slotcon_client.errors import ExtractionError
 from slotcon_client.files import LOCAL, Files
 from slotcon_client.parts import check_same
-from slotcon_client.table_files import header_of, of_arrays
+from slotcon_client.table_files import header_of, load, of_arrays
 from slotcon_client.tables import Table, write_npy
 
 MANIFEST = "manifest.json"
@@ -218,7 +218,7 @@ def column_of(folder: str, name: str, column: str, files: Files = LOCAL) -> np.n
         [1.0, 1.0]
     """
     with files.open(files.join(folder, f"{name}.{column}.npy")) as file:
-        return np.load(file)
+        return load(file)
 
 
 def features_in(
@@ -256,7 +256,7 @@ def features_in(
             for name in columns or manifest["columns"]
         }
         yield {
-            name: np.load(path, mmap_mode="r")
+            name: load(path, mmap_mode="r")
             for name, path in paths.items()
             if path.exists()
         }

@@ -6,9 +6,10 @@ import contextlib
 import functools
 import json
 import os
+import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from slotcon_client.files import LOCAL, Files
 from slotcon_client.tables import IN_PARQUET, Column, Rows, Table
 
 _ROWS_BYTES = 8 * 2**20  # that are read at once, or one row
+# CPython 3.11's `ast`, by which NumPy reads headers, fails in several threads at once.
+_READING = threading.RLock()
 _IN_NPZ = {name: mine for mine, name in IN_PARQUET.items()}
 
 
@@ -124,10 +127,69 @@ def header_of(file: IO[bytes]) -> tuple[int, Column]:
     read = np.lib.format.read_array_header_1_0
     if version != (1, 0):
         read = np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
+    with _READING:
+        shape, fortran, dtype = read(file)
     if fortran or not shape or dtype.hasobject:
         raise ValueError("an array of another layout")
     return shape[0], Column(dtype, shape[1:])
+
+
+def load(file: Any, mmap_mode: Any = None) -> Any:
+    """`np.load`, which several threads may call; of an .npz file, a dict of arrays.
+
+    Args:
+        file: Path, or open file.
+        mmap_mode: As of `np.load`.
+
+    Raises:
+        OSError: If there is no such file.
+        ValueError, zipfile.BadZipFile: If it is none of NumPy's, or damaged.
+
+    Example:
+        >>> np.save("d.npy", np.ones((2, 3)))
+        >>> load("d.npy").shape
+        (2, 3)
+    """
+    with _READING:
+        found = np.load(file, mmap_mode)
+    return Arrays(found) if isinstance(found, np.lib.npyio.NpzFile) else found
+
+
+class Arrays(Mapping[str, np.ndarray]):
+    """The arrays of an open .npz file, each read as it is asked for.
+
+    Args:
+        opened: What `np.load` gives of it.
+
+    Attributes:
+        files: Their names.
+
+    Example:
+        >>> np.savez("e.npz", x=np.ones(2))
+        >>> with load("e.npz") as arrays:
+        ...     dict(arrays)
+        {'x': array([1., 1.])}
+    """
+
+    def __init__(self, opened: Any) -> None:
+        self._opened = opened
+        self.files = list(opened.files)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        with _READING:
+            return self._opened[name]
 
 
 def _read(file, column, count):

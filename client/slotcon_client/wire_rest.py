@@ -21,6 +21,7 @@ from slotcon_client.wires import Failed
 _PIECE = 2**16  # bytes read or sent at once
 _TOLD = 1000  # bytes of an error that are read
 _OK = 200
+_READS_NO_FURTHER = (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError)
 # TF Serving's statuses, and those of what stands before it.
 _CODES = {
     400: "INVALID_ARGUMENT",
@@ -43,7 +44,7 @@ class RestWire:
     """HTTP/1.1, over connections that are kept.
 
     Args:
-        server: "host:port".
+        server: "host:port"; without a port, 443 with TLS, else 80.
         security: TLS and token.
         max_bytes: Largest answer.
 
@@ -164,6 +165,8 @@ class _Connection(http.client.HTTPConnection):
     end = 0.0
 
     def __init__(self, server: str, context: ssl.SSLContext | None) -> None:
+        # Before it takes the server apart: that of https, if no port is said.
+        self.default_port = 443 if context else 80
         super().__init__(server)
         self._context = context
         self._plain: Any = None
@@ -192,7 +195,7 @@ class _Connection(http.client.HTTPConnection):
     def sendall(self, data: Any) -> None:
         view = memoryview(data)
         # Whoever does not read on may have said why: the answer is read then.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        with contextlib.suppress(*_READS_NO_FURTHER):
             while view:
                 self._plain.settimeout(self.left())
                 view = view[self._plain.send(view[:_PIECE]) :]

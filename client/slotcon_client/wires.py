@@ -103,11 +103,14 @@ class AsyncGrpcWire:
         self._metadata = tuple(security.headers.items())
         self._credentials, self._options = security.for_grpc(), _options(max_bytes)
         self._channel: Any = None
+        self._closed = False
 
     async def send(self, message: Message, seconds: float) -> bytes:
         """As `Wire.send`."""
         import grpc
 
+        if self._closed:
+            raise _of_closed()
         if self._channel is None:
             self._channel = (
                 grpc.aio.secure_channel(self._server, self._credentials, self._options)
@@ -121,9 +124,14 @@ class AsyncGrpcWire:
             raise _failed(error) from None
         except (ValueError, grpc.aio.UsageError) as error:
             raise Failed("CANCELLED", str(error)) from None
+        except asyncio.CancelledError:
+            if self._closed and not _is_cancelled():
+                raise _of_closed() from None
+            raise
 
     async def close(self) -> None:
         """As `Wire.close`."""
+        self._closed = True
         if self._channel is not None:
             await self._channel.close()
 
@@ -145,16 +153,36 @@ class InThreads:
 
         self._wire = wire
         self._pool = ThreadPoolExecutor(threads, "slotcon_client")
+        self._closed = False
 
     async def send(self, message: Message, seconds: float) -> bytes:
         """As `Wire.send`."""
+        if self._closed:
+            raise _of_closed()
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._wire.send, message, seconds)
+        try:
+            given = (self._wire.send, message, seconds)
+            return await loop.run_in_executor(self._pool, *given)
+        except asyncio.CancelledError:
+            if self._closed and not _is_cancelled():  # it waited for a thread
+                raise _of_closed() from None
+            raise
 
     async def close(self) -> None:
         """As `Wire.close`."""
+        self._closed = True
         self._wire.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _of_closed() -> Failed:
+    return Failed("CANCELLED", "the client is closed")
+
+
+def _is_cancelled() -> bool:
+    """Whether this task itself was, rather than what it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _options(max_bytes: int) -> list[tuple[str, int]]:

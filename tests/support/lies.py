@@ -96,6 +96,8 @@ ANSWERS = {
     "a_reason_more": put("reason", lambda x: np.append(x, 0).astype(np.int32)),
     "swapped": rows(lambda n: [*range(1, n), 0]),
     "reversed": rows(lambda n: slice(None, None, -1)),
+    "two_swapped": rows(lambda n: [*range(n)[1::-1], *range(2, n)]),
+    "the_last_two_swapped": rows(lambda n: [*range(n - 2), *range(n)[:-3:-1]]),
     "all_swapped": lambda found, files: honest(files[::-1]),
     "another_files": lambda found, files: honest([data + b"?" for data in files][::-1]),
     "all_the_same": put("pooled", lambda x: np.tile(np.float32(0.5), x.shape)),
@@ -140,6 +142,23 @@ METADATA = {
         outputs(s, {"pooled": ("resource", (-1,))}),
     ),
 }
+
+
+# No lies: a detector, and images without objects.
+NO_OBJECTS = "honest detector without objects"
+DETECTIONS = {
+    "box": ("float32", (-1, 5, 4)),
+    "score": ("float32", (-1, 5)),
+    "valid": ("bool", (-1, 5)),
+    "ok": ("bool", (-1,)),
+    "reason": ("int32", (-1,)),
+}
+
+
+def no_objects(found, files):
+    box, count = np.zeros((len(files), 5, 4), np.float32), len(files)
+    rows = {"box": box, "score": box[..., 0], "valid": np.zeros((count, 5), bool)}
+    return {**rows, "ok": found["ok"], "reason": found["reason"]}
 
 
 def inputs(signatures, *names):

@@ -22,15 +22,18 @@ from tests.support.lies import (
     ANSWERS,
     BYTES,
     CODES,
+    DETECTIONS,
     HTTP,
     JSONS,
     METADATA,
+    NO_OBJECTS,
     SIGNATURE,
     SPECS,
     STALL,
     TENSORS,
     VERSION,
     honest,
+    no_objects,
     sized,
 )
 
@@ -41,7 +44,9 @@ class LyingServer:
     """Both servers, in threads; `grpc` and `rest` are their addresses."""
 
     def __init__(self, credentials=None, context=None, token=None):
-        self.seen = collections.Counter()  # of (transport, model): predictions
+        self.seen = (
+            collections.Counter()
+        )  # of (transport, model): calls that were lied to, or predictions
         self.lock = threading.Lock()
         self.token = token
         self.ended = threading.Event()
@@ -74,7 +79,10 @@ class LyingServer:
     def lie(self, transport, model, call):
         """The lie that a call is to be answered with, or None."""
         if call == "metadata":
-            return model.removeprefix("metadata.") if "metadata" in model else None
+            if "metadata" not in model:
+                return None
+            self.seen[transport, model] += 1
+            return model.removeprefix("metadata.")
         with self.lock:
             self.seen[transport, model] += 1
             number = self.seen[transport, model]
@@ -85,12 +93,15 @@ class LyingServer:
 
 def answers(lie, files):
     found = honest(files)
+    if lie == NO_OBJECTS:
+        return no_objects(found, files)
     return ANSWERS[lie](found, files) if lie in ANSWERS else found
 
 
 def metadata(lie, model):
     """(model, version, signatures)."""
-    truth = (model, VERSION, {"image_bytes": (("image_bytes",), SIGNATURE)})
+    made = DETECTIONS if model == NO_OBJECTS else SIGNATURE
+    truth = (model, VERSION, {"image_bytes": (("image_bytes",), made)})
     return METADATA[lie](*truth) if lie in METADATA else truth
 
 

@@ -19,6 +19,7 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
+from export.extract import LocalModel
 from slotcon_client import (
     AsyncFeatureClient,
     ExtractionError,
@@ -26,12 +27,19 @@ from slotcon_client import (
     RequestError,
     Unavailable,
     WrongAnswer,
+    asking,
+    sending,
 )
 from slotcon_client.answers import are_swapped
+from slotcon_client.codecs import Message
+from slotcon_client.extraction import Images
 from slotcon_client.protocol import message, method
+from slotcon_client.retrying import Pause, Retrying
 from slotcon_client.tensors import KINDS, read_json, read_tensor, write_tensor
+from slotcon_client.wire_rest import _Connection
+from slotcon_client.wires import Failed
 from tests.support.command import ROOT, free_ports
-from tests.support.lies import VERSION, features_of, honest
+from tests.support.lies import NO_OBJECTS, VERSION, features_of, honest
 from tests.support.lying_server import LyingServer
 from tests.support.picture_case import encoded, pictures
 
@@ -218,8 +226,8 @@ def test_the_version_is_asked_once_and_answers_are_the_models(transport, server)
         assert client.settings()["version"] == VERSION
         assert client.status() == {VERSION: "AVAILABLE"} and client.is_well()
         assert len(client.predict([])["pooled"]) == 0
-        # One batch of several was asked about once more, alone.
-        assert server.seen[transport, model] == 3
+        # The first batch was asked for once more, and one picture of it alone.
+        assert server.seen[transport, model] == 4
     with pytest.raises(ExtractionError, match="closed"):
         client.predict(files)
 
@@ -286,6 +294,117 @@ def test_close_ends_what_waits(transport, server):
         assert ended and ended[0] - began < 5
 
 
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_close_ends_what_is_awaited(transport, server):
+    """A request that stalls, a pause, and whoever asks later; no task is cancelled."""
+    away = "UNAVAILABLE" if transport == "grpc" else "503"
+    options = {"transport": transport, "deadline": 15.0}
+
+    async def ask(model, used=True):
+        client = AsyncFeatureClient(
+            getattr(server, transport), model_name=model, **options
+        )
+        if used:
+            await client.check()
+            waiting = asyncio.create_task(client.predict(PNGS))
+            await asyncio.sleep(0.3)
+            began = time.monotonic()
+            await client.close()
+            with pytest.raises(ExtractionError, match="closed|CANCELLED"):
+                await asyncio.wait_for(asyncio.shield(waiting), 5)
+            assert not waiting.cancelled() and time.monotonic() - began < 2
+        await client.close()
+        with pytest.raises(ExtractionError, match="closed"):
+            await client.predict(PNGS)
+
+    for model in ("stalls", away):
+        asyncio.run(ask(model))
+    asyncio.run(ask("honest", used=False))
+
+    async def cancel():
+        address = getattr(server, transport)
+        async with AsyncFeatureClient(
+            address, model_name="stalls", **options
+        ) as client:
+            await client.check()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.predict(PNGS), 0.3)
+
+    asyncio.run(cancel())
+
+
+def test_the_loop_neither_converts_nor_checks(server, monkeypatch):
+    threads = {}
+
+    def noting(module, name):
+        call = getattr(module, name)
+
+        def noted(*args):
+            threads.setdefault(name, set()).add(threading.current_thread())
+            return call(*args)
+
+        monkeypatch.setattr(module, name, noted)
+
+    noting(asking, "check_answer")
+    noting(sending, "served_form")
+
+    async def ask():
+        async with AsyncFeatureClient(server.grpc, model_name="loop") as client:
+            await client.predict(PNGS)
+
+    asyncio.run(ask())
+    assert len(threads) == 2
+    assert threading.main_thread() not in set.union(*threads.values())
+
+
+class Shaken(Retrying):
+    """As if another thread's request was answered whenever this one looks away."""
+
+    @property
+    def _failing_since(self):
+        return None
+
+    @_failing_since.setter
+    def _failing_since(self, value):
+        pass
+
+
+def test_refusals_are_answers_and_threads_do_not_disturb_each_other():
+    """Seconds that a server is away are counted while it does not answer at all."""
+    options = {"deadline": 1.0, "retry_seconds": 0.2}
+
+    def ask(retrying, code):
+        steps = retrying.answered(Message("/a"), len, "a")
+        next(steps)
+        return steps.throw(Failed(code, "no"))
+
+    retrying = Retrying("server", **options)
+    for _ in range(3):
+        with pytest.raises(RequestError):
+            ask(retrying, "INVALID_ARGUMENT")
+        time.sleep(0.15)
+    assert isinstance(ask(retrying, "UNAVAILABLE"), Pause)
+    time.sleep(0.3)
+    with pytest.raises(Unavailable):
+        ask(retrying, "UNAVAILABLE")
+    assert isinstance(ask(Shaken("server", **options), "UNAVAILABLE"), Pause)
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_a_server_that_stalls_at_first_is_waited_for(transport, server):
+    """Longer than three deadlines: there is nothing to halve in metadata."""
+    options = {"deadline": 0.2, "retry_seconds": 1.5, "transport": transport}
+    began = time.monotonic()
+    with (
+        FeatureClient(
+            getattr(server, transport), model_name="metadata.stalls", **options
+        ) as client,
+        pytest.raises(Unavailable, match="DEADLINE_EXCEEDED.*for 1.5 s"),
+    ):
+        client.check()
+    assert 1.5 < time.monotonic() - began < 10
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """PEM files: a server's certificate and a client's, each its own authority."""
@@ -298,6 +417,9 @@ def files(tmp_path_factory):
         words += ["-addext", "subjectAltName=DNS:localhost"]
         words += ["-out", folder / f"{name}.pem", "-keyout", folder / f"{name}.key"]
         subprocess.run(words, check=True, capture_output=True)
+    words = ["openssl", "pkey", "-aes256", "-passout", "pass:word"]
+    words += ["-in", folder / "client.key", "-out", folder / "locked.key"]
+    subprocess.run(words, check=True, capture_output=True)
     return folder
 
 
@@ -341,7 +463,12 @@ def test_tls_a_certificate_and_a_token(transport, secure, files):
         ({"tls_key": None}, "must be given both"),
         ({"tls_key": files / "server.key"}, "PEM files that fit"),
         ({"tls_ca": files / "client.key"}, "PEM files that fit"),
-        ({"token": "two\nlines"}, "printable ASCII"),
+        ({"tls_ca": files / "none.pem"}, "`tls_ca`.*none.pem', No such file"),
+        ({"tls_ca": files}, "`tls_ca`.*Is a directory"),
+        ({"tls_key": files / "none.key"}, "`tls_key`.*none.key', No such file"),
+        ({"tls_key": files / "locked.key"}, "pass phrase"),
+        ({"token": "two\nlines"}, "printable ASCII. Received: other"),
+        ({"token": ""}, "printable ASCII. Received: an empty one"),
     ]:
         with pytest.raises(ExtractionError, match=text) as caught:
             ask(**{**whole, **wrong})
@@ -349,6 +476,20 @@ def test_tls_a_certificate_and_a_token(transport, secure, files):
     with pytest.raises(ExtractionError, match="Received: "):
         ask(token="secret")  # without TLS
     assert "secret" not in repr(FeatureClient(address, **whole)._security)
+
+
+def test_over_tls_a_request_that_is_too_long_is_refused_at_once(secure, files):
+    """And 443 is where TLS is spoken, if no port is said."""
+    names = {"tls_ca": "server.pem", "tls_certificate": "client.pem"}
+    options = {name: files / file for name, file in names.items()}
+    options |= {"tls_key": files / "client.key", "token": "secret", "transport": "rest"}
+    with FeatureClient(secure.rest, model_name="honest", **options) as client:
+        with pytest.raises(RequestError, match="RESOURCE_EXHAUSTED: 413 too long"):
+            client.predict([PNGS[0] + bytes(2**24)])
+        context = client._security.for_rest()
+    assert _Connection("server", context).port == 443
+    assert _Connection("server", None).port == 80
+    assert _Connection("server:9", context).port == 9
 
 
 def test_what_cannot_be_used_is_said():
@@ -392,6 +533,58 @@ def test_a_request_that_is_too_long_is_refused_at_once(server):
     said = "RESOURCE_EXHAUSTED: 413 too long"
     with client, pytest.raises(RequestError, match=said):
         client.predict(content)
+
+
+@pytest.mark.parametrize("lie", ["two_swapped", "the_last_two_swapped"])
+@pytest.mark.parametrize("count", [2, 3, 8, 24])
+def test_two_swapped_rows_are_found_in_the_first_batch(lie, count, server):
+    files = [PNGS[0] + bytes([number]) for number in range(count)]
+    for _ in range(5):
+        with (
+            FeatureClient(server.grpc, model_name=lie, **QUICK) as client,
+            pytest.raises(WrongAnswer, match="in its own row"),
+        ):
+            client.predict(files)
+
+
+def test_a_detector_may_find_nothing(server):
+    """In all images, and in noise."""
+    with FeatureClient(server.grpc, model_name=NO_OBJECTS, outputs=()) as client:
+        found = client.predict(PNGS)
+    assert found["ok"].all() and not found["valid"].any()
+
+
+class Model(tf.Module):
+    """As features, the lengths of files from 100 bytes on, and zeros of those below."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def serve(self, image_bytes):
+        sizes = tf.strings.length(image_bytes)
+        pooled = tf.cast(tf.where(sizes < 100, 0, sizes), tf.float32)[:, None]
+        reason = tf.where(sizes > 0, 0, 1)
+        return {"pooled": pooled, "ok": sizes > 0, "reason": reason}
+
+
+def test_a_model_in_this_process_is_believed_as_a_server_is(tmp_path):
+    """It has a client's methods, and none of its zeros are features."""
+    path, module = tmp_path / "sizes" / "7", Model()
+    tf.saved_model.save(module, str(path), {"image_bytes": module.serve})
+    small = PNGS[0][:90]
+    with LocalModel(path.parent) as model:
+        model.check()
+        assert model.served.model == "sizes" and model.served.version == 7
+        assert model.served.signature["pooled"] == ("float32", (None, 1))
+        assert model.settings()["version"] == 7
+        found = model.predict([PNGS[0], b""])
+        assert found["pooled"].tolist() == [[len(PNGS[0])], [0]]
+        assert found["ok"].tolist() == [True, False]
+        with pytest.raises(RequestError, match="a row of zeros"):
+            model.predict([small])
+        for number, data in enumerate([PNGS[0], small]):
+            (tmp_path / f"{number}.png").write_bytes(data)
+        images = Images(str(tmp_path), tuple(map(str, sorted(tmp_path.glob("*.png")))))
+        failed = model.extract(images, tmp_path / "a.npz", convert=bytes)
+    assert "a row of zeros" in failed["1.png"]
 
 
 def test_near_rows_are_no_swap():
