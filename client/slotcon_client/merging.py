@@ -92,8 +92,9 @@ def merge(
         Number of rows.
 
     Raises:
-        NotMerged: If a part is missing, there twice or not finished, or if they are of
-            different versions, settings or images.
+        NotMerged: If a part is missing, there twice or not finished, if one has not a
+            row for each of its images, or if they are of different versions, settings
+            or images.
         ExtractionError: If one is no table of an extraction.
         OSError: If they cannot be read or written.
 
