@@ -19,7 +19,7 @@ from slotcon_client.extraction import Failed, Images
 from slotcon_client.files import LOCAL
 from slotcon_client.folder_output import FolderOutput
 from slotcon_client.lock import held
-from slotcon_client.parts import ENDING, Parts
+from slotcon_client.parts import ENDING, Parts, check_made_by, remove_all
 from slotcon_client.sending import served_form
 from slotcon_tf.extras import needed
 from slotcon_tf.runs.beam import run_pipeline
@@ -39,6 +39,8 @@ class FeatureHandler(ModelHandler):
         make_model: Function without arguments that a worker calls once, of a
             `LocalModel` or a `FeatureClient`.
         batch_size: Images per call, at most.
+        settings: What the features must depend on, as the model's own `settings` tell
+            them; a worker whose model is of another version ends in an ExtractionError.
 
     Example:
         >>> from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
@@ -53,12 +55,20 @@ class FeatureHandler(ModelHandler):
         ('a.jpg', 3)
     """
 
-    def __init__(self, make_model: MakeModel, batch_size: int = 8) -> None:
+    def __init__(
+        self,
+        make_model: MakeModel,
+        batch_size: int = 8,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(max_batch_size=batch_size)
-        self._make_model = make_model
+        self._make_model, self._settings = make_model, settings
 
     def load_model(self) -> Any:
-        return self._make_model()
+        model = self._make_model()
+        if self._settings is not None:
+            check_made_by(model, self._settings)
+        return model
 
     def run_inference(
         self,
@@ -115,7 +125,12 @@ class _Extract(beam.DoFn):
         self._shared = Shared()
 
     def setup(self) -> None:
-        self._model = self._shared.acquire(lambda: _Held(self._make_model())).model
+        self._model = self._shared.acquire(self._made).model
+
+    def _made(self) -> Any:
+        model = self._make_model()  # a server may have another version by now
+        check_made_by(model, self._options.output["settings"])
+        return _Held(model)
 
     def process(self, number: int) -> Iterator[dict[str, Any]]:
         files, path = self._options.output["files"], self._options.output["path"]
@@ -172,7 +187,8 @@ def extract_with_beam(
     Raises:
         ExtractionError: If the folder is of other images, settings or another version,
             or another process writes it.
-        CommandError: If the pipeline fails.
+        CommandError: If the pipeline fails, as where a worker's model is not of
+            `settings`.
 
     Example:
         >>> class Sizes:
@@ -215,6 +231,7 @@ def extract_with_beam(
 
     with held(path + ENDING, path) if files.is_local else contextlib.nullcontext():
         whole.begin()
+        whole.manifest([], finished=False)  # shards may be made anew
         files.make(path + ENDING)
         for number in whole.numbers:
             start = number * whole.shard_images
@@ -222,7 +239,7 @@ def extract_with_beam(
             listed_here = json.dumps([os.fspath(image) for image in part])
             files.write_text(_list_path(files, path, number), listed_here)
         run_pipeline(pipeline_options, build)
-        files.remove(path + ENDING)
+        remove_all(path + ENDING, files)
     failed = Failed(whole.failed_images())
     whole.list_failed(failed)
     return failed

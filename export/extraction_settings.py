@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from slotcon_client.extraction import ROWS, SHARD_IMAGES, is_file, shard_path
 from slotcon_tf.data.listing import list_images, read_list
-from slotcon_tf.data.reading import remote_errors, without_scheme
+from slotcon_tf.data.reading import is_remote, remote_errors, without_scheme
 from slotcon_tf.runs.command import CommandError
 from slotcon_tf.runs.settings import Config, SettingError, check_left_out, setting
 
@@ -20,7 +20,7 @@ from .detections import ENDING as RESULTS
 from .detections import SIGNATURE as DETECT
 from .detections import ResultWriter
 from .extraction import Failed, Images, RequestError, report
-from .remote import files_of
+from .remote import REMOTE, files_of
 from .tables import ENDINGS, check_packages
 
 IMAGES = "Folder of images, or a text file with a path per line."
@@ -157,8 +157,9 @@ def listed_images(folder_or_list: str) -> Images:
     files = files_of(path)
     with remote_errors("A folder of images"):
         if files.exists(path) and not tf.io.gfile.isdir(path):
-            cure = "Copy them to this machine, and list the copies."
-            paths = read_list(path, cure=cure)
+            paths = read_list(path, allow_remote=True)
+            if any(map(is_remote, paths)):  # which a local list may name
+                files = REMOTE
             return Images(os.path.dirname(path), tuple(paths), files=files)
         return Images(path, tuple(list_images("folder", path)), files=files)
 
@@ -229,7 +230,8 @@ def check_answered(images: Images, failed: Mapping[str, str]) -> None:
     """Ends a command whose images were not all answered as they should be.
 
     An image that cannot be used is named, and is no error: it is its file's fault. A
-    refusal or a wrong answer is one, and so is a folder without any image of use.
+    refusal or a wrong answer is one, and so is a folder without any image of use; a
+    part of one may be without.
 
     Raises:
         CommandError: If there is one.
@@ -238,16 +240,16 @@ def check_answered(images: Images, failed: Mapping[str, str]) -> None:
         >>> check_answered(Images("", ("a.jpg",)), {"a.jpg": "refused: INTERNAL"})
         Traceback (most recent call last):
         slotcon_tf.runs.command.CommandError: All images must be answered. Received: 1 \
-refused or answered wrongly, of 1. What is done is kept: give the same command again.
+refused, unsent or wrong, of 1. What is done is kept: give the same command again.
     """
     unanswered = Failed(failed).unanswered
     if unanswered:
         raise CommandError(
-            f"All images must be answered. Received: {len(unanswered)} refused or "
-            f"answered wrongly, of {len(images.paths)}. What is done is kept: give the "
-            "same command again."
+            f"All images must be answered. Received: {len(unanswered)} refused, unsent "
+            f"or wrong, of {len(images.paths)}. What is done is kept: give the same "
+            "command again."
         )
-    if images.paths and len(failed) == len(images.paths):
+    if images.part is None and images.paths and len(failed) == len(images.paths):
         raise CommandError(
             f"Images must be such as can be used. Received: none, of "
             f"{len(images.paths)}. The reasons are named above."

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from slotcon_client.extraction import is_file
 from slotcon_client.merging import NotMerged, merge
+from slotcon_client.objects import images_path
 from slotcon_tf.data.reading import remote_errors, without_scheme
 from slotcon_tf.runs.command import Command, CommandError
 from slotcon_tf.runs.settings import Config, SettingError, setting
@@ -66,7 +67,8 @@ inputs=none-*.npz, which names none.
             if set("*?[") & set(pattern):
                 there = sorted(tf.io.gfile.glob(pattern))
                 # What parts of objects keep beside them, and leave to go on.
-                there = [p for p in there if ".images." not in p]
+                beside = set(map(images_path, there))
+                there = [p for p in there if p not in beside]
                 there = [p for p in there if not p.endswith((".txt", ".partial"))]
         paths += there
     if not paths:

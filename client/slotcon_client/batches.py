@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from slotcon_client.errors import ExtractionError, RequestError
+from slotcon_client.errors import ExtractionError, MissingPackage, RequestError
 from slotcon_client.files import LOCAL, Files, TooLarge
-from slotcon_client.parts import DIGEST, NO_DIGEST
+from slotcon_client.parts import DIGEST, LIMIT, NO_DIGEST
 from slotcon_client.reasons import OK, reason_of
 from slotcon_client.tables import Column, Rows, joined
 
-REFUSED, WRONG = "refused: ", "wrong answer: "
-_LIMIT = "`max_image_mb`"
+REFUSED, WRONG, UNSENT = "refused: ", "wrong answer: ", "not sent: "
+_AS_PNG = "`max_image_mb`, as the PNG that is sent"
 # What another try may end otherwise.
-_AGAIN = (REFUSED, WRONG)
+_AGAIN = (REFUSED, WRONG, UNSENT)
 Predict = Callable[[list[bytes]], Mapping[str, Any]]
 
 
@@ -75,6 +75,8 @@ class Batches:
     def rows(self, paths: Sequence[str | os.PathLike]) -> Rows:
         """Outputs, `ok`, `reason` and digests of images; zeros where it is not ok.
 
+        Beside these, the limit that they were read with.
+
         Raises:
             ExtractionError: If an answer is of another form than those before.
         """
@@ -92,6 +94,7 @@ class Batches:
         rows["ok"] = np.array([reason == "ok" for reason in reasons])
         rows["reason"] = np.array(reasons, dtype=np.str_)
         rows[DIGEST] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
+        rows[LIMIT] = np.array(self.limit)
         return rows
 
     def check(self, columns: Mapping[str, Column]) -> None:
@@ -120,12 +123,15 @@ class Batches:
 
         Args:
             paths: Of the images.
-            rows: Their `reason` and digests; None for none.
+            rows: Their `reason`, digests and limit; None for none.
         """
         if rows is None or len(rows[DIGEST]) != len(paths):
             return False
         reasons = rows["reason"].tolist()
-        if any(is_unanswered(reason) or _LIMIT in reason for reason in reasons):
+        if any(map(is_unanswered, reasons)):
+            return False
+        # Of a file that is itself too large the bytes tell: it is read now, or not.
+        if int(rows[LIMIT]) != self.limit and any(_AS_PNG in r for r in reasons):
             return False
         digests = rows[DIGEST]
         return all(
@@ -146,6 +152,8 @@ class Batches:
             data = self.files.read(path, self.limit)
             digest = hashlib.sha256(data).digest()
             data = self.convert(data)
+        except MissingPackage as error:  # of this image; others may be plain
+            return b"", UNSENT + str(error), digest
         except OSError as error:
             return b"", f"unreadable: {error.strerror or error}", digest
         except TooLarge as error:
@@ -153,8 +161,7 @@ class Batches:
         except ValueError as error:  # BadImage
             return b"", str(error), digest
         if len(data) > self.limit:
-            told = f"{_too_large(len(data))}, as the PNG that is sent"
-            return b"", told, digest
+            return b"", f"{_mib(len(data))} is more than {_AS_PNG}", digest
         return data, None, digest
 
     def _ask(self, content, reasons, places):
@@ -215,7 +222,11 @@ def _nothing(values):
 
 
 def _too_large(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB is more than {_LIMIT}"
+    return f"{_mib(size)} is more than `max_image_mb`"
+
+
+def _mib(size):
+    return f"{size / 2**20:.1f} MiB"
 
 
 def _as_array(value):

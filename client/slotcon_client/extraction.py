@@ -50,12 +50,18 @@ class Images:
     @functools.cached_property
     def names(self) -> list[str]:
         """Relative to the root, as text."""
-        return [printable(os.path.relpath(path, self.root)) for path in self.paths]
+        root = os.fspath(self.root)
+        return [printable(_relative(os.fspath(path), root)) for path in self.paths]
+
+    @functools.cached_property
+    def _digest(self):
+        """Of the names: of millions, it takes seconds."""
+        return hashlib.sha256("\n".join(self.names).encode()).hexdigest()
 
     @property
     def about(self) -> dict[str, Any]:
         """Which images they are, among which; plain JSON."""
-        count, digest = self.listed or (len(self.paths), _digest(self.names))
+        count, digest = self.listed or (len(self.paths), self._digest)
         found = {"images": digest, "count": count}
         if self.part is not None:
             found |= {"shard": list(self.part), "first": self.first}
@@ -84,12 +90,15 @@ class Images:
             paths=tuple(self.paths[start:end]),
             part=(number, count),
             first=start,
-            listed=(total, _digest(self.names)),
+            listed=(total, self._digest),
         )
 
 
-def _digest(names):
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+def _relative(path, root):
+    """To the root; a path of another store is its own name."""
+    if "://" in path and path.partition("://")[0] != root.partition("://")[0]:
+        return path
+    return os.path.relpath(path, root)
 
 
 class Failed(dict[str, str]):

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import itertools
 import os
-import pathlib
 import re
 import shutil
 import stat
+import zlib
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
 _BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # of lines and columns
 _KEPT_LETTERS = 50  # of a name, its ending among them: file systems take 255 bytes
 _NUMBERS = itertools.count()
+_ASIDE = re.compile(r"\.writing-\d+-\d+-(?P<name>.*)")
 # A disk's, however a library words its error.
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
@@ -107,7 +107,7 @@ class Files:
         """
         real = os.path.realpath(path)
         folder, name = os.path.split(real)
-        aside = f".writing-{os.getpid()}-{next(_NUMBERS)}-{name[-_KEPT_LETTERS:]}"
+        aside = f".writing-{os.getpid()}-{next(_NUMBERS)}-{_short(name)}"
         aside = os.path.join(folder, aside)
         try:
             if os.path.exists(real) and not os.path.isfile(real):  # a pipe, a device
@@ -151,10 +151,15 @@ class Files:
                 os.unlink(path)
 
     def sweep(self, folder: str, name: str = "") -> None:
-        """Removes what a killed process had not written whole, by one who may."""
-        for path in pathlib.Path(folder).glob(".writing-*"):
-            if path.name.endswith(f"-{name[-_KEPT_LETTERS:]}" if name else ""):
-                self.remove(str(path))
+        """Removes what a killed process had not written whole, by one who may.
+
+        Args:
+            folder: Where it lies.
+            name: Of the file that was written; "" for all in the folder.
+        """
+        for found in map(_ASIDE.fullmatch, self.names(folder)):
+            if found and (not name or found["name"] == _short(name)):
+                self.remove(self.join(folder, found[0]))
 
     def write_text(self, path: str, text: str) -> None:
         """Writes text, as UTF-8."""
@@ -164,14 +169,12 @@ class Files:
 LOCAL = Files()
 
 
-def in_memory(data: bytes) -> BinaryIO:
-    """Bytes as a file open for reading, for stores without places in files.
-
-    Example:
-        >>> in_memory(b"abc").read(2)
-        b'ab'
-    """
-    return io.BytesIO(data)
+def _short(name: str) -> str:
+    """A name that a few letters may be put before, and that is no other's."""
+    if len(name) <= _KEPT_LETTERS:
+        return name
+    digest = zlib.crc32(os.fsencode(name))
+    return f"{digest:08x}-{name[-_KEPT_LETTERS:]}"
 
 
 def _code_of_disk(error: Exception) -> int | None:

@@ -11,7 +11,8 @@ import numpy as np
 from slotcon_client import shards
 from slotcon_client.batches import is_unanswered
 from slotcon_client.outputs import LAST, Output
-from slotcon_client.parts import DIGEST, Parts, digest_of
+from slotcon_client.errors import ExtractionError
+from slotcon_client.parts import DIGEST, LIMIT, Parts, digest_of
 from slotcon_client.progress import Progress
 from slotcon_client.tables import Column, Table
 from slotcon_client.workers import each_done
@@ -55,6 +56,7 @@ class FolderOutput(Output):
         """Makes the folder, or refuses what is there."""
         about = {k: v for k, v in self.about.items() if k != "written_by"}
         shards.begin(self.path, about, self.files)
+        self.files.sweep(self.path)
 
     def fill(self, parts: Parts, concurrency: int, progress: Progress) -> int:
         self.begin()
@@ -63,6 +65,8 @@ class FolderOutput(Output):
                 self._written[number] = found
                 progress.update(found["images"], asked=False)
         todo = [s for n in self.numbers if n not in self._written for s in self._of(n)]
+        if todo:  # nobody may take the folder for whole while shards are made anew
+            self._manifest(finished=False)
         left = {number: len(self._of(number)) for number in self.numbers}
         redone = 0
         work = each_done(lambda s: self.batch(parts, s), todo, concurrency)
@@ -73,7 +77,8 @@ class FolderOutput(Output):
             left[number] -= 1
             if not left[number]:
                 self._written[number] = self.put(number, parts)
-                parts.remove(self._of(number))
+                if not self._written[number]["unanswered"]:  # those are asked again
+                    parts.remove(self._of(number))
                 self._manifest(finished=False)
         return redone
 
@@ -93,9 +98,14 @@ class FolderOutput(Output):
         found = shards.read_shard(self.path, number_there, self._made_with, self.files)
         if found is None or found["unanswered"]:
             return None
-        names = ("reason", shards.DIGESTS)
-        rows = {n: self._column(found["name"], n) for n in names}
-        rows[DIGEST] = rows.pop(shards.DIGESTS)
+        try:
+            for begins in {"", self._begins}:
+                shards.open_shard(self.path, found, begins, self.files)
+            reasons = self._column(found["name"], "reason")
+            digests = self._column(found["name"], shards.DIGESTS)
+        except (OSError, ExtractionError):  # an array is missing, or cut short
+            return None
+        rows = {"reason": reasons, DIGEST: digests, LIMIT: np.array(found["limit"])}
         start = number * self.shard_images
         paths = self.images.paths[start : start + self.shard_images]
         return found if self.batches.is_current(paths, rows) else None
@@ -108,7 +118,7 @@ class FolderOutput(Output):
         digests = parts.digests(starts)
         tables[images] = _with(tables[images], shards.DIGESTS, digests)
         about = {"made_with": self._made_with, "first": self.images.first + starts[0]}
-        about |= {"images": len(digests)}
+        about |= {"images": len(digests), "limit": self.batches.limit}
         counted = tables[""].about
         about |= {name: counted[name] for name in ("failed", "unanswered")}
         number += self.before
@@ -149,8 +159,12 @@ class FolderOutput(Output):
         return range(start, end, self.batch_size)
 
     def _column(self, name, column):
-        begins = shards.OF_IMAGES if self.per_object else ""
-        return shards.column_of(self.path, name, begins + column, self.files)
+        return shards.column_of(self.path, name, self._begins + column, self.files)
+
+    @property
+    def _begins(self):
+        """The names of columns with a row per image."""
+        return shards.OF_IMAGES if self.per_object else ""
 
 
 def _with(table, name, values):

@@ -50,9 +50,12 @@ def held(folder: str | os.PathLike[str], output: str | os.PathLike[str]) -> Iter
     try:
         yield
     finally:
-        # First away, then free: nobody locks a file that has no name any more.
+        # First away, then free: nobody locks a file that has no name any more. What
+        # has that name now may be another's.
         with contextlib.suppress(OSError):
-            path.unlink()
+            if os.path.samestat(os.fstat(file), path.stat()):
+                path.unlink()
+                path.parent.rmdir()  # only if nothing is left in it
         os.close(file)
 
 
@@ -67,7 +70,7 @@ def _locked(path, output):
             got = _lock(file)
             holder = _read(file)
             if got is False or (got is None and _may_live(holder)):
-                raise _busy(output, holder)
+                raise _busy(output, holder, None if got is False else path)
             # Its holder may have removed it since it was opened.
             if not path.exists() or not os.path.samestat(os.fstat(file), path.stat()):
                 os.close(file)
@@ -139,13 +142,16 @@ def _start_of(process):
     return None if state in ("Z", "X") else rest[18]
 
 
-def _busy(output, holder):
+def _busy(output, holder, path):
     by = "another process"
     if holder:
         by = "host {host}, process {process}, since {since}".format_map(
             {"host": "?", "process": "?", "since": "?", **holder}
         )
+    cure = "Wait for its end, or take another `output`."
+    if path is not None:  # the disk has no locks that die with their holder
+        cure = f"Wait for its end, or, if it has ended, delete {path}."
     return ExtractionError(
         f"`output` must be one client's alone. Received: {output}, which is being "
-        f"written by {by}. Wait for its end, or take another `output`."
+        f"written by {by}. {cure}"
     )

@@ -13,6 +13,7 @@ from slotcon_client import shards
 from slotcon_client.errors import ExtractionError
 from slotcon_client.extraction import is_file
 from slotcon_client.files import LOCAL, Files
+from slotcon_client.objects import images_path
 from slotcon_client.table_files import open_table
 from slotcon_client.tables import Rows, Table, joined, write
 
@@ -51,6 +52,24 @@ class _Input:
         return self.about.get("images", {})
 
     @property
+    def problem(self) -> str | None:
+        """Why its rows are not those that it should have."""
+        of_images = shards.OF_IMAGES
+        images = [table.get(of_images, table[""]) for table in self.tables]
+        rows = sum(table.rows for table in images)
+        number = self.images.get("number", self.images.get("count"))
+        if rows != number:
+            return f"it has {rows} of {number} images"
+        objects = sum(
+            int(piece["objects"].sum())
+            for table, those in zip(self.tables, images, strict=True)
+            if of_images in table
+            for piece in those.pieces(["objects"])
+        )
+        rows = sum(table[""].rows for table in self.tables if of_images in table)
+        return f"it has {rows} of {objects} objects" if rows != objects else None
+
+    @property
     def part(self) -> tuple[int, int] | None:
         found = self.images.get("shard")
         return (int(found[0]), int(found[1])) if found else None
@@ -73,8 +92,9 @@ def merge(
         Number of rows.
 
     Raises:
-        NotMerged: If a part is missing, there twice or not finished, or if they are of
-            different versions, settings or images.
+        NotMerged: If a part is missing, there twice or not finished, if one has not a
+            row for each of its images, or if they are of different versions, settings
+            or images.
         ExtractionError: If one is no table of an extraction.
         OSError: If they cannot be read or written.
 
@@ -124,6 +144,8 @@ def problems_of(found: Sequence[_Input]) -> list[str]:
             lines.append(f"{one.path}: it is not finished")
         elif one.unanswered:
             lines.append(f"{one.path}: {one.unanswered} images were not answered")
+        elif one.problem is not None:
+            lines.append(f"{one.path}: {one.problem}")
     known = [one for one in found if one.images]
     for one in known[1:]:
         lines += _differences(known[0], one)
@@ -168,36 +190,24 @@ def _opened(path, files):
         table = open_table(path, files)
         tables = {"": table}
         if table.about.get("settings", {}).get("rows_per") == "object":
-            tables[shards.OF_IMAGES] = open_table(_images_path(path), files)
+            tables[shards.OF_IMAGES] = open_table(images_path(path), files)
         unanswered = int(table.about.get("unanswered", 0))
         return _Input(path, table.about, True, unanswered, [tables])
     manifest = shards.read_manifest(path, files)
     begins = shards.OF_IMAGES
-    kinds = {
-        "": [c for c in manifest["columns"] if not c.startswith(begins)],
-        begins: [c for c in manifest["columns"] if c.startswith(begins)],
-    }
     listed = manifest["shards"]
     tables = []
     for shard in listed:
-        opened = {
-            kind: shards.open_shard(path, shard["name"], columns, files)
-            for kind, columns in kinds.items()
-            if columns
-        }
-        if begins in opened:
-            opened[begins] = _renamed(opened[begins], len(begins))
+        opened = {"": shards.open_shard(path, shard, files=files)}
+        if any(column.startswith(begins) for column in shard["columns"]):
+            of_images = shards.open_shard(path, shard, begins, files)
+            opened[begins] = _renamed(of_images, len(begins))
         tables.append(opened)
     about = {k: manifest[k] for k in ("written_by", "settings", "images")}
     about["failed"] = sum(shard["failed"] for shard in listed)
     unanswered = sum(shard["unanswered"] for shard in listed)
     finished = manifest["finished"] or bool(unanswered)
     return _Input(path, about, finished, unanswered, tables)
-
-
-def _images_path(path):
-    stem, ending = os.path.splitext(path)
-    return f"{stem}.{shards.OF_IMAGES}"[:-1] + ending
 
 
 def _renamed(table, cut):
@@ -249,7 +259,7 @@ def _write_file(output, tables, about, files):
     for kind in reversed(tables[0]):
         whole = concatenated([table[kind] for table in tables], about)
         whole.columns.pop(shards.DIGESTS, None)
-        path = output if not kind else _images_path(output)
+        path = output if not kind else images_path(output)
         write(path, whole, files)
         rows = whole.rows
     return rows
@@ -259,6 +269,7 @@ def _write_folder(output, tables, about, files):
     kept = {k: v for k, v in about.items() if k not in ("failed", "unanswered")}
     kept["shard_images"] = None  # an extraction goes on in no merged folder
     shards.begin(output, {k: v for k, v in kept.items() if k != "written_by"}, files)
+    shards.write_manifest(output, kept, [], finished=False, files=files)
     columns = {k: joined(t[k].columns for t in tables) for k in tables[0]}
     written, first = [], 0
     for number, opened in enumerate(tables):

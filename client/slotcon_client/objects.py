@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -11,6 +12,17 @@ from slotcon_client.tables import Rows
 
 VALID = "valid"
 _OF_IMAGES = ("ok", "reason", VALID)
+
+
+def images_path(path: str) -> str:
+    """Where the table of images of a table of objects lies.
+
+    Example:
+        >>> images_path("objects.npz")
+        'objects.images.npz'
+    """
+    stem, ending = os.path.splitext(path)
+    return f"{stem}.images{ending}"
 
 
 def object_rows(rows: Rows, names: Sequence[str], first: int = 0) -> Rows:

@@ -14,9 +14,10 @@ import numpy as np
 
 from slotcon_client import shards
 from slotcon_client.batches import Batches, is_unanswered
+from slotcon_client.errors import ExtractionError
 from slotcon_client.files import Files
 from slotcon_client.lock import held
-from slotcon_client.objects import as_text, image_rows, object_rows
+from slotcon_client.objects import as_text, image_rows, images_path, object_rows
 from slotcon_client.parts import DIGEST, ENDING, Parts, digest_of
 from slotcon_client.progress import Progress
 from slotcon_client.tables import Column, Rows, Table, joined, write
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from slotcon_client.extraction import Images
 
 LAST = ("ok", "reason")
+_FAILED = ".failed.txt"
 _NOTHING = {"ok": Column(np.dtype(bool), ()), "reason": Column(np.dtype("<U2"), ())}
 
 
@@ -65,11 +67,24 @@ class Output:
             Dict of name to reason of the images that failed.
         """
         path = self.path.rstrip("/")
+        try:
+            return self._run(path, concurrency)
+        except FileNotFoundError as error:
+            if self.files.is_local:
+                raise
+            raise ExtractionError(
+                f"`output` must be one client's alone. Received: {path}, whose "
+                f"unfinished work has gone ({error}): another client may have ended "
+                "it. Give the command again, to one."
+            ) from None
+
+    def _run(self, path, concurrency):
         with contextlib.ExitStack() as stack:
             if self.files.is_local:
                 stack.enter_context(held(path + ENDING, path))
-                self.files.sweep(os.path.dirname(path) or ".", os.path.basename(path))
+                self._sweep(path)
             parts = Parts(path + ENDING, self.header, self.files)
+            stack.callback(parts.close)  # before another may hold it
             with Progress(len(self.images.paths)) as progress:
                 redone = self.fill(parts, concurrency, progress)
             if redone:
@@ -83,6 +98,11 @@ class Output:
             if not any(map(is_unanswered, failed.values())):
                 parts.remove_all()
         return failed
+
+    def _sweep(self, path):
+        """Removes halves of files that a killed process left; it holds the lock."""
+        for written in (path, images_path(path), path + _FAILED):
+            self.files.sweep(*os.path.split(os.path.realpath(written)))
 
     @property
     def header(self) -> dict[str, Any]:
@@ -198,7 +218,7 @@ class Output:
 
     def list_failed(self, failed: Mapping[str, str]) -> None:
         """Writes a line per image that failed beside the output."""
-        path = self.path.rstrip("/") + ".failed.txt"
+        path = self.path.rstrip("/") + _FAILED
         if failed:
             lines = [f"{name}\t{reason}\n" for name, reason in failed.items()]
             self.files.write_text(path, "".join(lines))
@@ -236,7 +256,6 @@ class FileOutput(Output):
         if self.write is not None:
             self.write(pathlib.Path(self.path), lambda: parts.each(self._starts))
             return self.failed(parts, self._starts)
-        stem, ending = os.path.splitext(self.path)
         for kind, table in reversed(self.tables(parts, self._starts).items()):
-            write(f"{stem}.{kind}"[:-1] + ending, table, self.files)
+            write(images_path(self.path) if kind else self.path, table, self.files)
         return self.failed(parts, self._starts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import threading
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,13 +14,14 @@ import numpy as np
 
 from slotcon_client.errors import ExtractionError
 from slotcon_client.files import Files
+from slotcon_client.lock import LOCK
 from slotcon_client.table_files import header_of, load
 from slotcon_client.tables import Column, Rows
 
 ENDING = ".partial"
 # Of a part, beside its rows: sha256 of each file's bytes (zeros of one that could not be
-# read), and of the settings that the rows were made with.
-DIGEST, SETTINGS = "_digest", "_settings"
+# read), of the settings that the rows were made with, and bytes of the largest file.
+DIGEST, SETTINGS, LIMIT = "_digest", "_settings", "_limit"
 NO_DIGEST = bytes(32)
 _FILE = "settings.json"
 
@@ -65,6 +67,31 @@ settings. Received other version: 3 there, 4 now. Delete it.
     )
 
 
+def check_made_by(model: Any, settings: Mapping[str, Any]) -> None:
+    """Refuses a model that is not the one that rows are said to be of.
+
+    Args:
+        model: `FeatureClient`, `LocalModel`, or another with `settings` or none.
+        settings: What the rows depend on.
+
+    Raises:
+        ExtractionError: If it is of another version, or of other settings.
+
+    Example:
+        >>> import types
+        >>> model = types.SimpleNamespace(settings={"version": 4})
+        >>> check_made_by(model, {"version": 3, "rows_per": "image"})
+        Traceback (most recent call last):
+        slotcon_client.errors.ExtractionError: The model must be of the same images and \
+settings. Received other version: 3 there, 4 now. Ask for that version by its number.
+    """
+    found = getattr(model, "settings", {})
+    found = json.loads(json.dumps(found() if callable(found) else found))
+    there = json.loads(json.dumps({name: settings.get(name) for name in found}))
+    cure = "Ask for that version by its number."
+    check_same(there, found, "The model", cure)
+
+
 def _told(name, there, here):
     short = len(f"{there}{here}") < 60
     return f"{name}: {there} there, {here} now" if short else name
@@ -93,12 +120,20 @@ class Parts:
     def __init__(self, folder: str, settings: Mapping[str, Any], files: Files) -> None:
         self.folder, self.files = folder, files
         self.digest = digest_of(settings)
+        self._guard, self._closed = threading.Lock(), False
         files.make(folder)
         files.sweep(folder)
         file = files.join(folder, _FILE)
         if files.exists(file):
+            there = _read_settings(files.read_all(file))
+            if "rows_per" in settings and "rows_per" not in there:
+                raise ExtractionError(
+                    f"{folder} must tell version and contents of what is done. "
+                    "Received: one that an earlier release began, or that is damaged. "
+                    "Delete it, and extract anew."
+                )
             check_same(
-                _read_settings(files.read_all(file)),
+                there,
                 json.loads(json.dumps(settings)),
                 folder,
                 "Take another `output`, or delete it to start anew; a version that is "
@@ -112,32 +147,44 @@ class Parts:
         return self.files.join(self.folder, f"{start:09d}.npz")
 
     def contents(self, start: int) -> Rows | None:
-        """`ok`, `reason` and digests of a batch; None where it is not done.
+        """`ok`, `reason`, digests and limit of a batch; None where it is not done.
 
-        A part that a broken disk cut short is not, nor is one of other settings.
+        A part that a disk cut short or damaged is not, nor is one of other settings.
         """
+        names = ("ok", "reason", DIGEST, LIMIT)
         try:
             with self._open(start) as part:
-                if str(part[SETTINGS]) != self.digest:
-                    return None
-                return {name: part[name] for name in ("ok", "reason", DIGEST)}
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+                damaged = part.zip.testzip() is not None
+                return None if damaged else {name: part[name] for name in names}
+        except (OSError, ExtractionError):
             return None
 
     def columns(self, start: int) -> dict[str, Column]:
         """Those of a batch that is done."""
         found = {}
-        with self.files.open(self.path(start)) as file, zipfile.ZipFile(file) as part:
-            for name in part.namelist():
+        with self._open(start) as part:
+            for name in part.zip.namelist():
                 if not name.startswith("_"):
-                    with part.open(name) as member:
+                    with part.zip.open(name) as member:
                         found[name.removesuffix(".npy")] = header_of(member)[1]
         return found
 
     def write(self, start: int, rows: Rows) -> None:
-        """Keeps a batch; with the digests of its files."""
+        """Keeps a batch; with the digests of its files.
+
+        Raises:
+            ExtractionError: After `close`.
+        """
         kept: dict[str, Any] = {**rows, SETTINGS: np.array(self.digest)}
-        self.files.write(self.path(start), lambda file: np.savez(file, **kept))
+        with self._guard:
+            if self._closed:
+                raise ExtractionError("Its extraction has ended: a batch is dropped.")
+            self.files.write(self.path(start), lambda file: np.savez(file, **kept))
+
+    def close(self) -> None:
+        """From now on nothing is written: not by threads that a server holds up."""
+        with self._guard:
+            self._closed = True
 
     def each(self, starts: Sequence[int], names: Sequence[str] = ()) -> Iterator[Rows]:
         """The rows of one batch after the other; of some columns, or of all.
@@ -161,12 +208,46 @@ class Parts:
 
     def remove_all(self) -> None:
         """The folder, whose work is done."""
-        self.files.remove(self.folder)
+        remove_all(self.folder, self.files)
 
     @contextlib.contextmanager
     def _open(self, start: int) -> Iterator[Any]:
-        with self.files.open(self.path(start)) as file, load(file) as part:
-            yield part
+        """A part; each time it is looked at whether it is of these settings."""
+        path = self.path(start)
+        told = "no whole file"
+        with self.files.open(path) as file:
+            try:
+                with load(file) as part:
+                    if str(part[SETTINGS]) == self.digest:
+                        yield part
+                        return
+                told = "one of others"
+            except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
+                pass
+        raise ExtractionError(
+            f"{path} must be of this extraction's settings. Received: {told}. Give "
+            "the same command again, to one client: it is made anew."
+        )
+
+
+def remove_all(folder: str, files: Files) -> None:
+    """Removes what a folder keeps, but for the lock in it, which its holder removes.
+
+    Example:
+        >>> from slotcon_client.files import LOCAL
+        >>> LOCAL.make("b.npz.partial")
+        >>> LOCAL.write_text("b.npz.partial/settings.json", "{}")
+        >>> remove_all("b.npz.partial", LOCAL)
+        >>> LOCAL.names("b.npz.partial")
+        []
+    """
+    names = files.names(folder)
+    if LOCK not in names:
+        files.remove(folder)
+        return
+    for name in names:
+        if name != LOCK:
+            files.remove(files.join(folder, name))
 
 
 def _read_settings(data):

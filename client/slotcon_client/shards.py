@@ -138,7 +138,7 @@ def write_manifest(
     columns = {}
     for shard in shards:
         columns.update(shard["columns"])
-    listed = [{k: v for k, v in s.items() if k != "columns"} for s in shards]
+    listed = [{**shard, "columns": sorted(shard["columns"])} for shard in shards]
     found = {"format": FORMAT, "format_version": 1, "finished": finished, **about}
     found |= {"rows": sum(shard["rows"] for shard in shards)}
     found |= {"columns": columns, "shards": listed}
@@ -174,6 +174,8 @@ def write_shard(
         (2,)
     """
     name = shard_name(number)
+    last = files.join(folder, f"{name}.json")
+    files.remove(last)  # until all is written anew
     columns = {}
     for begins, table in tables.items():
         for column, kind in table.columns.items():
@@ -182,7 +184,7 @@ def write_shard(
             dtype = "text" if kind.dtype.kind == "U" else kind.dtype.name
             columns[begins + column] = {"dtype": dtype, "shape": list(kind.shape)}
     found = {"name": name, "rows": tables[""].rows, **about, "columns": columns}
-    files.write_text(files.join(folder, f"{name}.json"), json.dumps(found))
+    files.write_text(last, json.dumps(found))
     return found
 
 
@@ -231,10 +233,12 @@ def features_in(
         columns: Their names; () for all.
 
     Yields:
-        Dict of name to array, of one shard after the other.
+        Dict of name to array, of one shard after the other; without the outputs where
+        no image of a shard has any.
 
     Raises:
-        ExtractionError: If it is not finished.
+        ExtractionError: If it is not finished, has no such column, or has lost a file
+            or a part of one.
         OSError: If it cannot be read.
 
     Example:
@@ -250,40 +254,68 @@ def features_in(
             f"{folder} must be finished. Received: {len(manifest['shards'])} shards of "
             "more. Give the command again that writes it."
         )
+    known = manifest["columns"]
+    unknown = [name for name in columns if known and name not in known]
+    if unknown:
+        raise ExtractionError(
+            f"`columns` must be of those in {folder}: {sorted(known)}. Received: "
+            f"{unknown}."
+        )
     for shard in manifest["shards"]:
-        paths = {
-            name: pathlib.Path(folder, f"{shard['name']}.{name}.npy")
-            for name in columns or manifest["columns"]
-        }
+        for begins in ("", OF_IMAGES):
+            open_shard(os.fspath(folder), shard, begins)
         yield {
-            name: load(path, mmap_mode="r")
-            for name, path in paths.items()
-            if path.exists()
+            name: load(
+                pathlib.Path(folder, f"{shard['name']}.{name}.npy"), mmap_mode="r"
+            )
+            for name in columns or known
+            if name in shard["columns"]
         }
 
 
 def open_shard(
-    folder: str, name: str, columns: Sequence[str], files: Files = LOCAL
+    folder: str, shard: Mapping[str, Any], begins: str = "", files: Files = LOCAL
 ) -> Table:
     """A shard's columns as a `Table`.
 
     Args:
         folder: Of the features.
-        name: Of the shard.
-        columns: Their names; those that the shard lacks are left out.
+        shard: Its description, of `write_shard` or of a manifest.
+        begins: What names of the columns begin with: "" for those of the rows, "images."
+            for those of the images of objects.
         files: Where it lies.
+
+    Raises:
+        ExtractionError: If one is missing, or is not of as many rows as it was.
 
     Example:
         >>> begin("four", {"settings": {}})
-        >>> _ = write_shard("four", 0, {"": Table.of({"x": np.ones(2)})}, {})
-        >>> open_shard("four", "00000", ["x"]).rows
+        >>> shard = write_shard("four", 0, {"": Table.of({"x": np.ones(2)})}, {})
+        >>> open_shard("four", shard).rows
         2
     """
-    paths = {c: files.join(folder, f"{name}.{c}.npy") for c in columns}
+    of_images = [c for c in shard["columns"] if c.startswith(OF_IMAGES)]
+    columns = [c for c in shard["columns"] if c not in of_images]
+    rows = shard["rows"]
+    if begins:
+        columns, rows = of_images, shard.get("images", shard["rows"])
+    paths = {c: files.join(folder, f"{shard['name']}.{c}.npy") for c in columns}
     headers = {}
     for column, path in paths.items():
-        with contextlib.suppress(FileNotFoundError), files.open(path) as file:
-            headers[column] = header_of(file)
+        try:
+            with files.open(path) as file:
+                headers[column] = header_of(file)
+                number, kind = headers[column]
+                size = number * kind.row_bytes
+                size += file.tell() - file.seek(0, os.SEEK_END)
+        except (FileNotFoundError, ValueError, EOFError):
+            number = size = None
+        if number != rows or size:
+            received = "none" if number is None else f"{number} rows, or a part of them"
+            raise ExtractionError(
+                f"{path} must be an array of {rows} rows. Received: {received}. Give "
+                "the command again that wrote the folder: the shard is made anew."
+            )
 
     @contextlib.contextmanager
     def opened(wanted):

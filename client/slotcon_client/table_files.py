@@ -63,10 +63,15 @@ def _npz(path, files):
 
     @contextlib.contextmanager
     def opened(wanted):
-        with contextlib.ExitStack() as stack:
-            file = stack.enter_context(files.open(path))
-            archive = stack.enter_context(zipfile.ZipFile(file))
-            yield {n: stack.enter_context(archive.open(f"{n}.npy")) for n in wanted}
+        try:
+            with contextlib.ExitStack() as stack:
+                file = stack.enter_context(files.open(path))
+                archive = stack.enter_context(zipfile.ZipFile(file))
+                yield {n: stack.enter_context(archive.open(f"{n}.npy")) for n in wanted}
+        except zipfile.BadZipFile as error:  # a disk's, found while it is read
+            raise ExtractionError(
+                f"{path} must be whole. Received: {error}. Extract it anew."
+            ) from None
 
     return of_arrays(headers, opened, about)
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import threading
 from typing import NoReturn
 
 from absl import logging
 
+from slotcon_client.files import printable
 from slotcon_tf.files import write_text
 
 _NAMED = 100  # warnings; what follows is in the list and counted
 # A share of fewer images than the source has says little: from so many on, and so many
 # standard deviations above the limit, it is told from chance.
 _FEW_IMAGES, _DEVIATIONS = 100, 5
-_BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # of lines and columns
 
 
 class TooManyBadImages(RuntimeError):
@@ -29,17 +28,6 @@ class TooManyBadImages(RuntimeError):
             ...
         slotcon_tf.data.bad_images.TooManyBadImages: At most 0% of the images may ...
     """
-
-
-def printable(path: object) -> str:
-    """A path as text, in one line, that every terminal and file takes.
-
-    Example:
-        >>> printable(b"caf\\xe9.jpg".decode("utf-8", "surrogateescape"))
-        'caf\\\\udce9.jpg'
-    """
-    text = str(path).encode("utf-8", "backslashreplace").decode()
-    return _BREAKS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class BadImages:

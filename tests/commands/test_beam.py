@@ -10,6 +10,7 @@ import pytest
 from slotcon_client.errors import ExtractionError
 from slotcon_client.extraction import extract
 from slotcon_tf.runs import PrepareConfig, prepare
+from slotcon_tf.runs.command import CommandError
 from slotcon_tf.runs.settings import SettingError
 from tests.support.extraction_case import Sizes, files_in
 from tests.support.picture_case import encoded, pictures
@@ -59,6 +60,25 @@ def test_the_same_shards(tmp_path):
     other = {**OPTIONS, "settings": {"version": 4}}
     with pytest.raises(ExtractionError, match="other version: 3 there, 4 now"):
         extract_with_beam(RUNNER, Sizes, images, str(tmp_path / "two"), **other)
+
+
+class Served(Sizes):
+    """A client of a server, which has another version by now."""
+
+    settings = {"version": 4}  # noqa: RUF012
+
+
+def test_workers_of_another_version_write_nothing(tmp_path):
+    from export.beam import FeatureHandler, extract_with_beam
+
+    images, output = files_in(tmp_path / "images", 12), str(tmp_path / "two")
+    # As the runner tells it: this one as it is, others as a RuntimeError.
+    with pytest.raises((ExtractionError, CommandError), match="other version: 3 there"):
+        extract_with_beam(RUNNER, Served, images, output, **OPTIONS)
+    assert not list((tmp_path / "two").glob("0*"))
+    FeatureHandler(Served, settings=Served.settings).load_model()
+    with pytest.raises(ExtractionError, match="other version: 3 there, 4 now"):
+        FeatureHandler(Served, settings=OPTIONS["settings"]).load_model()
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """Many images as a user types it: parts, stores, versions, and what is not answered."""
 
+import os
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,13 +10,14 @@ import tensorflow as tf
 from PIL import Image
 
 from export.extraction import ExtractionError, Images
-from export.extraction_settings import ExtractionSettings, listed_images
+from export.extraction_settings import ExtractionSettings, check_answered, listed_images
 from export.remote import REMOTE
-from slotcon_client.extraction import extract
+from slotcon_client.extraction import extract, shard_path
 from slotcon_client.shards import features_in, read_manifest
 from slotcon_client.table_files import open_table
+from slotcon_tf.runs.command import CommandError
 from slotcon_tf.runs.settings import SettingError
-from tests.support.extraction_case import Sizes
+from tests.support.extraction_case import Sizes, files_in
 from tests.support.picture_case import encoded
 
 
@@ -181,3 +184,68 @@ def test_parts_of_images_are_all_of_them():
     assert [part.first for part in parts] == [0, 2, 5, 8]
     with pytest.raises(ExtractionError, match="`shard` must be i/n"):
         images.shard(4, 4)
+
+
+def test_a_pattern_leaves_out_tables_of_images_alone(tmp_path, tells):
+    folder = tmp_path / "my.images.d"
+    images = files_in(tmp_path / "images", 6)
+    folder.mkdir()
+    for number in range(2):
+        part = shard_path(f"{folder}/some.images.npz", number, 2)
+        options = {"settings": {}, "rows": "objects", "convert": bytes}
+        extract(Sizes().predict, images.shard(number, 2), part, **options)
+    assert len(list(folder.glob("*-of-00002.images.npz"))) == 2
+    words = [f"{folder}/*-of-*.npz", f"--output={tmp_path}/all.npz"]
+    status, _, told = tells("export.merge", *words)
+    assert status == 0, told
+
+
+def test_a_local_list_may_name_remote_images(tmp_path):
+    store = f"ram://listed-{tmp_path.name}"
+    REMOTE.write(f"{store}/a.jpg", lambda file: file.write(b"123"))
+    (tmp_path / "b.jpg").write_bytes(b"12345")
+    (tmp_path / "list.txt").write_text(f"{store}/a.jpg\nb.jpg\n")
+    images = listed_images(tmp_path / "list.txt")
+    assert images.names == [f"{store}/a.jpg", "b.jpg"]
+    extract(Sizes().predict, images, tmp_path / "a.npz", settings={}, convert=bytes)
+    assert list(pooled(tmp_path / "a.npz").values()) == [3, 5]
+
+
+def test_a_second_client_of_a_remote_output_is_told(tmp_path):
+    output = f"ram://two-{tmp_path.name}/a.npz"
+
+    def first_has_ended(files):
+        REMOTE.remove(f"{output}.partial")
+        return Sizes().predict(files)
+
+    images = files_in(tmp_path / "images", 6)
+    options = {"settings": {}, "convert": bytes, "files": REMOTE, "batch_size": 3}
+    with pytest.raises(ExtractionError, match="one client's alone.*partial") as error:
+        extract(first_has_ended, images, output, concurrency=1, **options)
+    assert "NotFound" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_of_a_remote_file_what_is_read_is_fetched(tmp_path):
+    path = f"ram://large-{tmp_path.name}.npy"
+    values = np.arange(2**21)
+    REMOTE.write(path, lambda file: np.save(file, values))
+    tracemalloc.start()
+    with REMOTE.open(path) as file:
+        assert np.lib.format.read_magic(file) == (1, 0)
+        assert file.seek(-8, os.SEEK_END) == 8 * len(values) + 120
+        assert np.frombuffer(file.read(20), np.int64) == values[-1:]
+        assert file.seek(128) == 128 and file.tell() == 128
+        assert np.frombuffer(file.read(16), np.int64).tolist() == [0, 1]
+    assert tracemalloc.get_traced_memory()[1] < 6e6  # of 17 MB
+    tracemalloc.stop()
+    with pytest.raises(FileNotFoundError, match="no.npy"):
+        REMOTE.open(f"ram://no-{tmp_path.name}/no.npy")
+
+
+def test_a_part_without_an_image_of_use_is_whole():
+    images = Images("", ("a.jpg", "b.jpg"))
+    check_answered(images.shard(0, 2), {"a.jpg": "empty"})
+    with pytest.raises(CommandError, match="Received: none, of 2"):
+        check_answered(images, {"a.jpg": "empty", "b.jpg": "empty"})
+    with pytest.raises(CommandError, match="Received: 1 refused, unsent or wrong"):
+        check_answered(images.shard(0, 2), {"a.jpg": "not sent: no package"})

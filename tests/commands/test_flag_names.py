@@ -91,6 +91,7 @@ def test_one_spelling(table):
 _PAIRS = {
     frozenset({"export", "export_dir"}),  # whether, and where to
     frozenset({"version_label", "version_labels"}),  # of one request, of a server
+    frozenset({"shard", "shards"}),  # which part of images, and how many files
     frozenset({"output", "outputs"}),  # a file, and what of a signature goes into it
 }
 
