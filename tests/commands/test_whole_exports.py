@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import statistics
-import time
 import types
 
 import numpy as np
@@ -11,7 +9,6 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from export.server_model import warmup_requests
 from slotcon_tf import backbone
 from slotcon_tf.detection import MaskRCNN
 from slotcon_tf.evaluation.results import SCORES, result, write_result
@@ -30,10 +27,10 @@ from slotcon_tf.serving.folding import fold_batch_norm
 from slotcon_tf.serving.model_card import CARD_FILE, README_FILE, weights_digest
 from slotcon_tf.serving.signatures import ServingOptions
 from slotcon_tf.serving.verification import NotTheSame, near, verify
-from slotcon_tf.serving.warmup import WARMUP_FILE, signature_definitions
+from slotcon_tf.serving.warmup import signature_definitions
 from tests.support.command import ROOT
 from tests.support.golden_case import CHECKPOINT
-from tests.support.picture_case import encoded, pictures
+from tests.support.picture_case import pictures
 from tests.support.saved_case import session_answers
 from tests.support.small_case import used
 
@@ -338,24 +335,6 @@ def test_settings_that_do_not_go_together(tmp_path):
     with pytest.raises(SettingError, match="`license` must be left out.*format=onnx"):
         export(config.replace(whiten=0, license="CC0-1.0", format="onnx"))
     assert not list(tmp_path.glob("*/saved_model.pb"))
-
-
-@pytest.mark.slow
-def test_the_first_answer_after_warm_up_comes_as_soon_as_others(exported):
-    """Once a session has answered the records, the client's requests are no news."""
-    answer, _ = session_answers(exported)
-    for request in warmup_requests(exported / WARMUP_FILE):
-        if request.model_spec.signature_name == "embed":
-            (value,) = request.inputs.values()
-            answer("embed", tf.make_ndarray(value), tuple(request.output_filter))
-    times = []
-    for seed in range(9):
-        content = [encoded(picture) for picture in pictures(3 + seed)[-3:]]
-        start = time.perf_counter()
-        answer("embed", content, ("pooled", "ok", "reason"))
-        times.append(time.perf_counter() - start)
-    # A fifth of a second for a machine with other work: a cold graph takes more.
-    assert times[0] < 2 * statistics.median(times[1:]) + 0.2, times
 
 
 @pytest.mark.slow
