@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from slotcon_tf.detection import MaskRCNN
+from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs.export_images import calibration_images, whitening_images
 from slotcon_tf.runs.exporting_elsewhere import export_elsewhere
 from slotcon_tf.runs.load_settings import ModelSettings, which_setting
@@ -34,7 +35,6 @@ _OF_SAVED_MODEL = (  # settings that do nothing elsewhere
     "whiten",
     "max_instances",
     "min_instance_area",
-    "license",
     "verify",
 )
 _OF_SERVERS = ("batch_sizes", "batching", "storage_uri")  # nor for ONNX files alone
@@ -104,9 +104,9 @@ class ExportConfig(ModelSettings):
     )
     whiten: int = setting(
         0,
-        "Give embed the output whitened, by the statistics of so many of "
-        "--calibration_images, or else of the run's own images; 0: no such output. Ten "
-        "for each dimension of the features are good.",
+        "Write the signature embed_whitened, by the statistics of so many of "
+        "--calibration_images, or else of the run's own images; 0: none. Ten for each "
+        "dimension of the features are good.",
         low=0,
     )
     license: str | None = setting(None, "Of the weights, for the model card.")
@@ -192,7 +192,7 @@ def export(config: ExportConfig) -> pathlib.Path:
     if not whole:
         size = config.image_size or getattr(model, "serving_size", 0)
         images = calibration_images(model, config.calibration_images, size)
-        return export_elsewhere(model, config, images)
+        return export_elsewhere(model, config, images, _about(model, config))
     served = serving_options(
         model,
         config.image_size,
@@ -246,10 +246,12 @@ def _check_elsewhere(config: ExportConfig) -> None:
     """ONNX files are in float32, and their clients decode."""
     check_left_out(config, _OF_SAVED_MODEL, f"with format={config.format}")
     if config.format == "onnx":
-        check_left_out(config, _OF_SERVERS, "with format=onnx")
+        check_left_out(config, (*_OF_SERVERS, "license"), "with format=onnx")
     if config.format == "triton":
         check_left_out(config, ("storage_uri",), "with format=triton")
 
 
 def _about(model: keras.Model, config: ExportConfig) -> dict[str, Any]:
-    return {**provenance(config.model, model), "license": config.license}
+    which = config.which if isinstance(model, SlotCon) else None
+    known = provenance(config.model, model, which)
+    return {**known, "license": config.license}

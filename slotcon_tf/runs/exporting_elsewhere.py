@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pathlib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -30,7 +31,10 @@ _SERVED_FILES = ("pooled", "groups")  # ONNX files that become models of a repos
 
 
 def export_elsewhere(
-    model: keras.Model, config: ExportConfig, images: np.ndarray | None
+    model: keras.Model,
+    config: ExportConfig,
+    images: np.ndarray | None,
+    about: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
     """Writes ONNX files, or model repositories made of them; prints where.
 
@@ -38,6 +42,7 @@ def export_elsewhere(
         model: A `SlotCon` or an encoder.
         config: Its `format` is onnx, triton or kserve.
         images: uint8 (M, S, S, 3) that distances are measured on, or None.
+        about: Of the model card of the SavedModel; see `export_model`.
 
     Returns:
         Path of the encoder's ONNX file, or of the folder of the repositories:
@@ -74,6 +79,7 @@ def export_elsewhere(
             which=config.which,
             options=options,
             warmup_batches=(),
+            about=about,
         )
         name = next(name for name in _OF_FILES if name in served.signatures())
         ports, full = signature_ports(saved, name), f"{MODEL_NAME}_{name}"

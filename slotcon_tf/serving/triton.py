@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from slotcon_tf.files import to_disk, write_text, written_aside
+from slotcon_tf.serving.warmup import signature_definitions
 
 # Of Triton's model_config.proto.
 _KINDS = {
@@ -146,11 +147,7 @@ def signature_ports(
         >>> signature_ports(pathlib.Path("served/1"), "embed")  # doctest: +SKIP
         ([Port(name='image_bytes', kind=tf.string, dims=[])], ...)
     """
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    saved = saved_model_pb2.SavedModel()
-    saved.ParseFromString((folder / "saved_model.pb").read_bytes())
-    definition = saved.meta_graphs[0].signature_def[signature]
+    definition = signature_definitions(folder)[signature]
 
     def ports(values):
         return [

@@ -182,8 +182,7 @@ def test_versions_count_up_and_batches_have_one_size(tmp_path, capsys):
     text = (version / PARAMETERS_FILE).read_text()
     assert "allowed_batch_sizes: 8\n" in text and "max_batch_size { value: 8 }" in text
     loaded = tf.saved_model.load(str(version))
-    # Keras calls the first one serving_default, too, where there is none.
-    assert set(loaded.signatures) == {"image_bytes", "groups", "serving_default"}
+    assert set(loaded.signatures) == {"image_bytes", "groups"}
     plain = ServingOptions(image_size=32)
     with pytest.raises(ValueError, match="serving_default, pyramid, which take any"):
         export_model(model, tmp_path, options=plain, warmup_batches=[1], batching=True)
