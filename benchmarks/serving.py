@@ -9,10 +9,11 @@ interpreter, the ONNX file in ONNX Runtime. Errors are those of the pooled featu
 against the exact encoder's.
 
 Then one table of every way to ask: the bare SavedModel, with and without TensorFlow's
-batching, and the development server by the light client (gRPC, REST) and by a client
-with TensorFlow; p50, p99, images/s, seconds until a client is ready, and MiB resident
-of client and server. Each is a process of its own. `--batches=` leaves the first part
-out.
+batching, both in the caller's process, and the development server, which does not
+batch, by the light client (gRPC, REST) and by a client with TensorFlow; p50, p99,
+images/s, seconds until a client is ready, and MiB resident of client and server. Each
+is a process of its own. `--batches=` leaves the first part out. Batching within TF
+Serving is not measured: no server of it is started.
 """
 
 import dataclasses
@@ -73,18 +74,17 @@ def measure(config: ServingConfig) -> None:
     with tempfile.TemporaryDirectory() as folder:
         print(machine())
         folder = pathlib.Path(folder)
+        version = export_model(encoder, folder / "served", warmup_batches=(1, 8))
         if batches:
             models = export_all(
-                encoder, calibration, folder, config.interpreter_threads
+                encoder, version, calibration, folder, config.interpreter_threads
             )
             errors(encoder, models, images)
         for batch in batches:
             compare(models, images[:batch], config.rounds)
         if config.clients:
-            served = folder / "served"
-            export_model(encoder, served, warmup_batches=(1, 8))
             paths = generate(folder / "photos", config.load_batch)
-            measure_load(served, paths, map(int, config.clients), config.seconds)
+            measure_load(version, paths, map(int, config.clients), config.seconds)
 
 
 def settle(encoder, images):
@@ -101,7 +101,7 @@ def settle(encoder, images):
             encoder(normalize(part), training=True)
 
 
-def export_all(encoder, calibration, folder, threads):
+def export_all(encoder, version, calibration, folder, threads):
     """Of each form, a function of images to pooled features, and their dtype."""
     reference = keras.applications.ResNet50(
         include_top=False, weights=None, pooling="avg"
@@ -117,7 +117,7 @@ def export_all(encoder, calibration, folder, threads):
     return {
         REFERENCE: in_session(folder / "reference"),
         "not folded": in_session(folder / "plain"),
-        "float32": in_session(export_model(encoder, folder / "float32")),
+        "float32": in_session(version),
         "bfloat16": in_session(
             export_model(encoder, folder / "bfloat16", precision="bfloat16")
         ),

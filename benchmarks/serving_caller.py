@@ -5,9 +5,10 @@ must do without:
 
     python benchmarks/serving_caller.py '{"way": "light gRPC", "address": ...}'
 
-The ways: "bare", the SavedModel itself; "batched", in TensorFlow's own batches, as TF
-Serving makes them; "full", gRPC by TensorFlow's and TF Serving's packages; "light gRPC"
-and "light REST", by `slotcon_client`.
+The ways: "bare", the SavedModel in this process; "batched", the same in TensorFlow's
+own batches, as TF Serving makes them, here without a server; "full", gRPC by
+TensorFlow's and TF Serving's packages; "light gRPC" and "light REST", by
+`slotcon_client`.
 """
 
 import concurrent.futures
@@ -105,12 +106,11 @@ WAYS = {
 }
 
 
-def memory(name="VmRSS"):
-    """MiB of this process, resident now or (VmHWM) at most."""
-    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024 / MEBIBYTE
-    raise LookupError(name)
+def memory(process="self"):
+    """MiB of a process, resident now."""
+    status = pathlib.Path(f"/proc/{process}/status").read_text()
+    (line,) = (x for x in status.splitlines() if x.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024 / MEBIBYTE
 
 
 def hammer(call, callers, seconds):
@@ -140,6 +140,7 @@ def main(settings):
     for callers in settings["callers"]:
         # Once with as many callers at once: a batch of a new size is traced or loaded.
         hammer(lambda: call(files), callers, 0.01)
+        print(json.dumps({"starts": callers}), flush=True)
         before = time.process_time()
         latencies, rate = hammer(lambda: call(files), callers, settings["seconds"])
         busy = (time.process_time() - before) / len(latencies)

@@ -7,6 +7,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 
@@ -16,7 +17,7 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from benchmarks.serving_caller import MEBIBYTE
+from benchmarks.serving_caller import memory
 from slotcon_tf.processor import cores
 from slotcon_tf.serving.warmup import BATCH_SIZES
 
@@ -29,22 +30,22 @@ _BATCHED = {"batched": [], "batched, filled up": list(BATCH_SIZES)}
 _ASKED = ("full", "light gRPC", "light REST")
 
 
-def measure_load(folder, paths, callers, seconds):
+def measure_load(version, paths, callers, seconds):
     """Prints a row for each way to the model and number of concurrent callers.
 
     The ways follow each other, each in a process of its own beside, where it is asked,
-    one server that has answered before.
+    one server that has answered before. "batched" is in the client's process, without a
+    server: the development server does not batch.
 
-    "core ms" are those of client and server together for an image; they mean something
-    on a shared machine, too.
+    "core ms" are those of client and server together for an image of the row; they mean
+    something on a shared machine, too.
 
     Args:
-        folder: Of an exported version's parent.
+        version: Folder of what is served.
         paths: Image files, all of them in every request.
         callers: Numbers of concurrent callers.
         seconds: For each row.
     """
-    (version,) = (p for p in pathlib.Path(folder).iterdir() if p.name.isdigit())
     common = {
         "version": str(version),
         "files": [str(path) for path in paths],
@@ -59,7 +60,7 @@ def measure_load(folder, paths, callers, seconds):
     for name, allowed in _BATCHED.items():
         given = {**common, "way": "batched", "allowed": allowed}
         _check(name, _rows(name, given), exact)
-    with Server(folder) as server:
+    with Server(version.parent) as server:
         addresses = {"address": server.address, "rest_address": server.rest_address}
         for way in _ASKED:
             given = {**common, **addresses, "way": way}
@@ -69,25 +70,42 @@ def measure_load(folder, paths, callers, seconds):
 
 def _rows(name, settings, server=None):
     """Prints the rows of one way; returns the first image's features."""
-    words = [sys.executable, str(_CALLER), json.dumps(settings)]
-    before = server.core_seconds() if server else 0.0
-    done = subprocess.run(words, capture_output=True, text=True, env=_environment())
-    if done.returncode:
-        raise RuntimeError(f"{name} failed: {done.stderr[-2000:]}")
-    *rows, whole = map(json.loads, done.stdout.splitlines())
-    memory = f"{server.memory():11.0f}" if server else f"{'':11}"
-    calls = sum(len(row["seconds"]) + row["callers"] for row in rows) + 1
-    served = (server.core_seconds() - before) / calls if server else 0.0
-    for row in rows:
-        busy = 1e3 * (row["core_seconds"] + served) / len(settings["files"])
+    rows, whole = _asked(name, settings, server)
+    memory_ = f"{memory(server.process.pid):11.0f}" if server else f"{'':11}"
+    for row, served in rows:
+        busy = row["core_seconds"] + served / len(row["seconds"])
+        busy *= 1e3 / len(settings["files"])
         p50, p99 = 1e3 * np.quantile(row["seconds"], [0.5, 0.99])
         rate = row["calls_per_second"] * len(settings["files"])
         print(
             f"{name:>20}{row['callers']:11}{p50:11.1f}{p99:11.1f}{rate:11.1f}{busy:11.1f}"
-            f"{whole['ready_seconds']:11.2f}{whole['resident_mib']:11.0f}{memory}",
+            f"{whole['ready_seconds']:11.2f}{whole['resident_mib']:11.0f}{memory_}",
             flush=True,
         )
     return whole["first_row"]
+
+
+def _asked(name, settings, server):
+    """Rows of a caller, with the seconds of a core that the server took for each."""
+    words = [sys.executable, str(_CALLER), json.dumps(settings)]
+    rows, found, before = [], {}, 0.0
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=errors, text=True, env=_environment()
+        ) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            now, found = server.core_seconds() if server else 0.0, json.loads(line)
+            if "starts" in found:
+                before = now
+            elif "seconds" in found:
+                rows.append((found, now - before))
+        if process.wait():
+            errors.seek(0)
+            raise RuntimeError(f"{name} failed: {errors.read()[-2000:]}")
+    return rows, found
 
 
 def _sizes(server, path):
@@ -181,9 +199,3 @@ class Server:
         fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text()
         user, system = map(int, fields.rpartition(")")[2].split()[11:13])
         return (user + system) / os.sysconf("SC_CLK_TCK")
-
-    def memory(self):
-        """MiB of the server, resident now."""
-        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
-        (line,) = (x for x in status.splitlines() if x.startswith("VmRSS:"))
-        return int(line.split()[1]) * 1024 / MEBIBYTE

@@ -33,7 +33,7 @@ from absl import logging
 
 from slotcon_tf.extras import needed
 from slotcon_tf.runs.command import Command
-from slotcon_tf.runs.exporting import EXPORT_DIR
+from slotcon_tf.runs.export_config import EXPORT_DIR
 from slotcon_tf.runs.settings import Config, SettingError, setting
 
 

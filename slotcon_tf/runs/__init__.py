@@ -24,7 +24,7 @@ if typing.TYPE_CHECKING:
     from slotcon_tf.runs.detection_run import finetune_detection as finetune_detection
     from slotcon_tf.runs.evaluating import EvaluateConfig as EvaluateConfig
     from slotcon_tf.runs.evaluating import evaluate as evaluate
-    from slotcon_tf.runs.exporting import ExportConfig as ExportConfig
+    from slotcon_tf.runs.export_config import ExportConfig as ExportConfig
     from slotcon_tf.runs.exporting import export as export
     from slotcon_tf.runs.finetune_config import FinetuneConfig as FinetuneConfig
     from slotcon_tf.runs.finetuning import finetune as finetune
@@ -71,7 +71,7 @@ _PLACES = {
     "ConvertConfig": "converting",
     "DetectionConfig": "detection_config",
     "EvaluateConfig": "evaluating",
-    "ExportConfig": "exporting",
+    "ExportConfig": "export_config",
     "FinetuneConfig": "finetune_config",
     "HostError": "meeting",
     "Plan": "run_plan",

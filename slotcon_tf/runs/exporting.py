@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 from typing import Any
 
@@ -10,34 +9,36 @@ import keras
 
 from slotcon_tf.detection import MaskRCNN
 from slotcon_tf.method.slotcon import SlotCon
+from slotcon_tf.runs.export_config import ExportConfig
 from slotcon_tf.runs.export_images import calibration_images, whitening_images
 from slotcon_tf.runs.exporting_elsewhere import export_elsewhere
-from slotcon_tf.runs.load_settings import ModelSettings, which_setting
 from slotcon_tf.runs.loading import load_trained, serving_options
 from slotcon_tf.runs.measured_detector import checked_edges
 from slotcon_tf.runs.provenance import provenance
-from slotcon_tf.runs.settings import SettingError, check_left_out, setting
+from slotcon_tf.runs.settings import SettingError, check_left_out
 from slotcon_tf.serving.archive import export_model
 from slotcon_tf.serving.detector import DetectorOptions, export_detector
-from slotcon_tf.serving.signatures import ServingOptions
 from slotcon_tf.serving.whitening import FEWEST
 
-EXPORT_DIR = "Folder of all versions of an export."
-_DEFAULTS = ServingOptions()
-_OF_SAVED_MODEL = (  # settings that do nothing elsewhere
+_OF_TF_SERVING = (  # settings that do nothing elsewhere
     "quantize",
     "precision",
+    "short_edge",
+    "long_edge",
+)
+_OF_SAVED_MODELS = (  # nor for ONNX files alone
     "signatures",
     "max_objects",
     "max_pixels",
-    "short_edge",
-    "long_edge",
     "whiten",
     "max_instances",
     "min_instance_area",
+    "license",
     "verify",
+    "batch_sizes",
+    "batching",
+    "storage_uri",
 )
-_OF_SERVERS = ("batch_sizes", "batching", "storage_uri")  # nor for ONNX files alone
 _OF_ENCODERS = (  # settings that say nothing of a detector
     "which",
     "quantize",
@@ -52,100 +53,6 @@ _OF_ENCODERS = (  # settings that say nothing of a detector
     "whiten",
 )
 _OF_DETECTORS = ("short_edge", "long_edge")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportConfig(ModelSettings):
-    """What is exported, and in which form; see `export`.
-
-    Example:
-        >>> ExportConfig(model="runs/photos", export_dir="served/slotcon").which
-        'teacher'
-    """
-
-    export_dir: str = setting(None, EXPORT_DIR)
-    format: str = setting(
-        "saved_model",
-        "onnx writes encoder, pooled and groups as ONNX files; triton a model "
-        "repository of them and one of the SavedModel; kserve an InferenceService "
-        "besides.",
-        choices=("saved_model", "onnx", "triton", "kserve"),
-    )
-    which: str = which_setting()
-    precision: str = setting(
-        "float32", "Of the computation.", choices=("float32", "bfloat16")
-    )
-    quantize: str | None = setting(
-        None, "Write a LiteRT file of the encoder as well.", choices=("int8",)
-    )
-    calibration_images: str | None = setting(
-        None,
-        "Folder of images like those to come: int8's ranges, and the distance of "
-        "bfloat16 and int8 from float32, are taken from them.",
-    )
-    image_size: int | None = setting(
-        None,
-        "Edge that images are brought to, pixels; 0: their own, one image at a time. "
-        "Default: the model's own, or 224.",
-        low=0,
-    )
-    mask_size: int | None = setting(
-        None, "Edge of masks, pixels. Default: as of images.", low=1
-    )
-    max_objects: int = setting(_DEFAULTS.max_objects, "Slots per image.", low=1)
-    max_instances: int = setting(
-        _DEFAULTS.max_instances, "Connected parts of groups per image.", low=1
-    )
-    min_instance_area: float = setting(
-        _DEFAULTS.min_instance_area,
-        "Smaller connected parts are none, as share of the image.",
-        low=0,
-        high=1,
-    )
-    whiten: int = setting(
-        0,
-        "Write the signature embed_whitened, by the statistics of so many of "
-        "--calibration_images, or else of the run's own images; 0: none. Ten for each "
-        "dimension of the features are good.",
-        low=0,
-    )
-    license: str | None = setting(None, "Of the weights, for the model card.")
-    verify: bool = setting(
-        False,
-        "Load what was written in a session, as TF Serving does, and compare all "
-        "signatures with the model in memory; nothing is left where they differ.",
-    )
-    short_edge: int | None = setting(
-        None,
-        "Of a detector: pixels that the shortest edge of an image becomes. Default: as "
-        "it was measured.",
-        low=32,
-    )
-    long_edge: int | None = setting(
-        None, "Of a detector: pixels that the longest edge becomes at most.", low=32
-    )
-    max_pixels: int = setting(
-        _DEFAULTS.max_pixels, "Larger images are not decoded.", low=1
-    )
-    batch_sizes: tuple[int, ...] | None = setting(
-        None,
-        "Batch sizes to warm up; '': no warm-up. Default: 1, 8 and 32; of a detector, "
-        "which looks at images one by one, 1.",
-        low=1,
-    )
-    signatures: tuple[str, ...] | None = setting(
-        None, "Of a SavedModel, those to write. Default: all."
-    )
-    batching: bool = setting(
-        False,
-        "Requests that come at once are computed together, in batches as large as "
-        "`batch_sizes` says: for GPUs. Where inputs are of any size they cannot be.",
-    )
-    storage_uri: str | None = setting(
-        None,
-        "Of kserve: where the cluster finds the repository, such as gs://models/onnx. "
-        "Default: pvc://models/slotcon/onnx.",
-    )
 
 
 def export(config: ExportConfig) -> pathlib.Path:
@@ -198,11 +105,8 @@ def export(config: ExportConfig) -> pathlib.Path:
         config.image_size,
         config.mask_size,
         config.batch_sizes,
-        max_objects=config.max_objects,
-        max_instances=config.max_instances,
-        min_instance_area=config.min_instance_area,
-        max_pixels=config.max_pixels,
         signatures=config.signatures or (),
+        **config.limits(),
     )
     size, folder = served["options"].image_size, config.calibration_images
     written = export_model(
@@ -244,9 +148,9 @@ def _export_detector(model: MaskRCNN, config: ExportConfig) -> pathlib.Path:
 
 def _check_elsewhere(config: ExportConfig) -> None:
     """ONNX files are in float32, and their clients decode."""
-    check_left_out(config, _OF_SAVED_MODEL, f"with format={config.format}")
+    check_left_out(config, _OF_TF_SERVING, f"with format={config.format}")
     if config.format == "onnx":
-        check_left_out(config, (*_OF_SERVERS, "license"), "with format=onnx")
+        check_left_out(config, _OF_SAVED_MODELS, "with format=onnx")
     if config.format == "triton":
         check_left_out(config, ("storage_uri",), "with format=triton")
 

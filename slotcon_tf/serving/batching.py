@@ -1,6 +1,6 @@
 """What lets TF Serving compute requests that come at once together.
 
-Off unless it is asked for: it never won on a CPU (benchmarks/README.md). TF Serving
+Off unless it is asked for: on a CPU it saves nothing (benchmarks/README.md). TF Serving
 batches all signatures of a version or none. Requests of one batch must be of one size
 beside the number of images: two clients that send pixels of different sizes to a
 signature that takes any both get FAILED_PRECONDITION, "Tensors with name ... from

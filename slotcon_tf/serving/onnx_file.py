@@ -76,10 +76,34 @@ def export_onnx_files(
         ['encoder', 'pooled', 'pooled_normalized']
     """
     _check_packages()
-    functions = onnx_functions(serve(model, which=which, options=options))
+    return write_onnx_files(serve(model, which=which, options=options), folder)
+
+
+def write_onnx_files(
+    served: ServedModel, folder: str | os.PathLike[str]
+) -> dict[str, pathlib.Path]:
+    """`export_onnx_files` of what is served already.
+
+    Args:
+        served: The `ServedModel`.
+        folder: Where to; it is made.
+
+    Returns:
+        Dict of name to path.
+
+    Raises:
+        MissingExtra: If the packages of slotcon_tf[onnx] are not there.
+
+    Example:
+        >>> from slotcon_tf import backbone
+        >>> served = serve(backbone("resnet18"))  # doctest: +SKIP
+        >>> list(write_onnx_files(served, "o"))  # doctest: +SKIP
+        ['encoder', 'pooled', 'pooled_normalized']
+    """
+    _check_packages()
     return {
         name: write_onnx(pathlib.Path(folder) / f"{name}.onnx", function, spec)
-        for name, (function, spec) in functions.items()
+        for name, (function, spec) in onnx_functions(served).items()
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from slotcon_tf.files import to_disk, write_text, written_aside
+from slotcon_tf.serving.archive import publish
 from slotcon_tf.serving.warmup import signature_definitions
 
 # Of Triton's model_config.proto.
@@ -163,15 +164,23 @@ def signature_ports(
 
 
 def add_to_repository(
-    repository: pathlib.Path, name: str, content: pathlib.Path, config: str
+    repository: pathlib.Path,
+    name: str,
+    content: pathlib.Path,
+    config: str,
+    beside: Iterable[pathlib.Path] = (),
 ) -> pathlib.Path:
     """Adds a version of a model; Triton serves the newest unless its config says else.
+
+    All versions have one config. It is there before the first of them, and changes
+    after a new one is whole, and only if it says something else.
 
     Args:
         repository: Folder of the models.
         name: Of the model.
         content: An ONNX file, or the folder of a SavedModel; it is moved.
         config: Text of its config.pbtxt.
+        beside: Files that are copied into the version; Triton passes them over.
 
     Returns:
         pathlib.Path of `<repository>/<name>/<next number>`.
@@ -185,14 +194,20 @@ def add_to_repository(
         ('1', ['model.onnx'])
     """
     model = repository / name
+    file = model / "config.pbtxt"
     with written_aside(model / "version") as aside:
         aside.mkdir()
         kind = "model.savedmodel" if content.is_dir() else "model.onnx"
         shutil.move(content, aside / kind)
+        for path in beside:
+            shutil.copy(path, aside)
         to_disk(aside)
-        numbers = [int(p.name) for p in model.iterdir() if p.name.isdigit()]
-        write_text(model / "config.pbtxt", config)
-        return aside.rename(model / str(max(numbers, default=0) + 1))
+        if not file.exists():
+            write_text(file, config)
+        version = publish(aside, model)
+    if file.read_text(encoding="utf-8") != config:
+        write_text(file, config)
+    return version
 
 
 def inference_service(name: str, storage: str = STORAGE) -> str:
@@ -216,7 +231,7 @@ def inference_service(name: str, storage: str = STORAGE) -> str:
         "spec": {
             "predictor": {
                 "model": {
-                    "modelFormat": {"name": "onnx"},
+                    "modelFormat": {"name": "triton", "version": "2"},
                     "protocolVersion": "v2",
                     "runtime": "kserve-tritonserver",
                     "storageUri": storage,

@@ -121,6 +121,8 @@ def test_the_benchmark_asks_in_every_way(server, paths, exported, truth, capsys)
         told_by[way] = done.stdout
     for way, text in told_by.items():
         *rows, whole = map(json.loads, text.splitlines())
+        assert [row["starts"] for row in rows[::2]] == [1, 2]
+        rows = rows[1::2]
         assert [row["callers"] for row in rows] == [1, 2]
         assert all(row["seconds"] and row["core_seconds"] > 0 for row in rows)
         np.testing.assert_allclose(

@@ -15,12 +15,17 @@ from examples.clients.decode import square_of
 from slotcon_tf.images import square
 from slotcon_tf.images.decoding import decode_image
 from slotcon_tf.runs import ExportConfig, export
+from slotcon_tf.runs.exporting_elsewhere import export_elsewhere
+from slotcon_tf.runs.loading import load_trained
+from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.serving.archive import export_model, serve
 from slotcon_tf.serving.batching import PARAMETERS_FILE
 from slotcon_tf.serving.contract import write_contract
+from slotcon_tf.serving.model_card import CARD_FILE
 from slotcon_tf.serving.precision import distance
 from slotcon_tf.serving.signatures import ServingOptions
 from slotcon_tf.serving.triton import inference_service
+from slotcon_tf.serving.whitening import FEWEST
 from tests.support.command import run
 from tests.support.golden_case import CHECKPOINT
 from tests.support.picture_case import encoded, pictures
@@ -47,9 +52,15 @@ def config(folder, **options):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """The folder that `--format=kserve` writes, and the others a part of."""
-    folder = tmp_path_factory.mktemp("elsewhere")
+    folder, photos = (tmp_path_factory.mktemp(name) for name in ("served", "photos"))
+    for index in range(FEWEST):
+        picture = np.random.default_rng(index).integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(picture).resize((70, 80)).save(photos / f"{index}.png")
     sizes = {"image_size": 64, "mask_size": 48, "batch_sizes": (1, 4)}
-    export(config(folder, format="kserve", storage_uri="gs://a/onnx", **sizes))
+    limits = {"max_objects": 3, "max_pixels": 10_000, "license": "CC0-1.0"}
+    images = {"whiten": FEWEST, "calibration_images": str(photos)}
+    names = {"signatures": ("embed", "objects"), "storage_uri": "gs://a/onnx"}
+    export(config(folder, format="kserve", **sizes, **limits, **images, **names))
     return folder
 
 
@@ -101,13 +112,46 @@ def test_the_clients_decoder_does_what_training_does(contract, name):
         assert off.max() <= (0 if how == "stretched" else 2) and np.mean(off) < 0.1
 
 
+def asked(written, name, content):
+    """Answer of a model of `savedmodel/`."""
+    version = written / "savedmodel" / f"slotcon_{name}" / "1" / "model.savedmodel"
+    served = tf.saved_model.load(str(version))
+    return served.signatures[name](tf.constant(content))
+
+
+@pytest.mark.slow
+def test_a_saved_model_of_triton_has_what_was_asked_for(written):
+    small, large = files()["jpeg"], encoded(np.zeros((200, 200, 3), np.uint8), "PNG")
+    for name in ("embed", "objects"):
+        found = asked(written, name, [small, large])
+        assert found["ok"].numpy().tolist() == [True, False]  # by max_pixels
+        card = written / "savedmodel" / f"slotcon_{name}" / "1" / "model.savedmodel"
+        card = json.loads((card / CARD_FILE).read_text())
+        assert card["license"] == "CC0-1.0" and name in card["signatures"]
+        assert card["signatures"].keys() <= {name, "serving_default"}
+        if name == "embed":
+            lengths = np.linalg.norm(found["whitened"], axis=-1)
+            np.testing.assert_allclose(lengths, [1, 0], atol=1e-5)
+        else:
+            assert found["vector"].shape[1] == 3
+    # What clients of ONNX files must do is of each version's own.
+    for path in (written / "onnx").glob("*/1"):
+        kept = (path / "contract.json").read_text()
+        assert kept == (written / "contract.json").read_text()
+
+
+@pytest.mark.parametrize("name", ["serving_default", "pyramid"])
+def test_repositories_of_saved_models_take_files(tmp_path, name):
+    given = config(tmp_path, format="triton", signatures=("embed", name))
+    with pytest.raises(SettingError, match=f"must take files.*signatures={name}"):
+        export_elsewhere(small_model(), given, None)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_onnx_runtime_gives_the_served_numbers(written, contract):
     content = list(files().values())
-    folder = written / "savedmodel"
-    (name,) = (p.name for p in folder.iterdir())
-    served = tf.saved_model.load(str(folder / name / "1" / "model.savedmodel"))
-    exact = served.signatures[name.removeprefix("slotcon_")](tf.constant(content))
+    exact = asked(written, "embed", content)
     images = np.stack([square_of(x, contract) for x in content])
     session = runtime.InferenceSession(model_of(written / "onnx" / "slotcon_pooled"))
     (pooled,) = session.run(["pooled"], {"image": images})
@@ -118,7 +162,8 @@ def test_onnx_runtime_gives_the_served_numbers(written, contract):
     whole = np.stack([square_of(x, contract, "groups") for x in content])
     session = runtime.InferenceSession(model_of(written / "onnx" / "slotcon_groups"))
     winners, confidence = session.run(["assignments", "confidence"], {"image": whole})
-    exact = served.signatures["groups"](tf.constant(content))
+    served = serve(load_trained(CHECKPOINT)[0], options=ServingOptions(64, 48))
+    exact = served.groups(tf.constant(content))
     # Of equal pixels all are equal (contract.json); here a fifth is a grey level off.
     assert np.mean(winners == exact["assignments"]) > 0.9
     assert np.mean(np.abs(confidence - exact["confidence"])) < 0.05
@@ -127,7 +172,7 @@ def test_onnx_runtime_gives_the_served_numbers(written, contract):
 @pytest.mark.slow
 def test_distances_are_measured_and_told(written):
     found = json.loads((written / "contract.json").read_text())["distance"]
-    assert found["images"] == 8
+    assert found["images"] == FEWEST
     assert {"encoder", "pooled", "pooled_normalized", "groups"} < found.keys()
     assert found["pooled"]["relative_error"] < 1e-5
     assert found["groups"]["equal_assignments"] > 0.999
@@ -166,6 +211,8 @@ def test_the_inference_service_is_what_kserve_has(written):
     assert found == yaml.safe_load(inference_service("slotcon", "gs://a/onnx"))
     model = found["spec"]["predictor"]["model"]
     assert model["protocolVersion"] == "v2" and model["storageUri"] == "gs://a/onnx"
+    # A repository of several models, which the runtime of this format takes.
+    assert model["modelFormat"] == {"name": "triton", "version": "2"}
     if not importlib.util.find_spec("kserve"):
         pytest.skip("pip install kserve")
     # On its own: its messages have the names of Triton's client.

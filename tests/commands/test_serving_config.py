@@ -26,7 +26,10 @@ COMPOSE = ("compose.yaml", "compose.gpu.yaml")
 
 def models(name):
     """Dict of model name to its configuration, as TF Serving parses it."""
-    text = (FOLDER / name).read_text()
+    return models_of((FOLDER / name).read_text())
+
+
+def models_of(text):
     config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
     assert all(
         model.model_platform == "tensorflow" and model.base_path == "/models/slotcon"
@@ -62,6 +65,80 @@ def test_a_canary_is_a_newer_version_under_a_name_of_its_own():
     stable = found["slotcon"].version_labels["stable"]
     assert found["slotcon_canary"].version_labels["canary"] > stable
     assert "canary" not in found["slotcon"].version_labels
+
+
+def edits(step):
+    """The two texts of models.config of a row of the docs' table, by their words."""
+    text = (ROOT / "docs" / "deployment.md").read_text()
+    (row,) = re.findall(rf"^\| {step}.*? \| (.*?) \|", text, re.MULTILINE)
+    first, second = row.split("; once ")
+    (both,) = re.findall(r"`(versions: .*?)`", first)
+    awaited = int(re.match(r"(\d+) is AVAILABLE", second)[1])
+    (label,) = re.findall(r"`stable` at (\d+)", second)
+    (alone,) = re.findall(r"`(versions: .*?)`", second)
+    return (both, None), awaited, (alone, label)
+
+
+def edited(text, versions, label):
+    text = re.sub(r"(?<=specific \{ ).*?(?= \})", versions, text)
+    found = text if label is None else re.sub(r"(?<=value: )\d+", label, text)
+    return found
+
+
+class Loaded:
+    """What TF Serving has loaded, by the rules that it reads configurations by.
+
+    Labels are looked at first: one that is in use moves to a version that is loaded by
+    then only; one that is not yet may be of any, by
+    --allow_version_labels_for_unavailable_models. Of a file with another nothing is
+    taken. Then versions are loaded, and after those others dropped.
+    """
+
+    def __init__(self):
+        self.versions, self.labels = {}, {}
+
+    def read(self, text):
+        found = models_of(text)
+        for name, model in found.items():
+            for label, version in model.version_labels.items():
+                used = self.labels.get(name, {}).get(label, version)
+                if version != used and version not in self.versions[name]:
+                    raise ValueError(f"{label} of {name} at {version}: not loaded")
+        self.labels = {name: dict(x.version_labels) for name, x in found.items()}
+        self.versions = {
+            name: set(model.model_version_policy.specific.versions)
+            for name, model in found.items()
+        }
+
+    def ask(self, name="slotcon", label=None):
+        """The version that answers."""
+        number = max(self.versions[name]) if label is None else self.labels[name][label]
+        assert number in self.versions[name]
+        return number
+
+
+def test_taking_a_canary_and_going_back_as_the_docs_have_it():
+    server, text = Loaded(), (FOLDER / "models.config").read_text()
+    server.read(text)
+    assert server.ask() == server.ask(label="stable") == 1
+    server.read((FOLDER / "models_canary.config").read_text())
+    assert server.ask("slotcon_canary", "canary") == server.ask("slotcon_canary") == 2
+    assert server.ask() == server.ask(label="stable") == 1
+    for step, old, new, between in [("take it", 1, 2, 2), ("go back to 1", 2, 1, 2)]:
+        first, awaited, second = edits(step)
+        assert awaited == new
+        with pytest.raises(ValueError, match=f"stable of slotcon at {new}: not loaded"):
+            server.read(edited(text, *second))  # in one edit it never would be
+        assert server.ask() == old
+        text = edited(text, *first)
+        server.read(text)
+        assert server.ask(label="stable") == old and server.ask() == between
+        text = edited(text, *second)
+        server.read(text)
+        assert server.ask() == server.ask(label="stable") == new
+        assert server.versions == {"slotcon": {new}}
+    allowed = "--allow_version_labels_for_unavailable_models=true"
+    assert all(allowed in flags(name) for name in (*COMPOSE, *MANIFESTS[:2]))
 
 
 def flags(name):
@@ -151,6 +228,16 @@ def test_compose_files_are_of_its_schema(name):
     words += ["--builtin-schema", "vendor.compose-spec", str(FOLDER / name)]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_as_many_pods_as_parts():
+    (job,) = documents("extract_job.yaml")
+    number = job["spec"]["completions"]
+    assert job["spec"]["parallelism"] == number
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    # Kubernetes sets it in the pods of an Indexed Job.
+    assert f"--shard=$(JOB_COMPLETION_INDEX)/{number}" in container["args"]
+    assert f"-of-{number:05}.npz" in (FOLDER / "extract_job.yaml").read_text()
 
 
 def test_the_extraction_image_copies_and_starts_what_is_there():
