@@ -4,9 +4,13 @@ import gc
 import os
 import pathlib
 import shutil
+import signal
 
 gc.disable()  # until all is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# A shell's background job ignores Ctrl-C, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before TensorFlow, which reads once whether oneDNN is on.
 from slotcon_tf import garbage  # noqa: E402
