@@ -92,6 +92,7 @@ _PAIRS = {
     frozenset({"export", "export_dir"}),  # whether, and where to
     frozenset({"version_label", "version_labels"}),  # of one request, of a server
     frozenset({"output", "outputs"}),  # a file, and what of a signature goes into it
+    frozenset({"shard", "shards"}),  # which part of a job, how many of a data set
 }
 
 
