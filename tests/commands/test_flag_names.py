@@ -13,6 +13,7 @@ from tests.support.command import BENCHMARKS, COMMANDS
 
 # Said in other words from command to command, and why it is one meaning all the same.
 IN_OTHER_WORDS = {
+    "arch": "the encoder; of a training, one that init_from may say itself",
     "batch_size": "images at once; of training over all replicas",
     "crop_size": "edge of the square cut of an image: at random or in the middle",
     "data_dir": "folder of the data set; a few sets are a file",
@@ -90,6 +91,7 @@ def test_one_spelling(table):
 
 _PAIRS = {
     frozenset({"export", "export_dir"}),  # whether, and where to
+    frozenset({"signature", "signatures"}),  # one that is asked, those to write
     frozenset({"version_label", "version_labels"}),  # of one request, of a server
     frozenset({"output", "outputs"}),  # a file, and what of a signature goes into it
     frozenset({"shard", "shards"}),  # which part of a job, how many of a data set
