@@ -95,6 +95,7 @@ _PAIRS = {
     frozenset({"version_label", "version_labels"}),  # of one request, of a server
     frozenset({"shard", "shards"}),  # which part of images, and how many files
     frozenset({"output", "outputs"}),  # a file, and what of a signature goes into it
+    frozenset({"shard", "shards"}),  # which part of a job, how many of a data set
 }
 
 
