@@ -12,8 +12,10 @@ As a gate, before a version goes to production:
     python -m export.compare OLD NEW --images=photos --max_distance=0.001
 
 ends with status 1 and one line that names the output and the image that is furthest
-away, where the features (1 - cosine) or, with --max_group_distance, the groups (1 -
-adjusted Rand index) of an image are further apart, or where one alone decodes it.
+away, where the features (the length of their difference, as share of the first's) or,
+with --max_group_distance, the groups (1 - adjusted Rand index) of an image are further
+apart, where one alone decodes it, or where a signature or an output of the first is
+missing in the second.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,10 +37,11 @@ from slotcon_tf.runs.command import Command
 from slotcon_tf.runs.settings import Config, setting
 from slotcon_tf.serving.formats import reason_of
 from slotcon_tf.serving.precision import cosines
+from slotcon_tf.serving.warmup import outputs_of
 
 from .distances import check
 from .extraction_settings import IMAGES, listed_images
-from .loading import Signatures, load_version
+from .loading import Signatures, load_version, version_folder
 from .sending import ask, served_form
 
 
@@ -58,7 +61,9 @@ class CompareConfig(Config):
     batch_size: int = setting(8, "Images at once.", low=1)
     max_distance: float | None = setting(
         None,
-        "Fail where the features of an image are further apart: 1 - cosine.",
+        "Fail where the features of an image are further apart: the length of their "
+        "difference, as share of the first's. What the first has and the second lacks "
+        "fails as well.",
         low=0,
     )
     max_group_distance: float | None = setting(
@@ -90,6 +95,7 @@ def compare_exports(config: CompareConfig) -> None:
     first, second = (load_version(path) for path in places)
     found = compare(first, second, paths, config.batch_size)
     print(table(places[0], places[1], found))
+    found["missing"] = missing(*(outputs_of(version_folder(p)) for p in places))
     check(found, config.max_distance, config.max_group_distance)
 
 
@@ -107,7 +113,7 @@ def compare(
         batch_size: Images at once.
 
     Returns:
-        Dict of name to float (M,): `cosine`, and where both have groups
+        Dict of name to float (M,): `cosine`, `distance`, and where both have groups
         `same_prototype` and `rand_index`; `images`, their M paths; `bad`, dict of path
         to reason; `apart`, dict of path to both reasons where one alone decodes it.
 
@@ -125,17 +131,12 @@ def compare(
         >>> path.touch()
         >>> export = {"image_bytes": (features, None)}
         >>> compare(export, export, [path])  # doctest: +ELLIPSIS
-        {'cosine': array([1.]), 'images': ['.../a.jpg'], 'bad': {}, 'apart': {}}
+        {'cosine': array([1.]), 'distance': array([0.]), 'images': ['.../a.jpg'], ...}
     """
     models = (first, second)
-    for model in models:
-        if "detect" in model:
-            raise ValueError(
-                "Both exports must answer with features of files (image_bytes). "
-                "Received: a detector's."
-            )
+    names = [_of_features(model) for model in models]
     grouped = all("groups" in model for model in models)
-    found = {"cosine": []}
+    found = {"cosine": [], "distance": []}
     if grouped:
         with needed("evaluation"):
             from sklearn.metrics import adjusted_rand_score
@@ -146,7 +147,7 @@ def compare(
         sent, content = _sendable(part, bad)
         if not content:
             continue
-        a, b = (_ask(model, "image_bytes", content) for model in models)
+        a, b = (_ask(m, n, content) for m, n in zip(models, names, strict=True))
         good = a["ok"] & b["ok"]
         for path, *codes in zip(sent, a["reason"], b["reason"], strict=True):
             if not any(codes):
@@ -157,7 +158,10 @@ def compare(
                 one, other = (reason_of(int(code)) for code in codes)
                 apart[printable(path)] = (one, other)
         _same_shape(a["pooled"], b["pooled"], "features")
-        found["cosine"].extend(cosines(a["pooled"][good], b["pooled"][good]))
+        a, b = a["pooled"][good], b["pooled"][good]
+        found["cosine"].extend(cosines(a, b))
+        lengths = np.maximum(np.linalg.norm(a, axis=1), 1e-12)
+        found["distance"].extend(np.linalg.norm(b - a, axis=1) / lengths)
         if grouped and good.any():
             content = [data for data, ok in zip(content, good, strict=True) if ok]
             a, b = (_ask(model, "groups", content)["assignments"] for model in models)
@@ -173,6 +177,37 @@ def compare(
         )
     values = {name: np.array(rows) for name, rows in found.items()}
     return {**values, "images": images, "bad": bad, "apart": apart}
+
+
+def missing(
+    first: Mapping[str, Sequence[str]], second: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """What clients of the first version would ask the second for in vain.
+
+    Args:
+        first, second: Dict of signature to its outputs.
+
+    Example:
+        >>> missing({"embed": ["ok", "pooled"], "groups": ["ok"]}, {"embed": ["ok"]})
+        ['embed.pooled', 'groups']
+    """
+    lost = []
+    for name, outputs in first.items():
+        kept = set(second.get(name, ()))
+        outputs_lost = [f"{name}.{output}" for output in outputs if output not in kept]
+        lost += outputs_lost if name in second else [name]
+    return lost
+
+
+def _of_features(model: Signatures) -> str:
+    """The signature that gives features of files."""
+    for name in ("image_bytes", "embed"):
+        if name in model:
+            return name
+    raise ValueError(
+        "Both exports must answer with features of files: image_bytes or embed. "
+        f"Received: {', '.join(model)}."
+    )
 
 
 def table(first: str, second: str, found: dict[str, Any]) -> str:

@@ -27,7 +27,8 @@ def check(
 
     Args:
         found: Of `export.compare.compare`.
-        max_distance: Of the features of an image: 1 - cosine. None: any.
+        max_distance: Of the features of an image: the length of their difference, as
+            share of the first's. None: any.
         max_group_distance: Of its groups: 1 - adjusted Rand index. None: any.
 
     Raises:
@@ -35,15 +36,20 @@ def check(
         ValueError: If groups are to be near, and an export has none.
 
     Example:
-        >>> found = {"cosine": np.array([1.0, 0.9]), "images": ["a.jpg", "b.jpg"]}
+        >>> found = {"distance": np.array([0, 0.1]), "images": ["a.jpg", "b.jpg"]}
         >>> check(found, max_distance=0.2)
         >>> check(found, max_distance=0.01)
         Traceback (most recent call last):
-        export.distances.TooFar: `pooled` must be within 0.01 (1 - cosine). Received: \
-0.1 for b.jpg, the furthest of 1 of 2 images.
+        export.distances.TooFar: `pooled` must be within 0.01 (share of the length). \
+Received: 0.1 for b.jpg, the furthest of 1 of 2 images.
     """
     if max_distance is None and max_group_distance is None:
         return
+    if found.get("missing"):
+        raise TooFar(
+            "The second export must have all signatures and outputs of the first. "
+            f"Received: none of {', '.join(found['missing'])}."
+        )
     if found.get("apart"):
         name, (first, second) = next(iter(found["apart"].items()))
         raise TooFar(
@@ -51,7 +57,7 @@ def check(
             f"the first and {second} of the second; {len(found['apart'])} such images."
         )
     for output, key, measure, most in (
-        ("pooled", "cosine", "1 - cosine", max_distance),
+        ("pooled", "distance", "share of the length", max_distance),
         (
             *("assignments", "rand_index", "1 - adjusted Rand index"),
             max_group_distance,
@@ -64,7 +70,9 @@ def check(
                 f"`max_group_distance` needs groups in both exports. Received: "
                 f"max_group_distance={most}, and none in one. Leave it out."
             )
-        distances = 1.0 - np.asarray(found[key])
+        distances = np.asarray(found[key])
+        if key == "rand_index":
+            distances = 1.0 - distances
         far = ~(distances <= most)  # NaN is far
         if far.any():
             worst = int(np.argmax(np.where(np.isnan(distances), np.inf, distances)))

@@ -15,6 +15,7 @@ from slotcon_tf.data.listing import list_images, read_list
 from slotcon_tf.data.reading import remote_errors, without_scheme
 from slotcon_tf.runs.command import CommandError
 from slotcon_tf.runs.settings import Config, SettingError, check_left_out, setting
+from slotcon_tf.serving.warmup import OF_OBJECTS
 
 from .detections import ENDING as RESULTS
 from .detections import SIGNATURE as DETECT
@@ -45,7 +46,9 @@ class ExtractionSettings(Config):
         "image_bytes", "One that takes files; detect: a detector's."
     )
     outputs: tuple[str, ...] = setting(
-        ("pooled",), "Outputs to keep; '': all. A .json has what it needs."
+        ("pooled",),
+        "Outputs to keep; '': all. A .json has what it needs; rows of objects have "
+        "all by default, but for the masks of instances.",
     )
     rows: str = setting(
         "images",
@@ -115,7 +118,7 @@ class ExtractionSettings(Config):
         if self.rows == "images":
             return self.outputs
         if self.outputs == self.settings()["outputs"].default:  # which objects lack
-            return ()
+            return OF_OBJECTS if self.signature == "instances" else ()
         return self.outputs and tuple(dict.fromkeys([*self.outputs, "valid"]))
 
     @property

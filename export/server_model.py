@@ -57,7 +57,7 @@ class Version:
             saved = tf.compat.v1.saved_model.load(self._session, ["serve"], str(path))
         self._graph.finalize()
         self.definitions = dict(saved.signature_def)
-        for request in _warmup_requests(path / WARMUP_FILE) if warmup else ():
+        for request in warmup_requests(path / WARMUP_FILE) if warmup else ():
             answer(self, request, UNLIMITED)
 
     def definition(self, name: str) -> Any:
@@ -85,7 +85,7 @@ class Version:
         outputs: Sequence[str],
         seconds: float | None = None,
     ) -> dict[str, np.ndarray]:
-        """Computes outputs, and what they need alone.
+        """Computes a signature's outputs; those of a choice cost what all of them do.
 
         Args:
             signature: Its name.
@@ -139,7 +139,19 @@ def answer(
     return version.run(name, inputs, outputs, seconds)
 
 
-def _warmup_requests(path: pathlib.Path) -> Iterator[Any]:
+def warmup_requests(path: pathlib.Path) -> Iterator[Any]:
+    """The requests that a version has recorded, as PredictRequest.
+
+    Args:
+        path: Of its file of them; without one there are none.
+
+    Raises:
+        Refused: If it holds something else, or too many.
+
+    Example:
+        >>> list(warmup_requests(pathlib.Path("none/1") / WARMUP_FILE))
+        []
+    """
     if not path.exists():
         return
     records = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()

@@ -63,9 +63,9 @@ class ExportConfig(ModelSettings):
     )
     whiten: int = setting(
         0,
-        "Give embed the output whitened, by the statistics of so many of "
-        "--calibration_images, or else of the run's own images; 0: no such output. Ten "
-        "for each dimension of the features are good.",
+        "Write the signature embed_whitened, by the statistics of so many of "
+        "--calibration_images, or else of the run's own images; 0: none. Ten for each "
+        "dimension of the features are good.",
         low=0,
     )
     license: str | None = setting(None, "Of the weights, for the model card.")
@@ -95,7 +95,7 @@ class ExportConfig(ModelSettings):
     signatures: tuple[str, ...] | None = setting(
         None,
         "Those to write. Default: all of a SavedModel; of triton and kserve, whose "
-        "models have one each, embed.",
+        "models have one each, embed and embed_whitened.",
     )
     batching: bool = setting(
         False,

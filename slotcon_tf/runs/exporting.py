@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from slotcon_tf.detection import MaskRCNN
+from slotcon_tf.method.slotcon import SlotCon
 from slotcon_tf.runs.export_config import ExportConfig
 from slotcon_tf.runs.export_images import calibration_images, whitening_images
 from slotcon_tf.runs.exporting_elsewhere import export_elsewhere
@@ -155,4 +156,6 @@ def _check_elsewhere(config: ExportConfig) -> None:
 
 
 def _about(model: keras.Model, config: ExportConfig) -> dict[str, Any]:
-    return {**provenance(config.model, model), "license": config.license}
+    which = config.which if isinstance(model, SlotCon) else None
+    known = provenance(config.model, model, which)
+    return {**known, "license": config.license}

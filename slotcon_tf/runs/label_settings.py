@@ -47,7 +47,7 @@ class EvalLabelSettings(Config):
         ['--eval_label_ids=0,255', '--eval_void_ids=']
     """
 
-    eval_class_file: str | None = setting(None, _CLASS_FILE, free=True)
+    eval_class_file: str | None = setting(None, _CLASS_FILE, free=True, private=True)
     eval_void_ids: tuple[str, ...] = setting((), _VOID_IDS, free=True)
     eval_label_ids: tuple[str, ...] | None = setting(None, _LABEL_IDS, free=True)
 

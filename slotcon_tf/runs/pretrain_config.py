@@ -129,7 +129,7 @@ class PretrainConfig(HostSettings, SourceSettings, EvalLabelSettings):
     eval_dataset: str = setting(
         "folders", "Labelled images; see slotcon-evaluate.", free=True
     )
-    eval_data_dir: str | None = setting(None, "Their folder.", free=True)
+    eval_data_dir: str | None = setting(None, "Their folder.", free=True, private=True)
     eval_split: str = setting("val", "Split that is evaluated.", free=True)
     eval_train_split: str = setting("train", "Split that knn learns from.", free=True)
     eval_images: int = setting(64, "Images of it, evenly spaced.", low=1, free=True)

@@ -19,7 +19,8 @@ def workdir_setting(default: str) -> Any:
         >>> workdir_setting("runs/mine").default
         'runs/mine'
     """
-    return setting(default, "Folder that everything is written to.", free=True)
+    text = "Folder that everything is written to."
+    return setting(default, text, free=True, private=True)
 
 
 def batch_setting(default: int) -> Any:
@@ -67,12 +68,15 @@ class RunSettings(LoadSettings):
         "What it begins with: work directory of a run, finished or not; published "
         "name; .keras, .pth or .safetensors file, of a whole model or an encoder. '': "
         "random weights.",
+        private=True,
     )
     seed: int = setting(0, "Of weights and data.", low=0)
     strategy: str = setting(
         "auto", "How replicas are placed.", choices=STRATEGIES, free=True
     )
-    tpu: str = setting("", "TPU name or address; local on a TPU VM.", free=True)
+    tpu: str = setting(
+        "", "TPU name or address; local on a TPU VM.", free=True, private=True
+    )
     jit_compile: str = setting(
         "auto", "XLA.", choices=("auto", "true", "false"), free=True
     )

@@ -63,6 +63,7 @@ class Setting:
     free: bool
     addable: bool
     place: bool
+    private: bool
     aliases: tuple[str, ...]
 
     @property
@@ -183,6 +184,7 @@ def setting(
     free: bool = False,
     addable: bool = False,
     place: bool = False,
+    private: bool = False,
     aliases: Iterable[str] = (),
 ) -> Any:
     """A field of a `Config`.
@@ -198,6 +200,8 @@ def setting(
         addable: Whether a run that was begun without it (None) may go on with it.
         place: Whether it says where data lies. A run compares what lies there, and
             may go on with the same elsewhere.
+        private: Whether it names what is of this machine, as places do: it is not
+            published with a model.
         aliases: Names that its flag had once; they go on with a note.
 
     Example:
@@ -217,6 +221,7 @@ def setting(
         "free": free,
         "addable": addable,
         "place": place,
+        "private": private or place,
         "aliases": tuple(aliases),
     }
     return dataclasses.field(default=default, metadata={_KEY: known})

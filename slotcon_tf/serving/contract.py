@@ -24,6 +24,7 @@ from slotcon_tf.serving.signatures import ServedModel
 CONTRACT_FILE, TEXT_FILE = "contract.json", "README.md"
 _DRAWN = 8  # images that distances are measured on where there are no others
 
+_ANY_SIZE = "the files take images of any size, one size a request; these are usual"
 _TEXT = """\
 # ONNX files, and what they are to be fed
 
@@ -31,8 +32,7 @@ Nothing here decodes files: the client does, as [`contract.json`](contract.json)
 it, and `examples/clients/decode.py` of slotcon_tf does, with Pillow and numpy alone.
 
 1. **Decode** the first frame of the file to 8-bit RGB. Grey and palette images become
-   RGB; transparency is dropped, not blended; 16-bit values are divided by
-   {pixel_range}.
+   RGB; transparency is dropped, not blended; 16-bit values are {pixel_range}.
 2. **Upright**: turn and mirror by the EXIF orientation.
 3. **Resize** with Pillow's `BILINEAR` (antialias, as torchvision's `Resize` on a PIL
    image has it):
@@ -94,6 +94,7 @@ def write_contract(
             "groups": {"how": "stretched", "size": size},
         },
         "layout": "uint8 (N, size, size, 3), RGB",
+        **({} if served.options.image_size else {"any_size": _ANY_SIZE}),
         "mean": list(statistics.mean),
         "std": list(statistics.std),
         "files": {name: f"{name}.onnx" for name in files},
@@ -109,9 +110,12 @@ def write_contract(
         mean=statistics.mean,
         std=statistics.std,
         pixel_range=(
-            f"the range {low_high}"
+            "clipped to {:g} .. {:g}, and\n   stretched from there to 0 .. 255".format(
+                *low_high
+            )
             if low_high
-            else "the least of 255, 1023, 4095, 16383, 65535 that holds them"
+            else "divided by\n   the least of 255, 1023, 4095, 16383, 65535 that holds "
+            "them, times 255"
         ),
         table="\n".join(rows),
         images=contract["distance"]["images"],

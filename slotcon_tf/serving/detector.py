@@ -17,12 +17,17 @@ from slotcon_tf.detection.resize import detector_edges
 from slotcon_tf.files import to_disk, written_aside
 from slotcon_tf.images.squares import resized_in_graph
 from slotcon_tf.images.statistics import statistics_of
-from slotcon_tf.serving.archive import MODEL_NAME, archive_of, publish
+from slotcon_tf.serving.archive import (
+    MODEL_NAME,
+    archive_of,
+    publish,
+    write_archive,
+)
 from slotcon_tf.serving.decoding import OK, decode_batch
 from slotcon_tf.serving.detector_folding import fold_detector
 from slotcon_tf.serving.model_card import input_contract, write_card
 from slotcon_tf.serving.signatures import ServingOptions
-from slotcon_tf.serving.verification import verify
+from slotcon_tf.serving.verification import near, noise_pixels, verify
 from slotcon_tf.serving.warmup import write_warmup
 from slotcon_tf.types import Tensor
 
@@ -244,7 +249,7 @@ def export_detector(
     export_dir = pathlib.Path(export_dir)
     with written_aside(export_dir / "new_version") as aside:
         archive: Any = archive_of(served, [served.detector])
-        archive.write_out(str(aside), verbose=False)
+        write_archive(archive, aside)
         labels = aside / LABELS_FILE
         labels.parent.mkdir(exist_ok=True)
         text = "".join(f"{name}\n" for name in model.class_names)
@@ -257,6 +262,11 @@ def export_detector(
             function = getattr(archive._tf_trackable, SIGNATURE)
             low = precision != "float32"
             verify(aside, {SIGNATURE: function}, _WARM_EDGE, 1e-2 if low else 1e-3)
+            pixels = served.statistics.normalize(noise_pixels(_WARM_EDGE).astype("f4"))
+            folded, own = (
+                d.feature_maps(pixels, training=False) for d in (served.detector, model)
+            )
+            near("The folded encoder", folded, own, 0.1 if low else 1e-3)
         to_disk(aside)
         return publish(aside, export_dir)
 

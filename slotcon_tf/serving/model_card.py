@@ -79,7 +79,8 @@ def weights_digest(folder: pathlib.Path) -> str:
     """SHA-256 of the numbers in a version, however its variables are named or ordered.
 
     Of the sorted SHA-256s of each array: its dtype, its shape, and its bytes in little
-    order. Two exports of one model have the same.
+    order. Two exports of one model have the same; so would a model whose arrays of one
+    shape changed places, since it knows no names.
 
     Args:
         folder: Of a version.
@@ -179,9 +180,10 @@ def _readme(card):
         f"- {key.replace('_', ' ')}: {_said(value)}" for key, value in model.items()
     ]
     lines += [f"- license: {card['license'] or 'not stated'}"]
-    lines += [f"- weights (SHA-256): `{card['weights_sha256']}`"]
+    digest = card["weights_sha256"]
+    lines += [f"- weights (SHA-256 of the sorted SHA-256s of each array): `{digest}`"]
     lines += [f"- made: {card['created']}, by {_said(card['versions'])}"]
-    unknown = {"trained_on": "Not known: the weights came without their run."}
+    unknown = {"trained_on": "Not stated."}
     for key, title in (
         ("trained_on", "Trained on"),
         ("recipe", "Recipe"),

@@ -41,7 +41,7 @@ class ServingOptions:
     mask_size: int = 224
     max_objects: int = 32
     max_instances: int = 32
-    min_instance_area: float = 0.01  # of a map of 7 x 7, half a position
+    min_instance_area: float = 0.03  # of a map of 7 x 7, two positions or more
     max_pixels: int = 50_000_000
     signatures: tuple[str, ...] = ()
 
@@ -71,7 +71,8 @@ class ServedModel(tf.Module):
         temperature: Of the assignments; the teacher's.
         options: `ServingOptions`.
         statistics: What images are normalised with; the model's own.
-        whitening: `Whitening` of its pooled features, or None: no `whitened` then.
+        whitening: `Whitening` of its pooled features, or None: no `embed_whitened`
+            then.
 
     Example: See `slotcon_tf.serving.serve`.
         >>> import keras
@@ -108,6 +109,8 @@ class ServedModel(tf.Module):
             "embed": (self.embed, [data]),
             "pyramid": (self.pyramid, [image]),
         }
+        if self.whitening is not None:
+            found["embed_whitened"] = (self.embed_whitened, [data])
         if self.heads is not None:
             found["groups"] = (self.groups, [data])
             found["objects"] = (self.objects, [data])
@@ -139,14 +142,23 @@ class ServedModel(tf.Module):
     def embed(self, image_bytes: Tensor) -> dict[str, Tensor]:
         """Files, as `image_bytes` sees them -> `pooled` (N, C), `ok`, `reason`.
 
-        A vector an image, and no map: for search. With `whitening` also `whitened`
-        (N, C): see `slotcon_tf.serving.whitening`.
+        A vector an image, and no map: for search.
         """
         images, status = self._images(image_bytes, crop=True)
         found = {"pooled": _pooled(self._final_map(images))["pooled"]}
-        if self.whitening is not None:
-            found["whitened"] = self.whitening(found["pooled"])
         return _of_good(found, status)
+
+    @_any_number
+    def embed_whitened(self, image_bytes: Tensor) -> dict[str, Tensor]:
+        """Files, as `image_bytes` sees them -> `whitened` (N, C), `ok`, `reason`.
+
+        See `slotcon_tf.serving.whitening`. A signature of its own: REST has no output
+        filter, and would send both vectors.
+        """
+        found = self.embed(image_bytes)
+        assert self.whitening is not None
+        whitened = self.whitening(found.pop("pooled"))
+        return _of_good({"whitened": whitened}, found["reason"])
 
     @_any_number
     def pyramid(self, image: Tensor) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from slotcon_tf.files import to_disk, write_text, written_aside
 from slotcon_tf.serving.archive import publish
+from slotcon_tf.serving.warmup import signature_definitions
 
 # Of Triton's model_config.proto.
 _KINDS = {
@@ -147,11 +148,7 @@ def signature_ports(
         >>> signature_ports(pathlib.Path("served/1"), "embed")  # doctest: +SKIP
         ([Port(name='image_bytes', kind=tf.string, dims=[])], ...)
     """
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    saved = saved_model_pb2.SavedModel()
-    saved.ParseFromString((folder / "saved_model.pb").read_bytes())
-    definition = saved.meta_graphs[0].signature_def[signature]
+    definition = signature_definitions(folder)[signature]
 
     def ports(values):
         return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,13 @@ import tensorflow as tf
 from slotcon_tf.errors import first_line
 
 _UNLIKE = 0.01  # share of whole numbers that may differ: ties, to rounding
+_EXACT = ("ok", "reason")
+_GOOD = 3  # of the files that are sent; the last one is no image
+# Lines of TensorFlow's errors that say where, and not what.
+_WHERE = re.compile(
+    r"Graph execution error|Detected at|\s*File |<|\d+ (root|successful|derived)|"
+    r"Errors may|Original|Input |\s*$"
+)
 
 
 class NotTheSame(ValueError):
@@ -29,6 +37,7 @@ def verify(
     functions: Mapping[str, Callable[[tf.Tensor], Mapping[str, tf.Tensor]]],
     edge: int,
     tolerance: float = 1e-3,
+    one_by_one: bool = False,
 ) -> dict[str, float]:
     """Loads a version in a session, as TF Serving does, and asks it everything.
 
@@ -39,15 +48,16 @@ def verify(
         folder: Of the version.
         functions: In memory, of every signature.
         edge: Of the images, pixels.
-        tolerance: Of floats, the distance in norm as share of the norm; of whole
-            numbers one in a hundred may differ.
+        tolerance: As of `near`.
+        one_by_one: Whether the version takes a file at a time.
 
     Returns:
         Dict of signature to its largest distance.
 
     Raises:
         NotTheSame: If an output is further away, or missing, or cannot be computed; it
-            names the signature, the output and the distance.
+            names the signature, the output and the distance. Also if images that are
+            good are not `ok`: rows of zeros are equal whatever the model is.
 
     Example:
         >>> import tempfile
@@ -57,7 +67,7 @@ def verify(
         >>> verify(folder, {"serving_default": length}, edge=32)
         {'serving_default': 0.0}
     """
-    images, files = _pixels(edge), _files(edge)
+    images, files = noise_pixels(edge), _files(edge)
     distances = {}
     # Not the session itself, within which nothing else would run.
     with contextlib.closing(tf.compat.v1.Session(graph=tf.Graph())) as session:
@@ -68,18 +78,37 @@ def verify(
                     f"What was written must have the signature {name}. Received: none."
                 )
             ((source,), outputs) = definitions[name]
-            value = files if source.dtype == tf.string.as_datatype_enum else images
+            of_files = source.dtype == tf.string.as_datatype_enum
+            value = files if of_files else images
+            parts = np.split(value, len(value)) if of_files and one_by_one else [value]
             try:
-                found = session.run(outputs, {source.name: value})
+                found = [session.run(outputs, {source.name: part}) for part in parts]
+                truth = [function(tf.constant(part)) for part in parts]
             except tf.errors.OpError as error:
                 raise NotTheSame(
-                    f"What was written must answer {name}. Received: "
-                    f"{first_line(error)}"
+                    f"What was written must answer {name}. Received: {_what(error)}"
                 ) from error
-            truth = function(tf.constant(value))
-            truth = {key: np.asarray(value) for key, value in truth.items()}
-            distances[name] = _largest(name, found, truth, tolerance)
+            pairs = zip(found, truth, strict=True)
+            distances[name] = max(near(name, *pair, tolerance) for pair in pairs)
+            if of_files and "ok" in truth[0]:
+                _check_good(name, np.concatenate([part["ok"] for part in truth]))
     return distances
+
+
+def _check_good(name: str, ok: np.ndarray) -> None:
+    if not ok[:_GOOD].all():
+        raise NotTheSame(
+            f"{name} must read the images that it is verified by. Received: ok "
+            f"{ok.tolist()}, of {_GOOD} images and a file that is none. Is "
+            "`max_pixels` below theirs?"
+        )
+
+
+def _what(error: Exception) -> str:
+    """The line of an error of TensorFlow's that says what went wrong."""
+    lines = [line.split("[[")[0].strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if not _WHERE.match(line)]
+    return lines[-1] if lines else first_line(error)
 
 
 def _loaded(session: Any, folder: Any) -> dict[str, tuple[list, dict[str, str]]]:
@@ -102,7 +131,32 @@ def _loaded(session: Any, folder: Any) -> dict[str, tuple[list, dict[str, str]]]
     }
 
 
-def _largest(name: str, found: Any, truth: Any, tolerance: float) -> float:
+def near(
+    name: str,
+    found: Mapping[str, Any],
+    truth: Mapping[str, Any],
+    tolerance: float = 1e-3,
+) -> float:
+    """The largest distance of an answer from what it should be.
+
+    Args:
+        name: Of the signature, or of what has answered.
+        found, truth: Dict of output to array.
+        tolerance: Of floats, the distance in norm as share of the norm. Of whole
+            numbers one in a hundred may differ, of `mask` and `valid` one in a hundred
+            of those that are true; none of `ok` and `reason`.
+
+    Raises:
+        NotTheSame: If an output is further away, or missing.
+
+    Example:
+        >>> near("embed", {"ok": np.array([True])}, {"ok": np.array([True])})
+        0.0
+        >>> near("embed", {"ok": np.array([True])}, {"ok": np.array([False])})
+        Traceback (most recent call last):
+        slotcon_tf.serving.verification.NotTheSame: embed's ok must be within 0 of the \
+model in memory's. Received: 1. The version is not written; export it anew.
+    """
     if set(found) != set(truth):
         raise NotTheSame(
             f"What was written must give {sorted(truth)} for {name}. Received: "
@@ -110,15 +164,15 @@ def _largest(name: str, found: Any, truth: Any, tolerance: float) -> float:
         )
     largest = 0.0
     for key, expected in sorted(truth.items()):
-        value = np.asarray(found[key])
+        value, expected = np.asarray(found[key]), np.asarray(expected)  # noqa: PLW2901
         if value.shape != expected.shape:
             raise NotTheSame(
                 f"{name}'s {key} must have the shape {expected.shape} of the model in "
                 f"memory. Received: {value.shape}."
             )
         floating = np.issubdtype(expected.dtype, np.floating)
-        limit = tolerance if floating else _UNLIKE
-        far = _distance(value, expected) if floating else np.mean(value != expected)
+        limit = 0.0 if key in _EXACT else tolerance if floating else _UNLIKE
+        far = _distance(value, expected) if floating else _unlike(value, expected)
         if not far <= limit:
             raise NotTheSame(
                 f"{name}'s {key} must be within {limit:g} of the model in memory's. "
@@ -134,13 +188,31 @@ def _distance(found: np.ndarray, truth: np.ndarray) -> float:
     return float(np.linalg.norm(found - truth) / max(np.linalg.norm(truth), 1e-12))
 
 
-def _pixels(edge):
+def _unlike(found: np.ndarray, truth: np.ndarray) -> float:
+    """Share that differs: of whole numbers, of all; of bools, of the true."""
+    of_all = truth.size if truth.dtype != bool else int(np.sum(found | truth))
+    return float(np.sum(found != truth)) / max(of_all, 1)
+
+
+def noise_pixels(edge: int) -> np.ndarray:
+    """Two images that a model has something to say to.
+
+    Args:
+        edge: Of the images, pixels.
+
+    Returns:
+        uint8 (2, edge, edge, 3).
+
+    Example:
+        >>> noise_pixels(32).shape
+        (2, 32, 32, 3)
+    """
     dice = np.random.default_rng(0)
     return dice.integers(0, 256, (2, edge, edge, 3), dtype=np.uint8)
 
 
 def _files(edge):
-    noise, other = _pixels(edge)
+    noise, other = noise_pixels(edge)
     plain = np.full((edge, 2 * edge, 3), 60, np.uint8)
     plain[: edge // 2, :edge] = 200
     files = [tf.io.encode_jpeg(noise), tf.io.encode_png(other), tf.io.encode_png(plain)]

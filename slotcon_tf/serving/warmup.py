@@ -9,7 +9,7 @@ sends (`output_filters`), for each batch size that it may send.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,8 @@ BATCH_SIZES = (1, 8, 32)  # as in export/serving/batching.config
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 _STATUS = ("ok", "reason")
 # What the client asks for unless it is told otherwise; REST asks for all there is.
-_ASKED = {
-    "image_bytes": [("pooled",)],
-    "embed": [("pooled",), ("whitened",)],
-    "instances": [("vector", "prototype", "area", "box", "score", "valid")],
-}
+OF_OBJECTS = ("vector", "prototype", "area", "box", "score", "valid")  # no masks
+_ASKED = {"image_bytes": ("pooled",), "embed": ("pooled",), "instances": OF_OBJECTS}
 
 
 def output_filters(name: str, outputs: Iterable[str]) -> list[tuple[str, ...]]:
@@ -47,8 +44,9 @@ def output_filters(name: str, outputs: Iterable[str]) -> list[tuple[str, ...]]:
         [()]
     """
     known = set(outputs)
-    asked = [(*names, *_STATUS) for names in _ASKED.get(name, ())]
-    return [(), *(names for names in asked if known.issuperset(names))]
+    asked = (*_ASKED.get(name, ()), *_STATUS)
+    # All that there is, asked for by name, is the same to a server as not asked for.
+    return [(), asked] if name in _ASKED and set(asked) <= known else [()]
 
 
 def write_warmup(
@@ -115,30 +113,6 @@ def write_warmup(
                     log.predict_log.request.CopyFrom(request)
                     file.write(log.SerializeToString())
     return True
-
-
-def warmup_requests(folder: pathlib.Path) -> Iterator[Any]:
-    """The requests that a version has recorded: PredictRequest of tensorflow_serving.
-
-    Args:
-        folder: Of the version.
-
-    Raises:
-        MissingExtra: Without the extra `serving`.
-
-    Example:
-        >>> list(warmup_requests(pathlib.Path("served/slotcon/1")))
-        []
-    """
-    path = folder / WARMUP_FILE
-    if not path.exists():
-        return
-    with needed("serving"):
-        from tensorflow_serving.apis import prediction_log_pb2
-    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-        log = prediction_log_pb2.PredictionLog.FromString(record)  # pyright: ignore[reportAttributeAccessIssue]
-        if log.HasField("predict_log"):
-            yield log.predict_log.request
 
 
 def signature_definitions(folder: pathlib.Path) -> Mapping[str, Any]:

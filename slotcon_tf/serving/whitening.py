@@ -70,7 +70,7 @@ class Whitening(tf.Module):
             features: float (M, C), of M >= `FEWEST` images.
 
         Raises:
-            ValueError: If there are fewer, or all are equal.
+            ValueError: If there are fewer, or all are equal to rounding, or NaN.
             MissingExtra: Without scikit-learn, of the extra `evaluation`.
 
         Example:
@@ -89,9 +89,17 @@ class Whitening(tf.Module):
                 f"features' {channels} dimensions. Received: {images} that can be "
                 "read. Give more, or leave `whiten` out."
             )
+        if not np.isfinite(features).all():
+            bad = int((~np.isfinite(features)).any(axis=1).sum())
+            raise ValueError(
+                "Whitening needs features that are finite numbers. Received: NaN or "
+                f"infinite ones of {bad} of {images} images. Look at the model."
+            )
+        # Features are float32: what is below its rounding is no difference.
+        rounding = np.finfo(np.float32).eps * np.abs(features).max()
         covariance, shrinkage = ledoit_wolf(features)
         variances, directions = np.linalg.eigh(covariance)
-        if not variances[-1] > 0:
+        if not variances[-1] > rounding**2:
             raise ValueError(
                 "Whitening needs images whose features differ. Received: "
                 f"{images} images with the same. Give others, or look at the model."

@@ -14,6 +14,7 @@ from slotcon_client.extraction import extract
 from slotcon_client.shards import features_in, read_manifest
 from slotcon_client.table_files import open_table
 from slotcon_tf.runs.settings import SettingError
+from slotcon_tf.serving.warmup import output_filters
 from tests.support.extraction_case import Sizes
 from tests.support.picture_case import encoded
 
@@ -170,6 +171,12 @@ def test_outputs_that_objects_need():
 
     assert fetched() == ("pooled",) and fetched(rows="objects") == ()
     boxes = fetched(rows="objects", outputs=("box", "area"))
+    # Of instances all but the masks, and these are warmed up.
+    config = ExtractionSettings(
+        images="photos", output="a.npz", signature="instances", rows="objects"
+    )
+    known = [*config.fetched, "mask", "ok", "reason"]
+    assert (*config.fetched, "ok", "reason") in output_filters("instances", known)
     assert boxes == ("box", "area", "valid")
 
 

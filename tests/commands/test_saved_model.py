@@ -9,6 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from export.sending import served_form
+from export.server_model import warmup_requests
 from slotcon_tf.images import normalize
 from slotcon_tf.images.decoding import BadImage, decode_image
 from slotcon_tf.interop import load_slotcon
@@ -20,7 +21,7 @@ from slotcon_tf.serving.signatures import (
     ServingOptions,
     largest_slots,
 )
-from slotcon_tf.serving.warmup import WARMUP_FILE, warmup_requests
+from slotcon_tf.serving.warmup import WARMUP_FILE
 from tests.support.command import SAVED_MODEL_CLI, modules
 from tests.support.golden_case import CHECKPOINT, GOLDEN
 from tests.support.picture_case import encoded, pictures
@@ -224,7 +225,7 @@ def test_warm_up_requests_are_answered(version, in_session):
     """Those of the client: its outputs, and all, which REST asks for."""
     answer, names = in_session
     asked = []
-    for request in warmup_requests(version):
+    for request in warmup_requests(version / WARMUP_FILE):
         ((_, value),) = request.inputs.items()
         value = tf.make_ndarray(value)
         name, outputs = request.model_spec.signature_name, tuple(request.output_filter)
@@ -275,7 +276,11 @@ def test_a_single_image_keeps_its_size(model, tmp_path):
     assert by_file["map"].shape == (1, 2, 3, 64)
     bad = answer("groups", [b"bad"])
     assert bad["assignments"].shape == (1, 32, 32) and not bad["ok"][0]
-    warm = [value for r in warmup_requests(version) for value in r.inputs.values()]
+    warm = [
+        value
+        for r in warmup_requests(version / WARMUP_FILE)
+        for value in r.inputs.values()
+    ]
     assert warm and {value.tensor_shape.dim[0].size for value in warm} == {1}
 
 

@@ -55,6 +55,18 @@ def test_what_cannot_be_whitened_is_refused():
         Whitening.of(drawn(FEWEST - 1))
     with pytest.raises(ValueError, match="images whose features differ"):
         Whitening.of(np.ones((50, 4)))
+    # What is left of equal ones, or below the rounding of float32, is no difference.
+    dice = np.random.default_rng(0)
+    for features in (
+        np.full((50, 64), 0.1),
+        1 + 1e-8 * dice.standard_normal((50, 64)),
+    ):
+        with pytest.raises(ValueError, match="images whose features differ"):
+            Whitening.of(features)
+    broken = drawn(50)
+    broken[3, 2] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinite ones of 1 of 50 images"):
+        Whitening.of(broken)
 
 
 def test_a_channel_that_is_always_zero_stays_out():
