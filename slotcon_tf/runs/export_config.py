@@ -95,7 +95,7 @@ class ExportConfig(ModelSettings):
     signatures: tuple[str, ...] | None = setting(
         None,
         "Those to write. Default: all of a SavedModel; of triton and kserve, whose "
-        "models have one each, embed.",
+        "models have one each, embed and embed_whitened.",
     )
     batching: bool = setting(
         False,

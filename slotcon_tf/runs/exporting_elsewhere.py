@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +16,6 @@ from slotcon_tf.runs.settings import SettingError
 from slotcon_tf.serving.archive import MODEL_NAME, export_model, serve
 from slotcon_tf.serving.contract import CONTRACT_FILE, TEXT_FILE, write_contract
 from slotcon_tf.serving.onnx_file import write_onnx_files
-from slotcon_tf.serving.signatures import ServedModel
 from slotcon_tf.serving.triton import (
     STORAGE,
     add_to_repository,
@@ -30,7 +28,9 @@ from slotcon_tf.serving.triton import (
 if TYPE_CHECKING:
     from slotcon_tf.runs.export_config import ExportConfig
 
-_SIGNATURE = "embed"  # of the TensorFlow backend, unless others are asked for
+# Of the TensorFlow backend, unless others are asked for.
+_SIGNATURE, _WHITENED = "embed", "embed_whitened"
+_OF_PIXELS = ("serving_default", "pyramid")
 _SERVED_FILES = ("pooled", "groups")  # ONNX files that become models of a repository
 
 
@@ -78,8 +78,9 @@ def export_elsewhere(
         write_contract(folder, served, files, images)
         print(f"Written: {', '.join(str(path) for path in files.values())}")
         return files["encoder"]
-    names = config.signatures or (_SIGNATURE,)
-    _check_files(served, names)
+    default = (_SIGNATURE, _WHITENED) if config.whiten else (_SIGNATURE,)
+    names = config.signatures or default
+    _check_files(names)
     # All that can fail comes first: the repositories go on together.
     with written_aside(folder / "parts") as aside:
         ready = _onnx_models(folder, aside, served, config, images)
@@ -115,11 +116,9 @@ def _limits(model, config):
     return {"max_batch_size": max(sizes, default=1), "batching": config.batching}
 
 
-def _check_files(served: ServedModel, names):
-    options = dataclasses.replace(served.options, signatures=tuple(names))
-    asked = ServedModel(None, served.heads, None, options).signatures()
-    for name, (_, (spec,)) in asked.items():
-        if spec.name != "image_bytes":
+def _check_files(names):
+    for name in names:
+        if name in _OF_PIXELS:
             raise SettingError(
                 "`signatures` of a model repository must take files; onnx/ has what "
                 f"takes pixels. Received: signatures={name}."
@@ -143,7 +142,7 @@ def _onnx_models(folder, aside, served, config, images):
 def _saved_model(folder, aside, model, config, about, name):
     """A version with one signature: Triton's models have one each."""
     size = _options(model, config).image_size
-    count = config.whiten if name == _SIGNATURE else 0
+    count = config.whiten if name == _WHITENED else 0
     calibration = config.calibration_images
     saved = export_model(
         model,
