@@ -12,7 +12,7 @@ Then one table of every way to ask: the bare SavedModel, with and without Tensor
 batching, both in the caller's process, and the development server, which does not
 batch, by the light client (gRPC, REST) and by a client with TensorFlow; p50, p99,
 images/s, seconds until a client is ready, and MiB resident of client and server. Each
-is a process of its own. `--batches=` leaves the first part out. Batching within TF
+is a process of its own. --batches= leaves the first part out. Batching within TF
 Serving is not measured: no server of it is started.
 """
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
 
 from slotcon_client.client import FeatureClient
+from slotcon_client.security import secret_in
 from slotcon_tf.runs.command import Command
 from slotcon_tf.runs.settings import SettingError, setting
 
@@ -55,11 +55,11 @@ class ClientConfig(ExtractionSettings):
         """What every request bears.
 
         Raises:
-            OSError: If the file cannot be read.
+            ExtractionError: If the file cannot be read.
         """
         if self.token_file is None:
             return os.environ.get(TOKEN) or None  # compose's ${...:-} sets it empty
-        return pathlib.Path(self.token_file).read_text().strip()
+        return secret_in("token_file", self.token_file).decode("latin-1").strip()
 
 
 def client(config: ClientConfig) -> None:

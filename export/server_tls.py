@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 import ssl
 
 import grpc
+
+from slotcon_client.security import secret_in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,12 +21,13 @@ class Certificates:
             none.
 
     Raises:
-        OSError: If a file cannot be read, or is none of this kind.
+        ExtractionError: If a file cannot be read.
+        OSError: If it is none of this kind.
 
     Example:
         >>> Certificates("no.pem", "no.key")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        OSError: `tls_certificate`, `tls_key` and `client_ca` must be PEM files. ...
+        slotcon_client.errors.ExtractionError: `tls_certificate` must be a file ...
     """
 
     certificate: str
@@ -38,6 +40,7 @@ class Certificates:
     def context(self) -> ssl.SSLContext:
         """For REST."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._files()  # ssl does not say which of them it cannot read
         try:
             context.load_cert_chain(self.certificate, self.key, _no_pass_phrase)
             if self.client_ca:
@@ -53,15 +56,20 @@ class Certificates:
 
     def credentials(self) -> grpc.ServerCredentials:
         """For gRPC."""
-        key, certificate = (
-            pathlib.Path(path).read_bytes() for path in (self.key, self.certificate)
-        )
-        authority = (
-            pathlib.Path(self.client_ca).read_bytes() if self.client_ca else None
-        )
+        found = self._files()
+        authority = found.get("client_ca")
         return grpc.ssl_server_credentials(
-            [(key, certificate)], authority, require_client_auth=bool(authority)
+            [(found["tls_key"], found["tls_certificate"])],
+            authority,
+            require_client_auth=bool(authority),
         )
+
+    def _files(self) -> dict[str, bytes]:
+        """What is in them, by the names of the settings."""
+        paths = {"tls_certificate": self.certificate, "tls_key": self.key}
+        if self.client_ca:
+            paths["client_ca"] = self.client_ca
+        return {name: secret_in(name, path) for name, path in paths.items()}
 
 
 def _no_pass_phrase() -> str:

@@ -86,15 +86,8 @@ class Security:
         }
         found = {}
         for name, path in paths.items():
-            if path is None:
-                continue
-            try:
-                found[name] = pathlib.Path(path).read_bytes()
-            except OSError as error:
-                raise ExtractionError(
-                    f"`{name}` must be a PEM file that can be read. Received: "
-                    f"{os.fspath(path)!r}, {error.strerror or error}."
-                ) from None
+            if path is not None:
+                found[name] = secret_in(name, path)
         return found
 
     def _context(self) -> ssl.SSLContext:
@@ -109,6 +102,33 @@ class Security:
                 f"Received: {getattr(error, 'reason', None) or error}."
             ) from None
         return context
+
+
+def secret_in(name: str, path: str | os.PathLike) -> bytes:
+    """What a file of a secret or a certificate holds; a pipe is not waited at.
+
+    Args:
+        name: The setting that says which file.
+        path: File.
+
+    Raises:
+        ExtractionError: If it is no file, or cannot be read.
+
+    Example:
+        >>> secret_in("tls_key", "no.pem")
+        Traceback (most recent call last):
+        slotcon_client.errors.ExtractionError: `tls_key` must be a file that can be \
+read. Received: no.pem, No such file or directory.
+    """
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise OSError("no file")
+        return pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise ExtractionError(
+            f"`{name}` must be a file that can be read. Received: {os.fspath(path)}, "
+            f"{error.strerror or error}."
+        ) from None
 
 
 def _no_pass_phrase() -> str:

@@ -168,6 +168,7 @@ class Arrays(Mapping[str, np.ndarray]):
 
     Attributes:
         files: Their names.
+        zip: zipfile.ZipFile that they lie in, to be read by one thread.
 
     Example:
         >>> np.savez("e.npz", x=np.ones(2))
@@ -179,6 +180,7 @@ class Arrays(Mapping[str, np.ndarray]):
     def __init__(self, opened: Any) -> None:
         self._opened = opened
         self.files = list(opened.files)
+        self.zip = opened.zip
 
     def __enter__(self) -> Self:
         return self

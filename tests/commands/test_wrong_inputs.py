@@ -27,12 +27,14 @@ LABELLED = ["--data_dir={good.root}"]
 MODEL = ["--model={good.checkpoint}"]
 SEND = ["--server=127.0.0.1:1", "--retry_minutes=0", "--transport=rest"]
 SENT = ["--images={good.photos}"]
+SERVE = ["--port=0", "--export_dir={good.served}"]
+KEY, CERTIFICATE = "--tls_key={good.key}", "--tls_certificate={good.certificate}"
 LIST = ["--dataset=list", "--data_dir={}"]
 # Flags that name no place.
 WORDS = {
-    *("arch", "dataset", "eval_dataset", "eval_split", "eval_train_split", "host"),
-    *("model_name", "prefix", "server", "signature", "split", "tpu", "train_split"),
-    *("val_split", "version_label"),
+    *("arch", "beam", "dataset", "eval_dataset", "eval_split", "eval_train_split"),
+    *("host", "license", "model_name", "prefix", "server", "shard", "signature"),
+    *("split", "storage_uri", "tpu", "train_split", "val_split", "version_label"),
 }
 # Command, flag, what cannot be there, and flags; {} is the place, out what is written.
 READ = [
@@ -75,6 +77,10 @@ READ = [
     ),
     ("export.client", "images", wrong.ANY, SEND),
     ("export.client", "annotations", wrong.TEXT, [*SEND, *SENT, *FOUND]),
+    ("export.client", "tls_ca", wrong.TEXT_AGAIN, [*SEND, *SENT]),
+    ("export.client", "tls_certificate", wrong.TEXT_AGAIN, [*SEND, *SENT, KEY]),
+    ("export.client", "tls_key", wrong.TEXT_AGAIN, [*SEND, *SENT, CERTIFICATE]),
+    ("export.client", "token_file", wrong.TEXT_AGAIN, [*SEND, *SENT]),
     (
         "export.compare",
         "first",
@@ -90,6 +96,9 @@ READ = [
     ("export.compare", "images", wrong.ANY[2:], ["{good.export}"] * 2),
     # A folder without a version may get one while it serves.
     ("export.server", "export_dir", (*wrong.ANY[:2], *wrong.ANY[3:]), ["--port=0"]),
+    ("export.server", "tls_certificate", wrong.TEXT_AGAIN, [*SERVE, KEY]),
+    ("export.server", "tls_key", wrong.TEXT_AGAIN, [*SERVE, CERTIFICATE]),
+    ("export.server", "client_ca", wrong.TEXT_AGAIN, [*SERVE, KEY, CERTIFICATE]),
 ]
 EXTRACT = ["--export_dir={good.export}", *SENT]
 EVALUATE = [*MODEL, *LABELLED, "--nobaseline", "--resamples=0"]
@@ -109,6 +118,7 @@ WRITTEN = [
     ("export.extract", "pictures", "/", [*EXTRACT, *FOUND]),
     ("export.client", "output", ".npz", [*SEND, *SENT]),
     ("export.client", "pictures", "/", [*SEND, *SENT, *FOUND]),
+    ("export.merge", "output", ".npz", ["{good.features}"]),
 ]
 
 

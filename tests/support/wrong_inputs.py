@@ -13,10 +13,13 @@ import keras
 import numpy as np
 from PIL import Image
 
+from slotcon_client.extraction import Images, extract
 from slotcon_tf import backbone
 from slotcon_tf.serving.archive import export_model
 from slotcon_tf.serving.signatures import ServingOptions
 from tests.support.checkpoint_case import save_at, store
+from tests.support.extraction_case import Sizes
+from tests.support.server_case import write_certificates
 from tests.support.small_case import small_model
 
 NO_READING = pathlib.Path("/proc/self/mem")  # a file by its kind, whose reading fails
@@ -34,6 +37,9 @@ class Good:
         encoder: .keras file.
         checkpoint: Of a run.
         export: Folder of a version.
+        served: Folder of all versions.
+        features: Table of a whole extraction.
+        key, certificate: PEM files, where openssl is there to make them.
         coco: Folder of images and COCO's annotations of their objects.
     """
 
@@ -62,9 +68,17 @@ class Good:
         save_at(saved, 2)
         self.checkpoint = saved.latest()
         options = ServingOptions(image_size=32, mask_size=32, max_objects=2)
+        self.served = root / "export"
         self.export = export_model(
-            model, root / "export", options=options, warmup_batches=()
+            model, self.served, options=options, warmup_batches=()
         )
+        self.features = root / "features.npz"
+        images = Images(str(root), (str(self.photos / "0.png"),))
+        extract(Sizes().predict, images, self.features, settings={}, convert=bytes)
+        self.key = self.certificate = self.classes  # refused before what is tried
+        if shutil.which("openssl"):
+            write_certificates(root)
+            self.key, self.certificate = root / "server.key", root / "server.pem"
 
 
 def _coco(folder, photos):
