@@ -1,6 +1,8 @@
 """Settings that are said once: flags, flagfiles and comparisons are made of them."""
 
 import dataclasses
+import os
+import sys
 import warnings
 
 import pytest
@@ -141,7 +143,9 @@ def test_errors_of_users_end_in_one_line(error, status, capsys):
     assert "`size`" not in last
 
 
-def test_an_interrupted_command_ends_in_one_line(capsys):
+def test_an_interrupted_command_ends_in_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(os, "_exit", sys.exit)  # the tests' own process goes on
+
     def run(config):
         raise KeyboardInterrupt
 
