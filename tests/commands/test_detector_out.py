@@ -117,7 +117,10 @@ def test_a_server_gives_cocos_results(model, served, photos, expected, tmp_path)
     for name in ("grpc.json", "rest.json"):
         assert_same(tmp_path / name, expected)
     assert other.returncode == 1 and "Traceback" not in other.stderr
-    assert "must be one that takes image_bytes: ['detect', 'serv" in other.stderr
+    assert (
+        "must be one that takes image_bytes: ['detect']. Received: 'groups'"
+        in other.stderr
+    )
     about = json.loads((tmp_path / "grpc.images.json").read_text())
     assert {"id": 30, "file_name": "more/30.png", "height": 64, "width": 84} in (
         about["images"]

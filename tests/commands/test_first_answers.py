@@ -43,13 +43,26 @@ def first_to_median(server):
             address, transport=transport, model_name="slotcon", signature=signature
         )
         client.served  # noqa: B018  what is asked once is not of an answer's time
-        times = []
+        # Of requests: the client's first batch takes more, whose rows it checks.
+        times = _timed(client)
         for _ in range(7):
-            start = time.perf_counter()
             assert client.predict(content)["pooled"].any(axis=1).all()
-            times.append(time.perf_counter() - start)
-        found[transport] = times[0] / statistics.median(times[1:])
+        found[transport] = times[0] / statistics.median(times[-6:])
     return found
+
+
+def _timed(client):
+    """List that gets the seconds of each request that a client sends."""
+    times, send = [], client._wire.send
+
+    def timed(*request):
+        start = time.perf_counter()
+        answer = send(*request)
+        times.append(time.perf_counter() - start)
+        return answer
+
+    client._wire.send = timed
+    return times
 
 
 def test_warmed_up_within_twice_the_median_and_cold_not(folder):
