@@ -82,7 +82,7 @@ def test_a_token_comes_from_a_file_too(flags, ends, tmp_path, monkeypatch):
 def test_ctrl_c_ends_it_at_once(server, flags, tmp_path):
     """Before a server that has stalled, whatever it was asked for."""
     asked = [("grpc", "stalls"), ("rest", "stalls"), ("rest", "metadata.stalls")]
-    started = []
+    started, before = [], {key: server.seen[key] for key in asked}
     try:
         for transport, model in asked:
             words = flags(transport, model, "--deadline_s=600", "--retry_minutes=9")
@@ -99,7 +99,7 @@ def test_ctrl_c_ends_it_at_once(server, flags, tmp_path):
                 )
             )
         for key, process in zip(asked, started, strict=True):
-            until(lambda key=key: server.seen[key], "a request", process)
+            until(lambda k=key: server.seen[k] > before[k], "a request", process)
             began = time.monotonic()
             process.send_signal(signal.SIGINT)
             _, told = process.communicate(timeout=20)

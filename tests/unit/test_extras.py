@@ -51,7 +51,8 @@ def checksum(folder):
 
 
 def compare_groups(folder):
-    compare({"groups": None}, {"groups": None}, [])
+    signatures = {"embed": None, "groups": None}
+    compare(signatures, signatures, [])
 
 
 # Package as imported, its extra, and what needs it.

@@ -275,5 +275,5 @@ def test_outputs_that_do_not_fit(settings, message):
 
 
 def test_detectors_are_not_compared_by_features():
-    with pytest.raises(ValueError, match="Received: a detector"):
+    with pytest.raises(ValueError, match="image_bytes or embed. Received: detect"):
         compare({"detect": (None, None)}, {"image_bytes": (None, None)}, ["a.jpg"])
