@@ -4,6 +4,13 @@ import numpy as np
 
 from slotcon_client.extraction import Images
 
+OPTIONS = {
+    "settings": {"version": 3},
+    "batch_size": 4,
+    "shard_images": 8,
+    "convert": bytes,
+}
+
 
 class Sizes:
     """A model whose features are the lengths of files; they may be no images."""

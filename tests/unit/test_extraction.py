@@ -22,15 +22,9 @@ from slotcon_client.progress import Progress
 from slotcon_client.table_files import open_table
 from slotcon_client.tables import Column, Table, write
 from tests.support.command import ENVIRONMENT, ROOT, until
-from tests.support.extraction_case import Sizes, files_in
+from tests.support.extraction_case import OPTIONS, Sizes, files_in
 
 FORMS = (".npz", ".parquet", "")
-OPTIONS = {
-    "settings": {"version": 3},
-    "batch_size": 4,
-    "shard_images": 8,
-    "convert": bytes,
-}
 
 
 @pytest.fixture

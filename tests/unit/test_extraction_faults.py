@@ -20,14 +20,7 @@ from slotcon_client.merging import NotMerged, merge
 from slotcon_client.parts import Parts, check_made_by
 from slotcon_client.table_files import open_table
 from slotcon_client.tables import write
-from tests.support.extraction_case import Sizes, files_in
-
-OPTIONS = {
-    "settings": {"version": 3},
-    "batch_size": 4,
-    "shard_images": 8,
-    "convert": bytes,
-}
+from tests.support.extraction_case import OPTIONS, Sizes, files_in
 
 
 @pytest.fixture
